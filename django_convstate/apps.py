@@ -1,0 +1,20 @@
+"""The app: registers the system checks, and listens for logouts."""
+
+from django.apps import AppConfig
+from django.core import checks
+from django.utils.translation import gettext_lazy as _
+
+
+class ConvstateConfig(AppConfig):
+    name = "django_convstate"
+    verbose_name = _("Conversations")
+
+    def ready(self) -> None:
+        from django.contrib.auth.signals import user_logged_out
+
+        from .checks import check_deployment, check_settings
+        from .middleware import begin_anew
+
+        checks.register(check_settings)
+        checks.register(check_deployment, deploy=True)
+        user_logged_out.connect(begin_anew, dispatch_uid="django_convstate.begin_anew")

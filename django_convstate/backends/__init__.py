@@ -1,0 +1,93 @@
+"""Where conversations are kept: the backends by name, and how one is built."""
+
+from functools import cache
+from typing import Any, Final
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from .. import conf
+from ..exceptions import InvalidBackend
+from .base import ConversationStateBackend
+
+BUILT_IN: Final = {
+    "locmem": "django_convstate.backends.locmem.LocMemBackend",
+    "cache": "django_convstate.backends.cache.CacheBackend",
+}
+
+
+def backend_class(name: object) -> type[ConversationStateBackend]:
+    """Return the class for a short name or a dotted path.
+
+    Raises:
+        InvalidBackend: there is none, or it is not a backend.
+    """
+    if not isinstance(name, str):
+        raise InvalidBackend(f"A backend is named by a string, not {type(name).__name__}.")
+    try:
+        found = import_string(BUILT_IN.get(name, name))
+    except ImportError as error:
+        known = ", ".join(map(repr, BUILT_IN))
+        raise InvalidBackend(
+            f"There is no backend {name!r}: use {known} or the dotted path of a class. ({error})"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, ConversationStateBackend)):
+        raise InvalidBackend(f"{name!r} is not a subclass of ConversationStateBackend.")
+    return found
+
+
+def backend_options(cls: type[ConversationStateBackend]) -> dict[str, Any]:
+    """Return the arguments that `cls` takes from CONVERSATION_STATE as it is set now."""
+    options = conf.current()
+    return {option: getattr(options, option) for option in cls.uses}
+
+
+def get_backend(name: str, **options: Any) -> ConversationStateBackend:
+    """Build a backend, with `options` over those in CONVERSATION_STATE.
+
+    Args:
+        name: a short name ("locmem", "cache") or a dotted path.
+        options: keys of CONVERSATION_STATE in lower case, e.g. `cache_alias="chat"`.
+
+    Raises:
+        InvalidBackend: there is no such backend, or it does not take such options.
+    """
+    cls = backend_class(name)
+    if surplus := options.keys() - set(cls.uses):
+        raise InvalidBackend(
+            f"The {cls.name} backend does not take {', '.join(sorted(surplus))}; "
+            f"it takes {', '.join(cls.uses)}."
+        )
+    try:
+        checked = conf.with_overrides(conf.current(), options)
+    except ImproperlyConfigured as error:
+        raise InvalidBackend(str(error)) from error
+    return cls(**{option: getattr(checked, option) for option in cls.uses})
+
+
+@cache
+def default_backend() -> ConversationStateBackend:
+    """Return the backend that the settings name, the same one for as long as they say the same.
+
+    Raises:
+        InvalidBackend, ImproperlyConfigured: the settings make no sense.
+    """
+    cls = backend_class(conf.backend_name())
+    return _shared(cls, tuple(backend_options(cls).items()))
+
+
+@cache
+def _shared(
+    cls: type[ConversationStateBackend], options: tuple[tuple[str, Any], ...]
+) -> ConversationStateBackend:
+    # Kept apart from the above, so that what a test overrides and then restores is still there.
+    return cls(**dict(options))
+
+
+def _forget(*, setting: str, **kwargs: object) -> None:
+    if setting in (conf.BACKEND, conf.OPTIONS):
+        default_backend.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="django_convstate.backends")

@@ -1,0 +1,321 @@
+"""The contract between the store and a place where conversations are kept.
+
+A backend sees ids and encoded bytes: no request, no Conversation, no JSON. It loads a `Record` and
+commits a `Change`; both are described here, with what every backend promises about them. Whether a
+backend keeps those promises is what `django_convstate.testing.BackendContract` finds out.
+"""
+
+import enum
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from asgiref.sync import sync_to_async
+from django.core.checks import CheckMessage
+
+from ..exceptions import (
+    ConversationConflict,
+    ConversationInterrupted,
+    InvalidBackend,
+    InvalidConversationType,
+    InvalidConversationValue,
+)
+
+DEFAULT_TTL: Final = 3600.0
+REMEMBERED_COMMITS: Final = 16
+COUNTER_MIN: Final = -(2**63)
+COUNTER_MAX: Final = 2**63 - 1
+
+# Told how many conversations are done and how many there are (None: not known).
+Progress = Callable[[int, int | None], None]
+
+
+class Create(enum.Enum):
+    """Whether the conversation that a Change is for may, must or must not exist already."""
+
+    MUST_BE_NEW = "new"
+    MUST_EXIST = "exists"
+    EITHER = "either"
+
+
+def _hidden(**options: Any) -> Any:
+    # Ids and contents have no place in a repr, from where they get into logs and tracebacks.
+    return field(repr=False, **options)
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """A conversation as loaded. Times are seconds since the epoch, by the backend's clock.
+
+    `messages` is the newest window of the `message_count` stored ones, oldest first. `ttl` is the
+    idle time in seconds that each load and commit grants anew.
+    """
+
+    id: str = _hidden()
+    version: int
+    owner: str | None = _hidden()
+    created_at: float
+    last_accessed: float
+    expires_at: float
+    ttl: float
+    state: dict[str, bytes] = _hidden()
+    messages: list[bytes] = _hidden()
+    message_count: int
+
+
+def _commit_id() -> str:
+    return secrets.token_hex(16)
+
+
+@dataclass(slots=True, kw_only=True)
+class Change:
+    """What one commit does, applied wholly or not at all, in the order of the fields.
+
+    Attributes:
+        create: whether the conversation must be new, must exist, or either.
+        expected_version: refuse unless this is the stored version.
+        owner: take ownership; refused where somebody else has it. None leaves it alone.
+        ttl: idle seconds from now on; None keeps what there is (`DEFAULT_TTL` in a new one).
+        set: state key to its JSON.
+        unset: state keys to drop. One that is not there is no error.
+        increment: state key to what is added to it; a key that is not there counts as 0.
+        keep_messages: keep only the first so many stored messages; None keeps all.
+        append: messages added at the end, as JSON.
+        commit_id: random, the same in every retry. A backend remembers the last
+            `REMEMBERED_COMMITS` of a conversation, and answers one that it has applied already as
+            it did the first time.
+    """
+
+    create: Create = Create.EITHER
+    expected_version: int | None = None
+    owner: str | None = _hidden(default=None)
+    ttl: float | None = None
+    set: Mapping[str, bytes] = _hidden(default_factory=dict)
+    unset: Sequence[str] = ()
+    increment: Mapping[str, int] = _hidden(default_factory=dict)
+    keep_messages: int | None = None
+    append: Sequence[bytes] = _hidden(default=())
+    commit_id: str = field(default_factory=_commit_id)
+
+    def refuse_unless_fits(self, version: int | None, owner: str | None) -> None:
+        """Check this change against the stored version (None: there is none) and owner.
+
+        Raises:
+            ConversationInterrupted: it must exist, and does not.
+            ConversationConflict: it must be new and is not, has another version or another owner.
+        """
+        if version is None:
+            if self.create is Create.MUST_EXIST:
+                raise ConversationInterrupted(
+                    "The conversation was deleted or expired before this change was saved."
+                )
+            if self.expected_version:
+                raise ConversationConflict(
+                    f"Expected version {self.expected_version}, but nothing is stored."
+                )
+            return
+        if self.create is Create.MUST_BE_NEW:
+            raise ConversationConflict("The id of this new conversation is taken.")
+        if self.expected_version is not None and self.expected_version != version:
+            raise ConversationConflict(
+                f"Expected version {self.expected_version}, but version {version} is stored."
+            )
+        if self.owner is not None and owner not in (None, self.owner):
+            raise ConversationConflict("The conversation belongs to another owner.")
+
+
+def add_to_counter(stored: bytes | None, delta: int, key: str) -> bytes:
+    """Return the JSON of the counter in `stored` plus `delta`.
+
+    Raises:
+        InvalidConversationType: what is stored is no integer.
+        InvalidConversationValue: the sum is beyond a signed 64-bit integer.
+    """
+    try:
+        total = int(stored or b"0") + delta
+    except ValueError:
+        raise InvalidConversationType(
+            f"state[{key!r}] is not an integer, so nothing can be added to it."
+        ) from None
+    if not COUNTER_MIN <= total <= COUNTER_MAX:
+        raise InvalidConversationValue(f"state[{key!r}] would leave the signed 64-bit range.")
+    return b"%d" % total
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The answer to a commit: what the conversation is at after it."""
+
+    version: int
+    message_count: int
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """One line of a listing: no contents, `size` in bytes of JSON, times as in `Record`."""
+
+    id: str = _hidden()
+    version: int
+    owner: str | None = _hidden()
+    created_at: float
+    last_accessed: float
+    expires_at: float
+    message_count: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeReport:
+    """How many conversations were looked at, and how many deleted (or, in a dry run, would be)."""
+
+    examined: int = 0
+    deleted: int = 0
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a backend is. `latency_ms` is one round trip in milliseconds, None without an answer."""
+
+    backend: str
+    connected: bool
+    latency_ms: float | None = None
+    using_fallback: bool = False
+    pending_replay: int = 0
+    detail: str = ""
+
+
+class ConversationStateBackend(ABC):
+    """A place where conversations are kept. Write one by filling in the abstract methods.
+
+    Each method has a twin for asyncio whose name begins with `a`. Here the twins run the method in
+    a thread; a backend that can do better does.
+
+    Every method that reaches a server may raise `BackendUnavailable`. None answers "there is none"
+    unless the server said so. What is stored but is no conversation is set aside, and
+    `ConversationCorrupt` raised.
+    """
+
+    # What to call it, in health and in sentences.
+    name: ClassVar[str]
+    # The keys of CONVERSATION_STATE, in lower case, that the constructor takes.
+    uses: ClassVar[tuple[str, ...]] = ("max_age",)
+    # It can list conversations, and so purge them by owner or idle time.
+    can_scan: ClassVar[bool] = True
+    # The server drops what has expired by itself.
+    expires_natively: ClassVar[bool] = False
+    # Another process sees the same conversations.
+    is_shared: ClassVar[bool] = True
+
+    def __init__(self, *, max_age: float | None = None) -> None:
+        """Remember the absolute lifetime of a conversation, in seconds. No I/O here."""
+        self.max_age = max_age
+
+    @abstractmethod
+    def load(self, id: str, window: int) -> Record | None:
+        """Return the conversation with its newest `window` messages and slide its expiry, or None."""
+
+    @abstractmethod
+    def commit(self, id: str, change: Change) -> Committed:
+        """Apply `change` atomically and exactly once, and slide the expiry.
+
+        Raises:
+            ConversationInterrupted, ConversationConflict: see `Change.refuse_unless_fits`.
+            InvalidConversationValue: see `add_to_counter`.
+            ConversationBusy: others kept it busy for too long.
+        """
+
+    @abstractmethod
+    def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+        """Return stored messages `start` to `stop`, as a slice with bounds >= 0 does. Slides
+        nothing; [] where there is no such conversation."""
+
+    @abstractmethod
+    def exists(self, id: str) -> bool:
+        """Tell whether there is such a conversation, without sliding its expiry."""
+
+    @abstractmethod
+    def touch(self, id: str, ttl: float | None = None) -> bool:
+        """Slide the expiry, with a new idle time in seconds if one is given. False: there is none."""
+
+    @abstractmethod
+    def delete(self, id: str, expected_version: int | None = None) -> bool:
+        """Delete the conversation. False: there is none.
+
+        Raises:
+            ConversationConflict: `expected_version` is given and is not the stored one.
+        """
+
+    @abstractmethod
+    def health(self) -> Health:
+        """Make a round trip and tell how it went. Never raises `BackendUnavailable`."""
+
+    def scan(self, owner: str | None = None) -> Iterator[Summary]:
+        """Yield what is stored (of one owner), newest activity first where that is possible.
+
+        Raises:
+            InvalidBackend: this backend cannot (`can_scan` is False).
+        """
+        raise InvalidBackend(f"The {self.name} backend cannot list conversations.")
+
+    def purge(
+        self,
+        *,
+        idle_for: float | None = None,
+        owner: str | None = None,
+        everything: bool = False,
+        dry_run: bool = False,
+        batch_size: int = 500,
+        progress: Progress | None = None,
+    ) -> PurgeReport:
+        """Delete what has expired; or what has been idle for so many seconds, belongs to `owner`,
+        or both; or everything.
+
+        Raises:
+            InvalidBackend: this backend cannot find them (`can_scan` is False).
+        """
+        if (idle_for, owner, everything) == (None, None, False) and self.expires_natively:
+            return PurgeReport(dry_run=dry_run)
+        raise InvalidBackend(f"The {self.name} backend cannot find conversations to purge.")
+
+    def close(self) -> None:
+        """Let go of connections. The backend may be used again; it connects anew."""
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> list[CheckMessage]:
+        """Return system check messages for a backend built with `options`. No I/O."""
+        return []
+
+    async def aload(self, id: str, window: int) -> Record | None:
+        return await sync_to_async(self.load)(id, window)
+
+    async def acommit(self, id: str, change: Change) -> Committed:
+        return await sync_to_async(self.commit)(id, change)
+
+    async def aread_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+        return await sync_to_async(self.read_messages)(id, start, stop)
+
+    async def aexists(self, id: str) -> bool:
+        return await sync_to_async(self.exists)(id)
+
+    async def atouch(self, id: str, ttl: float | None = None) -> bool:
+        return await sync_to_async(self.touch)(id, ttl)
+
+    async def adelete(self, id: str, expected_version: int | None = None) -> bool:
+        return await sync_to_async(self.delete)(id, expected_version)
+
+    async def ahealth(self) -> Health:
+        return await sync_to_async(self.health)()
+
+    async def ascan(self, owner: str | None = None) -> AsyncIterator[Summary]:
+        for summary in await sync_to_async(lambda: list(self.scan(owner)))():
+            yield summary
+
+    async def apurge(self, **selection: Any) -> PurgeReport:
+        return await sync_to_async(self.purge)(**selection)
+
+    async def aclose(self) -> None:
+        await sync_to_async(self.close)()

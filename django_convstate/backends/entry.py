@@ -1,0 +1,136 @@
+"""A conversation at rest in this process: what a Change does to it, and what it looks like outside.
+
+Shared by the backends that hold a whole conversation in their hands: locmem keeps entries, cache
+reads one, changes it and writes it back.
+"""
+
+import hashlib
+import struct
+from dataclasses import dataclass, field
+
+from .base import (
+    DEFAULT_TTL,
+    REMEMBERED_COMMITS,
+    Change,
+    Committed,
+    Record,
+    Summary,
+    add_to_counter,
+)
+
+
+class CommitLog:
+    """The last commits of one conversation and what they were answered.
+
+    Packed, because there is one for every conversation in memory: 8 bytes for the commit id (a
+    BLAKE2 hash), 4 each for version and message count, 8 for the expiry.
+    """
+
+    __slots__ = ("packed",)
+    _FORMAT = struct.Struct("<8sIId")
+
+    def __init__(self, packed: bytes = b"") -> None:
+        self.packed = packed
+
+    def find(self, commit_id: str) -> Committed | None:
+        key = self._key(commit_id)
+        if key in self.packed:  # mostly it is not, and this is the fast way to know
+            for known, *answer in self._FORMAT.iter_unpack(self.packed):
+                if known == key:
+                    return Committed(*answer)
+        return None
+
+    def add(self, commit_id: str, answer: Committed) -> None:
+        newest = self._FORMAT.pack(
+            self._key(commit_id), answer.version, answer.message_count, answer.expires_at
+        )
+        self.packed = (self.packed + newest)[-REMEMBERED_COMMITS * self._FORMAT.size :]
+
+    @classmethod
+    def parse(cls, text: str) -> "CommitLog":
+        """Return the log whose `packed.hex()` is `text`, or raise `ValueError`."""
+        packed = bytes.fromhex(text)
+        if len(packed) % cls._FORMAT.size:
+            raise ValueError("commits")
+        return cls(packed)
+
+    @staticmethod
+    def _key(commit_id: str) -> bytes:
+        return hashlib.blake2b(commit_id.encode(), digest_size=8).digest()
+
+
+@dataclass(slots=True, repr=False)
+class Entry:
+    """A stored conversation. Times are seconds since the epoch."""
+
+    created_at: float
+    last_accessed: float
+    ttl: float = DEFAULT_TTL
+    owner: str | None = None
+    version: int = 0
+    state: dict[str, bytes] = field(default_factory=dict)
+    messages: list[bytes] = field(default_factory=list)
+    commits: CommitLog = field(default_factory=CommitLog)
+
+    def expires_at(self, max_age: float | None) -> float:
+        idle = self.last_accessed + self.ttl
+        return idle if max_age is None else min(idle, self.created_at + max_age)
+
+    def apply(self, change: Change, now: float, max_age: float | None) -> Committed:
+        """Do what `change` says, wholly or not at all, and remember having done it.
+
+        Raises as `add_to_counter` does; whether the change fits is the caller's to check.
+        """
+        sums = self._sums(change)
+        self.last_accessed = now
+        self.version += 1
+        if change.owner is not None:
+            self.owner = change.owner
+        if change.ttl is not None:
+            self.ttl = change.ttl
+        self.state.update(change.set)
+        for key in change.unset:
+            self.state.pop(key, None)
+        self.state.update(sums)
+        if change.keep_messages is not None:
+            del self.messages[change.keep_messages :]
+        self.messages.extend(change.append)
+        committed = Committed(self.version, len(self.messages), self.expires_at(max_age))
+        self.commits.add(change.commit_id, committed)
+        return committed
+
+    def _sums(self, change: Change) -> dict[str, bytes]:
+        # Before anything is changed, because a sum may be impossible.
+        return {
+            key: add_to_counter(
+                None if key in change.unset else change.set.get(key, self.state.get(key)), by, key
+            )
+            for key, by in change.increment.items()
+        }
+
+    def record(self, id: str, window: int, max_age: float | None) -> Record:
+        return Record(
+            id=id,
+            version=self.version,
+            owner=self.owner,
+            created_at=self.created_at,
+            last_accessed=self.last_accessed,
+            expires_at=self.expires_at(max_age),
+            ttl=self.ttl,
+            state=self.state.copy(),
+            messages=self.messages[-window:],
+            message_count=len(self.messages),
+        )
+
+    def summary(self, id: str, max_age: float | None) -> Summary:
+        return Summary(
+            id=id,
+            version=self.version,
+            owner=self.owner,
+            created_at=self.created_at,
+            last_accessed=self.last_accessed,
+            expires_at=self.expires_at(max_age),
+            message_count=len(self.messages),
+            size=sum(map(len, self.messages))
+            + sum(len(key.encode()) + len(value) for key, value in self.state.items()),
+        )

@@ -1,0 +1,235 @@
+"""Conversations in the memory of this process: the default, for development, tests and one worker.
+
+Stored is bytes, so nobody's later mutation leaks in. Expired conversations go as it runs: there is
+no timer thread.
+"""
+
+import heapq
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, ClassVar
+
+from ..exceptions import ConversationConflict
+from .base import (
+    Change,
+    Committed,
+    ConversationStateBackend,
+    Health,
+    Progress,
+    PurgeReport,
+    Record,
+    Summary,
+)
+from .entry import Entry
+
+logger = logging.getLogger("django_convstate")
+
+
+class LocMemBackend(ConversationStateBackend):
+    name: ClassVar = "locmem"
+    uses: ClassVar = ("max_age", "max_conversations")
+    is_shared: ClassVar = False
+
+    def __init__(self, *, max_age: float | None = None, max_conversations: int = 1000) -> None:
+        """Keep at most `max_conversations`; when full, the fifth that is idle for longest goes."""
+        super().__init__(max_age=max_age)
+        self.max_conversations = max_conversations
+        self._entries: dict[str, Entry] = {}
+        self._lock = threading.Lock()
+        self._next_sweep = 0.0
+        _forkable.add(self)
+
+    def load(self, id: str, window: int) -> Record | None:
+        now = time.time()
+        with self._lock:
+            entry = self._alive(id, now)
+            if entry is None:
+                return None
+            entry.last_accessed = now
+            return entry.record(id, window, self.max_age)
+
+    def commit(self, id: str, change: Change) -> Committed:
+        now = time.time()
+        with self._lock:
+            entry = self._alive(id, now)
+            if entry is not None:
+                if answered := entry.commits.find(change.commit_id):
+                    return answered
+                change.refuse_unless_fits(entry.version, entry.owner)
+                return entry.apply(change, now, self.max_age)
+            change.refuse_unless_fits(None, None)
+            entry = Entry(now, now)
+            committed = entry.apply(change, now, self.max_age)
+            evicted = self._make_room(now)
+            self._entries[id] = entry
+        if evicted:
+            logger.warning(
+                "Memory for conversations is full: dropped the %d of %d that were idle for "
+                "longest. Raise MAX_CONVERSATIONS, or use a backend that keeps them elsewhere.",
+                evicted,
+                self.max_conversations,
+            )
+        return committed
+
+    def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+        with self._lock:
+            entry = self._alive(id, time.time())
+            return entry.messages[start:stop] if entry else []
+
+    def exists(self, id: str) -> bool:
+        with self._lock:
+            return self._alive(id, time.time()) is not None
+
+    def touch(self, id: str, ttl: float | None = None) -> bool:
+        now = time.time()
+        with self._lock:
+            entry = self._alive(id, now)
+            if entry is None:
+                return False
+            entry.last_accessed = now
+            entry.ttl = entry.ttl if ttl is None else ttl
+            return True
+
+    def delete(self, id: str, expected_version: int | None = None) -> bool:
+        with self._lock:
+            entry = self._alive(id, time.time())
+            if entry is None:
+                return False
+            Change(expected_version=expected_version).refuse_unless_fits(entry.version, None)
+            del self._entries[id]
+            return True
+
+    def scan(self, owner: str | None = None) -> Iterator[Summary]:
+        now = time.time()
+        with self._lock:
+            found = [
+                entry.summary(id, self.max_age)
+                for id, entry in self._entries.items()
+                if entry.expires_at(self.max_age) > now and owner in (None, entry.owner)
+            ]
+        return iter(sorted(found, key=lambda summary: -summary.last_accessed))
+
+    def purge(
+        self,
+        *,
+        idle_for: float | None = None,
+        owner: str | None = None,
+        everything: bool = False,
+        dry_run: bool = False,
+        batch_size: int = 500,
+        progress: Progress | None = None,
+    ) -> PurgeReport:
+        now = time.time()
+        only_expired = (idle_for, owner, everything) == (None, None, False)
+
+        def selected(entry: Entry) -> bool:
+            if only_expired:
+                return entry.expires_at(self.max_age) <= now
+            idle = idle_for is None or now - entry.last_accessed >= idle_for
+            return idle and owner in (None, entry.owner)
+
+        with self._lock:
+            ids = [id for id, entry in self._entries.items() if selected(entry)]
+            examined = len(self._entries)
+            if not dry_run:
+                for id in ids:
+                    del self._entries[id]
+        if progress:
+            progress(examined, examined)
+        return PurgeReport(examined, len(ids), dry_run)
+
+    def health(self) -> Health:
+        started = time.perf_counter()
+        with self._lock:
+            kept = len(self._entries)
+        latency_ms = (time.perf_counter() - started) * 1000
+        return Health(
+            self.name, True, latency_ms, detail=f"{kept} of {self.max_conversations} conversations"
+        )
+
+    def _alive(self, id: str, now: float) -> Entry | None:
+        entry = self._entries.get(id)
+        if entry is not None and entry.expires_at(self.max_age) <= now:
+            del self._entries[id]
+            return None
+        return entry
+
+    def _make_room(self, now: float) -> int:
+        """Drop what has expired and, if that is not enough, what is idle for longest: how many?"""
+        if len(self._entries) < self.max_conversations and now < self._next_sweep:
+            return 0
+        for id in [i for i, e in self._entries.items() if e.expires_at(self.max_age) <= now]:
+            del self._entries[id]
+        # A sweep looks at every entry, so the more there are, the rarer it comes: its cost stays
+        # at some microseconds a second.
+        self._next_sweep = now + max(1.0, len(self._entries) / 10_000)
+        if len(self._entries) < self.max_conversations:
+            return 0
+        idle_for_longest = heapq.nsmallest(
+            max(1, self.max_conversations // 5),
+            self._entries,
+            key=lambda id: self._entries[id].last_accessed,
+        )
+        for id in idle_for_longest:
+            del self._entries[id]
+        return len(idle_for_longest)
+
+    # Memory is no I/O: the twins need no thread.
+
+    async def aload(self, id: str, window: int) -> Record | None:
+        return self.load(id, window)
+
+    async def acommit(self, id: str, change: Change) -> Committed:
+        return self.commit(id, change)
+
+    async def aread_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+        return self.read_messages(id, start, stop)
+
+    async def aexists(self, id: str) -> bool:
+        return self.exists(id)
+
+    async def atouch(self, id: str, ttl: float | None = None) -> bool:
+        return self.touch(id, ttl)
+
+    async def adelete(self, id: str, expected_version: int | None = None) -> bool:
+        return self.delete(id, expected_version)
+
+    async def ahealth(self) -> Health:
+        return self.health()
+
+    async def ascan(self, owner: str | None = None) -> AsyncIterator[Summary]:
+        for summary in self.scan(owner):
+            yield summary
+
+    async def apurge(self, **selection: Any) -> PurgeReport:
+        return self.purge(**selection)
+
+    async def aclose(self) -> None:
+        self.close()
+
+
+# A fork while another thread is at work would leave the child a lock that nobody releases and an
+# entry half changed. So the forking thread takes every lock first.
+_forkable: "weakref.WeakSet[LocMemBackend]" = weakref.WeakSet()
+_held: list[threading.Lock] = []
+
+
+def _before_fork() -> None:
+    for backend in list(_forkable):
+        backend._lock.acquire()
+        _held.append(backend._lock)
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop().release()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+    )

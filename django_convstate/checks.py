@@ -1,0 +1,74 @@
+"""System checks: what is wrong with the settings is said at start, not by the first request.
+
+    E001  CONVERSATION_STATE is no dictionary, or has a key that is no setting
+    E002  a setting has an impossible value
+    E003  the backend cannot be imported, or is none
+    E004  CACHE_ALIAS is not in CACHES
+    E005  the cache keeps nothing
+    E006  the cache hides its outages
+    E007  the cookie has the name of another cookie
+    W001  conversations live in the memory of each process (with --deploy)
+    W002  the cache drops conversations beyond a small number
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning
+
+from . import conf
+from .backends import backend_class, backend_options
+from .backends.locmem import LocMemBackend
+from .exceptions import InvalidBackend
+
+
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """Check the settings, and let the backend check what it needs. No I/O."""
+    wrong: list[CheckMessage] = [
+        Error(
+            f"{problem.name} {problem.message}",
+            hint=problem.hint,
+            id="convstate.E001" if problem.unknown else "convstate.E002",
+        )
+        for problem in conf.problems()
+    ]
+    try:
+        backend = backend_class(conf.backend_name())
+    except InvalidBackend as error:
+        return [*wrong, Error(f"{conf.BACKEND}: {error}", id="convstate.E003")]
+    # With settings that cannot be read there is nothing to check a backend with.
+    return wrong or [*_check_cookie_name(), *backend.check(backend_options(backend))]
+
+
+def check_deployment(**kwargs: Any) -> list[CheckMessage]:
+    """Warn of what is fine on a developer's machine only."""
+    try:
+        backend = backend_class(conf.backend_name())
+    except InvalidBackend:
+        return []
+    if not issubclass(backend, LocMemBackend):
+        return []
+    return [
+        Warning(
+            "Conversations are kept in the memory of each server process: every worker has its "
+            "own, and a restart forgets them all.",
+            hint=f"Set {conf.BACKEND} to a backend that the processes share.",
+            id="convstate.W001",
+        )
+    ]
+
+
+def _check_cookie_name() -> Iterator[CheckMessage]:
+    taken = {
+        settings.SESSION_COOKIE_NAME: "SESSION_COOKIE_NAME",
+        settings.CSRF_COOKIE_NAME: "CSRF_COOKIE_NAME",
+        settings.LANGUAGE_COOKIE_NAME: "LANGUAGE_COOKIE_NAME",
+    }
+    name = conf.current().cookie_name
+    if name in taken:
+        yield Error(
+            f"CONVERSATION_STATE['COOKIE_NAME'] is {name!r}, as is {taken[name]}.",
+            hint="Two cookies cannot have the same name.",
+            id="convstate.E007",
+        )

@@ -1,0 +1,347 @@
+"""The object in your hand: a dictionary and a list of messages, with an id and a time to live.
+
+Between its load and its save it is plain memory, the same in sync and in async code. It knows what
+changed; what it does not know is where it is kept.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator, MutableMapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from . import ids
+from .backends.base import Change, Committed, Create, Record
+from .codec import JSON
+from .exceptions import (
+    ConversationConflict,
+    ConversationInterrupted,
+    InvalidConversationType,
+    InvalidConversationValue,
+)
+from .messages import Messages
+from .state import State
+
+if TYPE_CHECKING:
+    from .store import ConversationStore
+
+# After these the store has answered no, and sending the same change again is no use.
+_REFUSALS = (ConversationConflict, ConversationInterrupted, InvalidConversationValue)
+
+
+class Conversation(MutableMapping[str, JSON]):
+    """One conversation. Use it as a dictionary; `messages` is the list of what was said.
+
+    Get one from `request.conversation` or from a `ConversationStore`; do not make one yourself.
+    """
+
+    def __init__(
+        self,
+        store: "ConversationStore",
+        id: str,
+        record: Record | None = None,
+        *,
+        owner: str | None = None,
+        ttl: float | None = None,
+        create: Create = Create.MUST_BE_NEW,
+    ) -> None:
+        self._store = store
+        self._state = State(store)
+        self.messages = Messages(store)
+        # Changes on their way to the store, each with the number of messages we expect after it.
+        self._outbox: deque[tuple[Change, int]] = deque()
+        if record is None:
+            self._begin(id, owner, ttl, create)
+        else:
+            self._take(record)
+
+    # The dictionary.
+
+    def __getitem__(self, key: str) -> JSON:
+        return self._state[key]
+
+    def __setitem__(self, key: str, value: JSON) -> None:
+        self._state[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._state[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._state
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
+
+    def __bool__(self) -> bool:
+        # `if request.conversation` asks whether anything was said or noted, not for a key.
+        return bool(len(self._state) or len(self.messages))
+
+    def incr(self, key: str, delta: int = 1) -> int:
+        """Add `delta` to the counter `key` and return the sum as far as it is known here. What
+        others add at the same time is not lost, and seen after the next load.
+
+        Raises:
+            InvalidConversationType: the value, or `delta`, is not an integer.
+            InvalidConversationValue: the sum would leave the signed 64-bit range.
+        """
+        return self._state.incr(key, delta)
+
+    # What it is.
+
+    @property
+    def id(self) -> str:
+        """The key in the store. Not a secret, but nothing to give to a client: that is `token`."""
+        return self._id
+
+    @property
+    def token(self) -> str:
+        """The id with our signature: what a client may hold, in a cookie or a header."""
+        return ids.sign_id(self._id)
+
+    @property
+    def owner(self) -> str | None:
+        """Whose it is, as given to `create` or `claim`; None: nobody's."""
+        return self._owner
+
+    @property
+    def version(self) -> int:
+        """How often it was saved, as of our last load or save; 0: never."""
+        return self._version
+
+    @property
+    def ttl(self) -> float:
+        """How long it may be idle, in seconds. Starts anew with each load and save."""
+        return self._ttl
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When it was first saved (aware, UTC); None: not yet."""
+        return _moment(self._created_at)
+
+    @property
+    def last_accessed(self) -> datetime | None:
+        """When we last loaded or saved it (aware, UTC); None: it is not stored."""
+        return _moment(self._last_accessed)
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When it goes if nobody comes back to it (aware, UTC); None: it is not stored."""
+        return _moment(self._expires_at)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it has never been stored."""
+        return self._version == 0
+
+    @property
+    def is_modified(self) -> bool:
+        """Whether there is something to save."""
+        return bool(self._outbox or self._state.is_modified or self.messages.is_modified)
+
+    @property
+    def degraded(self) -> bool:
+        """Whether it comes from a fallback because the store could not be reached."""
+        return False
+
+    def __repr__(self) -> str:
+        return (
+            f"<Conversation {ids.hashed_id(self._id)}: version {self._version}, "
+            f"{len(self._state)} keys, {len(self.messages)} messages>"
+        )
+
+    # The doors: what talks to the store, in pairs.
+
+    def save(self, expected_version: int | None = None) -> None:
+        """Store what has changed; nothing if nothing has. Safe to call again after an error.
+
+        Args:
+            expected_version: refuse if somebody else has saved since this `version`.
+
+        Raises:
+            ConversationConflict: somebody has, or the id is taken. Nothing was saved; `reload()`.
+            ConversationInterrupted: it was deleted, or expired, in the meantime.
+            InvalidConversationValue, ConversationTooLarge: something bad was put into a nested
+                value.
+            ConversationBusy, BackendUnavailable: the change is kept, and sent first next time.
+        """
+        self._pack()
+        while self._outbox:
+            change = self._next_change(expected_version)
+            try:
+                committed = self._store.commit(self._id, change)
+            except _REFUSALS:
+                self._outbox.clear()
+                raise
+            self._sent(committed)
+            self._store.announce_saved(self)
+            expected_version = committed.version if expected_version is not None else None
+
+    async def asave(self, expected_version: int | None = None) -> None:
+        self._pack()
+        while self._outbox:
+            change = self._next_change(expected_version)
+            try:
+                committed = await self._store.acommit(self._id, change)
+            except _REFUSALS:
+                self._outbox.clear()
+                raise
+            self._sent(committed)
+            await self._store.aannounce_saved(self)
+            expected_version = committed.version if expected_version is not None else None
+
+    def delete(self) -> None:
+        """Delete it from the store. This object is an empty, new conversation then, with a new id,
+        as a session is after `flush()`."""
+        self._store.delete(self._id)
+        self._begin(ids.new_id(), None, None, Create.MUST_BE_NEW)
+
+    async def adelete(self) -> None:
+        await self._store.adelete(self._id)
+        self._begin(ids.new_id(), None, None, Create.MUST_BE_NEW)
+
+    def touch(self) -> None:
+        """Start its time to live anew.
+
+        Raises:
+            ConversationInterrupted: it was deleted, or has expired, in the meantime.
+        """
+        self._touched(self._store.touch(self._id))
+
+    async def atouch(self) -> None:
+        self._touched(await self._store.atouch(self._id))
+
+    def reload(self) -> None:
+        """Load it again. Whatever was not saved is forgotten.
+
+        Raises:
+            ConversationNotFound: there is none (any more).
+        """
+        self._take(self._store.load(self._id))
+
+    async def areload(self) -> None:
+        self._take(await self._store.aload(self._id))
+
+    def claim(self, owner: str) -> None:
+        """Make it `owner`'s. If it is stored, that is saved at once, and all else that changed.
+
+        Raises:
+            ConversationConflict: it is somebody else's.
+        """
+        if self._claimed(owner):
+            self.save()
+
+    async def aclaim(self, owner: str) -> None:
+        if self._claimed(owner):
+            await self.asave()
+
+    def cycle_id(self) -> None:
+        """Save it and move it to a new id, so that whoever knew the old one is left with nothing.
+        Do so when a user logs in. Its age, for MAX_AGE, starts anew. One that was never stored has
+        an id that nobody knows, and keeps it.
+
+        Raises as `save` does, and:
+            ConversationNotFound: it was deleted, or has expired.
+        """
+        self.save()
+        if self._is_stored:
+            self._take(self._store.move(self._id))
+
+    async def acycle_id(self) -> None:
+        await self.asave()
+        if self._is_stored:
+            self._take(await self._store.amove(self._id))
+
+    # What the doors share.
+
+    @property
+    def _is_stored(self) -> bool:
+        return self._create is Create.MUST_EXIST
+
+    def _begin(self, id: str, owner: str | None, ttl: float | None, create: Create) -> None:
+        self._id = id
+        self._version = 0
+        self._owner = owner
+        self._ttl = self._store.options.ttl if ttl is None else ttl
+        self._created_at = self._last_accessed = self._expires_at = 0.0
+        self._create = create
+        self._state.take_stored({})
+        self.messages.take_stored(id, [], 0)
+        self._outbox.clear()
+
+    def _take(self, record: Record) -> None:
+        self._id = record.id
+        self._version = record.version
+        self._owner = record.owner
+        self._ttl = record.ttl
+        self._created_at = record.created_at
+        self._last_accessed = record.last_accessed
+        self._expires_at = record.expires_at
+        self._create = Create.MUST_EXIST
+        self._state.take_stored(record.state)
+        self.messages.take_stored(record.id, record.messages, record.message_count)
+        self._outbox.clear()
+
+    def _pack(self) -> None:
+        """Put what has changed into the outbox, and regard it as stored from now on."""
+        changed, unset, counted = self._state.take_changes()
+        keep, appended = self.messages.take_changes()
+        if changed or unset or counted or appended or keep is not None:
+            self._send(
+                Change(
+                    create=self._create,
+                    owner=None if self._is_stored else self._owner,
+                    ttl=None if self._is_stored else self._ttl,
+                    set=changed,
+                    unset=unset,
+                    increment=counted,
+                    keep_messages=keep,
+                    append=appended,
+                )
+            )
+
+    def _send(self, change: Change) -> None:
+        self._outbox.append((change, len(self.messages)))
+        self._create = Create.MUST_EXIST
+
+    def _next_change(self, expected_version: int | None) -> Change:
+        # It keeps its commit id: a change whose answer was lost is not applied twice.
+        change, _ = self._outbox[0]
+        if expected_version is None:
+            return change
+        return replace(change, expected_version=expected_version)
+
+    def _sent(self, committed: Committed) -> None:
+        change, expected_count = self._outbox.popleft()
+        if surplus := committed.message_count - expected_count:
+            self.messages.note_others(surplus, len(change.append))
+            self._outbox = deque((later, count + surplus) for later, count in self._outbox)
+        self._version = committed.version
+        self._last_accessed = time.time()
+        self._expires_at = committed.expires_at
+        self._created_at = self._created_at or self._last_accessed
+
+    def _touched(self, was_there: bool) -> None:
+        if not was_there:
+            raise ConversationInterrupted("The conversation was deleted or has expired.")
+        self._last_accessed = time.time()
+        self._expires_at = self._last_accessed + self._ttl
+
+    def _claimed(self, owner: str) -> bool:
+        """Set the owner, and tell whether there is something to save for it."""
+        if not isinstance(owner, str) or not owner:
+            raise InvalidConversationType("An owner is a string that is not empty.")
+        if self._owner not in (None, owner):
+            raise ConversationConflict("The conversation belongs to another owner.")
+        self._owner = owner
+        if self._is_stored:
+            self._pack()
+            self._send(Change(create=Create.MUST_EXIST, owner=owner))
+        return self._is_stored
+
+
+def _moment(seconds: float) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None

@@ -1,0 +1,55 @@
+"""Every error this package raises, all under `ConversationError`."""
+
+from django.core.exceptions import BadRequest, ImproperlyConfigured
+
+
+class ConversationError(Exception):
+    """Base class; catch it to catch them all. Never raised itself."""
+
+
+class ConversationNotFound(ConversationError):
+    """The store answered: no such conversation (or it belongs to another owner)."""
+
+
+class ConversationConflict(ConversationError):
+    """The stored conversation is not what the caller expected: another version, another owner, or
+    an id that is taken. Nothing was written; `reload()` and decide again."""
+
+
+class ConversationBusy(ConversationError):
+    """Somebody else held the conversation for as long as we were willing to wait. Nothing was
+    written; trying again is safe."""
+
+
+class ConversationInterrupted(ConversationError, BadRequest):
+    """The conversation was deleted, or expired, between its load and its save. Django answers
+    400 when a view lets it through, as it does for an interrupted session."""
+
+
+class ConversationCorrupt(ConversationError):
+    """What is stored is not a conversation. It was set aside, neither served nor overwritten."""
+
+
+class ConversationTooLarge(ConversationError, ValueError):
+    """A message, the state, or the number of messages is over its limit. Nothing was changed."""
+
+
+class InvalidConversationId(ConversationError, ValueError):
+    """The id cannot be the id of a conversation."""
+
+
+class InvalidConversationValue(ConversationError, ValueError):
+    """The value cannot be stored as JSON. The message names its path."""
+
+
+class InvalidConversationType(InvalidConversationValue, TypeError):
+    """As `InvalidConversationValue`, for a value whose type is the trouble."""
+
+
+class BackendUnavailable(ConversationError):
+    """The store could not be reached, or did not keep what it was given. This says nothing about
+    whether a conversation exists."""
+
+
+class InvalidBackend(ConversationError, ImproperlyConfigured):
+    """The backend cannot be imported, is misconfigured, or cannot do what was asked of it."""

@@ -1,0 +1,70 @@
+"""Conversation ids: how they are made, which are accepted, how they travel, how they are logged.
+
+An id is a key in the store and no secret by itself; what a browser holds is a *token*, the id with
+a signature made from SECRET_KEY, so that nobody can name a conversation that was not given to them.
+"""
+
+import re
+import secrets
+
+from django.core.signing import BadSignature, Signer
+from django.utils.crypto import salted_hmac
+
+from .exceptions import InvalidConversationId
+
+MAX_LENGTH = 128
+
+# Room for "whatsapp:+15550100", "user@example.com", "C024BE91L:1712.5"; none for what has a meaning
+# in a path, a header, a glob or a hash tag.
+_VALID = re.compile(r"[A-Za-z0-9_+@-][A-Za-z0-9_.:+@=~-]{0,%d}" % (MAX_LENGTH - 1), re.ASCII)
+
+_SALT = "django_convstate.token"
+
+
+def new_id() -> str:
+    """Return a fresh id with 128 bits from the operating system's random source."""
+    return secrets.token_urlsafe(16)
+
+
+def validate_id(id: object) -> str:
+    """Return `id` unchanged.
+
+    Raises:
+        InvalidConversationId: it is not a string of 1 to 128 of the allowed characters.
+    """
+    if isinstance(id, str) and _VALID.fullmatch(id):
+        return id
+    raise InvalidConversationId(_why_invalid(id))
+
+
+def _why_invalid(id: object) -> str:
+    # The id itself is not repeated: it may be long, hostile, or somebody's phone number.
+    if not isinstance(id, str):
+        return f"A conversation id is a string, not {type(id).__name__}."
+    if not id:
+        return "A conversation id cannot be empty."
+    if len(id) > MAX_LENGTH:
+        return f"A conversation id has at most {MAX_LENGTH} characters; this one has {len(id)}."
+    return (
+        "A conversation id consists of ASCII letters, digits and _ . : + @ = ~ - "
+        "and does not begin with one of . : = ~"
+    )
+
+
+def sign_id(id: str) -> str:
+    """Return the token for `id`: what a client holds, and the only thing accepted back."""
+    return Signer(salt=_SALT).sign(id)
+
+
+def unsign_token(token: str) -> str | None:
+    """Return the id in `token`, or None if we did not sign it (SECRET_KEY_FALLBACKS count)."""
+    try:
+        return validate_id(Signer(salt=_SALT).unsign(token))
+    except (BadSignature, InvalidConversationId, UnicodeEncodeError):
+        return None
+
+
+def hashed_id(id: str) -> str:
+    """Return what stands for `id` in logs and reprs. Keyed with SECRET_KEY, because an id may be a
+    phone number, and those are few enough to try all."""
+    return salted_hmac("django_convstate.log", id, algorithm="sha256").hexdigest()[:12]

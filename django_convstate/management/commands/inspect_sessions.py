@@ -1,0 +1,164 @@
+"""Show an operator what is stored, without showing what was said."""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django_rich.management import RichCommand
+from rich.table import Table
+from rich.text import Text
+
+from django_convstate import (
+    Conversation,
+    ConversationError,
+    ConversationNotFound,
+    conversations,
+)
+from django_convstate.store import ConversationSummary
+
+from ..durations import format_duration
+
+
+class Command(RichCommand):
+    help = (
+        "Lists conversations, or shows one. Contents only with --show-content. Exits with 1 if it "
+        "could not, or if the backend is down."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("id", nargs="?", metavar="ID", help="show this one (it counts as a visit)")
+        parser.add_argument("--owner", help="list those of this owner only")
+        parser.add_argument(
+            "--limit",
+            type=int,
+            default=50,
+            metavar="N",
+            help="list at most so many (default: %(default)s)",
+        )
+        parser.add_argument("--stats", action="store_true", help="count instead of listing")
+        parser.add_argument("--health", action="store_true", help="ask the backend how it is")
+        parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.add_argument(
+            "--show-content",
+            action="store_true",
+            help="with ID: the state and the messages, which are personal data",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if sum([options["id"] is not None, options["stats"], options["health"]]) > 1:
+            raise CommandError("Choose one of ID, --stats and --health.")
+        if options["show_content"] and options["id"] is None:
+            raise CommandError("--show-content goes with the ID of one conversation.")
+        try:
+            if options["health"]:
+                self._health(options)
+            elif options["id"] is not None:
+                self._one(options)
+            elif options["stats"]:
+                self._stats(options)
+            else:
+                self._list(options)
+        except ConversationError as error:
+            raise CommandError(str(error)) from error
+
+    def _health(self, options: dict[str, Any]) -> None:
+        health = dataclasses.asdict(conversations.health())
+        self._show("Health", health, options)
+        if not health["connected"]:
+            raise CommandError("The backend cannot be reached.")
+
+    def _one(self, options: dict[str, Any]) -> None:
+        if not conversations.backend.is_shared:
+            raise CommandError(why_not_from_here())
+        try:
+            conversation = conversations.get(options["id"])
+        except ConversationNotFound:
+            raise CommandError("There is no such conversation.") from None
+        shown = describe(conversation)
+        if options["show_content"]:
+            shown["state"] = dict(conversation)
+            shown["messages"] = conversation.messages.all()
+        self._show("Conversation", shown, options)
+
+    def _stats(self, options: dict[str, Any]) -> None:
+        found = list(self._summaries(options))
+        newest = max((summary.last_accessed for summary in found), default=None)
+        stats = {
+            "conversations": len(found),
+            "owners": len({summary.owner for summary in found} - {None}),
+            "messages": sum(summary.message_count for summary in found),
+            "bytes": sum(summary.size for summary in found),
+            "largest_bytes": max((summary.size for summary in found), default=0),
+            "last_activity": newest.isoformat() if newest else None,
+        }
+        self._show("Stats", stats, options)
+
+    def _list(self, options: dict[str, Any]) -> None:
+        summaries = list(islice(self._summaries(options), options["limit"] + 1))
+        shown, more = summaries[: options["limit"]], len(summaries) > options["limit"]
+        if options["json"]:
+            rows = [dataclasses.asdict(summary) for summary in shown]
+            self.stdout.write(json.dumps(rows, default=datetime.isoformat))
+            return
+        if not shown:
+            self.console.print("No conversations.")
+            return
+        self.console.print(table_of(shown))
+        if more:
+            self.console.print(f"The first {options['limit']}; --limit shows more.")
+
+    def _summaries(self, options: dict[str, Any]) -> Iterable[ConversationSummary]:
+        if not conversations.backend.is_shared:
+            raise CommandError(why_not_from_here())
+        return conversations.list(options["owner"])
+
+    def _show(self, title: str, values: dict[str, Any], options: dict[str, Any]) -> None:
+        if options["json"]:
+            self.stdout.write(json.dumps(values, ensure_ascii=False))
+            return
+        table = Table(title=title, title_justify="left", show_header=False)
+        for name, value in values.items():
+            plain = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            # As Text: what somebody has said in a chat is no markup.
+            table.add_row(name.replace("_", " "), Text(plain))
+        self.console.print(table)
+
+
+def why_not_from_here() -> str:
+    name = conversations.backend.name
+    return f"{name} lives inside each server process: nothing to inspect from here."
+
+
+def describe(conversation: Conversation) -> dict[str, Any]:
+    """Return what may be shown about a conversation to anybody."""
+    return {
+        "id": conversation.id,
+        "owner": conversation.owner,
+        "version": conversation.version,
+        "created_at": conversation.created_at.isoformat() if conversation.created_at else None,
+        "expires_at": conversation.expires_at.isoformat() if conversation.expires_at else None,
+        "ttl": conversation.ttl,
+        "keys": sorted(conversation),
+        "message_count": len(conversation.messages),
+    }
+
+
+def table_of(summaries: Iterable[ConversationSummary]) -> Table:
+    now = datetime.now(UTC)
+    table = Table("ID", "Owner", "Messages", "Bytes", "Idle", "Expires in")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for summary in summaries:
+        table.add_row(
+            summary.id,
+            Text(summary.owner or "-"),
+            str(summary.message_count),
+            f"{summary.size:,}",
+            format_duration((now - summary.last_accessed).total_seconds()),
+            format_duration((summary.expires_at - now).total_seconds()),
+        )
+    return table

@@ -1,0 +1,196 @@
+"""The list half of a conversation: what was said, of which the newest window is in memory."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, overload
+
+from django.utils.asyncio import async_unsafe
+
+from .codec import JSON, decode_all, encode
+from .exceptions import ConversationTooLarge, InvalidConversationType
+
+if TYPE_CHECKING:
+    from .store import ConversationStore
+
+Message = dict[str, JSON]
+
+# What chat completion APIs take; everything else that a message may have is ours or the project's.
+LLM_FIELDS: Final = ("role", "content", "name", "tool_calls", "tool_call_id")
+
+
+class Messages(Sequence[Message]):
+    """All messages of a conversation, oldest first; those before the window are read when needed.
+
+    A message that you get is a copy: what is said is said, and changing it changes nothing stored.
+
+    Stored are messages 0 to `_stored`, of which the first `_kept` are still wanted, and the last
+    ones are in `_loaded`. Behind the kept ones come the `_new`.
+    """
+
+    __slots__ = ("_id", "_kept", "_loaded", "_new", "_store", "_stored")
+
+    def __init__(self, store: "ConversationStore") -> None:
+        self._store = store
+        self.take_stored("", [], 0)
+
+    def take_stored(self, id: str, loaded: list[bytes], count: int) -> None:
+        """Begin with the newest messages as `loaded` of the `count` that are stored under `id`."""
+        self._id = id
+        self._loaded = loaded
+        self._stored = self._kept = count
+        self._new: list[bytes] = []
+
+    def append(self, role: str, content: JSON, **extra: JSON) -> None:
+        """Add a message at the end, with a `timestamp` (ISO 8601, UTC) unless `extra` has one.
+
+        Args:
+            role: "user", "assistant", "system", "tool" or what the model calls it.
+            content: the text, or any JSON.
+            extra: further fields of the message, any JSON.
+
+        Raises:
+            InvalidConversationValue: the message cannot be stored as JSON.
+            ConversationTooLarge: it is over MAX_MESSAGE_BYTES, or one more than MAX_MESSAGES.
+        """
+        if not isinstance(role, str) or not role:
+            raise InvalidConversationType("The role of a message is a string that is not empty.")
+        options = self._store.options
+        if options.max_messages is not None and len(self) >= options.max_messages:
+            raise ConversationTooLarge(
+                f"The conversation has {len(self)} messages; MAX_MESSAGES is "
+                f"{options.max_messages}."
+            )
+        message = {"role": role, "content": content, **extra}
+        message.setdefault("timestamp", datetime.now(UTC).isoformat(timespec="milliseconds"))
+        data = encode(message, "message")
+        if len(data) > options.max_message_bytes:
+            raise ConversationTooLarge(
+                f"The message takes {len(data)} bytes as JSON; MAX_MESSAGE_BYTES is "
+                f"{options.max_message_bytes}."
+            )
+        self._new.append(data)
+
+    def window(self, size: int) -> list[Message]:
+        """Return the newest `size` messages, oldest first."""
+        return self._slice(max(0, len(self) - max(0, size)), len(self))
+
+    def for_llm(self, size: int) -> list[Message]:
+        """Return the newest `size` messages with the fields that chat completion APIs take."""
+        return [
+            {field: message[field] for field in LLM_FIELDS if field in message}
+            for message in self.window(size)
+        ]
+
+    def all(self) -> list[Message]:
+        """Return every message. Reads those before the window from the store."""
+        return self.page(0, len(self))
+
+    async def aall(self) -> list[Message]:
+        return await self.apage(0, len(self))
+
+    def page(self, start: int, stop: int) -> list[Message]:
+        """Return messages `start` to `stop`, as a slice does. Reads what is not in memory."""
+        start, stop, _ = slice(start, stop).indices(len(self))
+        missing = self._missing(start, stop)
+        read = self._store.read_messages(self._id, *missing) if missing else []
+        return self._assemble(read, start, stop)
+
+    async def apage(self, start: int, stop: int) -> list[Message]:
+        start, stop, _ = slice(start, stop).indices(len(self))
+        missing = self._missing(start, stop)
+        read = await self._store.aread_messages(self._id, *missing) if missing else []
+        return self._assemble(read, start, stop)
+
+    def pop(self) -> Message:
+        """Take back the last message and return it.
+
+        Raises:
+            IndexError: there is none.
+        """
+        if not len(self):
+            raise IndexError("pop from a conversation without messages")
+        message = self[-1]
+        self.truncate(len(self) - 1)
+        return message
+
+    def truncate(self, size: int) -> None:
+        """Keep the first `size` messages and drop the others. A negative `size` counts from the
+        end, as in a slice."""
+        size = slice(size).indices(len(self))[1]
+        del self._new[max(0, size - self._kept) :]
+        self._kept = min(self._kept, size)
+
+    def clear(self) -> None:
+        """Drop all messages."""
+        self.truncate(0)
+
+    def __len__(self) -> int:
+        return self._kept + len(self._new)
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Message]: ...
+    def __getitem__(self, index: int | slice) -> Message | list[Message]:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step < 0:
+                return [self[i] for i in range(start, stop, step)]
+            return self._slice(start, stop)[::step]
+        if not -len(self) <= index < len(self):
+            raise IndexError("message index out of range")
+        return self._slice(index % len(self), index % len(self) + 1)[0]
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self._slice(0, len(self)))
+
+    def __repr__(self) -> str:
+        return f"<Messages: {len(self)}>"
+
+    @property
+    def is_modified(self) -> bool:
+        return bool(self._new) or self._kept < self._stored
+
+    def take_changes(self) -> tuple[int | None, list[bytes]]:
+        """Return how many stored messages to keep (None: all) and what to append, and regard that
+        as stored from now on."""
+        keep = self._kept if self._kept < self._stored else None
+        appended = self._new
+        first = self._stored - len(self._loaded)
+        self._loaded = self._loaded[: max(0, self._kept - first)] + appended
+        self._stored = self._kept = self._kept + len(appended)
+        self._new = []
+        return keep, appended
+
+    def note_others(self, surplus: int, appended: int) -> None:
+        """Take note that others have added `surplus` messages, which we have not seen, before the
+        last `appended` ones of ours."""
+        self._loaded = self._loaded[-appended:] if appended else []
+        self._stored += surplus
+        self._kept += surplus
+
+    def _slice(self, start: int, stop: int) -> list[Message]:
+        if self._missing(start, stop):
+            return self._page_from_sync_code(start, stop)
+        return self._assemble([], start, stop)
+
+    @async_unsafe(
+        "These messages are not in memory, and reading them here would block the event loop. "
+        "Write `await conversation.messages.apage(start, stop)`, or raise "
+        "CONVERSATION_STATE['WINDOW']."
+    )
+    def _page_from_sync_code(self, start: int, stop: int) -> list[Message]:
+        return self.page(start, stop)
+
+    def _missing(self, start: int, stop: int) -> tuple[int, int] | None:
+        """Return the bounds of the stored messages among `start` to `stop` that are not loaded."""
+        first_loaded = self._stored - len(self._loaded)
+        stop = min(stop, first_loaded, self._kept)
+        return (start, stop) if start < stop else None
+
+    def _assemble(self, read: list[bytes], start: int, stop: int) -> list[Message]:
+        """Return messages `start` to `stop`, of which the `read` ones come first."""
+        first_loaded = self._stored - len(self._loaded)
+        kept = self._loaded[max(0, start - first_loaded) : max(0, min(stop, self._kept) - first_loaded)]
+        new = self._new[max(0, start - self._kept) : max(0, stop - self._kept)]
+        return decode_all(read + kept + new)

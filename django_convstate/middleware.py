@@ -1,0 +1,124 @@
+"""`request.conversation` and `await request.aconversation()`: there when first used, saved when the
+response is done.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.asyncio import async_unsafe
+from django.utils.functional import SimpleLazyObject
+
+from . import identity
+from .conversation import Conversation
+from .exceptions import ConversationCorrupt, ConversationNotFound
+from .store import ConversationStore, conversations
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
+AsyncGetResponse = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
+
+
+class ConversationMiddleware:
+    """Attaches the conversation without any I/O, and saves it if something changed and the status
+    is below 500.
+
+    Native in both worlds: no thread is involved where the view and the other middleware are async.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: GetResponse | AsyncGetResponse) -> None:
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if self.is_async:
+            return self.__acall__(request)
+        door = RequestConversation(request, conversations)
+        response = cast(GetResponse, self.get_response)(request)
+        conversation = door.current()
+        if conversation is not None and response.status_code < 500:
+            conversation.save()
+        return door.finish(response)
+
+    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
+        door = RequestConversation(request, conversations)
+        response = await cast(AsyncGetResponse, self.get_response)(request)
+        conversation = door.current()
+        if conversation is not None and response.status_code < 500:
+            await conversation.asave()
+        return door.finish(response)
+
+
+class RequestConversation:
+    """The conversation of one request: the one whose token it presented, else a new one, or
+    whichever the view has put in its place as `request.conversation`."""
+
+    def __init__(self, request: HttpRequest, store: ConversationStore) -> None:
+        self._request = request
+        self._store = store
+        self._touched = False
+        self._loading: asyncio.Lock | None = None
+        self._loaded: Conversation | None = None
+        self._lazy = SimpleLazyObject(self._load)
+        request.conversation = self._lazy  # type: ignore[attr-defined]
+        request.aconversation = self._aload  # type: ignore[attr-defined]
+
+    def current(self) -> Conversation | None:
+        """Return the conversation if the request has got as far as having one."""
+        chosen = self._request.conversation  # type: ignore[attr-defined]
+        return self._loaded if chosen is self._lazy else chosen
+
+    def finish(self, response: HttpResponseBase) -> HttpResponseBase:
+        """Tell the client, and the caches on the way to it, about the conversation."""
+        conversation, options = self.current(), self._store.options
+        if conversation is not None or self._touched:
+            identity.mark_private(response, options)
+        # No conversation here may mean that the store could not be reached. The cookie stays.
+        if conversation is not None and not conversation.is_new:
+            identity.hand_out(self._request, response, conversation, options)
+        elif conversation is not None and response.status_code < 500:
+            identity.take_back(self._request, response, options)
+        return response
+
+    @async_unsafe(
+        "The conversation of this request is not loaded yet, and loading it here would block the "
+        "event loop. In an async view, begin with `conversation = await request.aconversation()`."
+    )
+    def _load(self) -> Conversation:
+        try:
+            self._loaded = self._store.get(self._presented_id())
+        except (ConversationNotFound, ConversationCorrupt):
+            self._loaded = self._store.create()
+        return self._loaded
+
+    async def _aload(self) -> Conversation:
+        # Two awaits side by side must get the same object, or one's changes would be lost.
+        self._loading = self._loading or asyncio.Lock()
+        async with self._loading:
+            if (conversation := self.current()) is not None:
+                return conversation
+            try:
+                conversation = await self._store.aget(self._presented_id())
+            except (ConversationNotFound, ConversationCorrupt):
+                conversation = self._store.create()
+            self._request.conversation = conversation  # type: ignore[attr-defined]
+            return conversation
+
+    def _presented_id(self) -> str:
+        self._touched = True
+        id = identity.presented_id(self._request, self._store.options)
+        if id is None:
+            raise ConversationNotFound("The request has no token of ours.")
+        return id
+
+
+def begin_anew(sender: object, request: HttpRequest, **kwargs: object) -> None:
+    """After a logout, give the browser's next user a conversation of their own."""
+    if hasattr(request, "conversation"):
+        request.conversation = conversations.create()

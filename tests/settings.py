@@ -1,0 +1,69 @@
+"""Settings of the test project: every kind of cache, each in a real place of its own."""
+
+
+import os
+import tempfile
+from pathlib import Path
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+FILES = Path(tempfile.mkdtemp(prefix=f"convstate-{WORKER}-"))
+REDIS_URL = os.environ.get("CONVSTATE_TEST_REDIS_URL", f"unix://{FILES}/valkey.sock")
+
+SECRET_KEY = "only for tests, where nothing is secret: 0123456789abcdef"
+USE_TZ = True
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "tests.urls"
+SILENCED_SYSTEM_CHECKS: list[str] = []
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django_convstate",
+]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_convstate.middleware.ConversationMiddleware",
+]
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": FILES / "db.sqlite3",
+        # A file, because threads share it; IMMEDIATE, because two of them that read and then
+        # write would otherwise fail at once instead of waiting for each other.
+        "TEST": {"NAME": FILES / "test.sqlite3"},
+        "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE"},
+    }
+}
+PLENTY = {"MAX_ENTRIES": 100_000}
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": PLENTY},
+    "file": {
+        "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+        "LOCATION": FILES / "cache",
+        "OPTIONS": PLENTY,
+    },
+    "database": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "cache_table",
+        "OPTIONS": PLENTY,
+    },
+    "redis": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": f"django-{WORKER}",
+    },
+    "django_redis": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": f"django-redis-{WORKER}",
+    },
+    "dummy": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
+    # Nobody listens there.
+    "unreachable": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": "redis://127.0.0.1:1",
+        "OPTIONS": {"socket_connect_timeout": 0.2, "retry_on_timeout": False},
+    },
+}
