@@ -16,6 +16,7 @@ from .backends.base import Change, Committed, Create, Record
 from .codec import JSON
 from .exceptions import (
     ConversationConflict,
+    ConversationCorrupt,
     ConversationInterrupted,
     InvalidConversationType,
     InvalidConversationValue,
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
     from .store import ConversationStore
 
 # After these the store has answered no, and sending the same change again is no use.
-_REFUSALS = (ConversationConflict, ConversationInterrupted, InvalidConversationValue)
+_REFUSALS = (
+    ConversationConflict,
+    ConversationCorrupt,
+    ConversationInterrupted,
+    InvalidConversationValue,
+)
 
 
 class Conversation(MutableMapping[str, JSON]):
@@ -164,6 +170,7 @@ class Conversation(MutableMapping[str, JSON]):
         Raises:
             ConversationConflict: somebody has, or the id is taken. Nothing was saved; `reload()`.
             ConversationInterrupted: it was deleted, or expired, in the meantime.
+            ConversationCorrupt: it was damaged in the meantime.
             InvalidConversationValue, ConversationTooLarge: something bad was put into a nested
                 value.
             ConversationBusy, BackendUnavailable: the change is kept, and sent first next time.

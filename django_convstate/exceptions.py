@@ -26,8 +26,9 @@ class ConversationInterrupted(ConversationError, BadRequest):
     400 when a view lets it through, as it does for an interrupted session."""
 
 
-class ConversationCorrupt(ConversationError):
-    """What is stored is not a conversation. It was set aside, neither served nor overwritten."""
+class ConversationCorrupt(ConversationError, BadRequest):
+    """What is stored is not a conversation. It was set aside, neither served nor overwritten, so
+    the next request begins anew; this one gets 400 when a view lets it through."""
 
 
 class ConversationTooLarge(ConversationError, ValueError):

@@ -14,7 +14,14 @@ from django_convstate import ConversationStore, conversations, get_backend
 from django_convstate.backends.base import ConversationStateBackend
 
 # Every place where conversations are kept, by the name of its cache.
-PLACES = ["locmem", "default", "file", "database", "redis", "django_redis"]
+PLACES = [
+    "locmem",
+    "default",
+    "file",
+    pytest.param("database", marks=pytest.mark.django_db(transaction=True)),
+    "redis",
+    "django_redis",
+]
 
 
 def make_place(name: str, **options: object) -> ConversationStateBackend:
@@ -39,8 +46,6 @@ def valkey() -> Iterator[None]:
 def place(request: pytest.FixtureRequest) -> str:
     """The name of each place in turn, ready for use."""
     name: str = request.param
-    if name == "database":
-        request.getfixturevalue("transactional_db")
     if name in ("redis", "django_redis"):
         request.getfixturevalue("valkey")
     return name
