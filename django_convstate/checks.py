@@ -1,7 +1,7 @@
 """System checks: what is wrong with the settings is said at start, not by the first request.
 
-    E001  CONVERSATION_STATE is no dictionary, or has a key that is no setting
-    E002  a setting has an impossible value
+    E001  CONVERSATION_STATE has a key that is no setting
+    E002  a setting, or CONVERSATION_STATE itself, has an impossible value
     E003  the backend cannot be imported, or is none
     E004  CACHE_ALIAS is not in CACHES
     E005  the cache keeps nothing

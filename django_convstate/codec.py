@@ -35,7 +35,7 @@ _HINTS = {
 }
 
 
-def encode(value: JSON, path: str) -> bytes:
+def encode(value: JSON, path: str, key: str | None = None) -> bytes:
     """Return `value` as compact UTF-8 JSON.
 
     Tuples become lists and subclasses of str, int, float, list and dict their plain selves, as
@@ -43,7 +43,8 @@ def encode(value: JSON, path: str) -> bytes:
 
     Args:
         value: what is to be stored.
-        path: how to call it in an error, e.g. `state["city"]`.
+        path: how to call it in an error, e.g. `message`.
+        key: to be called `path["key"]`.
 
     Raises:
         InvalidConversationValue: a number, string or nesting that JSON cannot hold.
@@ -54,10 +55,10 @@ def encode(value: JSON, path: str) -> bytes:
         # Reading it back is native code and finds every silent change; only then is a walk in
         # Python worth its time.
         if type(value) is str or orjson.loads(data) == value:
-            return data
+            return _trimmed(data)
     except (TypeError, RecursionError):
         pass
-    return orjson.dumps(_plain(value, path, MAX_DEPTH))
+    return _trimmed(orjson.dumps(_plain(value, path if key is None else path_of(path, key), MAX_DEPTH)))
 
 
 def decode(data: bytes) -> JSON:
@@ -80,6 +81,12 @@ def decode_all(items: list[bytes]) -> list[JSON]:
     return values  # type: ignore[no-any-return]
 
 
+def _trimmed(data: bytes) -> bytes:
+    # What orjson returns still has the buffer of 4 KiB that it was written in. A backend may keep
+    # it for long, so it gets a copy that is as large as it looks.
+    return b"%b" % data
+
+
 def _plain(value: Any, path: str, depth: int) -> JSON:
     """Return a copy of `value` made of plain JSON types only, or say where that is impossible."""
     if isinstance(value, (list, tuple, dict)):
@@ -89,7 +96,7 @@ def _plain(value: Any, path: str, depth: int) -> JSON:
             )
         if isinstance(value, dict):
             return {
-                _plain_key(key, path): _plain(item, f"{path}[{_quote(key)}]", depth - 1)
+                _plain_key(key, path): _plain(item, path_of(path, key), depth - 1)
                 for key, item in value.items()
             }
         return [_plain(item, f"{path}[{i}]", depth - 1) for i, item in enumerate(value)]
@@ -134,8 +141,11 @@ def _plain_key(key: object, path: str) -> str:
     return _plain_str(key, f"a key of {path}")
 
 
-def _quote(key: object) -> str:
-    return orjson.dumps(key).decode() if isinstance(key, str) and key.isprintable() else repr(key)
+def path_of(path: str, key: object) -> str:
+    """Return how to call the value under `key`, as Python and JSON both would."""
+    if isinstance(key, str) and key.isprintable():
+        return f"{path}[{orjson.dumps(str.__str__(key)).decode()}]"
+    return f"{path}[{key!r}]"
 
 
 def _shorten(path: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Final
 
 from .backends.base import COUNTER_MAX, COUNTER_MIN
-from .codec import JSON, decode, encode
+from .codec import JSON, decode, encode, path_of
 from .exceptions import (
     ConversationTooLarge,
     InvalidConversationType,
@@ -45,13 +45,8 @@ class State(MutableMapping[str, JSON]):
         return value
 
     def __setitem__(self, key: str, value: JSON) -> None:
-        if not isinstance(key, str):
-            raise InvalidConversationType(
-                f"A state key is a string, not {type(key).__name__} ({key!r:.40})."
-            )
-        key = str.__str__(key)  # not an enum's member that happens to be a string
-        encode(key, "A state key")
-        self._put(key, encode(value, _path(key)))
+        key = _plain_key(key)
+        self._put(key, encode(value, "state", key))
         self._values[key] = value
         self._counted.pop(key, None)
 
@@ -76,15 +71,16 @@ class State(MutableMapping[str, JSON]):
 
     def incr(self, key: str, delta: int) -> int:
         """Add `delta` to a counter; one that is not there counts as 0. Return the sum as known here."""
-        current = self.get(key, 0)
-        for what, number in ((_path(key), current), ("delta", delta)):
+        key = _plain_key(key)
+        current, path = self.get(key, 0), path_of("state", key)
+        for what, number in ((path, current), ("delta", delta)):
             if isinstance(number, bool) or not isinstance(number, int):
                 raise InvalidConversationType(
                     f"{what} is of type {type(number).__name__}; only integers can be counted."
                 )
         total = current + delta
         if not COUNTER_MIN <= total <= COUNTER_MAX:
-            raise InvalidConversationValue(f"{_path(key)} would leave the signed 64-bit range.")
+            raise InvalidConversationValue(f"{path} would leave the signed 64-bit range.")
         # A number assigned or deleted since the last commit is not the one that is stored, so what
         # is added goes into what is set.
         counts = key in self._counted or self._encoded.get(key) == self._stored.get(key)
@@ -119,7 +115,7 @@ class State(MutableMapping[str, JSON]):
         now = self._encoded.copy()
         for key, value in self._values.items():
             if type(value) not in _IMMUTABLE:
-                now[key] = encode(value, _path(key))
+                now[key] = encode(value, "state", key)
         return {
             key: data
             for key, data in now.items()
@@ -141,6 +137,10 @@ class State(MutableMapping[str, JSON]):
         self._encoded[key] = data
 
 
-def _path(key: str) -> str:
-    quoted = key.replace("\\", "\\\\").replace('"', '\\"')
-    return f'state["{quoted}"]'
+def _plain_key(key: str) -> str:
+    if not isinstance(key, str):
+        raise InvalidConversationType(
+            f"A state key is a string, not {type(key).__name__} ({key!r:.40})."
+        )
+    encode(key, "A state key")
+    return str.__str__(key)  # not an enum's member that happens to be a string

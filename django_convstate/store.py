@@ -4,7 +4,6 @@ backend cannot make sense of is reported. A twin differs from its method by the 
 
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -166,23 +165,23 @@ class ConversationStore:
 
     def exists(self, id: str) -> bool:
         """Tell whether there is such a conversation. Does not prolong its life."""
-        with self._reporting(ids.validate_id(id)):
+        with _Reporting(self, id):
             return self.backend.exists(id)
 
     async def aexists(self, id: str) -> bool:
-        async with self._areporting(ids.validate_id(id)):
+        async with _Reporting(self, id):
             return await self.backend.aexists(id)
 
     def delete(self, id: str) -> bool:
         """Delete a conversation. False: there is none."""
-        with self._reporting(ids.validate_id(id)):
+        with _Reporting(self, id):
             deleted = self.backend.delete(id)
         if deleted:
             signals.conversation_deleted.send_robust(self, id=id)
         return deleted
 
     async def adelete(self, id: str) -> bool:
-        async with self._areporting(ids.validate_id(id)):
+        async with _Reporting(self, id):
             deleted = await self.backend.adelete(id)
         if deleted:
             await signals.conversation_deleted.asend_robust(self, id=id)
@@ -192,12 +191,12 @@ class ConversationStore:
         """Start a conversation's time to live anew, with a new one in seconds if given. False:
         there is none."""
         _check_ttl(ttl)
-        with self._reporting(ids.validate_id(id)):
+        with _Reporting(self, id):
             return self.backend.touch(id, ttl)
 
     async def atouch(self, id: str, ttl: float | None = None) -> bool:
         _check_ttl(ttl)
-        async with self._areporting(ids.validate_id(id)):
+        async with _Reporting(self, id):
             return await self.backend.atouch(id, ttl)
 
     def list(self, owner: str | None = None) -> Iterator[ConversationSummary]:
@@ -256,27 +255,27 @@ class ConversationStore:
     # What a Conversation asks of its store.
 
     def load(self, id: str) -> Record:
-        with self._reporting(ids.validate_id(id)):
+        with _Reporting(self, id):
             return _found(self.backend.load(id, self.options.window))
 
     async def aload(self, id: str) -> Record:
-        async with self._areporting(ids.validate_id(id)):
+        async with _Reporting(self, id):
             return _found(await self.backend.aload(id, self.options.window))
 
     def commit(self, id: str, change: Change) -> Committed:
-        with self._reporting(id):
+        with _Reporting(self, id):
             return self.backend.commit(id, change)
 
     async def acommit(self, id: str, change: Change) -> Committed:
-        async with self._areporting(id):
+        async with _Reporting(self, id):
             return await self.backend.acommit(id, change)
 
     def read_messages(self, id: str, start: int, stop: int) -> _Encoded:
-        with self._reporting(id):
+        with _Reporting(self, id):
             return self.backend.read_messages(id, start, stop)
 
     async def aread_messages(self, id: str, start: int, stop: int) -> _Encoded:
-        async with self._areporting(id):
+        async with _Reporting(self, id):
             return await self.backend.aread_messages(id, start, stop)
 
     def move(self, id: str) -> Record:
@@ -316,28 +315,34 @@ class ConversationStore:
             await signals.conversation_created.asend_robust(self, conversation=conversation)
         await signals.conversation_saved.asend_robust(self, conversation=conversation)
 
-    @contextmanager
-    def _reporting(self, id: str) -> Iterator[None]:
-        """Tell, once, that the backend has set something aside."""
-        try:
-            yield
-        except ConversationCorrupt as error:
-            _log_corrupt(id, error)
-            signals.conversation_quarantined.send_robust(self, id=id)
-            raise
 
-    @asynccontextmanager
-    async def _areporting(self, id: str) -> AsyncIterator[None]:
-        try:
-            yield
-        except ConversationCorrupt as error:
-            _log_corrupt(id, error)
-            await signals.conversation_quarantined.asend_robust(self, id=id)
-            raise
+class _Reporting:
+    """Tells, once, that the backend has set something aside. For `with` and for `async with`."""
 
+    __slots__ = ("_id", "_store")
 
-def _log_corrupt(id: str, error: ConversationCorrupt) -> None:
-    logger.error("Conversation %s is set aside: %s", ids.hashed_id(id), error)
+    def __init__(self, store: ConversationStore, id: str) -> None:
+        self._store = store
+        self._id = ids.validate_id(id)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, ConversationCorrupt):
+            self._log(error)
+            signals.conversation_quarantined.send_robust(self._store, id=self._id)
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, ConversationCorrupt):
+            self._log(error)
+            await signals.conversation_quarantined.asend_robust(self._store, id=self._id)
+
+    def _log(self, error: ConversationCorrupt) -> None:
+        logger.error("Conversation %s is set aside: %s", ids.hashed_id(self._id), error)
 
 
 def _found(record: Record | None) -> Record:

@@ -123,6 +123,8 @@ def test_bad_keys_of_the_state() -> None:
     for bad in (1, None, b"a", ("a",), "\ud800"):
         with pytest.raises(InvalidConversationValue):
             conversation[bad] = 1  # type: ignore[index]
+        with pytest.raises(InvalidConversationValue):
+            conversation.incr(bad)  # type: ignore[arg-type]
     assert len(conversation) == 0
 
 

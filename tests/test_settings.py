@@ -1,0 +1,180 @@
+"""What is wrong with the settings is said by a system check, and never by the first request alone."""
+
+import io
+from typing import Any
+
+import pytest
+from django.core.checks import Error, Warning, run_checks
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+
+from django_convstate import ConversationStore, InvalidBackend, conf, conversations, get_backend
+from django_convstate.checks import check_deployment, check_settings
+
+
+def found(settings: Any, options: Any = None, backend: Any = "locmem") -> list[tuple[str, str]]:
+    settings.CONVERSATION_STATE_BACKEND = backend
+    settings.CONVERSATION_STATE = {} if options is None else options
+    return [(str(message.id), f"{message.msg} {message.hint or ''}") for message in check_settings()]
+
+
+def test_the_defaults_are_fine(settings: Any) -> None:
+    assert found(settings) == []
+    assert [m for m in run_checks() if str(m.id).startswith("convstate")] == []
+
+
+def test_every_documented_setting_may_be_set(settings: Any) -> None:
+    everything = {
+        "TTL": 60,
+        "MAX_AGE": 86400,
+        "CACHE_ALIAS": "default",
+        "KEY_PREFIX": "my-app:chat",
+        "FALLBACK": None,
+        "WINDOW": 20,
+        "MAX_CONVERSATIONS": 10,
+        "MAX_STATE_BYTES": 1000,
+        "MAX_MESSAGE_BYTES": 1000,
+        "MAX_MESSAGES": 500,
+        "COOKIE_NAME": "chat",
+        "COOKIE_AGE": 1209600,
+        "COOKIE_PATH": "/chat",
+        "COOKIE_DOMAIN": ".example.com",
+        "COOKIE_SECURE": True,
+        "COOKIE_HTTPONLY": True,
+        "COOKIE_SAMESITE": "None",
+        "HEADER_NAME": "X-Conversation-Token",
+    }
+    assert found(settings, everything) == []
+    assert {name.lower() for name in everything} == set(conf.Options.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"),
+    [("TLL", "'TTL'"), ("ttl", "'TTL'"), ("MAX_MESAGES", "'MAX_MESSAGES'"), ("X", "Known are")],
+)
+def test_a_misspelt_setting(settings: Any, name: str, suggested: str) -> None:
+    ((id, text),) = found(settings, {name: 1})
+    assert id == "convstate.E001"
+    assert suggested in text
+    with pytest.raises(ImproperlyConfigured, match="is not a setting"):
+        conversations.create()
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("TTL", [0, -1, float("nan"), float("inf"), True, "3600", 10**12, None, 10**5000]),
+        ("MAX_AGE", [0, True, "1"]),
+        ("WINDOW", [0, -1, 1.5, "50", True, None, 10**5000]),
+        ("MAX_CONVERSATIONS", [0, None]),
+        ("MAX_STATE_BYTES", [0, None]),
+        ("MAX_MESSAGES", [0, "1"]),
+        ("KEY_PREFIX", ["", "a b", "a{b}", "a*", "é", "x" * 65, None, "a\n"]),
+        ("CACHE_ALIAS", ["", None, 5]),
+        ("FALLBACK", ["redis", True]),
+        ("COOKIE_NAME", ["", "a b", "a;b", None, "é"]),
+        ("COOKIE_PATH", ["", "chat", "/a;b"]),
+        ("COOKIE_SECURE", ["yes", 1]),
+        ("COOKIE_SAMESITE", ["lax!", True, None]),
+        ("HEADER_NAME", ["", "a b", "a:b"]),
+    ],
+)
+def test_an_impossible_value(settings: Any, name: str, values: list[Any]) -> None:
+    for value in values:
+        ((id, text),) = found(settings, {name: value})
+        assert id == "convstate.E002", value
+        assert name in text
+        with pytest.raises(ImproperlyConfigured, match=name):
+            conversations.create()
+
+
+def test_no_dictionary_at_all(settings: Any) -> None:
+    ((id, text),) = found(settings, ["TTL"])
+    assert id == "convstate.E002"
+    assert "dictionary" in text
+
+
+@pytest.mark.parametrize(
+    "backend",
+    ["lokmem", "no.such.Backend", "tests.backends.Missing", "tests.backends.NotABackend", 5, ""],
+)
+def test_a_backend_that_is_none(settings: Any, backend: Any) -> None:
+    ((id, _),) = found(settings, backend=backend)
+    assert id == "convstate.E003"
+    with pytest.raises(InvalidBackend):
+        conversations.get("a")
+    with pytest.raises(ImproperlyConfigured):
+        get_backend(backend)
+
+
+def test_the_cache_behind_it(settings: Any) -> None:
+    ((id, text),) = found(settings, {"CACHE_ALIAS": "defualt"}, "cache")
+    assert id == "convstate.E004"
+    assert "'default'" in text
+    ((id, _),) = found(settings, {"CACHE_ALIAS": "dummy"}, "cache")
+    assert id == "convstate.E005"
+    redis = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1"}
+    settings.CACHES = {"default": redis | {"OPTIONS": {"IGNORE_EXCEPTIONS": True}}}
+    ((id, _),) = found(settings, backend="cache")
+    assert id == "convstate.E006"
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    ((id, text),) = found(settings, backend="cache")
+    assert id == "convstate.W002"
+    assert "300" in text
+
+
+def test_two_cookies_of_one_name(settings: Any) -> None:
+    ((id, _),) = found(settings, {"COOKIE_NAME": "sessionid"})
+    assert id == "convstate.E007"
+
+
+def test_locmem_in_deployment(settings: Any) -> None:
+    (message,) = check_deployment()
+    assert message.id == "convstate.W001"
+    settings.CONVERSATION_STATE_BACKEND = "cache"
+    assert check_deployment() == []
+    settings.CONVERSATION_STATE_BACKEND = "nonsense"
+    assert check_deployment() == []
+
+
+def test_the_check_command_tells(settings: Any) -> None:
+    settings.CONVERSATION_STATE = {"TLL": 5}
+    with pytest.raises(SystemCheckError, match="Did you mean 'TTL'"):
+        call_command("check", stdout=io.StringIO())
+
+
+def test_checks_have_hints_and_ids_of_their_own(settings: Any) -> None:
+    ids = {
+        id
+        for options, backend in [
+            ({"TLL": 1}, "locmem"),
+            ({"TTL": 0}, "locmem"),
+            ({}, "nonsense"),
+            ({"CACHE_ALIAS": "nowhere"}, "cache"),
+            ({"CACHE_ALIAS": "dummy"}, "cache"),
+        ]
+        for id, _ in found(settings, options, backend)
+    }
+    assert ids == {f"convstate.E00{n}" for n in range(1, 6)}
+    for message in (*check_settings(), *check_deployment()):
+        assert isinstance(message, (Error, Warning))
+
+
+def test_options_of_ones_own_are_checked_too() -> None:
+    with pytest.raises(InvalidBackend, match="does not take cache_alias"):
+        get_backend("locmem", cache_alias="default")
+    with pytest.raises(InvalidBackend, match="max_conversations must be at least 1"):
+        get_backend("locmem", max_conversations=0)
+    with pytest.raises(ImproperlyConfigured, match="tll"):
+        ConversationStore("locmem", tll=5).create()
+    with pytest.raises(ImproperlyConfigured, match="ttl"):
+        ConversationStore("locmem", ttl="5").create()
+
+
+def test_nothing_happens_at_import_or_attach(settings: Any) -> None:
+    """With a backend that cannot even be imported, the app starts and a store can be described."""
+    settings.CONVERSATION_STATE_BACKEND = "no.such.Backend"
+    store = ConversationStore("no.such.Backend", ttl=5)
+    with pytest.raises(InvalidBackend):
+        store.exists("a")
