@@ -1,6 +1,6 @@
 """Conversation state for Django: `request.conversation` remembers.
 
-    from django_convstate import conversations
+from django_convstate import conversations
 """
 
 __version__ = "0.1.0"

@@ -1,14 +1,14 @@
 """System checks: what is wrong with the settings is said at start, not by the first request.
 
-    E001  CONVERSATION_STATE has a key that is no setting
-    E002  a setting, or CONVERSATION_STATE itself, has an impossible value
-    E003  the backend cannot be imported, or is none
-    E004  CACHE_ALIAS is not in CACHES
-    E005  the cache keeps nothing
-    E006  the cache hides its outages
-    E007  the cookie has the name of another cookie
-    W001  conversations live in the memory of each process (with --deploy)
-    W002  the cache drops conversations beyond a small number
+E001  CONVERSATION_STATE has a key that is no setting
+E002  a setting, or CONVERSATION_STATE itself, has an impossible value
+E003  the backend cannot be imported, or is none
+E004  CACHE_ALIAS is not in CACHES
+E005  the cache keeps nothing
+E006  the cache hides its outages
+E007  the cookie has the name of another cookie
+W001  conversations live in the memory of each process (with --deploy)
+W002  the cache drops conversations beyond a small number
 """
 
 from collections.abc import Iterator

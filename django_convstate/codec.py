@@ -15,7 +15,7 @@ from .exceptions import (
     InvalidConversationValue,
 )
 
-# A JSON value. `Any`, because `conversation["trip"]["days"]` would otherwise need a cast at each step.
+# A JSON value. `Any`, because `conversation["trip"]["days"]` would need casts otherwise.
 JSON: TypeAlias = Any
 
 MAX_DEPTH: Final = 254  # orjson's own limit for writing
@@ -58,7 +58,9 @@ def encode(value: JSON, path: str, key: str | None = None) -> bytes:
             return _trimmed(data)
     except (TypeError, RecursionError):
         pass
-    return _trimmed(orjson.dumps(_plain(value, path if key is None else path_of(path, key), MAX_DEPTH)))
+    return _trimmed(
+        orjson.dumps(_plain(value, path if key is None else path_of(path, key), MAX_DEPTH))
+    )
 
 
 def decode(data: bytes) -> JSON:

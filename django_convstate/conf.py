@@ -92,7 +92,7 @@ class Options:
     max_message_bytes: int = _setting(65_536, _whole(1))
     max_messages: int | None = _setting(None, _optional(_whole(1)))
     cookie_name: str = _setting("conversation", _NAME)
-    cookie_age: float | None = _setting(None, _optional(seconds))
+    cookie_age: int | None = _setting(None, _optional(_whole(1)))
     cookie_path: str = _setting("/", _text(r"/[^;\s]*", 'a path beginning with "/"'))
     cookie_domain: str | None = _setting(
         None, _optional(_text(r"\.?[A-Za-z0-9.-]+", "a domain name or None"))

@@ -191,6 +191,8 @@ class Messages(Sequence[Message]):
     def _assemble(self, read: list[bytes], start: int, stop: int) -> list[Message]:
         """Return messages `start` to `stop`, of which the `read` ones come first."""
         first_loaded = self._stored - len(self._loaded)
-        kept = self._loaded[max(0, start - first_loaded) : max(0, min(stop, self._kept) - first_loaded)]
+        kept = self._loaded[
+            max(0, start - first_loaded) : max(0, min(stop, self._kept) - first_loaded)
+        ]
         new = self._new[max(0, start - self._kept) : max(0, stop - self._kept)]
         return decode_all(read + kept + new)

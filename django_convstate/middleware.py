@@ -40,7 +40,7 @@ class ConversationMiddleware:
         if self.is_async:
             return self.__acall__(request)
         door = RequestConversation(request, conversations)
-        response = cast(GetResponse, self.get_response)(request)
+        response = cast("GetResponse", self.get_response)(request)
         conversation = door.current()
         if conversation is not None and response.status_code < 500:
             conversation.save()
@@ -48,7 +48,7 @@ class ConversationMiddleware:
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         door = RequestConversation(request, conversations)
-        response = await cast(AsyncGetResponse, self.get_response)(request)
+        response = await cast("AsyncGetResponse", self.get_response)(request)
         conversation = door.current()
         if conversation is not None and response.status_code < 500:
             await conversation.asave()

@@ -70,7 +70,7 @@ class State(MutableMapping[str, JSON]):
         return f"<State: {len(self)} keys>"
 
     def incr(self, key: str, delta: int) -> int:
-        """Add `delta` to a counter; one that is not there counts as 0. Return the sum as known here."""
+        """Add `delta` to a counter (one that is not there is 0). Return the sum as known here."""
         key = _plain_key(key)
         current, path = self.get(key, 0), path_of("state", key)
         for what, number in ((path, current), ("delta", delta)):
@@ -88,7 +88,7 @@ class State(MutableMapping[str, JSON]):
         self._values[key] = total
         if counts:
             self._counted[key] = self._counted.get(key, 0) + delta
-        return total
+        return int(total)
 
     @property
     def is_modified(self) -> bool:

@@ -1,6 +1,5 @@
 """Settings of the test project: every kind of cache, each in a real place of its own."""
 
-
 import os
 import tempfile
 from pathlib import Path

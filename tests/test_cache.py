@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -145,9 +146,7 @@ class TestDamage:
         ],
         ids=repr,
     )
-    def test_is_set_aside(
-        self, alias: str, value: Any, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_is_set_aside(self, alias: str, value: Any, caplog: pytest.LogCaptureFixture) -> None:
         id = "the-id-of-the-document"
         self.plant(alias, id, value)
         self.assert_set_aside(alias, id, value)
@@ -167,10 +166,8 @@ class TestDamage:
         for position in range(len(whole)):
             for byte in (0, 0x20, 0x22, 0x39, 0x7B, 0xFF):
                 damaged = whole[:position] + bytes([byte]) + whole[position + 1 :]
-                try:
+                with suppress(ConversationCorrupt):
                     document.parse("the-id-of-the-document", damaged)
-                except ConversationCorrupt:
-                    pass
 
     def test_somebody_elses_record(self) -> None:
         store = ConversationStore("cache")
@@ -327,9 +324,7 @@ class TestOutage:
     def test_a_dummy_is_not_healthy(self) -> None:
         assert not CacheBackend(cache_alias="dummy").health().connected
 
-    def test_no_password_is_told(
-        self, settings: Any, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_no_password_is_told(self, settings: Any, caplog: pytest.LogCaptureFixture) -> None:
         settings.CACHES = {
             "default": {
                 "BACKEND": "django.core.cache.backends.redis.RedisCache",
@@ -347,4 +342,3 @@ def test_no_thread_is_left(alias: str) -> None:
     before = threading.active_count()
     stored(ConversationStore(get_backend("cache", cache_alias=alias)))
     assert threading.active_count() == before
-

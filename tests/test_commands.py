@@ -59,10 +59,14 @@ class TestPurge:
     def test_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
         make()
         make()
-        asked = []
+        asked: list[str] = []
 
         def answer(reply: str) -> None:
-            monkeypatch.setattr("builtins.input", lambda q: asked.append(q) or reply)
+            def ask(question: str) -> str:
+                asked.append(question)
+                return reply
+
+            monkeypatch.setattr("builtins.input", ask)
 
         answer("no")
         with pytest.raises(CommandError, match="Nothing was deleted"):

@@ -5,10 +5,11 @@ import json
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.core.exceptions import SynchronousOnlyOperation
+from django.dispatch import Signal
 
 from django_convstate import (
     Conversation,
@@ -588,7 +589,7 @@ class TestStore:
 
 
 class TestIds:
-    BAD = [
+    BAD: ClassVar = [
         "",
         "x" * 10_000,
         "a\r\nb",
@@ -599,7 +600,7 @@ class TestIds:
         "[a]",
         "../a",
         "a/b",
-        "ａｂｃ",
+        "ａｂｃ",  # noqa: RUF001 - fullwidth twins of abc
         "a\ud800",
         "é",
         " a",
@@ -652,7 +653,7 @@ class TestSignals:
             name = next(name for name, value in vars(signals).items() if value is signal)
             heard.append((name, kwargs.get("id") or kwargs["conversation"].id))
 
-        every = [s for s in vars(signals).values() if isinstance(s, signals.Signal)]
+        every = [s for s in vars(signals).values() if isinstance(s, Signal)]
         for signal in every:
             signal.connect(listen)
         yield heard

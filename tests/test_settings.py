@@ -1,4 +1,4 @@
-"""What is wrong with the settings is said by a system check, and never by the first request alone."""
+"""What is wrong with the settings is said by a system check, not by the first request alone."""
 
 import io
 from typing import Any
@@ -16,7 +16,9 @@ from django_convstate.checks import check_deployment, check_settings
 def found(settings: Any, options: Any = None, backend: Any = "locmem") -> list[tuple[str, str]]:
     settings.CONVERSATION_STATE_BACKEND = backend
     settings.CONVERSATION_STATE = {} if options is None else options
-    return [(str(message.id), f"{message.msg} {message.hint or ''}") for message in check_settings()]
+    return [
+        (str(message.id), f"{message.msg} {message.hint or ''}") for message in check_settings()
+    ]
 
 
 def test_the_defaults_are_fine(settings: Any) -> None:

@@ -1,6 +1,7 @@
 """Random operations on every backend, beside a model made of plain dictionaries and lists."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -29,7 +30,9 @@ from tests.conftest import make_place
 
 KEYS = st.sampled_from(["a", "b", "counter", "naïve 東京", ""])
 COUNTERS = st.dictionaries(st.sampled_from(["counter", "a"]), st.integers(-5, 5), max_size=2)
-VALUES = st.sampled_from([b"1", b"-7", b'"text"', b"[1,[2]]", b'{"x":null}', b"9223372036854775807"])
+VALUES = st.sampled_from(
+    [b"1", b"-7", b'"text"', b"[1,[2]]", b'{"x":null}', b"9223372036854775807"]
+)
 MESSAGES = st.lists(st.integers(0, 99).map(lambda n: b'{"n":%d}' % n), max_size=4)
 CHANGES = st.builds(
     Change,
@@ -69,7 +72,7 @@ class Model:
     def after(self, change: Change) -> "Model | None":
         if not self.fits(change):
             return None
-        state = {k: v for k, v in (self.state | change.set).items() if k not in change.unset}
+        state = {k: v for k, v in (self.state | dict(change.set)).items() if k not in change.unset}
         for key, delta in change.increment.items():
             try:
                 total = int(state.get(key, b"0")) + delta
@@ -92,15 +95,13 @@ class BackendBesideModel(RuleBasedStateMachine):
         self.models: dict[str, Model] = {}
         self.applied: dict[str, tuple[Change, Committed]] = {}
 
-    @initialize(target=conversations)
-    def first(self) -> str:
-        return self.another()
-
-    @rule(target=conversations)
-    def another(self) -> str:
+    def begin(self) -> str:
         id = new_id()
         self.models[id] = Model()
         return id
+
+    first = initialize(target=conversations)(begin)
+    another = rule(target=conversations)(begin)
 
     @rule(id=conversations, change=CHANGES)
     def commit(self, id: str, change: Change) -> None:
@@ -158,7 +159,7 @@ class BackendBesideModel(RuleBasedStateMachine):
 def test_every_backend_does_as_the_model_does(place: str) -> None:
     backend = make_place(place)
     run_state_machine_as_test(
-        lambda: BackendBesideModel(backend),
+        partial(BackendBesideModel, backend),  # type: ignore[arg-type]
         settings=settings(
             max_examples=300 if place == "locmem" else 100,
             stateful_step_count=30,

@@ -40,9 +40,7 @@ class Create(enum.Enum):
     EITHER = "either"
 
 
-def _hidden(**options: Any) -> Any:
-    # Ids and contents have no place in a repr, from where they get into logs and tracebacks.
-    return field(repr=False, **options)
+# Ids and contents stay out of every repr: from there they get into logs and tracebacks.
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,15 +51,15 @@ class Record:
     idle time in seconds that each load and commit grants anew.
     """
 
-    id: str = _hidden()
+    id: str = field(repr=False)
     version: int
-    owner: str | None = _hidden()
+    owner: str | None = field(repr=False)
     created_at: float
     last_accessed: float
     expires_at: float
     ttl: float
-    state: dict[str, bytes] = _hidden()
-    messages: list[bytes] = _hidden()
+    state: dict[str, bytes] = field(repr=False)
+    messages: list[bytes] = field(repr=False)
     message_count: int
 
 
@@ -90,13 +88,13 @@ class Change:
 
     create: Create = Create.EITHER
     expected_version: int | None = None
-    owner: str | None = _hidden(default=None)
+    owner: str | None = field(repr=False, default=None)
     ttl: float | None = None
-    set: Mapping[str, bytes] = _hidden(default_factory=dict)
+    set: Mapping[str, bytes] = field(repr=False, default_factory=dict)
     unset: Sequence[str] = ()
-    increment: Mapping[str, int] = _hidden(default_factory=dict)
+    increment: Mapping[str, int] = field(repr=False, default_factory=dict)
     keep_messages: int | None = None
-    append: Sequence[bytes] = _hidden(default=())
+    append: Sequence[bytes] = field(repr=False, default=())
     commit_id: str = field(default_factory=_commit_id)
 
     def refuse_unless_fits(self, version: int | None, owner: str | None) -> None:
@@ -157,9 +155,9 @@ class Committed:
 class Summary:
     """One line of a listing: no contents, `size` in bytes of JSON, times as in `Record`."""
 
-    id: str = _hidden()
+    id: str = field(repr=False)
     version: int
-    owner: str | None = _hidden()
+    owner: str | None = field(repr=False)
     created_at: float
     last_accessed: float
     expires_at: float
@@ -216,7 +214,7 @@ class ConversationStateBackend(ABC):
 
     @abstractmethod
     def load(self, id: str, window: int) -> Record | None:
-        """Return the conversation with its newest `window` messages and slide its expiry, or None."""
+        """Return the conversation with its newest `window` messages, or None. Slides its expiry."""
 
     @abstractmethod
     def commit(self, id: str, change: Change) -> Committed:
@@ -239,7 +237,7 @@ class ConversationStateBackend(ABC):
 
     @abstractmethod
     def touch(self, id: str, ttl: float | None = None) -> bool:
-        """Slide the expiry, with a new idle time in seconds if one is given. False: there is none."""
+        """Slide the expiry, with a new idle time in seconds if given. False: there is none."""
 
     @abstractmethod
     def delete(self, id: str, expected_version: int | None = None) -> bool:
@@ -281,7 +279,7 @@ class ConversationStateBackend(ABC):
             return PurgeReport(dry_run=dry_run)
         raise InvalidBackend(f"The {self.name} backend cannot find conversations to purge.")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most have nothing to let go of
         """Let go of connections. The backend may be used again; it connects anew."""
 
     @classmethod

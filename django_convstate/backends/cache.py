@@ -125,7 +125,9 @@ class CacheBackend(ConversationStateBackend):
         except BackendUnavailable as error:
             return Health(self.name, False, detail=str(error))
         latency_ms = (time.perf_counter() - started) * 1000
-        detail = f"CACHES[{self.cache_alias!r}]" + ("" if kept else " does not keep what it is given")
+        detail = f"CACHES[{self.cache_alias!r}]" + (
+            "" if kept else " does not keep what it is given"
+        )
         return Health(self.name, kept, latency_ms, detail=detail)
 
     @property
@@ -207,7 +209,7 @@ class CacheBackend(ConversationStateBackend):
     @classmethod
     def check(cls, options: Mapping[str, Any]) -> list[CheckMessage]:
         alias = options["cache_alias"]
-        config = settings.CACHES.get(alias)
+        config: Any = settings.CACHES.get(alias)
         if config is None:
             return [
                 Error(

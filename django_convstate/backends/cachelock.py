@@ -19,7 +19,9 @@ from django.core.files import locks
 from ..exceptions import BackendUnavailable, ConversationBusy
 
 LEASE: Final = 6  # whole seconds, because most caches know no others
-PATIENCE: Final = 8.0  # seconds; longer than the lease, so that a dead holder costs time, not an error
+PATIENCE: Final = (
+    8.0  # seconds; longer than the lease, so that a dead holder costs time, not an error
+)
 LONGEST_PAUSE: Final = 0.02
 
 
@@ -77,7 +79,8 @@ def _add(cache: BaseCache, key: str) -> bool:
         return cache.add(key, 1, LEASE)
     # Its `add` looks and then writes, so two callers may both succeed. A file lock around it, held
     # for no longer than that, makes it atomic.
-    with Path(cache._dir, "convstate.lock").open("wb") as file:
+    directory = cache._dir  # type: ignore[attr-defined]
+    with Path(directory, "convstate.lock").open("wb") as file:
         try:
             if not locks.lock(file, locks.LOCK_EX | locks.LOCK_NB):
                 return False

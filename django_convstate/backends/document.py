@@ -15,7 +15,7 @@ FORMAT: Final = 1
 
 
 def dump(id: str, entry: Entry) -> bytes:
-    """Return the document for `entry`. State and messages are JSON already and go in as they are."""
+    """Return the document for `entry`, whose state and messages are JSON already."""
     return orjson.dumps(
         {
             "convstate": FORMAT,

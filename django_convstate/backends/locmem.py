@@ -13,7 +13,6 @@ import weakref
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, ClassVar
 
-from ..exceptions import ConversationConflict
 from .base import (
     Change,
     Committed,

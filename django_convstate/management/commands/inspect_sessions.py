@@ -30,7 +30,9 @@ class Command(RichCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("id", nargs="?", metavar="ID", help="show this one (it counts as a visit)")
+        parser.add_argument(
+            "id", nargs="?", metavar="ID", help="show this one (it counts as a visit)"
+        )
         parser.add_argument("--owner", help="list those of this owner only")
         parser.add_argument(
             "--limit",

@@ -1,0 +1,56 @@
+# Everything starts from a clean checkout with Python 3.11 or later and make.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
+	done)
+VENV := .venv
+BIN := $(VENV)/bin
+ADDRESS ?= 127.0.0.1:8000
+PYTEST_ARGS ?=
+
+.PHONY: help demo test test-all lint format bench wheel locale clean
+
+help: ## Show this list.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+# One environment for all; each group of dependencies is installed when first needed.
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed and was not found. Name one: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+
+$(VENV)/.%: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable . --group $*
+	@touch $@
+
+demo: $(VENV)/.demo ## Serve the example chatbot on http://127.0.0.1:8000.
+	@echo "The concierge is at http://$(ADDRESS) (Ctrl-C stops it)."
+	$(BIN)/python manage.py runserver --noreload $(ADDRESS)
+
+test: $(VENV)/.test ## Run all tests.
+	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+
+test-all: $(VENV)/.matrix ## Run them on each Python and Django that is supported and present.
+	$(BIN)/python -m tox run
+
+lint: $(VENV)/.lint ## Check style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.lint ## Mend style where a tool can.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test ## Measure, side by side with Django's sessions.
+	$(BIN)/python -m benchmarks.bench
+
+wheel: $(VENV)/.build ## Build the wheel and the source distribution into dist/.
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+
+locale: $(VENV)/.lint ## Compile the translations.
+	$(BIN)/pybabel compile --domain django --directory django_convstate/locale
+
+clean: ## Remove everything that make has made.
+	rm -rf $(VENV) .tox dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
