@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ADDRESS ?= 127.0.0.1:8000
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-all lint format bench wheel locale clean
+.PHONY: help demo test test-all test-wheel lint format bench wheel locale clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,6 +30,8 @@ demo: $(VENV)/.demo ## Serve the example chatbot on http://127.0.0.1:8000.
 test: $(VENV)/.test ## Run all tests.
 	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
+# Interpreters that pyenv has installed count as present, whichever of them is switched on.
+test-all: export PATH := $(subst $(eval) ,:,$(wildcard $(HOME)/.pyenv/versions/3.1*/bin)):$(PATH)
 test-all: $(VENV)/.matrix ## Run them on each Python and Django that is supported and present.
 	$(BIN)/python -m tox run
 
@@ -49,7 +51,10 @@ wheel: $(VENV)/.build ## Build the wheel and the source distribution into dist/.
 	rm -rf dist
 	$(BIN)/python -m build --quiet
 
-locale: $(VENV)/.lint ## Compile the translations.
+test-wheel: wheel ## Look into the wheel, install it into an empty environment, use it.
+	$(BIN)/python tests/check_wheel.py
+
+locale: $(VENV)/.test ## Compile the translations.
 	$(BIN)/pybabel compile --domain django --directory django_convstate/locale
 
 clean: ## Remove everything that make has made.

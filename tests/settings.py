@@ -12,6 +12,8 @@ SECRET_KEY = "only for tests, where nothing is secret: 0123456789abcdef"
 USE_TZ = True
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "tests.urls"
+STATIC_URL = "static/"
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 SILENCED_SYSTEM_CHECKS: list[str] = []
 
 INSTALLED_APPS = [

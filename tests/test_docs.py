@@ -1,0 +1,195 @@
+"""The README does what it says: its Python is run, its settings are the defaults, its links lead
+somewhere."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser
+from django.core.management import get_commands, load_command_class
+from django.http import Http404, HttpRequest, JsonResponse
+from django.template import Context, Template
+from django.test import RequestFactory
+
+import django_convstate
+from django_convstate import ConversationConflict, ConversationNotFound, conf, conversations
+from django_convstate.exceptions import ConversationError
+from django_convstate.middleware import ConversationMiddleware
+from django_convstate.testing import BackendContract
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def block_with(words: str) -> str:
+    (found,) = [block for block in blocks(README, "python") if words in block]
+    return found
+
+
+def run(words: str, **names: Any) -> dict[str, Any]:
+    namespace: dict[str, Any] = {"JsonResponse": JsonResponse, "Http404": Http404} | names
+    exec(compile(block_with(words), "README.md", "exec"), namespace)
+    return namespace
+
+
+def post(view: Any, cookies: dict[str, str] | None = None, **data: str) -> JsonResponse:
+    request = RequestFactory().post("/", data)
+    request.COOKIES.update(cookies or {})
+    request.user = AnonymousUser()  # type: ignore[assignment]
+    response = ConversationMiddleware(view)(request)
+    assert isinstance(response, JsonResponse)
+    return response
+
+
+def as_json(response: JsonResponse) -> Any:
+    return response.content.decode()
+
+
+def test_the_first_view() -> None:
+    chat = run("def chat(")["chat"]
+    first = post(chat, text="one")
+    cookie = first.cookies["conversation"].value
+    second = post(chat, {"conversation": cookie}, text="two")
+    assert as_json(second) == '{"answer": "You have said 2 things so far."}'
+
+
+def test_use() -> None:
+    request = SimpleNamespace(conversation=conversations.create())
+    namespace = run("conversation = request.conversation  #", request=request)
+    assert namespace["conversation"].is_new, "the last line deletes it"
+
+
+def test_the_store_outside_a_request() -> None:
+    namespace = run("from django_convstate import ConversationNotFound")
+    assert namespace["conversation"].owner == "42"
+
+
+def test_settings_are_the_defaults() -> None:
+    shown = run("CONVERSATION_STATE = {")["CONVERSATION_STATE"]
+    defaults = conf.Options()
+    assert shown == {
+        name.upper(): getattr(defaults, name) for name in conf.Options.__dataclass_fields__
+    }
+
+
+def test_asking_a_model() -> None:
+    asked: list[dict[str, Any]] = []
+
+    def create(model: str, messages: list[dict[str, Any]]) -> Any:
+        asked.extend(messages)
+        message = SimpleNamespace(content="hello yourself")
+        return SimpleNamespace(choices=[SimpleNamespace(message=message)])
+
+    completions = SimpleNamespace(create=create)
+    client = SimpleNamespace(chat=SimpleNamespace(completions=completions))
+    response = post(run("def ask(", client=client)["ask"], text="hello")
+    assert as_json(response) == '{"answer": "hello yourself"}'
+    assert asked == [{"role": "user", "content": "hello"}]
+
+
+async def test_an_async_view() -> None:
+    view = run("async def achat(")["achat"]
+    request = RequestFactory().post("/", {"text": "hello"})
+    response = await ConversationMiddleware(view)(request)  # type: ignore[misc]
+    assert b"hello" in response.content
+
+
+def test_a_webhook() -> None:
+    incoming = run("def incoming(", conversations=conversations)["incoming"]
+    incoming("+15550100", "hello")
+    incoming("+15550100", "are you there?")
+    assert len(conversations.get("whatsapp:+15550100").messages) == 2
+
+
+def test_after_a_login() -> None:
+    conversation = conversations.create()
+    conversation["a"] = 1
+    conversation.save()
+    old = conversation.id
+    request = SimpleNamespace(conversation=conversation)
+    on_login = run("def on_login(")["on_login"]
+    on_login(None, request, SimpleNamespace(pk=42))
+    assert not conversations.exists(old)
+    assert conversations.get(conversation.id, owner="42")["a"] == 1
+
+
+def test_a_list_of_ones_own() -> None:
+    resume = run(
+        "def resume(", conversations=conversations, ConversationNotFound=ConversationNotFound
+    )["resume"]
+    conversation = conversations.create(owner="42")
+    conversation.messages.append("user", "mine")
+    conversation.save()
+    request = HttpRequest()
+    request.user = SimpleNamespace(pk=42)  # type: ignore[assignment]
+    assert b"mine" in resume(request, conversation.id).content
+    for stranger in (43, None):
+        request.user = SimpleNamespace(pk=stranger)  # type: ignore[assignment]
+        with pytest.raises(Http404):
+            resume(request, conversation.id)
+
+
+def test_refusing_to_overwrite() -> None:
+    edit = run("def edit(")["edit"]
+    cookie = post(edit, itinerary="a", version="0").cookies["conversation"].value
+    post(edit, {"conversation": cookie}, itinerary="b", version="1")
+    with pytest.raises(ConversationConflict):
+        post(edit, {"conversation": cookie}, itinerary="c", version="1")
+
+
+def test_the_transcript() -> None:
+    conversation = conversations.create()
+    conversation.messages.append("user", "<script>")
+    conversation.messages.append("assistant", "two\nlines")
+    conversation.messages.append("expert", "?")
+    (block,) = blocks(README, "django")
+    template = Template("{% load static %}" + block)
+    shown = template.render(Context({"request": SimpleNamespace(conversation=conversation)}))
+    for part in ("You", "Assistant", "expert", "&lt;script&gt;", "two<br>lines", "transcript.css"):
+        assert part in shown
+    assert "<script>" not in shown
+
+
+def test_every_error_is_listed() -> None:
+    names = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
+    public = {
+        name
+        for name, value in vars(django_convstate).items()
+        if isinstance(value, type) and issubclass(value, ConversationError)
+    }
+    assert names == public - {"ConversationError"}
+
+
+def test_the_commands_are_there() -> None:
+    shown = "\n".join(blocks(README, "console"))
+    for name in ("purge_sessions", "inspect_sessions"):
+        assert get_commands()[name] == "django_convstate"
+        parser = load_command_class("django_convstate", name).create_parser("manage.py", name)
+        for line in re.findall(rf"manage.py {name}(.*?)(?:#|$)", shown, re.MULTILINE):
+            parser.parse_args(line.split())
+
+
+@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "docs/backends.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
+        assert (path.parent / target).exists(), target
+
+
+def test_how_to_write_a_backend() -> None:
+    (block,) = blocks((ROOT / "docs/backends.md").read_text(), "python")
+    namespace: dict[str, Any] = {}
+    exec(block, namespace)
+    assert issubclass(namespace["TestMyBackend"], BackendContract)
+
+
+def test_make_knows_what_the_readme_promises() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`?make ([a-z-]+)", README)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
