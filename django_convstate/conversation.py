@@ -183,7 +183,7 @@ class Conversation(MutableMapping[str, JSON]):
             except _REFUSALS:
                 self._outbox.clear()
                 raise
-            self._sent(committed)
+            self._sent(change, committed)
             self._store.announce_saved(self)
             expected_version = committed.version if expected_version is not None else None
 
@@ -196,7 +196,7 @@ class Conversation(MutableMapping[str, JSON]):
             except _REFUSALS:
                 self._outbox.clear()
                 raise
-            self._sent(committed)
+            self._sent(change, committed)
             await self._store.aannounce_saved(self)
             expected_version = committed.version if expected_version is not None else None
 
@@ -321,8 +321,11 @@ class Conversation(MutableMapping[str, JSON]):
             return change
         return replace(change, expected_version=expected_version)
 
-    def _sent(self, committed: Committed) -> None:
-        change, expected_count = self._outbox.popleft()
+    def _sent(self, change: Change, committed: Committed) -> None:
+        # Two tasks may save side by side. The store applies a change once, and so do we.
+        if not self._outbox or self._outbox[0][0].commit_id != change.commit_id:
+            return
+        _, expected_count = self._outbox.popleft()
         if surplus := committed.message_count - expected_count:
             self.messages.note_others(surplus, len(change.append))
             self._outbox = deque((later, count + surplus) for later, count in self._outbox)

@@ -432,6 +432,47 @@ class TestSaving:
         assert [json.loads(m)["content"] for m in record.messages] == ["once", "and this"]
         assert contents(conversation) == ["once", "and this"]
 
+    def test_two_tasks_save_side_by_side(self) -> None:
+        class Slow(LocMemBackend):
+            async def acommit(self, id: str, change: Change) -> Any:
+                await asyncio.sleep(0.01)
+                return self.commit(id, change)
+
+        async def visit() -> list[str]:
+            conversation = ConversationStore(Slow()).create()
+            conversation.messages.append("user", "1")
+            first = asyncio.create_task(conversation.asave())
+            await asyncio.sleep(0)
+            conversation.messages.append("user", "2")
+            await asyncio.gather(first, conversation.asave(), conversation.asave())
+            assert not conversation.is_modified
+            await conversation.areload()
+            return contents(conversation)
+
+        assert asyncio.run(visit()) == ["1", "2"]
+
+    def test_cancelled_in_mid_save(self) -> None:
+        class Slow(LocMemBackend):
+            async def acommit(self, id: str, change: Change) -> Any:
+                answer = self.commit(id, change)
+                await asyncio.sleep(0.01)
+                return answer
+
+        async def visit() -> list[str]:
+            conversation = ConversationStore(Slow()).create()
+            conversation.messages.append("user", "once")
+            task = asyncio.create_task(conversation.asave())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert conversation.is_modified
+            await conversation.asave()
+            await conversation.areload()
+            return contents(conversation)
+
+        assert asyncio.run(visit()) == ["once"]
+
     def test_bad_nested_values_leave_everything_as_it_was(self, saved: Conversation) -> None:
         saved["preferences"]["budget"] = float("nan")
         saved.messages.append("user", "good")
