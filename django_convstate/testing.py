@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from asgiref.sync import async_to_sync
+from django.db import connections
 
 from .backends.base import (
     COUNTER_MAX,
@@ -460,17 +461,16 @@ class BackendContract:
         id, writers, turns = new_id(), 8, 10
 
         def write(writer: int) -> list[Committed]:
-            return [
-                backend.commit(
-                    id,
-                    Change(
-                        set={f"w{writer}": b"%d" % turn},
-                        increment={"turns": 1},
-                        append=[b"[%d,%d]" % (writer, turn)],
-                    ),
+            answers = []
+            for turn in range(turns):
+                change = Change(
+                    set={f"w{writer}": b"%d" % turn},
+                    increment={"turns": 1},
+                    append=[b"[%d,%d]" % (writer, turn)],
                 )
-                for turn in range(turns)
-            ]
+                answers.append(backend.commit(id, change))
+            connections.close_all()
+            return answers
 
         with ThreadPoolExecutor(writers) as pool:
             answers = [answer for mine in pool.map(write, range(writers)) for answer in mine]

@@ -236,7 +236,9 @@ class TestLock:
 
         def slow(id: str) -> Any:
             time.sleep(1.1)
-            # By now the lock has expired, and somebody else has come and gone.
+            # By now the lock has expired, and another process (one with a line of its own) has come
+            # and gone.
+            monkeypatch.setattr(cachelock, "_lines", cachelock._Lines())
             CacheBackend().commit(id, Change(append=[b'"theirs"']))
             return read(id)
 

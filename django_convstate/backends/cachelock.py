@@ -3,10 +3,16 @@
 It cannot be held for ever: the cache lets go of it after `LEASE` seconds, should its holder die.
 The holder, for its part, writes only in the first half of that time, so that it never writes into
 somebody else's turn.
+
+The threads of one process line up before they ask the cache, so that one of them polls and not all,
+and so that they are served as they came.
 """
 
+import os
 import random
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +25,7 @@ from django.core.files import locks
 from ..exceptions import BackendUnavailable, ConversationBusy
 
 LEASE: Final = 6  # whole seconds, because most caches know no others
-PATIENCE: Final = (
-    8.0  # seconds; longer than the lease, so that a dead holder costs time, not an error
-)
+PATIENCE: Final = 8.0  # seconds; longer than the lease: a dead holder costs time, not an error
 LONGEST_PAUSE: Final = 0.02
 
 
@@ -51,25 +55,24 @@ def hold(cache: BaseCache, key: str) -> Iterator[Lock]:
     Raises:
         ConversationBusy: others held it for `PATIENCE` seconds.
     """
-    lock = _acquire(cache, key)
-    try:
-        yield lock
-    finally:
-        if lock.is_safe:  # else it has expired, or will, and may be somebody else's by now
-            cache.delete(key)
-
-
-def _acquire(cache: BaseCache, key: str) -> Lock:
     give_up = time.monotonic() + PATIENCE
+    with _lines.turn(cache.make_key(key), give_up):
+        lock = _acquire(cache, key, give_up)
+        try:
+            yield lock
+        finally:
+            if lock.is_safe:  # else it has expired, or will, and may be somebody else's by now
+                cache.delete(key)
+
+
+def _acquire(cache: BaseCache, key: str, give_up: float) -> Lock:
     pause = 0.0005
     while True:
         since = time.monotonic()
         if _add(cache, key):
             return Lock(since)
         if since > give_up:
-            raise ConversationBusy(
-                f"Others kept this conversation busy for {PATIENCE:g} s. Nothing was written."
-            )
+            raise _busy()
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads waiters, hides nothing
         pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -87,3 +90,43 @@ def _add(cache: BaseCache, key: str) -> bool:
         except BlockingIOError:
             return False
         return cache.add(key, 1, LEASE)
+
+
+def _busy() -> ConversationBusy:
+    return ConversationBusy(
+        f"Others kept this conversation busy for {PATIENCE:g} s. Nothing was written."
+    )
+
+
+class _Lines:
+    """For each lock, the threads of this process that want it, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: dict[str, deque[threading.Event]] = {}
+
+    @contextmanager
+    def turn(self, key: str, give_up: float) -> Iterator[None]:
+        mine = threading.Event()
+        with self._guard:
+            line = self._waiting.setdefault(key, deque())
+            line.append(mine)
+            line[0].set()
+        try:
+            if not mine.wait(give_up - time.monotonic()):
+                raise _busy()
+            yield
+        finally:
+            with self._guard:
+                line.remove(mine)
+                if line:
+                    line[0].set()
+                else:
+                    del self._waiting[key]
+
+
+_lines = _Lines()
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    # A child has none of the threads that were waiting in its parent.
+    os.register_at_fork(after_in_child=_lines.__init__)  # type: ignore[misc]
