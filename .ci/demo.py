@@ -38,7 +38,7 @@ class Visitor:
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = Request(  # noqa: S310 - http, to ourselves
+        request = Request(
             self.base + path, data, {"Content-Type": "application/json"}, method=method
         )
         with self.opener.open(request, timeout=10) as response:
@@ -75,7 +75,7 @@ def hold_a_conversation(base: str) -> None:
 def main() -> None:
     address = f"127.0.0.1:{free_port()}"
     server = subprocess.Popen(
-        ["make", "demo", f"ADDRESS={address}"],  # noqa: S607
+        ["make", "demo", f"ADDRESS={address}"],
         cwd=ROOT,
         start_new_session=True,
     )

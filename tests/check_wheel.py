@@ -1,5 +1,8 @@
-"""`make test-wheel`: what a user installs is whole. Looks into the built wheel, then installs it into
-an empty environment and uses it there. Not collected by pytest, because the tree is not what counts."""
+"""`make test-wheel`: what a user installs is whole.
+
+Looks into the built wheel, then installs it into an empty environment and uses it there. Pytest
+does not collect this, because what counts is the wheel and not the tree.
+"""
 
 import subprocess
 import sys

@@ -41,7 +41,7 @@ def run(words: str, **names: Any) -> dict[str, Any]:
 def post(view: Any, cookies: dict[str, str] | None = None, **data: str) -> JsonResponse:
     request = RequestFactory().post("/", data)
     request.COOKIES.update(cookies or {})
-    request.user = AnonymousUser()  # type: ignore[assignment]
+    request.user = AnonymousUser()
     response = ConversationMiddleware(view)(request)
     assert isinstance(response, JsonResponse)
     return response

@@ -1,0 +1,15 @@
+"""A concierge made of rules: no model, no network, and nothing in it is for sale.
+
+    lexicon, vocabulary, gazetteer    words and places by what they mean
+    money, days, names                what else a sentence may have in it
+    topics, unsupported, understanding    a sentence in, what it says out
+    slots                             what it says, noted in the state
+    planner, offers                   the state in, an itinerary or made-up offers out
+    phrases, replies                  the state in, an answer out
+    chat                              one turn of a conversation
+    transcript, refusals              what a client is shown, and what it is told instead
+    pages, api                        the doors, for people and for programs
+    dialogues, replay                 recorded dialogues, driven through the store
+
+Only `chat` and what comes after it knows Django or django_convstate; the rest are rules, and pure.
+"""

@@ -1,0 +1,78 @@
+"""The concierge for programs: JSON in, JSON out.
+
+    curl -c jar -b jar -H 'Content-Type: application/json' \\
+         -d '{"text": "a hotel in Paris"}' http://127.0.0.1:8000/api/messages
+
+Without a CSRF token, and yet no other site can speak for a visitor: a browser sends the cookie of
+the conversation (SameSite=Lax) with no POST or DELETE from elsewhere, and a request of this content
+type, or with this method, it does not send to a foreign origin at all unless the server agrees
+first, which ours never does.
+"""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponseBase, JsonResponse
+from django.utils.decorators import method_decorator
+from django.views import View
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+
+from .chat import reply_to
+from .refusals import Refused, json_of, refusing, text_of
+from .request import ChatRequest
+from .transcript import status_of, transcript_of
+
+
+@method_decorator([csrf_exempt, never_cache], name="dispatch")
+class ApiView(View):
+    """Answers in JSON when it refuses, too."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        try:
+            with refusing():
+                return super().dispatch(request, *args, **kwargs)
+        except Refused as refused:
+            return _refusal(refused)
+
+    def http_method_not_allowed(
+        self, request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> JsonResponse:
+        allowed = super().http_method_not_allowed(request, *args, **kwargs).headers["Allow"]
+        response = _refusal(Refused(405, "method_not_allowed", f"Here, use one of {allowed}."))
+        response.headers["Allow"] = allowed
+        return response
+
+
+class MessagesView(ApiView):
+    """POST {"text": ...}: say something, and get the answer."""
+
+    def post(self, request: ChatRequest) -> JsonResponse:
+        text = text_of(json_of(request).get("text"))
+        conversation = request.conversation
+        started = conversation.is_new
+        reply_to(conversation, text)
+        # The middleware would do so, but the response is to tell when it expires.
+        conversation.save()
+        return JsonResponse(
+            {
+                "reply": conversation.messages[-1],
+                "started": started,  # a new conversation, perhaps because the last one expired
+                **status_of(conversation),
+            }
+        )
+
+
+class ConversationView(ApiView):
+    """GET: the conversation so far. DELETE: forget it, and begin anew."""
+
+    def get(self, request: ChatRequest) -> JsonResponse:
+        return JsonResponse(transcript_of(request.conversation))
+
+    def delete(self, request: ChatRequest) -> JsonResponse:
+        request.conversation.delete()
+        return JsonResponse(transcript_of(request.conversation))
+
+
+def _refusal(refused: Refused) -> JsonResponse:
+    error = {"code": refused.code, "message": refused.message}
+    return JsonResponse({"error": error}, status=refused.status)

@@ -1,0 +1,70 @@
+"""The concierge for people. With JavaScript the page talks to the API; without, to these views."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Final
+
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST
+
+from .chat import reply_to
+from .refusals import MAX_TEXT, Refused, refusing, text_of
+from .request import ChatRequest
+from .transcript import transcript_of
+
+SUGGESTIONS: Final = (
+    "A 4 day trip to Jaipur, relaxed, we love food and forts, under $500",
+    "Nike running shoes for women under $80",
+    "A boutique hotel in Paris",
+    "Italian restaurants in San Jose",
+    "Flights to Tokyo",
+    "What is near the Louvre?",
+)
+# Everything comes from here, and nothing is inline.
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+
+Page = Callable[[ChatRequest], HttpResponse]
+
+
+def _shows_refusals(view: Page) -> Page:
+    @wraps(view)
+    def wrapper(request: ChatRequest) -> HttpResponse:
+        try:
+            with refusing():
+                return view(request)
+        except Refused as refused:
+            # Without the transcript: it may be the store that refuses.
+            draft = request.POST.get("text", "")
+            return _page(request, {"refused": refused, "draft": draft}, refused.status)
+
+    return wrapper
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+@_shows_refusals
+def chat(request: ChatRequest) -> HttpResponse:
+    """Show the conversation; POST says something first."""
+    if request.method != "POST":
+        return _page(request, transcript_of(request.conversation))
+    reply_to(request.conversation, text_of(request.POST.get("text")))
+    request.conversation.save()  # here, where a refusal still becomes a page
+    return redirect("chat")
+
+
+@require_POST
+@_shows_refusals
+def begin_anew(request: ChatRequest) -> HttpResponse:
+    request.conversation.delete()
+    return redirect("chat")
+
+
+def _page(request: ChatRequest, shown: dict[str, object], status: int = 200) -> HttpResponse:
+    context = {**shown, "suggestions": SUGGESTIONS, "max_text": MAX_TEXT}
+    response = render(request, "concierge/chat.html", context, status=status)
+    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    return response

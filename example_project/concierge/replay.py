@@ -1,0 +1,148 @@
+"""Driving recorded dialogues through a store, as requests would, and looking at what it kept."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from itertools import takewhile
+from operator import eq
+from threading import Event
+from typing import Any, Final
+
+from django_convstate import (
+    BackendUnavailable,
+    Conversation,
+    ConversationInterrupted,
+    ConversationNotFound,
+    ConversationStore,
+)
+
+from .dialogues import Dialogue
+
+_GONE: Final = (
+    "its conversation is gone, evicted or expired. Make room for all of them at a time "
+    "(MAX_CONVERSATIONS of locmem, MAX_ENTRIES of a cache), or raise TTL."
+)
+
+
+class ReplayError(Exception):
+    """The store does not have what it was given. The message says which dialogue, and where."""
+
+
+class Replay:
+    """Dialogues, each in a conversation of its own, several of them at a time."""
+
+    def __init__(
+        self,
+        store: ConversationStore,
+        dialogues: Sequence[Dialogue],
+        *,
+        workers: int,
+        progress: Callable[[], object],
+    ) -> None:
+        """Prepare, but do nothing yet.
+
+        Args:
+            store: where the conversations are to be kept.
+            dialogues: what is said in them.
+            workers: how many threads work at a time.
+            progress: called after each turn, written or compared, by the thread that did it.
+        """
+        self._store = store
+        self._dialogues = dialogues
+        self._workers = workers
+        self._progress = progress
+        self._ids: dict[int, str] = {}  # place of a dialogue in the list to its conversation
+        self._stopping = Event()
+
+    def write(self) -> None:
+        """Say every turn: one load and one save for each, as there are in a request.
+
+        Raises:
+            ReplayError: a conversation has gone in the meantime.
+        """
+        self._in_threads(self._write_one)
+
+    def compare(self) -> None:
+        """Load every conversation afresh and compare it with its dialogue.
+
+        Raises:
+            ReplayError: there is a difference; this is the first that was found.
+        """
+        self._in_threads(self._compare_one)
+
+    def clean_up(self) -> None:
+        """Delete the conversations that were made."""
+        with suppress(BackendUnavailable):  # they will expire
+            for id in self._ids.values():
+                self._store.delete(id)
+
+    def _in_threads(self, work: Callable[[int], None]) -> None:
+        pool = ThreadPoolExecutor(self._workers)
+        try:
+            for done in as_completed([pool.submit(work, i) for i in range(len(self._dialogues))]):
+                done.result()
+        except BaseException:  # Ctrl-C too
+            self._stopping.set()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _write_one(self, index: int) -> None:
+        dialogue = self._dialogues[index]
+        conversation = self._store.create()
+        self._ids[index] = conversation.id
+        for number, turn in enumerate(dialogue.turns, start=1):
+            if self._stopping.is_set():
+                return
+            with _naming(f"{dialogue.name}, turn {number}"):
+                if number > 1:
+                    conversation = self._store.get(conversation.id)
+                conversation.messages.append(turn.role, turn.text)
+                conversation.update(turn.states)
+                conversation.save()
+            self._progress()
+
+    def _compare_one(self, index: int) -> None:
+        dialogue = self._dialogues[index]
+        if self._stopping.is_set() or not dialogue.turns:  # nothing said is nothing stored
+            return
+        with _naming(dialogue.name):
+            conversation = self._store.get(self._ids[index])
+        for place, expected, found in _pairs(dialogue, conversation):
+            if expected != found:
+                raise ReplayError(f"{dialogue.name}, {place}: {_difference(expected, found)}")
+        for _ in dialogue.turns:
+            self._progress()
+
+
+@contextmanager
+def _naming(place: str) -> Iterator[None]:
+    try:
+        yield
+    except (ConversationNotFound, ConversationInterrupted) as error:
+        raise ReplayError(f"{place}: {_GONE}") from error
+
+
+def _pairs(dialogue: Dialogue, conversation: Conversation) -> Iterator[tuple[str, Any, Any]]:
+    """Yield all that is to be equal: what it is, what it should be and what it is found to be."""
+    messages = conversation.messages.all()
+    yield "number of messages", len(dialogue.turns), len(messages)
+    for number, (turn, message) in enumerate(zip(dialogue.turns, messages, strict=True), start=1):
+        yield f"turn {number}, role", turn.role, message.get("role")
+        yield f"turn {number}, content", turn.text, message.get("content")
+    yield "keys of the state", sorted(dialogue.final_state), sorted(conversation)
+    for key, value in dialogue.final_state.items():
+        yield f"state[{key!r}]", value, conversation[key]
+
+
+def _difference(expected: object, found: object) -> str:
+    """Return both, shortened to where they begin to differ."""
+    one, other = repr(expected), repr(found)
+    same = sum(1 for _ in takewhile(bool, map(eq, one, other)))
+    start = max(0, same - 20)
+    return f"expected {_cut(one, start)}, found {_cut(other, start)}"
+
+
+def _cut(text: str, start: int, length: int = 80) -> str:
+    shown = text[start : start + length]
+    return f"{'…' if start else ''}{shown}{'…' if start + length < len(text) else ''}"

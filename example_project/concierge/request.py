@@ -1,0 +1,9 @@
+"""A request as `ConversationMiddleware` hands it on, for type checkers."""
+
+from django.http import HttpRequest
+
+from django_convstate import Conversation
+
+
+class ChatRequest(HttpRequest):
+    conversation: Conversation

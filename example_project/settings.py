@@ -1,0 +1,57 @@
+"""Settings of the example. The defaults suit a developer's machine and need no server:
+
+    ./manage.py runserver
+    CONVERSATION_STATE_BACKEND=cache REDIS_URL=redis://localhost:6379/0 ./manage.py runserver
+    CONVERSATION_TTL=30 ./manage.py runserver      # to watch a conversation expire
+
+No database: a conversation needs none.
+"""
+
+from typing import Any
+
+import environ
+
+env = environ.Env()
+
+DEBUG = env.bool("DEBUG", default=True)
+# Tokens of conversations are signed with it, so a default exists for development only.
+SECRET_KEY = env.str(
+    "SECRET_KEY", default="insecure-for-development-only" if DEBUG else environ.Env.NOTSET
+)
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+
+# Where conversations are kept, and for how long (idle seconds).
+CONVERSATION_STATE_BACKEND = env.str("CONVERSATION_STATE_BACKEND", default="locmem")
+CONVERSATION_STATE = {"TTL": env.float("CONVERSATION_TTL", default=3600.0)}
+
+REDIS_URL = env.str("REDIS_URL", default="")
+IN_MEMORY: dict[str, Any] = {
+    "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+    # Its default of 300 is few for conversations, and what is beyond is dropped.
+    "OPTIONS": {"MAX_ENTRIES": 10_000},
+}
+ON_REDIS: dict[str, Any] = {
+    "BACKEND": "django_redis.cache.RedisCache",
+    "LOCATION": REDIS_URL,
+    # In seconds. Without them, a server that does not answer stops the page for minutes.
+    "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 0.25, "SOCKET_TIMEOUT": 0.25},
+}
+CACHES = {"default": ON_REDIS if REDIS_URL else IN_MEMORY}
+
+INSTALLED_APPS = [
+    "django.contrib.staticfiles",
+    "django_convstate",
+    "example_project.concierge",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django_convstate.middleware.ConversationMiddleware",
+]
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+ROOT_URLCONF = "example_project.urls"
+WSGI_APPLICATION = "example_project.wsgi.application"
+STATIC_URL = "static/"
+TIME_ZONE = "UTC"
+USE_TZ = True
