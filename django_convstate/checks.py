@@ -7,6 +7,7 @@ E004  CACHE_ALIAS is not in CACHES
 E005  the cache keeps nothing
 E006  the cache hides its outages
 E007  the cookie has the name of another cookie
+E008  the cache reads from replicas
 W001  conversations live in the memory of each process (with --deploy)
 W002  the cache drops conversations beyond a small number
 """

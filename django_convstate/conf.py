@@ -37,7 +37,7 @@ def _whole(minimum: int) -> Check:
     def check(value: object) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int):
             return f"must be a whole number, not {type(value).__name__}"
-        return None if minimum <= value < 2**53 else f"must be at least {minimum}"
+        return None if minimum <= value < 2**31 else f"must be from {minimum} to {2**31 - 1}"
 
     return check
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from . import ids
 from .backends.base import Change, Committed, Create, Record
 from .codec import JSON
+from .decorators import alters_data
 from .exceptions import (
     ConversationConflict,
     ConversationCorrupt,
@@ -41,6 +42,21 @@ class Conversation(MutableMapping[str, JSON]):
 
     Get one from `request.conversation` or from a `ConversationStore`; do not make one yourself.
     """
+
+    __slots__ = (
+        "_create",
+        "_created_at",
+        "_expires_at",
+        "_id",
+        "_last_accessed",
+        "_outbox",
+        "_owner",
+        "_state",
+        "_store",
+        "_ttl",
+        "_version",
+        "messages",
+    )
 
     def __init__(
         self,
@@ -161,6 +177,7 @@ class Conversation(MutableMapping[str, JSON]):
 
     # The doors: what talks to the store, in pairs.
 
+    @alters_data
     def save(self, expected_version: int | None = None) -> None:
         """Store what has changed; nothing if nothing has. Safe to call again after an error.
 
@@ -168,16 +185,19 @@ class Conversation(MutableMapping[str, JSON]):
             expected_version: refuse if somebody else has saved since this `version`.
 
         Raises:
-            ConversationConflict: somebody has, or the id is taken. Nothing was saved; `reload()`.
+            ConversationConflict: somebody has, or the id is taken.
             ConversationInterrupted: it was deleted, or expired, in the meantime.
             ConversationCorrupt: it was damaged in the meantime.
+            InvalidConversationType, InvalidConversationValue: a counter is no integer any more, or
+                would leave the 64-bit range. After these four nothing was saved, and what had
+                changed is forgotten; `reload()` and decide again.
             InvalidConversationValue, ConversationTooLarge: something bad was put into a nested
-                value.
+                value. Nothing was sent.
             ConversationBusy, BackendUnavailable: the change is kept, and sent first next time.
         """
-        self._pack()
+        self._pack(expected_version)
         while self._outbox:
-            change = self._next_change(expected_version)
+            change, _ = self._outbox[0]
             try:
                 committed = self._store.commit(self._id, change)
             except _REFUSALS:
@@ -185,12 +205,11 @@ class Conversation(MutableMapping[str, JSON]):
                 raise
             self._sent(change, committed)
             self._store.announce_saved(self)
-            expected_version = committed.version if expected_version is not None else None
 
     async def asave(self, expected_version: int | None = None) -> None:
-        self._pack()
+        self._pack(expected_version)
         while self._outbox:
-            change = self._next_change(expected_version)
+            change, _ = self._outbox[0]
             try:
                 committed = await self._store.acommit(self._id, change)
             except _REFUSALS:
@@ -198,8 +217,8 @@ class Conversation(MutableMapping[str, JSON]):
                 raise
             self._sent(change, committed)
             await self._store.aannounce_saved(self)
-            expected_version = committed.version if expected_version is not None else None
 
+    @alters_data
     def delete(self) -> None:
         """Delete it from the store. This object is an empty, new conversation then, with a new id,
         as a session is after `flush()`."""
@@ -210,17 +229,21 @@ class Conversation(MutableMapping[str, JSON]):
         await self._store.adelete(self._id)
         self._begin(ids.new_id(), None, None, Create.MUST_BE_NEW)
 
+    @alters_data
     def touch(self) -> None:
-        """Start its time to live anew.
+        """Start its time to live anew. One that was never stored has none yet.
 
         Raises:
             ConversationInterrupted: it was deleted, or has expired, in the meantime.
         """
-        self._touched(self._store.touch(self._id))
+        if self._is_stored:
+            self._touched(self._store.touch(self._id))
 
     async def atouch(self) -> None:
-        self._touched(await self._store.atouch(self._id))
+        if self._is_stored:
+            self._touched(await self._store.atouch(self._id))
 
+    @alters_data
     def reload(self) -> None:
         """Load it again. Whatever was not saved is forgotten.
 
@@ -233,18 +256,19 @@ class Conversation(MutableMapping[str, JSON]):
         self._take(await self._store.aload(self._id))
 
     def claim(self, owner: str) -> None:
-        """Make it `owner`'s. If it is stored, that is saved at once, and all else that changed.
+        """Make it `owner`'s. If it is stored, that is saved at once, with all else that changed.
 
-        Raises:
+        Raises as `save` does, above all:
             ConversationConflict: it is somebody else's.
         """
-        if self._claimed(owner):
+        if self._claims(owner):
             self.save()
 
     async def aclaim(self, owner: str) -> None:
-        if self._claimed(owner):
+        if self._claims(owner):
             await self.asave()
 
+    @alters_data
     def cycle_id(self) -> None:
         """Save it and move it to a new id, so that whoever knew the old one is left with nothing.
         Do so when a user logs in. Its age, for MAX_AGE, starts anew. One that was never stored has
@@ -292,34 +316,32 @@ class Conversation(MutableMapping[str, JSON]):
         self.messages.take_stored(record.id, record.messages, record.message_count)
         self._outbox.clear()
 
-    def _pack(self) -> None:
+    def _pack(self, expected_version: int | None = None, owner: str | None = None) -> None:
         """Put what has changed into the outbox, and regard it as stored from now on."""
+        if not (expected_version is None or type(expected_version) is int):
+            raise InvalidConversationType("An expected version is an integer.")
+        if expected_version is not None and self._outbox:
+            # What waits there since an outage was to be checked against the same version, and makes
+            # a new one.
+            first, count = self._outbox[0]
+            self._outbox[0] = replace(first, expected_version=expected_version), count
+            expected_version += len(self._outbox)
         changed, unset, counted = self._state.take_changes()
         keep, appended = self.messages.take_changes()
-        if changed or unset or counted or appended or keep is not None:
-            self._send(
-                Change(
-                    create=self._create,
-                    owner=None if self._is_stored else self._owner,
-                    ttl=None if self._is_stored else self._ttl,
-                    set=changed,
-                    unset=unset,
-                    increment=counted,
-                    keep_messages=keep,
-                    append=appended,
-                )
+        if changed or unset or counted or appended or keep is not None or owner is not None:
+            change = Change(
+                create=self._create,
+                expected_version=expected_version,
+                owner=owner if self._is_stored else self._owner,
+                ttl=None if self._is_stored else self._ttl,
+                set=changed,
+                unset=unset,
+                increment=counted,
+                keep_messages=keep,
+                append=appended,
             )
-
-    def _send(self, change: Change) -> None:
-        self._outbox.append((change, len(self.messages)))
-        self._create = Create.MUST_EXIST
-
-    def _next_change(self, expected_version: int | None) -> Change:
-        # It keeps its commit id: a change whose answer was lost is not applied twice.
-        change, _ = self._outbox[0]
-        if expected_version is None:
-            return change
-        return replace(change, expected_version=expected_version)
+            self._outbox.append((change, len(self.messages)))
+            self._create = Create.MUST_EXIST
 
     def _sent(self, change: Change, committed: Committed) -> None:
         # Two tasks may save side by side. The store applies a change once, and so do we.
@@ -328,8 +350,9 @@ class Conversation(MutableMapping[str, JSON]):
         _, expected_count = self._outbox.popleft()
         if surplus := committed.message_count - expected_count:
             self.messages.note_others(surplus, len(change.append))
-            self._outbox = deque((later, count + surplus) for later, count in self._outbox)
+            self._outbox = deque(_moved(later, count, surplus) for later, count in self._outbox)
         self._version = committed.version
+        self._owner = change.owner or self._owner
         self._last_accessed = time.time()
         self._expires_at = committed.expires_at
         self._created_at = self._created_at or self._last_accessed
@@ -339,18 +362,28 @@ class Conversation(MutableMapping[str, JSON]):
             raise ConversationInterrupted("The conversation was deleted or has expired.")
         self._last_accessed = time.time()
         self._expires_at = self._last_accessed + self._ttl
+        if (max_age := self._store.options.max_age) is not None:
+            self._expires_at = min(self._expires_at, self._created_at + max_age)
 
-    def _claimed(self, owner: str) -> bool:
-        """Set the owner, and tell whether there is something to save for it."""
-        if not isinstance(owner, str) or not owner:
-            raise InvalidConversationType("An owner is a string that is not empty.")
+    def _claims(self, owner: str) -> bool:
+        """Prepare to become `owner`'s, and tell whether that has to be saved."""
+        ids.validate_owner(owner)
         if self._owner not in (None, owner):
             raise ConversationConflict("The conversation belongs to another owner.")
-        self._owner = owner
+        if self._owner == owner:
+            return False
         if self._is_stored:
-            self._pack()
-            self._send(Change(create=Create.MUST_EXIST, owner=owner))
+            self._pack(owner=owner)
+        else:
+            self._owner = owner
         return self._is_stored
+
+
+def _moved(change: Change, count: int, surplus: int) -> tuple[Change, int]:
+    """Return a change that waits, and the count expected after it, for `surplus` more messages."""
+    if change.keep_messages is not None:
+        change = replace(change, keep_messages=change.keep_messages + surplus)
+    return change, count + surplus
 
 
 def _moment(seconds: float) -> datetime | None:

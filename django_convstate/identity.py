@@ -39,12 +39,13 @@ def hand_out(
     request: HttpRequest, response: HttpResponseBase, conversation: Conversation, options: Options
 ) -> None:
     """Give the client the token of a stored conversation, unless it has it already."""
-    token = conversation.token
-    if options.header_name is not None:
+    token, cookie = conversation.token, request.COOKIES.get(options.cookie_name)
+    if options.header_name is not None and cookie != token:
+        # To whoever has the cookie no script need show the token: the cookie is HttpOnly.
         response.headers[options.header_name] = token
         if _header_token(request, options):
             return
-    if request.COOKIES.get(options.cookie_name) != token or options.cookie_age is not None:
+    if cookie != token or options.cookie_age is not None:
         secure = options.cookie_secure
         response.set_cookie(
             options.cookie_name,
@@ -59,8 +60,8 @@ def hand_out(
 
 
 def take_back(request: HttpRequest, response: HttpResponseBase, options: Options) -> None:
-    """Delete the cookie of a conversation that is no more."""
-    if options.cookie_name in request.COOKIES:
+    """Delete the cookie of a conversation that is no more; not for what a header said."""
+    if options.cookie_name in request.COOKIES and not _header_token(request, options):
         response.delete_cookie(
             options.cookie_name,
             path=options.cookie_path,

@@ -10,9 +10,15 @@ import secrets
 from django.core.signing import BadSignature, Signer
 from django.utils.crypto import salted_hmac
 
-from .exceptions import InvalidConversationId
+from .codec import encode
+from .exceptions import (
+    InvalidConversationId,
+    InvalidConversationType,
+    InvalidConversationValue,
+)
 
 MAX_LENGTH = 128
+MAX_OWNER_LENGTH = 256
 
 # Room for "whatsapp:+15550100", "user@example.com", "C024BE91L:1712.5"; none for what has a meaning
 # in a path, a header, a glob or a hash tag.
@@ -23,7 +29,9 @@ _SALT = "django_convstate.token"
 
 def new_id() -> str:
     """Return a fresh id with 128 bits from the operating system's random source."""
-    return secrets.token_urlsafe(16)
+    id = secrets.token_urlsafe(16)
+    # As the argument of a command, one that begins with a dash would look like an option.
+    return new_id() if id.startswith("-") else id
 
 
 def validate_id(id: object) -> str:
@@ -49,6 +57,25 @@ def _why_invalid(id: object) -> str:
         "A conversation id consists of ASCII letters, digits and _ . : + @ = ~ - "
         "and does not begin with one of . : = ~"
     )
+
+
+def validate_owner(owner: object) -> str:
+    """Return `owner` unchanged.
+
+    Raises:
+        InvalidConversationType: it is not a string.
+        InvalidConversationValue: it is empty, longer than 256 characters, or not UTF-8.
+    """
+    if not isinstance(owner, str):
+        raise InvalidConversationType(
+            f"An owner is a string, not {type(owner).__name__}: for a user, str(user.pk)."
+        )
+    if not 0 < len(owner) <= MAX_OWNER_LENGTH:
+        raise InvalidConversationValue(
+            f"An owner has 1 to {MAX_OWNER_LENGTH} characters, not {len(owner)}."
+        )
+    encode(owner, "An owner")
+    return owner
 
 
 def sign_id(id: str) -> str:

@@ -1,13 +1,20 @@
 """The list half of a conversation: what was said, of which the newest window is in memory."""
 
+import operator
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, overload
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from django.utils.asyncio import async_unsafe
 
 from .codec import JSON, decode_all, encode
-from .exceptions import ConversationTooLarge, InvalidConversationType
+from .decorators import alters_data
+from .exceptions import (
+    ConversationCorrupt,
+    ConversationInterrupted,
+    ConversationTooLarge,
+    InvalidConversationType,
+)
 
 if TYPE_CHECKING:
     from .store import ConversationStore
@@ -72,7 +79,7 @@ class Messages(Sequence[Message]):
 
     def window(self, size: int) -> list[Message]:
         """Return the newest `size` messages, oldest first."""
-        return self._slice(max(0, len(self) - max(0, size)), len(self))
+        return self._slice(max(0, len(self) - max(0, operator.index(size))), len(self))
 
     def for_llm(self, size: int) -> list[Message]:
         """Return the newest `size` messages with the fields that chat completion APIs take."""
@@ -89,20 +96,25 @@ class Messages(Sequence[Message]):
         return await self.apage(0, len(self))
 
     def page(self, start: int, stop: int) -> list[Message]:
-        """Return messages `start` to `stop`, as a slice does. Reads what is not in memory."""
+        """Return messages `start` to `stop`, as a slice does. Reads what is not in memory.
+
+        Raises:
+            ConversationInterrupted: it was deleted, shortened or has expired in the meantime.
+        """
         start, stop, _ = slice(start, stop).indices(len(self))
         missing = self._missing(start, stop)
         read = self._store.read_messages(self._id, *missing) if missing else []
-        return self._assemble(read, start, stop)
+        return self._assemble(_complete(read, missing), start, stop)
 
     async def apage(self, start: int, stop: int) -> list[Message]:
         start, stop, _ = slice(start, stop).indices(len(self))
         missing = self._missing(start, stop)
         read = await self._store.aread_messages(self._id, *missing) if missing else []
-        return self._assemble(read, start, stop)
+        return self._assemble(_complete(read, missing), start, stop)
 
+    @alters_data
     def pop(self) -> Message:
-        """Take back the last message and return it.
+        """Take back the last message and return it. See `truncate` for what others may have added.
 
         Raises:
             IndexError: there is none.
@@ -115,34 +127,46 @@ class Messages(Sequence[Message]):
 
     def truncate(self, size: int) -> None:
         """Keep the first `size` messages and drop the others. A negative `size` counts from the
-        end, as in a slice."""
-        size = slice(size).indices(len(self))[1]
+        end, as in a slice.
+
+        That goes for what is stored when this is saved: what others have appended in the meantime
+        is dropped, too. `save(expected_version=...)` refuses instead.
+        """
+        size = slice(operator.index(size)).indices(len(self))[1]
         del self._new[max(0, size - self._kept) :]
         self._kept = min(self._kept, size)
 
+    @alters_data
     def clear(self) -> None:
-        """Drop all messages."""
+        """Drop all messages. See `truncate` for what others may have added."""
         self.truncate(0)
 
     def __len__(self) -> int:
         return self._kept + len(self._new)
 
     @overload
-    def __getitem__(self, index: int) -> Message: ...
+    def __getitem__(self, wanted: int) -> Message: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Message]: ...
-    def __getitem__(self, index: int | slice) -> Message | list[Message]:
-        if isinstance(index, slice):
-            start, stop, step = index.indices(len(self))
-            if step < 0:
-                return [self[i] for i in range(start, stop, step)]
-            return self._slice(start, stop)[::step]
-        if not -len(self) <= index < len(self):
-            raise IndexError("message index out of range")
-        return self._slice(index % len(self), index % len(self) + 1)[0]
+    def __getitem__(self, wanted: slice) -> list[Message]: ...
+    def __getitem__(self, wanted: int | slice) -> Message | list[Message]:
+        positions = range(len(self))[wanted]  # checks as a list does
+        if isinstance(positions, int):
+            return self._slice(positions, positions + 1)[0]
+        if not positions:
+            return []
+        first, last = sorted((positions[0], positions[-1]))
+        found = self._slice(first, last + 1)
+        return [found[position - first] for position in positions]
 
     def __iter__(self) -> Iterator[Message]:
         return iter(self._slice(0, len(self)))
+
+    def __reversed__(self) -> Iterator[Message]:
+        return reversed(self._slice(0, len(self)))
+
+    def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
+        """Return the position of the first message that equals `value`, as a list does."""
+        return self._slice(0, len(self)).index(value, start, len(self) if stop is None else stop)
 
     def __repr__(self) -> str:
         return f"<Messages: {len(self)}>"
@@ -157,7 +181,8 @@ class Messages(Sequence[Message]):
         keep = self._kept if self._kept < self._stored else None
         appended = self._new
         first = self._stored - len(self._loaded)
-        self._loaded = self._loaded[: max(0, self._kept - first)] + appended
+        loaded = self._loaded[: max(0, self._kept - first)] + appended
+        self._loaded = loaded[-self._store.options.window :]
         self._stored = self._kept = self._kept + len(appended)
         self._new = []
         return keep, appended
@@ -195,4 +220,15 @@ class Messages(Sequence[Message]):
             max(0, start - first_loaded) : max(0, min(stop, self._kept) - first_loaded)
         ]
         new = self._new[max(0, start - self._kept) : max(0, stop - self._kept)]
-        return decode_all(read + kept + new)
+        messages = decode_all(read + kept + new)
+        if not all(type(message) is dict for message in messages):
+            raise ConversationCorrupt("Among the stored messages is something else.")
+        return messages
+
+
+def _complete(read: list[bytes], missing: tuple[int, int] | None) -> list[bytes]:
+    if missing and len(read) < missing[1] - missing[0]:
+        raise ConversationInterrupted(
+            "The conversation was deleted, shortened or has expired since it was loaded."
+        )
+    return read

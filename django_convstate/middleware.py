@@ -3,6 +3,7 @@ response is done.
 """
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import cast
 
@@ -63,7 +64,10 @@ class RequestConversation:
         self._request = request
         self._store = store
         self._touched = False
-        self._loading: asyncio.Lock | None = None
+        # Two threads, or two awaits, side by side must get the same object: one's changes would be
+        # lost otherwise. Of this request alone, so nobody else waits.
+        self._loading = threading.Lock()
+        self._aloading: asyncio.Lock | None = None
         self._loaded: Conversation | None = None
         self._lazy = SimpleLazyObject(self._load)
         request.conversation = self._lazy  # type: ignore[attr-defined]
@@ -86,29 +90,32 @@ class RequestConversation:
             identity.take_back(self._request, response, options)
         return response
 
+    def _load(self) -> Conversation:
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = self._load_now()
+            return self._loaded
+
     @async_unsafe(
         "The conversation of this request is not loaded yet, and loading it here would block the "
         "event loop. In an async view, begin with `conversation = await request.aconversation()`."
     )
-    def _load(self) -> Conversation:
+    def _load_now(self) -> Conversation:
         try:
-            self._loaded = self._store.get(self._presented_id())
+            return self._store.get(self._presented_id())
         except (ConversationNotFound, ConversationCorrupt):
-            self._loaded = self._store.create()
-        return self._loaded
+            return self._store.create()
 
     async def _aload(self) -> Conversation:
-        # Two awaits side by side must get the same object, or one's changes would be lost.
-        self._loading = self._loading or asyncio.Lock()
-        async with self._loading:
+        self._aloading = self._aloading or asyncio.Lock()
+        async with self._aloading:
             if (conversation := self.current()) is not None:
                 return conversation
             try:
-                conversation = await self._store.aget(self._presented_id())
+                self._loaded = await self._store.aget(self._presented_id())
             except (ConversationNotFound, ConversationCorrupt):
-                conversation = self._store.create()
-            self._request.conversation = conversation  # type: ignore[attr-defined]
-            return conversation
+                self._loaded = self._store.create()
+            return self._loaded
 
     def _presented_id(self) -> str:
         self._touched = True

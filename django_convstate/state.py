@@ -24,7 +24,16 @@ class State(MutableMapping[str, JSON]):
     and only those, are encoded again to see whether they differ from what is stored.
     """
 
-    __slots__ = ("_counted", "_encoded", "_size", "_store", "_stored", "_values")
+    __slots__ = (
+        "_assigned",
+        "_counted",
+        "_encoded",
+        "_guessed",
+        "_size",
+        "_store",
+        "_stored",
+        "_values",
+    )
 
     def __init__(self, store: "ConversationStore") -> None:
         self._store = store
@@ -36,6 +45,10 @@ class State(MutableMapping[str, JSON]):
         self._encoded = stored.copy()  # the same with what was assigned, counted and deleted since
         self._values: dict[str, JSON] = {}  # what was handed out or assigned
         self._counted: dict[str, int] = {}  # what was added since the last commit
+        # Counters that we have added to. Others may have, too, so what is stored is a guess, and
+        # what is assigned to one of them is sent even if it looks the same.
+        self._guessed: set[str] = set()
+        self._assigned: set[str] = set()
         self._size: int | None = None  # of `_encoded`, in bytes; None: nobody has asked yet
 
     def __getitem__(self, key: str) -> JSON:
@@ -49,11 +62,13 @@ class State(MutableMapping[str, JSON]):
         self._put(key, encode(value, "state", key))
         self._values[key] = value
         self._counted.pop(key, None)
+        if key in self._guessed:
+            self._assigned.add(key)
 
     def __delitem__(self, key: str) -> None:
         data = self._encoded.pop(key)
         if self._size is not None:
-            self._size -= len(key.encode()) + len(data)
+            self._size -= _weight(key, data)
         self._values.pop(key, None)
         self._counted.pop(key, None)
 
@@ -83,7 +98,8 @@ class State(MutableMapping[str, JSON]):
             raise InvalidConversationValue(f"{path} would leave the signed 64-bit range.")
         # A number assigned or deleted since the last commit is not the one that is stored, so what
         # is added goes into what is set.
-        counts = key in self._counted or self._encoded.get(key) == self._stored.get(key)
+        as_stored = self._encoded.get(key) == self._stored.get(key) and key not in self._assigned
+        counts = key in self._counted or as_stored
         self._put(key, b"%d" % total)
         self._values[key] = total
         if counts:
@@ -92,9 +108,8 @@ class State(MutableMapping[str, JSON]):
 
     @property
     def is_modified(self) -> bool:
-        return bool(
-            self._counted or self._stored.keys() - self._encoded.keys() or self._differing()
-        )
+        now = self._now()
+        return bool(self._counted or self._stored.keys() - now.keys() or self._changed(now))
 
     def take_changes(self) -> tuple[dict[str, bytes], list[str], dict[str, int]]:
         """Return what to set, to unset and to add, and regard it as stored from now on.
@@ -103,44 +118,58 @@ class State(MutableMapping[str, JSON]):
             InvalidConversationValue, ConversationTooLarge: something was put into a value that was
                 handed out. Nothing is regarded as stored then.
         """
-        changed, counted = self._differing(), self._counted
-        for key, data in changed.items():
-            self._put(key, data)
-        unset = [key for key in self._stored if key not in self._encoded]
-        self._stored, self._counted = self._encoded.copy(), {}
+        now = self._now()
+        if now != self._encoded:
+            self._size = self._checked_size(_size_of(now))
+        changed, counted = self._changed(now), self._counted
+        unset = [key for key in self._stored if key not in now]
+        self._encoded, self._stored = now, now.copy()
+        self._guessed = (self._guessed | counted.keys()) - changed.keys()
+        self._assigned, self._counted = set(), {}
         return changed, unset, counted
 
-    def _differing(self) -> dict[str, bytes]:
-        """Return the keys whose encoding is not the stored one, with the encoding."""
+    def _now(self) -> dict[str, bytes]:
+        """Return what is to be stored: what was handed out may have changed since."""
         now = self._encoded.copy()
         for key, value in self._values.items():
             if type(value) not in _IMMUTABLE:
                 now[key] = encode(value, "state", key)
+        return now
+
+    def _changed(self, now: dict[str, bytes]) -> dict[str, bytes]:
         return {
             key: data
             for key, data in now.items()
-            if data != self._stored.get(key) and key not in self._counted
+            if (data != self._stored.get(key) or key in self._assigned) and key not in self._counted
         }
 
     def _put(self, key: str, data: bytes) -> None:
         if self._size is None:
-            self._size = sum(len(k.encode()) + len(v) for k, v in self._encoded.items())
-        known = self._encoded.get(key)
-        before = 0 if known is None else len(key.encode()) + len(known)
-        size = self._size - before + len(key.encode()) + len(data)
+            self._size = _size_of(self._encoded)
+        before = self._encoded.get(key)
+        size = self._size + _weight(key, data)
+        self._size = self._checked_size(size if before is None else size - _weight(key, before))
+        self._encoded[key] = data
+
+    def _checked_size(self, size: int) -> int:
         limit = self._store.options.max_state_bytes
-        if size > limit and size > self._size:
+        if size > limit and size > (self._size or 0):
             raise ConversationTooLarge(
                 f"The state would take {size} bytes as JSON; MAX_STATE_BYTES is {limit}."
             )
-        self._size = size
-        self._encoded[key] = data
+        return size
+
+
+def _weight(key: str, data: bytes) -> int:
+    return len(key.encode()) + len(data)
+
+
+def _size_of(encoded: dict[str, bytes]) -> int:
+    return sum(len(key.encode()) + len(data) for key, data in encoded.items())
 
 
 def _plain_key(key: str) -> str:
     if not isinstance(key, str):
-        raise InvalidConversationType(
-            f"A state key is a string, not {type(key).__name__} ({key!r:.40})."
-        )
+        raise InvalidConversationType(f"A state key is a string, not {type(key).__name__}.")
     encode(key, "A state key")
     return str.__str__(key)  # not an enum's member that happens to be a string

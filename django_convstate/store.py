@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from . import conf, ids, signals
-from .backends import backend_class, default_backend, get_backend
+from .backends import backend_class, building, default_backend, get_backend
 from .backends.base import (
     Change,
     Committed,
@@ -23,11 +23,12 @@ from .backends.base import (
 )
 from .conversation import Conversation
 from .exceptions import (
+    BackendUnavailable,
     ConversationBusy,
     ConversationConflict,
     ConversationCorrupt,
     ConversationNotFound,
-    InvalidConversationType,
+    InvalidBackend,
     InvalidConversationValue,
 )
 
@@ -90,7 +91,16 @@ class ConversationStore:
         Args:
             backend: a backend, its name or dotted path; None: as the settings say.
             options: keys of CONVERSATION_STATE in lower case, over what is set there.
+
+        Raises:
+            InvalidBackend: the options are for building a backend, and this one is built already.
         """
+        if isinstance(backend, ConversationStateBackend) and (
+            surplus := options.keys() & set(backend.uses)
+        ):
+            raise InvalidBackend(
+                f"{', '.join(sorted(surplus))}: give that to the backend when you make it."
+            )
         self._backend = backend
         self._overrides = options
         self._resolved: tuple[conf.Options, conf.Options] | None = None
@@ -98,15 +108,18 @@ class ConversationStore:
     @property
     def backend(self) -> ConversationStateBackend:
         """Where the conversations are kept."""
-        if self._backend is None and not self._overrides:
+        backend = self._backend
+        if isinstance(backend, ConversationStateBackend):
+            return backend
+        name = conf.backend_name() if backend is None else backend
+        own = self._overrides.keys() & set(backend_class(name).uses)
+        if backend is None and not own:
             return default_backend()
-        if not isinstance(self._backend, ConversationStateBackend):
-            name = self._backend or conf.backend_name()
-            uses = backend_class(name).uses
-            self._backend = get_backend(
-                name, **{key: value for key, value in self._overrides.items() if key in uses}
-            )
-        return self._backend
+        with building:
+            if not isinstance(self._backend, ConversationStateBackend):
+                options = {option: self._overrides[option] for option in own}
+                self._backend = get_backend(name, **options)
+            return self._backend
 
     @property
     def options(self) -> conf.Options:
@@ -126,7 +139,8 @@ class ConversationStore:
             ttl: idle seconds after which it goes; None: the setting TTL.
         """
         _check_ttl(ttl)
-        _check_owner(owner)
+        if owner is not None:
+            ids.validate_owner(owner)
         return Conversation(self, ids.new_id(), owner=owner, ttl=ttl)
 
     def get(self, id: str, *, owner: str | None = _ANYBODY) -> Conversation:
@@ -140,11 +154,13 @@ class ConversationStore:
         Raises:
             ConversationNotFound: there is none.
             ConversationCorrupt: there was something, but no conversation; it was set aside.
-            InvalidConversationId: there cannot be one.
+            InvalidConversationId, InvalidConversationType: there cannot be one.
         """
+        _check_wanted(owner)
         return Conversation(self, id, _owned(self.load(id), owner))
 
     async def aget(self, id: str, *, owner: str | None = _ANYBODY) -> Conversation:
+        _check_wanted(owner)
         return Conversation(self, id, _owned(await self.aload(id), owner))
 
     def open(self, id: str) -> Conversation:
@@ -224,8 +240,10 @@ class ConversationStore:
         both; or everything. In a dry run, only count it.
 
         Raises:
+            InvalidConversationValue: a selection that makes no sense.
             InvalidBackend: the backend cannot find them.
         """
+        _check_selection(idle_for, owner, everything, batch_size)
         return self.backend.purge(
             idle_for=idle_for,
             owner=owner,
@@ -235,8 +253,24 @@ class ConversationStore:
             progress=progress,
         )
 
-    async def apurge(self, idle_for: float | None = None, **selection: Any) -> PurgeReport:
-        return await self.backend.apurge(idle_for=idle_for, **selection)
+    async def apurge(
+        self,
+        idle_for: float | None = None,
+        owner: str | None = None,
+        everything: bool = False,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+        batch_size: int = 500,
+    ) -> PurgeReport:
+        _check_selection(idle_for, owner, everything, batch_size)
+        return await self.backend.apurge(
+            idle_for=idle_for,
+            owner=owner,
+            everything=everything,
+            dry_run=dry_run,
+            batch_size=batch_size,
+            progress=progress,
+        )
 
     def health(self) -> Health:
         """Make a round trip to the backend and tell how it is. An outage is no error here."""
@@ -254,13 +288,13 @@ class ConversationStore:
 
     # What a Conversation asks of its store.
 
-    def load(self, id: str) -> Record:
+    def load(self, id: str, window: int | None = None) -> Record:
         with _Reporting(self, id):
-            return _found(self.backend.load(id, self.options.window))
+            return _found(self.backend.load(id, window or self.options.window))
 
-    async def aload(self, id: str) -> Record:
+    async def aload(self, id: str, window: int | None = None) -> Record:
         async with _Reporting(self, id):
-            return _found(await self.backend.aload(id, self.options.window))
+            return _found(await self.backend.aload(id, window or self.options.window))
 
     def commit(self, id: str, change: Change) -> Committed:
         with _Reporting(self, id):
@@ -279,31 +313,62 @@ class ConversationStore:
             return await self.backend.aread_messages(id, start, stop)
 
     def move(self, id: str) -> Record:
-        """Give a conversation a new id, with nothing lost that is saved in the meantime."""
+        """Give a conversation a new id, with nothing lost that is saved in the meantime.
+
+        Raises:
+            ConversationNotFound: there is none (any more).
+            ConversationBusy: others did not stop saving it.
+        """
         for _ in range(_MOVES):
-            record = _found(self.backend.load(id, _ALL_MESSAGES))
-            new = ids.new_id()
-            self.backend.commit(new, _copy_of(record))
-            try:
-                self.backend.delete(id, record.version)
-            except ConversationConflict:
-                self.backend.delete(new)
-            else:
-                return self.load(new)
+            record = self.load(id, _ALL_MESSAGES)
+            copy = ids.new_id()
+            self.commit(copy, _copy_of(record))
+            if self._retire(id, record.version):
+                return self.load(copy)
+            self.backend.delete(copy)
         raise ConversationBusy(_CANNOT_MOVE)
 
     async def amove(self, id: str) -> Record:
         for _ in range(_MOVES):
-            record = _found(await self.backend.aload(id, _ALL_MESSAGES))
-            new = ids.new_id()
-            await self.backend.acommit(new, _copy_of(record))
-            try:
-                await self.backend.adelete(id, record.version)
-            except ConversationConflict:
-                await self.backend.adelete(new)
-            else:
-                return await self.aload(new)
+            record = await self.aload(id, _ALL_MESSAGES)
+            copy = ids.new_id()
+            await self.acommit(copy, _copy_of(record))
+            if await self._aretire(id, record.version):
+                return await self.aload(copy)
+            await self.backend.adelete(copy)
         raise ConversationBusy(_CANNOT_MOVE)
+
+    def _retire(self, id: str, version: int) -> bool:
+        """Delete what has been copied. False: it is not, or not any more, what was copied."""
+        try:
+            return self.backend.delete(id, version)
+        except ConversationConflict:
+            return False
+        except BackendUnavailable:
+            return self._retire_again(id, version)
+
+    async def _aretire(self, id: str, version: int) -> bool:
+        try:
+            return await self.backend.adelete(id, version)
+        except ConversationConflict:
+            return False
+        except BackendUnavailable:
+            return await self._aretire_again(id, version)
+
+    def _retire_again(self, id: str, version: int) -> bool:
+        # The first time perhaps only the reply was lost. If it is gone now, that was us.
+        try:
+            self.backend.delete(id, version)
+        except ConversationConflict:
+            return False
+        return True
+
+    async def _aretire_again(self, id: str, version: int) -> bool:
+        try:
+            await self.backend.adelete(id, version)
+        except ConversationConflict:
+            return False
+        return True
 
     def announce_saved(self, conversation: Conversation) -> None:
         if conversation.version == 1:
@@ -342,7 +407,9 @@ class _Reporting:
             await signals.conversation_quarantined.asend_robust(self._store, id=self._id)
 
     def _log(self, error: ConversationCorrupt) -> None:
-        logger.error("Conversation %s is set aside: %s", ids.hashed_id(self._id), error)
+        logger.error(
+            "Conversation %s is damaged, and not served: %s", ids.hashed_id(self._id), error
+        )
 
 
 def _found(record: Record | None) -> Record:
@@ -351,10 +418,14 @@ def _found(record: Record | None) -> Record:
     return record
 
 
+def _check_wanted(owner: str | None) -> None:
+    if owner is not _ANYBODY and owner is not None:
+        ids.validate_owner(owner)
+
+
 def _owned(record: Record, owner: str | None) -> Record:
     if owner is _ANYBODY:
         return record
-    _check_owner(owner)
     return _found(record if owner is not None and owner == record.owner else None)
 
 
@@ -373,9 +444,17 @@ def _check_ttl(ttl: float | None) -> None:
         raise InvalidConversationValue(f"ttl {problem}.")
 
 
-def _check_owner(owner: str | None) -> None:
-    if owner is not None and not (isinstance(owner, str) and owner):
-        raise InvalidConversationType("An owner is a string that is not empty, or None.")
+def _check_selection(
+    idle_for: float | None, owner: str | None, everything: bool, batch_size: int
+) -> None:
+    if idle_for is not None and (problem := conf.seconds(idle_for)):
+        raise InvalidConversationValue(f"idle_for {problem}.")
+    if owner is not None:
+        ids.validate_owner(owner)
+    if everything and not (idle_for is None and owner is None):
+        raise InvalidConversationValue("everything does not go with idle_for or owner.")
+    if type(batch_size) is not int or batch_size < 1:
+        raise InvalidConversationValue("batch_size must be a whole number of at least 1.")
 
 
 conversations = ConversationStore()

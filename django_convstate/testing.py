@@ -326,6 +326,9 @@ class BackendContract:
         wait(1.3)
         await self.load(door, loaded)
         await door.commit(committed, Change(set={"a": b"2"}))
+        # To ask after it, or to read on in it, is no visit.
+        assert await door.exists(left_alone) is True
+        assert await door.read_messages(left_alone, 0, 1) == []
         wait(1.3)
         assert (await self.load(door, loaded)).ttl == 2
         assert await door.exists(committed) is True

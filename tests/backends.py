@@ -67,6 +67,18 @@ class LosesReplies(LocMemBackend):
         return committed
 
 
+class LosesRequests(LocMemBackend):
+    """Does not even get as many changes as `to_lose` says."""
+
+    to_lose = 0
+
+    def commit(self, id: str, change: Change) -> Committed:
+        if self.to_lose:
+            self.to_lose -= 1
+            raise BackendUnavailable("The request was lost.")
+        return super().commit(id, change)
+
+
 class NotABackend:
     """Is no backend."""
 

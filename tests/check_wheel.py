@@ -4,6 +4,7 @@ Looks into the built wheel, then installs it into an empty environment and uses 
 does not collect this, because what counts is the wheel and not the tree.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -67,7 +68,7 @@ def check_contents(wheel: Path) -> None:
 def check_installed(wheel: Path) -> None:
     with tempfile.TemporaryDirectory() as directory:
         venv.create(directory, with_pip=True)
-        python = next(Path(directory).glob("*/python*"))
+        python = Path(directory, "Scripts" if os.name == "nt" else "bin", "python")
         run = [str(python), "-m", "pip", "install", "--quiet", str(wheel)]
         subprocess.run(run, check=True, cwd=directory)
         subprocess.run([str(python), "-W", "error", "-c", SMOKE], check=True, cwd=directory)

@@ -1,5 +1,6 @@
 """What only the cache backend has to deal with: locks, and whatever may be found in a cache."""
 
+import asyncio
 import json
 import logging
 import pickle
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from django.core.cache import caches
 from django.core.cache.backends.locmem import LocMemCache
+from django.core.exceptions import SynchronousOnlyOperation
 
 from django_convstate import (
     BackendUnavailable,
@@ -151,7 +153,7 @@ class TestDamage:
         self.plant(alias, id, value)
         self.assert_set_aside(alias, id, value)
         (line,) = [r.getMessage() for r in caplog.records if r.name == "django_convstate"]
-        assert "set aside" in line
+        assert "damaged, and not served" in line
         assert id not in line
 
     def test_cut_off_at_any_byte(self) -> None:
@@ -168,6 +170,33 @@ class TestDamage:
                 damaged = whole[:position] + bytes([byte]) + whole[position + 1 :]
                 with suppress(ConversationCorrupt):
                     document.parse("the-id-of-the-document", damaged)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("ttl", "my secret"),
+            ("ttl", "nan"),
+            ("ttl", -1),
+            ("created_at", 1e300),
+            ("version", 0),
+            ("version", True),
+            ("owner", 5),
+            ("messages", {}),
+            ("state", []),
+            ("commits", "xyz"),
+        ],
+    )
+    def test_fields_that_make_no_sense(self, field: str, value: Any) -> None:
+        damaged = json.loads(self.whole()) | {field: value}
+        with pytest.raises(ConversationCorrupt) as caught:
+            document.parse("the-id-of-the-document", json.dumps(damaged).encode())
+        assert "secret" not in str(caught.value)
+
+    def test_a_message_that_is_none(self) -> None:
+        backend, id = CacheBackend(), new_id()
+        backend.commit(id, Change(append=[b"5"]))
+        with pytest.raises(ConversationCorrupt):
+            ConversationStore(backend).get(id).messages.window(1)
 
     def test_somebody_elses_record(self) -> None:
         store = ConversationStore("cache")
@@ -318,6 +347,14 @@ class TestOutage:
         }
         with pytest.raises(BackendUnavailable):
             CacheBackend().load("a", 1)
+
+    @pytest.mark.django_db
+    def test_a_database_in_the_event_loop_says_so_itself(self) -> None:
+        async def view() -> None:
+            CacheBackend(cache_alias="database").load("a", 1)
+
+        with pytest.raises(SynchronousOnlyOperation):
+            asyncio.run(view())
 
     def test_a_missing_alias(self) -> None:
         with pytest.raises(InvalidBackend, match="'nowhere'"):

@@ -56,24 +56,15 @@ class TestPurge:
         assert run("purge_sessions", "--owner=u1") == "Deleted 1 conversation of u1; 2 looked at."
         assert [summary.owner for summary in conversations.list()] == ["u2"]
 
-    def test_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_all(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         make()
         make()
-        asked: list[str] = []
-
-        def answer(reply: str) -> None:
-            def ask(question: str) -> str:
-                asked.append(question)
-                return reply
-
-            monkeypatch.setattr("builtins.input", ask)
-
-        answer("no")
+        monkeypatch.setattr("sys.stdin", io.StringIO("no\n"))
         with pytest.raises(CommandError, match="Nothing was deleted"):
             run("purge_sessions", "--all")
-        assert "every conversation" in asked[0]
-        answer("yes")
-        assert run("purge_sessions", "--all") == "Deleted 2 conversations; 2 looked at."
+        assert "every conversation" in capsys.readouterr().err
+        monkeypatch.setattr("sys.stdin", io.StringIO("yes\n"))
+        assert json.loads(run("purge_sessions", "--all", "--json"))["deleted"] == 2
 
     def test_all_without_asking(self) -> None:
         make()
@@ -143,6 +134,16 @@ class TestInspect:
         assert second.id not in run("inspect_sessions", "--owner=u1")
         assert "The first 1; --limit shows more." in run("inspect_sessions", "--limit=1")
 
+    def test_an_id_is_never_cut_and_orders_to_the_terminal_are_not_obeyed(self) -> None:
+        long = conversations.open("bot:fire:" + "x" * 110)
+        long.messages.append("user", "\x1b[2J\x9b")
+        long.claim("\x1b]0;pwned\x07" + "y" * 100)
+        long.save()
+        shown = run("inspect_sessions")
+        assert long.id in shown
+        assert "\x1b" not in shown + run("inspect_sessions", long.id, "--show-content")
+        assert "\x9b" not in run("inspect_sessions", long.id, "--show-content")
+
     def test_an_empty_list(self) -> None:
         assert run("inspect_sessions") == "No conversations."
 
@@ -186,6 +187,7 @@ class TestInspect:
             (["--stats", "--health"], "Choose one"),
             (["--show-content"], "ID of one conversation"),
             (["--limit=x"], "invalid int"),
+            (["--limit=0"], "at least 1"),
         ],
     )
     def test_what_makes_no_sense(self, args: list[str], words: str) -> None:

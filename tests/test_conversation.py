@@ -4,20 +4,25 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import pytest
 from django.core.exceptions import SynchronousOnlyOperation
 from django.dispatch import Signal
+from django.template import Context, Template
 
 from django_convstate import (
+    BackendUnavailable,
     Conversation,
     ConversationConflict,
     ConversationInterrupted,
     ConversationNotFound,
     ConversationStore,
     ConversationTooLarge,
+    InvalidBackend,
     InvalidConversationId,
     InvalidConversationValue,
     conversations,
@@ -26,7 +31,7 @@ from django_convstate import (
 )
 from django_convstate.backends.base import Change
 from django_convstate.backends.locmem import LocMemBackend
-from tests.backends import CountingBackend, LosesReplies, record_of
+from tests.backends import CountingBackend, LosesReplies, LosesRequests, record_of
 
 
 @pytest.fixture
@@ -187,6 +192,25 @@ class TestCounters:
             saved.incr("n")
         assert saved["n"] == 2**63 - 1
 
+    def test_an_assignment_to_a_counter_wins_even_if_it_looks_the_same(
+        self, saved: Conversation
+    ) -> None:
+        other = conversations.get(saved.id)
+        other.incr("n", 5)
+        other.save()
+        saved.incr("n")
+        saved.save()
+        saved["n"] = 1
+        saved.save()
+        assert conversations.get(saved.id)["n"] == 1
+
+    def test_counted_and_then_assigned_in_one_turn(self, saved: Conversation) -> None:
+        saved.incr("n", 5)
+        saved["n"] = 2
+        saved.incr("n")
+        (change,) = changes_of(saved)
+        assert (dict(change.set), change.increment) == ({"n": b"3"}, {})
+
 
 class TestMessages:
     def test_append_adds_a_timestamp(self) -> None:
@@ -253,6 +277,51 @@ class TestMessages:
         assert contents(store.get(saved.id)) == []
         with pytest.raises(IndexError):
             saved.messages.pop()
+
+    def test_is_read_at_once_and_not_one_by_one(self, settings: Any) -> None:
+        settings.CONVERSATION_STATE_BACKEND = "tests.backends.CountingBackend"
+        store = ConversationStore(window=2)
+        conversation = store.create()
+        for number in range(100):
+            conversation.messages.append("user", str(number))
+        conversation.save()
+        messages = store.get(conversation.id).messages
+        third = messages[3]
+        for read in (
+            lambda: list(messages),
+            lambda: list(reversed(messages)),
+            lambda: messages[::-1],
+            lambda: messages[5:90:7],
+            lambda: messages.index(third),
+        ):
+            CountingBackend.calls.clear()
+            read()
+            assert CountingBackend.calls["read_messages"] == 1
+
+    def test_memory_holds_the_window_however_long_the_handle_lives(self) -> None:
+        conversation = ConversationStore(window=5).create()
+        for number in range(50):
+            conversation.messages.append("user", str(number))
+            conversation.save()
+        assert len(conversation.messages._loaded) == 5
+        assert contents(conversation) == [str(number) for number in range(50)]
+
+    def test_what_is_gone_meanwhile_is_not_left_out_in_silence(self, saved: Conversation) -> None:
+        short = ConversationStore(conversations.backend, window=2).get(saved.id)
+        conversations.delete(saved.id)
+        with pytest.raises(ConversationInterrupted):
+            short.messages.all()
+
+    @pytest.mark.parametrize("bad", ["5", 1.5, None])
+    def test_positions_are_integers(self, saved: Conversation, bad: Any) -> None:
+        for use in (
+            lambda: saved.messages.window(bad),
+            lambda: saved.messages.truncate(bad),
+            lambda: saved.messages[bad],
+        ):
+            with pytest.raises(TypeError):
+                use()
+        assert len(saved.messages) == 10
 
     def test_a_message_is_a_copy(self, saved: Conversation) -> None:
         saved.messages[-1]["content"] = "forged"
@@ -334,6 +403,86 @@ class TestSaving:
         saved.reload()
         assert saved["a"] == "theirs"
 
+    @pytest.mark.parametrize("bad", ["1", 1.0, True])
+    def test_an_expected_version_is_an_integer(self, saved: Conversation, bad: Any) -> None:
+        saved["a"] = 1
+        with pytest.raises(TypeError, match="expected version"):
+            saved.save(expected_version=bad)
+        saved.save()
+
+    def test_the_version_check_outlives_an_outage(self) -> None:
+        backend = LosesRequests()
+        store = ConversationStore(backend)
+        ours = store.create()
+        ours["a"] = 1
+        ours.save()
+        ours["a"] = "ours"
+        backend.to_lose = 1
+        with pytest.raises(BackendUnavailable):
+            ours.save(expected_version=ours.version)
+        theirs = store.get(ours.id)
+        theirs["a"] = "theirs"
+        theirs.save()
+        with pytest.raises(ConversationConflict):
+            ours.save()
+        assert store.get(ours.id)["a"] == "theirs"
+
+    def test_two_queued_changes_are_checked_one_after_the_other(self) -> None:
+        backend = LosesRequests()
+        conversation = ConversationStore(backend).create()
+        conversation["a"] = 1
+        conversation.save()
+        for value in (2, 3):
+            conversation["a"] = value
+            backend.to_lose = 1
+            with pytest.raises(BackendUnavailable):
+                conversation.save(expected_version=conversation.version)
+        conversation["a"] = 4
+        conversation.save(expected_version=conversation.version)
+        assert conversation.version == 4
+        assert ConversationStore(backend).get(conversation.id)["a"] == 4
+
+    def test_a_waiting_pop_takes_back_ones_own(self) -> None:
+        backend = LosesRequests()
+        store = ConversationStore(backend)
+        ours = store.create()
+        ours.messages.append("user", "0")
+        ours.save()
+        ours.messages.append("user", "mine")
+        backend.to_lose = 1
+        with pytest.raises(BackendUnavailable):
+            ours.save()
+        theirs = store.get(ours.id)
+        theirs.messages.append("user", "theirs")
+        theirs.save()
+        ours.messages.pop()
+        ours.save()
+        assert contents(store.get(ours.id)) == ["0", "theirs"]
+
+    def test_back_to_what_is_stored_and_away_again(self, saved: Conversation) -> None:
+        saved["a"] = [1, 5]
+        saved.save()
+        saved["a"] = [1]
+        saved["a"].append(5)
+        saved.save()
+        assert not saved.is_modified
+        saved["a"].pop()
+        assert saved.is_modified
+        saved.save()
+        assert conversations.get(saved.id)["a"] == [1]
+
+    def test_templates_may_look_but_not_delete(self, saved: Conversation) -> None:
+        shown = Template(
+            "{{ c.city }} {{ c.messages.0.content }} {{ c.delete }}{{ c.messages.clear }}"
+        ).render(Context({"c": saved}))
+        assert shown == "Jaipur message 0 "
+        assert conversations.exists(saved.id)
+        assert len(saved.messages) == 10
+
+    def test_an_attribute_is_no_place_for_state(self, saved: Conversation) -> None:
+        with pytest.raises(AttributeError):
+            saved.title = "lost"  # type: ignore[attr-defined]
+
     def test_deleted_meanwhile(self, saved: Conversation) -> None:
         conversations.delete(saved.id)
         saved["a"] = 1
@@ -365,6 +514,19 @@ class TestSaving:
         with pytest.raises(ConversationNotFound):
             saved.reload()
 
+    def test_touch_of_a_new_one(self) -> None:
+        conversation = conversations.create()
+        conversation.touch()
+        assert conversation.expires_at is None
+
+    def test_touch_keeps_to_the_max_age(self) -> None:
+        conversation = ConversationStore("locmem", max_age=100).create()
+        conversation["a"] = 1
+        conversation.save()
+        conversation.touch()
+        assert conversation.expires_at is not None
+        assert (conversation.expires_at - datetime.now(UTC)).total_seconds() <= 100
+
     def test_touch(self, saved: Conversation) -> None:
         before = saved.expires_at
         saved.touch()
@@ -387,16 +549,37 @@ class TestSaving:
         unaware["a"] = 1
         unaware.save()
         assert conversations.get(unaware.id).owner == "u3"
-        for bad in ("", None, 5):
-            with pytest.raises(TypeError, match="owner"):
-                unaware.claim(bad)  # type: ignore[arg-type]
 
     def test_two_claims_at_a_time(self, saved: Conversation) -> None:
         other = conversations.get(saved.id)
+        other["secret"] = "of u2"
         saved.claim("u1")
         with pytest.raises(ConversationConflict):
             other.claim("u2")
-        assert conversations.get(saved.id).owner == "u1"
+        assert other.owner is None
+        again = conversations.get(saved.id)
+        assert again.owner == "u1"
+        assert "secret" not in again
+
+    def test_a_claim_again_costs_nothing(self, saved: Conversation) -> None:
+        saved.claim("u1")
+        version = saved.version
+        saved.claim("u1")
+        assert conversations.get(saved.id).version == version
+
+    @pytest.mark.parametrize("bad", ["", "x" * 257, "\ud800", None, 5, b"u1"])
+    def test_bad_owners(self, saved: Conversation, bad: Any) -> None:
+        for use in (
+            lambda: saved.claim(bad),
+            lambda: conversations.create(owner=bad),
+            lambda: conversations.get("absent", owner=bad),
+            lambda: conversations.purge(owner=bad),
+        ):
+            if bad is None and use.__code__.co_names[0] == "conversations":
+                continue  # None means nobody there
+            with pytest.raises(InvalidConversationValue, match="owner"):
+                use()
+        assert conversations.get(saved.id).owner is None
 
     def test_cycle_id(self, saved: Conversation) -> None:
         old, token = saved.id, saved.token
@@ -411,6 +594,58 @@ class TestSaving:
         assert again["unsaved"] == 1
         assert (again.owner, again.ttl) == ("u1", 3600)
         assert contents(again) == [f"message {n}" for n in range(10)]
+
+    def test_cycle_id_beside_another_writer(self) -> None:
+        class Interfered(LocMemBackend):
+            """Another writer comes between the copy and the deletion, the first two times."""
+
+            times = 2
+
+            def delete(self, id: str, expected_version: int | None = None) -> bool:
+                if expected_version is not None and self.times:
+                    self.times -= 1
+                    super().commit(id, Change(append=[b'{"content":"theirs"}']))
+                return super().delete(id, expected_version)
+
+        backend = Interfered()
+        conversation = ConversationStore(backend).create()
+        conversation.messages.append("user", "ours")
+        conversation.save()
+        conversation.cycle_id()
+        assert contents(conversation) == ["ours", "theirs", "theirs"]
+        assert [summary.id for summary in backend.scan()] == [conversation.id]
+
+    def test_cycle_id_of_what_was_deleted_meanwhile(self) -> None:
+        class Interfered(LocMemBackend):
+            def delete(self, id: str, expected_version: int | None = None) -> bool:
+                super().delete(id)
+                return super().delete(id, expected_version)
+
+        backend = Interfered()
+        conversation = ConversationStore(backend).create()
+        conversation["a"] = 1
+        conversation.save()
+        with pytest.raises(ConversationNotFound):
+            conversation.cycle_id()
+        assert list(backend.scan()) == [], "what somebody deleted does not live on"
+
+    def test_cycle_id_with_a_lost_reply(self) -> None:
+        class Loses(LocMemBackend):
+            lost = False
+
+            def delete(self, id: str, expected_version: int | None = None) -> bool:
+                deleted = super().delete(id, expected_version)
+                if not self.lost:
+                    self.lost = True
+                    raise BackendUnavailable("The reply was lost.")
+                return deleted
+
+        backend = Loses()
+        conversation = ConversationStore(backend).create()
+        conversation["a"] = 1
+        conversation.save()
+        conversation.cycle_id()
+        assert [summary.id for summary in backend.scan()] == [conversation.id]
 
     def test_a_lost_reply_is_not_applied_twice(self) -> None:
         backend = LosesReplies()
@@ -501,6 +736,14 @@ class TestLimits:
         conversation["a"].clear()
         conversation["b"] = "x" * 80
         conversation.save()
+        conversation["b"] = ["x" * 80]
+        conversation.save()
+        conversation["b"].clear()
+        conversation["a"].append("x" * 80)
+        conversation.save()  # one grows, the other shrinks, and the sum fits
+        del conversation["a"]
+        conversation["c"] = "x" * 80
+        conversation.save()
 
     def test_message(self) -> None:
         conversation = ConversationStore("locmem", max_message_bytes=200).create()
@@ -567,6 +810,35 @@ class TestStore:
         assert conversations.purge(owner="u1").deleted == 2
         assert [summary.message_count for summary in conversations.list()] == [1]
 
+    @pytest.mark.parametrize(
+        "selection",
+        [
+            {"idle_for": -1},
+            {"idle_for": float("nan")},
+            {"idle_for": "x"},
+            {"everything": True, "owner": "u1"},
+            {"everything": True, "idle_for": 5},
+            {"batch_size": 0},
+            {"batch_size": "5"},
+        ],
+    )
+    def test_a_selection_that_makes_no_sense(
+        self, saved: Conversation, selection: dict[str, Any]
+    ) -> None:
+        with pytest.raises(InvalidConversationValue):
+            conversations.purge(**selection)
+        with pytest.raises(InvalidConversationValue):
+            asyncio.run(conversations.apurge(**selection))
+        conversations.purge(everything=None)  # type: ignore[arg-type]
+        assert conversations.exists(saved.id)
+
+    def test_two_threads_at_the_first_use_build_one_backend(self) -> None:
+        for _ in range(20):
+            store = ConversationStore("locmem", max_conversations=7)
+            with ThreadPoolExecutor(8) as pool:
+                built = set(pool.map(attrgetter("backend"), [store] * 8))
+            assert len(built) == 1
+
     def test_twins(self) -> None:
         async def visit() -> None:
             conversation = conversations.create(owner="u1")
@@ -627,6 +899,16 @@ class TestStore:
         assert own.exists(conversation.id)
         assert not conversations.exists(conversation.id)
         assert ConversationStore(get_backend("locmem"), ttl=9).create().ttl == 9
+        with pytest.raises(InvalidBackend, match="max_conversations"):
+            ConversationStore(get_backend("locmem"), max_conversations=5)
+        with pytest.raises(InvalidBackend):
+            ConversationStore("").exists("a")
+
+    def test_a_store_with_the_settings_backend_follows_the_settings(self, settings: Any) -> None:
+        store = ConversationStore(ttl=60)
+        assert store.backend is conversations.backend
+        settings.CONVERSATION_STATE_BACKEND = "tests.backends.SharedBackend"
+        assert store.backend.name == "shared"
 
 
 class TestIds:
@@ -671,6 +953,7 @@ class TestIds:
         made = {conversations.create().id for _ in range(1000)}
         assert len(made) == 1000
         assert {len(id) for id in made} == {22}
+        assert not [id for id in made if id.startswith("-")], "it would look like an option"
 
     def test_neither_repr_nor_log_tells_secrets(
         self, saved: Conversation, caplog: pytest.LogCaptureFixture

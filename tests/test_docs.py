@@ -113,10 +113,12 @@ def test_after_a_login() -> None:
     conversation.save()
     old = conversation.id
     request = SimpleNamespace(conversation=conversation)
-    on_login = run("def on_login(")["on_login"]
+    on_login = run("def on_login(", conversations=conversations)["on_login"]
     on_login(None, request, SimpleNamespace(pk=42))
     assert not conversations.exists(old)
     assert conversations.get(conversation.id, owner="42")["a"] == 1
+    on_login(None, request, SimpleNamespace(pk=43))
+    assert request.conversation.is_new
 
 
 def test_a_list_of_ones_own() -> None:

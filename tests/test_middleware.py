@@ -84,13 +84,26 @@ class TestRemembering:
         old = browser.get("say?text=old").json()["id"]
         new = browser.get("another").json()["id"]
         assert new != old
-        assert browser.get("look").json()["state"] == {"another": True}
+        response = browser.get("look")
+        assert response.json()["state"] == {"another": True}
         assert conversations.exists(old)
+        assert browser.get("another").headers["Cache-Control"] == "private"
 
     def test_two_awaits_side_by_side_get_one_object(self) -> None:
         browser = Browser("async")
         browser.get("say?text=hello")
         assert browser.get("side_by_side").json()["messages"] == ["hello"]
+
+    def test_threads_of_one_request_get_one_object(self) -> None:
+        browser = Browser("sync")
+        browser.get("say?text=hello")
+        browser.get("threads")
+        assert len(browser.get("look").json()["state"]) == 1 + 8
+
+    def test_a_reference_from_before_the_await_is_good_after_it(self) -> None:
+        browser = Browser("async")
+        browser.get("say?text=hello")
+        assert browser.get("early_reference").json()["state"] == {"turns": 1, "late": True}
 
     def test_a_forgotten_await_says_what_to_write(self) -> None:
         browser = Browser("async")
@@ -186,6 +199,10 @@ class TestCookie:
         assert (cookie.value, cookie["max-age"]) == ("", 0)
         assert list(conversations.list()) == []
 
+    def test_stays_if_the_view_failed(self, browser: Browser) -> None:
+        conversations.delete(browser.get("say?text=hello").json()["id"])
+        assert browser.get("fail?status=500").cookies == {}
+
     def test_goes_once_the_conversation_is_gone(self, browser: Browser) -> None:
         id = browser.get("say?text=hello").json()["id"]
         conversations.delete(id)
@@ -264,8 +281,14 @@ class TestHeader:
 
     def test_a_forged_one_does_not_fall_back_to_the_cookie(self, browser: Browser) -> None:
         browser.get("say?text=by cookie")
-        shown = browser.get("look", headers={self.HEADER: "forged"}).json()
-        assert shown["messages"] == []
+        response = browser.get("look", headers={self.HEADER: "forged"})
+        assert response.json()["messages"] == []
+        assert response.cookies == {}, "the cookie is good, and stays"
+        assert browser.get("look").json()["messages"] == ["by cookie"]
+
+    def test_is_not_shown_to_who_has_the_cookie(self, browser: Browser) -> None:
+        browser.get("say?text=hello")
+        assert self.HEADER not in browser.get("look").headers
 
     def test_is_ignored_unless_set(self, browser: Browser, settings: Any) -> None:
         token = browser.get("say?text=hello").headers[self.HEADER]

@@ -120,6 +120,12 @@ def test_the_cache_behind_it(settings: Any) -> None:
     settings.CACHES = {"default": redis | {"OPTIONS": {"IGNORE_EXCEPTIONS": True}}}
     ((id, _),) = found(settings, backend="cache")
     assert id == "convstate.E006"
+    settings.CACHES = {"default": redis | {"LOCATION": ["redis://a", "redis://b"]}}
+    ((id, _),) = found(settings, backend="cache")
+    assert id == "convstate.E008"
+    for sloppy in ({}, {"BACKEND": "x.LocMemCache", "OPTIONS": None, "MAX_ENTRIES": "many"}):
+        settings.CACHES = {"default": sloppy}
+        assert {id for id, _ in found(settings, backend="cache")} <= {"convstate.W002"}
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     ((id, text),) = found(settings, backend="cache")
     assert id == "convstate.W002"
@@ -166,7 +172,7 @@ def test_checks_have_hints_and_ids_of_their_own(settings: Any) -> None:
 def test_options_of_ones_own_are_checked_too() -> None:
     with pytest.raises(InvalidBackend, match="does not take cache_alias"):
         get_backend("locmem", cache_alias="default")
-    with pytest.raises(InvalidBackend, match="max_conversations must be at least 1"):
+    with pytest.raises(InvalidBackend, match="max_conversations must be from 1"):
         get_backend("locmem", max_conversations=0)
     with pytest.raises(ImproperlyConfigured, match="tll"):
         ConversationStore("locmem", tll=5).create()

@@ -1,6 +1,7 @@
 """The views of the test project, each in a sync and an async version that do the same."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from django.contrib.auth import alogout, logout
@@ -155,6 +156,22 @@ async def acycle(request: Any) -> HttpResponse:
     return shown(request.conversation)
 
 
+def threads(request: Any) -> HttpResponse:
+    def note(number: int) -> None:
+        request.conversation[f"thread {number}"] = number
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(note, range(8)))
+    return shown(request.conversation)
+
+
+async def early_reference(request: Any) -> HttpResponse:
+    conversation = request.conversation
+    await request.aconversation()
+    conversation["late"] = True
+    return shown(conversation)
+
+
 async def side_by_side(request: Any) -> HttpResponse:
     first, second = await asyncio.gather(request.aconversation(), request.aconversation())
     assert first is second
@@ -185,6 +202,8 @@ urlpatterns = [
     for pair in VIEWS
     for way in ("sync", "async")
 ] + [
+    path("sync/threads", threads),
+    path("async/early_reference", early_reference),
     path("async/side_by_side", side_by_side),
     path("async/forgotten_await", forgotten_await),
 ]

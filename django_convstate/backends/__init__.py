@@ -1,5 +1,6 @@
 """Where conversations are kept: the backends by name, and how one is built."""
 
+import threading
 from functools import cache
 from typing import Any, Final
 
@@ -10,6 +11,10 @@ from django.utils.module_loading import import_string
 from .. import conf
 from ..exceptions import InvalidBackend
 from .base import ConversationStateBackend
+
+# Two threads at the first use must not build two backends: what goes into one would be lost.
+building: Final = threading.RLock()
+_built: Final[dict[tuple[type, tuple[tuple[str, Any], ...]], ConversationStateBackend]] = {}
 
 BUILT_IN: Final = {
     "locmem": "django_convstate.backends.locmem.LocMemBackend",
@@ -77,12 +82,14 @@ def default_backend() -> ConversationStateBackend:
     return _shared(cls, tuple(backend_options(cls).items()))
 
 
-@cache
 def _shared(
     cls: type[ConversationStateBackend], options: tuple[tuple[str, Any], ...]
 ) -> ConversationStateBackend:
     # Kept apart from the above, so that what a test overrides and then restores is still there.
-    return cls(**dict(options))
+    with building:
+        if (cls, options) not in _built:
+            _built[cls, options] = cls(**dict(options))
+        return _built[cls, options]
 
 
 def _forget(*, setting: str, **kwargs: object) -> None:

@@ -275,7 +275,8 @@ class ConversationStateBackend(ABC):
         Raises:
             InvalidBackend: this backend cannot find them (`can_scan` is False).
         """
-        if (idle_for, owner, everything) == (None, None, False) and self.expires_natively:
+        only_expired = idle_for is None and owner is None and not everything
+        if only_expired and self.expires_natively:
             return PurgeReport(dry_run=dry_run)
         raise InvalidBackend(f"The {self.name} backend cannot find conversations to purge.")
 

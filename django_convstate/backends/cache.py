@@ -7,6 +7,7 @@ keys either. For much traffic or long conversations, use a backend made for them
 
 import math
 import pickle
+import re
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from django.core.cache import InvalidCacheBackendError, caches
 from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.db import BaseDatabaseCache
 from django.core.checks import CheckMessage, Error, Warning
+from django.core.exceptions import SynchronousOnlyOperation
 
 from ..exceptions import (
     BackendUnavailable,
@@ -199,7 +201,7 @@ class CacheBackend(ConversationStateBackend):
         """Turn whatever a cache raises, and there are as many kinds as caches, into our error."""
         try:
             yield
-        except ConversationError:
+        except (ConversationError, SynchronousOnlyOperation):
             raise
         except Exception as error:
             raise BackendUnavailable(
@@ -218,18 +220,22 @@ class CacheBackend(ConversationStateBackend):
                     id="convstate.E004",
                 )
             ]
-        return [*_check_that_it_keeps(alias, config), *_check_capacity(alias, config)]
+        return [
+            *_check_that_it_keeps(alias, config),
+            *_check_replicas(alias, config),
+            *_check_capacity(alias, config),
+        ]
 
 
 def _check_that_it_keeps(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    if config["BACKEND"].endswith(".DummyCache"):
+    if config.get("BACKEND", "").endswith(".DummyCache"):
         yield Error(
             f"CACHES[{alias!r}] is a DummyCache, which keeps nothing.",
             hint="Set CONVERSATION_STATE['CACHE_ALIAS'] to a cache that does.",
             id="convstate.E005",
         )
     ignores = getattr(settings, "DJANGO_REDIS_IGNORE_EXCEPTIONS", False)
-    if config.get("OPTIONS", {}).get("IGNORE_EXCEPTIONS", ignores):
+    if (config.get("OPTIONS") or {}).get("IGNORE_EXCEPTIONS", ignores):
         yield Error(
             f"CACHES[{alias!r}] ignores exceptions: while Redis is away, every conversation would "
             "look as if it did not exist.",
@@ -238,13 +244,29 @@ def _check_that_it_keeps(alias: str, config: Mapping[str, Any]) -> Iterator[Chec
         )
 
 
+def _check_replicas(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    location = config.get("LOCATION", "")
+    servers = re.split("[;,]", location) if isinstance(location, str) else list(location)
+    if config.get("BACKEND", "").endswith(".RedisCache") and len(servers) > 1:
+        yield Error(
+            f"CACHES[{alias!r}] reads from replicas, which lag behind: what was saved a moment ago "
+            "would be overwritten.",
+            hint="Give conversations a CACHES entry whose LOCATION is the primary alone.",
+            id="convstate.E008",
+        )
+
+
 def _check_capacity(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    culls = config["BACKEND"].rpartition(".")[2] in {
+    culls = config.get("BACKEND", "").rpartition(".")[2] in {
         "LocMemCache",
         "FileBasedCache",
         "DatabaseCache",
     }
-    capacity = config.get("OPTIONS", {}).get("MAX_ENTRIES", config.get("MAX_ENTRIES", 300))
+    options = config.get("OPTIONS") or {}
+    try:
+        capacity = int(options.get("MAX_ENTRIES", config.get("MAX_ENTRIES", 300)))
+    except (TypeError, ValueError):
+        capacity = 300  # as Django does
     if culls and capacity <= 300:
         yield Warning(
             f"CACHES[{alias!r}] holds {capacity} entries; beyond, it drops conversations that "

@@ -50,23 +50,31 @@ def parse(id: str, data: object) -> Entry:
         raise ConversationCorrupt("Stored is the document of another conversation.")
     try:
         return _entry(document)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConversationCorrupt(f"The stored document is incomplete: {error!r}.") from None
+    except (KeyError, TypeError, ValueError):
+        # Without the error, which may quote what is stored.
+        raise ConversationCorrupt("The stored document is incomplete, or not of ours.") from None
 
 
 def _entry(document: dict[str, Any]) -> Entry:
-    owner, version, state = document["owner"], document["version"], document["state"]
-    if not (isinstance(owner, str | None) and type(version) is int and isinstance(state, dict)):
-        raise TypeError("owner, version or state")
-    if not isinstance(document["messages"], list):
-        raise TypeError("messages")
+    owner, state, messages = document["owner"], document["state"], document["messages"]
+    if not (
+        isinstance(owner, str | None) and isinstance(state, dict) and isinstance(messages, list)
+    ):
+        raise TypeError("owner, state or messages")
     return Entry(
-        created_at=float(document["created_at"]),
-        last_accessed=float(document["last_accessed"]),
-        ttl=float(document["ttl"]),
+        created_at=_number(document["created_at"]),
+        last_accessed=_number(document["last_accessed"]),
+        ttl=_number(document["ttl"]),
         owner=owner,
-        version=version,
+        version=int(_number(document["version"])),
         state={key: orjson.dumps(value) for key, value in state.items()},
-        messages=[orjson.dumps(message) for message in document["messages"]],
+        messages=[orjson.dumps(message) for message in messages],
         commits=CommitLog.parse(document["commits"]),
     )
+
+
+def _number(value: Any) -> float:
+    # A version, a duration or a moment; the last of them is in the year 2286.
+    if type(value) not in (int, float) or not 0 < value < 10**10:
+        raise ValueError("a number")
+    return float(value)

@@ -123,7 +123,7 @@ class LocMemBackend(ConversationStateBackend):
         progress: Progress | None = None,
     ) -> PurgeReport:
         now = time.time()
-        only_expired = (idle_for, owner, everything) == (None, None, False)
+        only_expired = idle_for is None and owner is None and not everything
 
         def selected(entry: Entry) -> bool:
             if only_expired:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django_rich.management import RichCommand
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +29,12 @@ class Command(RichCommand):
         "Lists conversations, or shows one. Contents only with --show-content. Exits with 1 if it "
         "could not, or if the backend is down."
     )
+
+    def make_rich_console(self, **kwargs: Any) -> Console:
+        console: Console = super().make_rich_console(**kwargs)
+        if not console.is_terminal:
+            console.width = 400  # a pipe has no width, and nobody can get back what is cut off
+        return console
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -53,6 +60,8 @@ class Command(RichCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if sum([options["id"] is not None, options["stats"], options["health"]]) > 1:
             raise CommandError("Choose one of ID, --stats and --health.")
+        if options["limit"] < 1:
+            raise CommandError("--limit must be at least 1.")
         if options["show_content"] and options["id"] is None:
             raise CommandError("--show-content goes with the ID of one conversation.")
         try:
@@ -120,14 +129,19 @@ class Command(RichCommand):
 
     def _show(self, title: str, values: dict[str, Any], options: dict[str, Any]) -> None:
         if options["json"]:
-            self.stdout.write(json.dumps(values, ensure_ascii=False))
+            self.stdout.write(json.dumps(values))
             return
         table = Table(title=title, title_justify="left", show_header=False)
         for name, value in values.items():
             plain = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            # As Text: what somebody has said in a chat is no markup.
-            table.add_row(name.replace("_", " "), Text(plain))
+            table.add_row(name.replace("_", " "), as_is(plain))
         self.console.print(table)
+
+
+def as_is(text: str) -> Text:
+    """Return `text` for a cell: what somebody has said is no markup, and no order to a terminal."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return Text(shown, overflow="fold")
 
 
 def why_not_from_here() -> str:
@@ -149,15 +163,17 @@ def describe(conversation: Conversation) -> dict[str, Any]:
     }
 
 
-def table_of(summaries: Iterable[ConversationSummary]) -> Table:
+def table_of(summaries: Sequence[ConversationSummary]) -> Table:
     now = datetime.now(UTC)
     table = Table("ID", "Owner", "Messages", "Bytes", "Idle", "Expires in")
     for column in table.columns[2:]:
         column.justify = "right"
+    # An id is there to be copied: those that we make are never broken, and the others give way.
+    table.columns[0].min_width = min(22, max(len(summary.id) for summary in summaries))
     for summary in summaries:
         table.add_row(
-            summary.id,
-            Text(summary.owner or "-"),
+            as_is(summary.id),
+            as_is(summary.owner or "-"),
             str(summary.message_count),
             f"{summary.size:,}",
             format_duration((now - summary.last_accessed).total_seconds()),

@@ -68,7 +68,9 @@ class Command(RichCommand):
             "Type 'yes' to go on: "
         )
         try:
-            answer = input(question)
+            # On stderr, because stdout may be somebody's JSON.
+            self.stderr.write(question, ending="")
+            answer = input()
         except EOFError:
             raise CommandError("Nobody there to confirm. Use --no-input.") from None
         if answer.strip() != "yes":
@@ -77,7 +79,10 @@ class Command(RichCommand):
     def _purge(self, options: dict[str, Any]) -> PurgeReport:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
         with Progress(
-            *columns, console=self.console, transient=True, disable=options["json"]
+            *columns,
+            console=self.console,
+            transient=True,
+            disable=options["json"] or not self.console.is_terminal,
         ) as bar:
             task = bar.add_task("Purging", total=None)
             return conversations.purge(
