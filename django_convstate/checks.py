@@ -10,8 +10,11 @@ E007  the cookie has the name of another cookie
 E008  the cache reads from replicas
 W001  conversations live in the memory of each process (with --deploy)
 W002  the cache drops conversations beyond a small number
+W003  the cache's Redis has no socket timeout
+W007  the cookie is for other sites too, but not secure
 """
 
+import difflib
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +22,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 
 from . import conf
-from .backends import backend_class, backend_options
+from .backends import BUILT_IN, backend_class, backend_options
 from .backends.locmem import LocMemBackend
 from .exceptions import InvalidBackend
 
@@ -37,9 +40,11 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     try:
         backend = backend_class(conf.backend_name())
     except InvalidBackend as error:
-        return [*wrong, Error(f"{conf.BACKEND}: {error}", id="convstate.E003")]
+        close = difflib.get_close_matches(str(conf.backend_name()), BUILT_IN, n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"Built in are {', '.join(BUILT_IN)}."
+        return [*wrong, Error(f"{conf.BACKEND}: {error}", hint=hint, id="convstate.E003")]
     # With settings that cannot be read there is nothing to check a backend with.
-    return wrong or [*_check_cookie_name(), *backend.check(backend_options(backend))]
+    return wrong or [*_check_cookie(), *backend.check(backend_options(backend))]
 
 
 def check_deployment(**kwargs: Any) -> list[CheckMessage]:
@@ -60,13 +65,24 @@ def check_deployment(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
-def _check_cookie_name() -> Iterator[CheckMessage]:
+def _check_cookie() -> Iterator[CheckMessage]:
     taken = {
         settings.SESSION_COOKIE_NAME: "SESSION_COOKIE_NAME",
         settings.CSRF_COOKIE_NAME: "CSRF_COOKIE_NAME",
         settings.LANGUAGE_COOKIE_NAME: "LANGUAGE_COOKIE_NAME",
     }
-    name = conf.current().cookie_name
+    options = conf.current()
+    secure = (
+        settings.SESSION_COOKIE_SECURE if options.cookie_secure is None else options.cookie_secure
+    )
+    if options.cookie_samesite == "None" and not secure:
+        yield Warning(
+            "CONVERSATION_STATE['COOKIE_SAMESITE'] is 'None', but the cookie is not secure: "
+            "browsers will not keep it.",
+            hint="Set COOKIE_SECURE, or SESSION_COOKIE_SECURE, to True.",
+            id="convstate.W007",
+        )
+    name = options.cookie_name
     if name in taken:
         yield Error(
             f"CONVERSATION_STATE['COOKIE_NAME'] is {name!r}, as is {taken[name]}.",

@@ -100,12 +100,21 @@ class Options:
     cookie_secure: bool | None = _setting(None, _one_of(True, False, None))
     cookie_httponly: bool = _setting(True, _one_of(True, False))
     cookie_samesite: str | bool = _setting("Lax", _one_of("Lax", "Strict", "None", False))
-    header_name: str | None = _setting(None, _optional(_NAME))
+    header_name: str | None = _setting(
+        None,
+        # WSGI servers drop headers with underscores, and Cookie is taken.
+        _optional(
+            _text(r"(?!(?i:cookie)$)[0-9A-Za-z-]+", "a header of letters, digits and dashes")
+        ),
+    )
 
 
 _CHECKS: Final[dict[str, Check]] = {
     option.name: option.metadata["check"] for option in dataclasses.fields(Options)
 }
+
+
+_DEFAULTS: Final = Options()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +129,11 @@ class Problem:
 
 def problems() -> Iterator[Problem]:
     """Yield everything that is wrong with CONVERSATION_STATE as it is set now."""
+    for name in dir(django_settings):
+        if name.startswith("CONVERSATION") and name not in (BACKEND, OPTIONS):
+            close = difflib.get_close_matches(name, [BACKEND, OPTIONS], n=1, cutoff=0.8)
+            if close:
+                yield Problem(name, "is not a setting.", f"Did you mean {close[0]!r}?", True)
     configured = getattr(django_settings, OPTIONS, {})
     if not isinstance(configured, dict):
         yield Problem(OPTIONS, f"must be a dictionary, not {type(configured).__name__}.")
@@ -129,7 +143,8 @@ def problems() -> Iterator[Problem]:
         if option not in _CHECKS:
             yield Problem(f"{OPTIONS}[{name!r}]", "is not a setting.", _suggestion(name), True)
         elif message := _CHECKS[option](value):
-            yield Problem(f"{OPTIONS}[{name!r}]", f"{message}.")
+            default = getattr(_DEFAULTS, str(option))
+            yield Problem(f"{OPTIONS}[{name!r}]", f"{message}.", f"The default is {default!r}.")
 
 
 def _suggestion(name: object) -> str:

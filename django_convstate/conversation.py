@@ -56,6 +56,7 @@ class Conversation(MutableMapping[str, JSON]):
         "_ttl",
         "_version",
         "messages",
+        "save_failed",
     )
 
     def __init__(
@@ -69,6 +70,8 @@ class Conversation(MutableMapping[str, JSON]):
         create: Create = Create.MUST_BE_NEW,
     ) -> None:
         self._store = store
+        # Whether the last save raised. Then it is the view's to answer, and not the middleware's.
+        self.save_failed = False
         self._state = State(store)
         self.messages = Messages(store)
         # Changes on their way to the store, each with the number of messages we expect after it.
@@ -195,6 +198,7 @@ class Conversation(MutableMapping[str, JSON]):
                 value. Nothing was sent.
             ConversationBusy, BackendUnavailable: the change is kept, and sent first next time.
         """
+        self.save_failed = True
         self._pack(expected_version)
         while self._outbox:
             change, _ = self._outbox[0]
@@ -205,8 +209,10 @@ class Conversation(MutableMapping[str, JSON]):
                 raise
             self._sent(change, committed)
             self._store.announce_saved(self)
+        self.save_failed = False
 
     async def asave(self, expected_version: int | None = None) -> None:
+        self.save_failed = True
         self._pack(expected_version)
         while self._outbox:
             change, _ = self._outbox[0]
@@ -217,6 +223,7 @@ class Conversation(MutableMapping[str, JSON]):
                 raise
             self._sent(change, committed)
             await self._store.aannounce_saved(self)
+        self.save_failed = False
 
     @alters_data
     def delete(self) -> None:
@@ -312,6 +319,7 @@ class Conversation(MutableMapping[str, JSON]):
         self._last_accessed = record.last_accessed
         self._expires_at = record.expires_at
         self._create = Create.MUST_EXIST
+        self.save_failed = False
         self._state.take_stored(record.state)
         self.messages.take_stored(record.id, record.messages, record.message_count)
         self._outbox.clear()

@@ -221,7 +221,7 @@ class Messages(Sequence[Message]):
         ]
         new = self._new[max(0, start - self._kept) : max(0, stop - self._kept)]
         messages = decode_all(read + kept + new)
-        if not all(type(message) is dict for message in messages):
+        if not all(type(m) is dict and type(m.get("role")) is str for m in messages):
             raise ConversationCorrupt("Among the stored messages is something else.")
         return messages
 

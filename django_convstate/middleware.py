@@ -3,11 +3,13 @@ response is done.
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.core.handlers.exception import response_for_exception
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
@@ -16,6 +18,8 @@ from . import identity
 from .conversation import Conversation
 from .exceptions import ConversationCorrupt, ConversationNotFound
 from .store import ConversationStore, conversations
+
+logger = logging.getLogger("django_convstate")
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 AsyncGetResponse = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
@@ -42,18 +46,32 @@ class ConversationMiddleware:
             return self.__acall__(request)
         door = RequestConversation(request, conversations)
         response = cast("GetResponse", self.get_response)(request)
-        conversation = door.current()
-        if conversation is not None and response.status_code < 500:
-            conversation.save()
+        conversation = door.to_save(response)
+        if conversation is not None:
+            try:
+                conversation.save()
+            except Exception as error:
+                response = response_for_exception(request, error)
         return door.finish(response)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         door = RequestConversation(request, conversations)
         response = await cast("AsyncGetResponse", self.get_response)(request)
-        conversation = door.current()
-        if conversation is not None and response.status_code < 500:
-            await conversation.asave()
+        conversation = door.to_save(response)
+        if conversation is not None:
+            try:
+                await conversation.asave()
+            except Exception as error:
+                in_thread = sync_to_async(response_for_exception, thread_sensitive=False)
+                response = await in_thread(request, error)
         return door.finish(response)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> None:
+        """Begin anew after a view has come upon something damaged, or it would come upon it in the
+        next request, too."""
+        if isinstance(exception, ConversationCorrupt):
+            logger.error("A stored conversation is damaged; its client begins anew. %s", exception)
+            begin_anew(None, request)
 
 
 class RequestConversation:
@@ -77,6 +95,16 @@ class RequestConversation:
         """Return the conversation if the request has got as far as having one."""
         chosen = self._request.conversation  # type: ignore[attr-defined]
         return self._loaded if chosen is self._lazy else chosen
+
+    def to_save(self, response: HttpResponseBase) -> Conversation | None:
+        """Return the conversation, if this response is one after which it is saved.
+
+        Not if the view has saved it, got an error, and answered that itself.
+        """
+        conversation = self.current()
+        if conversation is None or conversation.save_failed or response.status_code >= 500:
+            return None
+        return conversation
 
     def finish(self, response: HttpResponseBase) -> HttpResponseBase:
         """Tell the client, and the caches on the way to it, about the conversation."""

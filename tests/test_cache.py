@@ -194,7 +194,7 @@ class TestDamage:
 
     def test_a_message_that_is_none(self) -> None:
         backend, id = CacheBackend(), new_id()
-        backend.commit(id, Change(append=[b"5"]))
+        backend.commit(id, Change(append=[b'{"no":"role"}']))
         with pytest.raises(ConversationCorrupt):
             ConversationStore(backend).get(id).messages.window(1)
 

@@ -95,6 +95,7 @@ class TestPurge:
             ["--batch-size=x"],
             ["--idle=soon"],
             ["--idle=0"],
+            ["--owner="],
             ["--idle=-1h"],
         ],
     )

@@ -604,7 +604,7 @@ class TestSaving:
             def delete(self, id: str, expected_version: int | None = None) -> bool:
                 if expected_version is not None and self.times:
                     self.times -= 1
-                    super().commit(id, Change(append=[b'{"content":"theirs"}']))
+                    super().commit(id, Change(append=[b'{"role":"user","content":"theirs"}']))
                 return super().delete(id, expected_version)
 
         backend = Interfered()

@@ -55,7 +55,7 @@ def test_expired_ones_go_as_it_runs() -> None:
     fill(backend, 100, ttl=0.5)
     time.sleep(1.1)
     backend.commit("one", Change(append=[b"1"]))
-    assert backend.health().detail == "1 of 1000 conversations"
+    assert backend.health().detail == "1 of 1000 conversations in this process"
 
 
 def test_there_is_no_thread() -> None:

@@ -1,7 +1,9 @@
 """The middleware, through Django's own test clients: sync, and async natively."""
 
 import logging
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.cookies import SimpleCookie
 from typing import Any
 
@@ -14,6 +16,7 @@ from django.http import HttpResponse
 from django.test import AsyncClient, Client, RequestFactory
 
 from django_convstate import conversations
+from django_convstate.backends.base import Change
 from django_convstate.ids import sign_id
 from django_convstate.middleware import ConversationMiddleware
 from tests.backends import CountingBackend
@@ -327,7 +330,37 @@ class TestResponse:
         browser.get("say?text=hello")
         response = browser.get("interrupted")
         assert response.status_code == 400
+        assert response.headers["Cache-Control"] == "private"
+        assert varies(response) == {"Cookie"}
         assert list(conversations.list()) == []
+
+    def test_a_bad_value_leaves_the_record_as_it_was(self, browser: Browser) -> None:
+        browser.get("say?text=hello")
+        browser.client.raise_request_exception = False
+        response = browser.get("bad_value")
+        assert response.status_code == 500
+        assert response.headers["Cache-Control"] == "private"
+        assert browser.get("look").json()["state"] == {"turns": 1}
+
+    def test_two_requests_at_once_lose_nothing(self, browser: Browser) -> None:
+        browser.get("say?text=first")
+        tabs = [Browser(browser.way) for _ in range(8)]
+        for tab in tabs:
+            tab.cookies["conversation"] = browser.token or ""
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: tabs[n].get(f"say?text=tab {n}"), range(8)))
+        shown = browser.get("look").json()
+        assert sorted(shown["messages"]) == ["first", *(f"tab {n}" for n in range(8))]
+        assert shown["state"] == {"turns": 9}
+
+    def test_it_expires(self, browser: Browser, settings: Any) -> None:
+        settings.CONVERSATION_STATE = {"TTL": 0.2}
+        id = browser.get("say?text=hello").json()["id"]
+        time.sleep(0.25)
+        response = browser.get("look")
+        assert response.json()["messages"] == []
+        assert response.json()["id"] != id
+        assert response.cookies["conversation"].value == ""
 
 
 class TestTrouble:
@@ -353,6 +386,27 @@ class TestTrouble:
         response = browser.get("say?text=hello")
         assert response.status_code == 500
         assert response.cookies == {}
+        assert response.headers["Cache-Control"] == "private"
+
+    def test_an_error_that_the_view_has_answered_is_not_raised_again(
+        self, browser: Browser, settings: Any
+    ) -> None:
+        settings.CONVERSATION_STATE_BACKEND = "tests.backends.AwayBackend"
+        response = browser.get("handled")
+        assert response.status_code == 200
+        assert response.json() == {"error": "BackendUnavailable"}
+
+    def test_something_damaged_is_met_once(
+        self, browser: Browser, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        id = browser.get("say?text=hello").json()["id"]
+        conversations.backend.commit(id, Change(append=[b"5"], set={"bad": b"{"}))
+        caplog.clear()
+        response = browser.get("look")
+        assert response.status_code == 400
+        assert response.cookies["conversation"].value == ""
+        assert "damaged" in caplog.text
+        assert browser.get("look").json()["messages"] == []
 
     @pytest.mark.parametrize("damage", [b"", b"{", b"\x80\x05N."])
     def test_a_damaged_record_begins_anew(

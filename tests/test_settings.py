@@ -79,7 +79,7 @@ def test_a_misspelt_setting(settings: Any, name: str, suggested: str) -> None:
         ("COOKIE_PATH", ["", "chat", "/a;b"]),
         ("COOKIE_SECURE", ["yes", 1]),
         ("COOKIE_SAMESITE", ["lax!", True, None]),
-        ("HEADER_NAME", ["", "a b", "a:b"]),
+        ("HEADER_NAME", ["", "a b", "a:b", "X_Token", "Cookie"]),
     ],
 )
 def test_an_impossible_value(settings: Any, name: str, values: list[Any]) -> None:
@@ -89,6 +89,34 @@ def test_an_impossible_value(settings: Any, name: str, values: list[Any]) -> Non
         assert name in text
         with pytest.raises(ImproperlyConfigured, match=name):
             conversations.create()
+
+
+def test_a_misspelt_name_of_the_settings_themselves(settings: Any) -> None:
+    settings.CONVERSATION_STATE_BACKND = "cache"
+    ((id, text),) = found(settings)
+    assert id == "convstate.E001"
+    assert "'CONVERSATION_STATE_BACKEND'" in text
+
+
+def test_every_error_has_a_hint(settings: Any) -> None:
+    for options, backend in (({"TTL": 0}, "locmem"), ({"TLL": 0}, "locmem"), ({}, "lokmem")):
+        found(settings, options, backend)
+        assert all(message.hint for message in check_settings())
+    assert "'locmem'" in str(check_settings()[0].hint)
+
+
+def test_a_cookie_for_other_sites(settings: Any) -> None:
+    ((id, _),) = found(settings, {"COOKIE_SAMESITE": "None"})
+    assert id == "convstate.W007"
+    assert found(settings, {"COOKIE_SAMESITE": "None", "COOKIE_SECURE": True}) == []
+
+
+def test_an_abstract_backend_is_none(settings: Any) -> None:
+    ((id, text),) = found(
+        settings, backend="django_convstate.backends.base.ConversationStateBackend"
+    )
+    assert id == "convstate.E003"
+    assert "lacks" in text
 
 
 def test_no_dictionary_at_all(settings: Any) -> None:
@@ -117,10 +145,21 @@ def test_the_cache_behind_it(settings: Any) -> None:
     ((id, _),) = found(settings, {"CACHE_ALIAS": "dummy"}, "cache")
     assert id == "convstate.E005"
     redis = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1"}
-    settings.CACHES = {"default": redis | {"OPTIONS": {"IGNORE_EXCEPTIONS": True}}}
+    settings.CACHES = {"default": redis}
+    ((id, _),) = found(settings, backend="cache")
+    assert id == "convstate.W003"
+    settings.CACHES = {
+        "default": redis | {"OPTIONS": {"IGNORE_EXCEPTIONS": True, "SOCKET_TIMEOUT": 1}}
+    }
     ((id, _),) = found(settings, backend="cache")
     assert id == "convstate.E006"
-    settings.CACHES = {"default": redis | {"LOCATION": ["redis://a", "redis://b"]}}
+    settings.CACHES = {
+        "default": {
+            **redis,
+            "LOCATION": ["redis://a", "redis://b"],
+            "OPTIONS": {"SOCKET_TIMEOUT": 1},
+        }
+    }
     ((id, _),) = found(settings, backend="cache")
     assert id == "convstate.E008"
     for sloppy in ({}, {"BACKEND": "x.LocMemCache", "OPTIONS": None, "MAX_ENTRIES": "many"}):

@@ -9,7 +9,12 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 from django.views.decorators.cache import cache_control
 
-from django_convstate import BackendUnavailable, Conversation, conversations
+from django_convstate import (
+    BackendUnavailable,
+    Conversation,
+    ConversationError,
+    conversations,
+)
 
 
 def shown(conversation: Conversation) -> JsonResponse:
@@ -156,6 +161,39 @@ async def acycle(request: Any) -> HttpResponse:
     return shown(request.conversation)
 
 
+def handled(request: Any) -> HttpResponse:
+    """Answers an error of its own save itself."""
+    request.conversation["a"] = 1
+    try:
+        request.conversation.save()
+    except ConversationError as error:
+        return JsonResponse({"error": type(error).__name__})
+    return shown(request.conversation)
+
+
+async def ahandled(request: Any) -> HttpResponse:
+    conversation = await request.aconversation()
+    conversation["a"] = 1
+    try:
+        await conversation.asave()
+    except ConversationError as error:
+        return JsonResponse({"error": type(error).__name__})
+    return shown(conversation)
+
+
+def bad_value(request: Any) -> HttpResponse:
+    request.conversation["list"] = []
+    request.conversation["list"].append(float("nan"))
+    return HttpResponse("bad")
+
+
+async def abad_value(request: Any) -> HttpResponse:
+    conversation = await request.aconversation()
+    conversation["list"] = []
+    conversation["list"].append(float("nan"))
+    return HttpResponse("bad")
+
+
 def threads(request: Any) -> HttpResponse:
     def note(number: int) -> None:
         request.conversation[f"thread {number}"] = number
@@ -195,6 +233,8 @@ VIEWS = [
     (public, apublic),
     (log_out, alog_out),
     (cycle, acycle),
+    (handled, ahandled),
+    (bad_value, abad_value),
 ]
 
 urlpatterns = [

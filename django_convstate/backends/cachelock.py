@@ -24,8 +24,8 @@ from django.core.files import locks
 
 from ..exceptions import BackendUnavailable, ConversationBusy
 
-LEASE: Final = 6  # whole seconds, because most caches know no others
-PATIENCE: Final = 8.0  # seconds; longer than the lease: a dead holder costs time, not an error
+LEASE: Final = 4  # whole seconds, because most caches know no others
+PATIENCE: Final = 5.0  # seconds; longer than the lease: a dead holder costs time, not an error
 LONGEST_PAUSE: Final = 0.02
 
 

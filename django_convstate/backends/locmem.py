@@ -147,7 +147,10 @@ class LocMemBackend(ConversationStateBackend):
             kept = len(self._entries)
         latency_ms = (time.perf_counter() - started) * 1000
         return Health(
-            self.name, True, latency_ms, detail=f"{kept} of {self.max_conversations} conversations"
+            self.name,
+            True,
+            latency_ms,
+            detail=f"{kept} of {self.max_conversations} conversations in this process",
         )
 
     def _alive(self, id: str, now: float) -> Entry | None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from django_convstate import (
     BackendUnavailable,
     Conversation,
+    ConversationError,
     ConversationInterrupted,
     ConversationNotFound,
     ConversationStore,
@@ -121,6 +122,8 @@ def _naming(place: str) -> Iterator[None]:
         yield
     except (ConversationNotFound, ConversationInterrupted) as error:
         raise ReplayError(f"{place}: {_GONE}") from error
+    except ConversationError as error:
+        raise ReplayError(f"{place}: {error}") from error
 
 
 def _pairs(dialogue: Dialogue, conversation: Conversation) -> Iterator[tuple[str, Any, Any]]:

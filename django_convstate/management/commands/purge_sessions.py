@@ -7,7 +7,7 @@ from django.core.management.base import CommandError, CommandParser
 from django_rich.management import RichCommand
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from django_convstate import BackendUnavailable, conversations
+from django_convstate import ConversationError, conversations
 from django_convstate.backends.base import ConversationStateBackend, PurgeReport
 
 from ..durations import format_duration, parse_duration
@@ -58,7 +58,7 @@ class Command(RichCommand):
             self._confirm(backend)
         try:
             report = self._purge(options)
-        except BackendUnavailable as error:
+        except ConversationError as error:
             raise CommandError(str(error)) from error
         self._report(report, self._sentence(report, options), options)
 
@@ -126,7 +126,7 @@ def why_not(backend: ConversationStateBackend, only_expired: bool) -> str | None
     if not backend.is_shared:
         return f"{backend.name} lives inside each server process: nothing to purge from here."
     if only_expired and backend.expires_natively:
-        return f"The {backend.name} backend drops what has expired by itself: nothing to purge."
+        return f"The {backend.name} backend lets what has expired go by itself: nothing to purge."
     if not backend.can_scan:
         return f"The {backend.name} backend cannot list conversations, so none can be picked."
     return None

@@ -8,6 +8,9 @@ const SOON = 60; // seconds
 const get = (id) => document.getElementById(id);
 const { messagesUrl, conversationUrl, messageCount, expiresIn } = document.body.dataset;
 
+// The other tabs of this browser, which share the cookie and so the conversation.
+const tabs = new BroadcastChannel("concierge");
+
 let count = Number(messageCount); // of the messages that we know the server to have
 let deadline = null; // when the conversation expires, by our clock, in milliseconds
 let busy = false;
@@ -68,6 +71,7 @@ function showStatus({ notes, message_count, expires_in }) {
   get("nothing").hidden = notes.length > 0;
   count = message_count;
   startClock(expires_in);
+  tabs.postMessage(expires_in);
 }
 
 function showAll(transcript) {
@@ -83,6 +87,12 @@ function showNotice(text) {
 }
 
 // The time that is left.
+
+// What is said in one tab prolongs the life of the conversation in the others.
+tabs.onmessage = ({ data }) => {
+  if (document.body.classList.contains("expired")) showNotice("");
+  startClock(data);
+};
 
 function startClock(seconds) {
   deadline = seconds === null ? null : Date.now() + seconds * 1000;
