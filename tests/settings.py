@@ -4,8 +4,11 @@ import os
 import tempfile
 from pathlib import Path
 
+from tests.servers import SERVICE, free_ports
+
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 FILES = Path(tempfile.mkdtemp(prefix=f"convstate-{WORKER}-"))
+SENTINEL_PORTS, CLUSTER_PORTS = free_ports(3), free_ports(6)
 REDIS_URL = os.environ.get("CONVSTATE_TEST_REDIS_URL", f"unix://{FILES}/valkey.sock")
 
 SECRET_KEY = "only for tests, where nothing is secret: 0123456789abcdef"
@@ -59,6 +62,24 @@ CACHES = {
         "BACKEND": "django_redis.cache.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": f"django-redis-{WORKER}",
+    },
+    "sentinel": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": f"redis://{SERVICE}/0",
+        "OPTIONS": {
+            "CLIENT_CLASS": "django_redis.client.SentinelClient",
+            "CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory",
+            "SENTINELS": [("127.0.0.1", SENTINEL_PORTS[2])],
+        },
+    },
+    "cluster": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": f"redis://127.0.0.1:{CLUSTER_PORTS[0]}",
+        "OPTIONS": {
+            "CONNECTION_FACTORY": (
+                "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
+            )
+        },
     },
     "dummy": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
     # Nobody listens there.

@@ -43,3 +43,18 @@ class TestRedisCache(CacheContract):
 @pytest.mark.usefixtures("valkey")
 class TestDjangoRedis(CacheContract):
     alias = "django_redis"
+
+
+@pytest.mark.usefixtures("valkey")
+class TestRedisStandalone(CacheContract):
+    alias = "standalone"
+
+
+@pytest.mark.usefixtures("sentinel")
+class TestRedisSentinel(CacheContract):
+    alias = "sentinel"
+
+
+@pytest.mark.usefixtures("cluster")
+class TestRedisCluster(CacheContract):
+    alias = "cluster"

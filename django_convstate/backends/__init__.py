@@ -19,6 +19,7 @@ _built: Final[dict[tuple[type, tuple[tuple[str, Any], ...]], ConversationStateBa
 BUILT_IN: Final = {
     "locmem": "django_convstate.backends.locmem.LocMemBackend",
     "cache": "django_convstate.backends.cache.CacheBackend",
+    "redis": "django_convstate.backends.redis.backend.RedisBackend",
 }
 
 
@@ -39,6 +40,8 @@ def backend_class(name: object) -> type[ConversationStateBackend]:
         ) from error
     if not (isinstance(found, type) and issubclass(found, ConversationStateBackend)):
         raise InvalidBackend(f"{name!r} is not a subclass of ConversationStateBackend.")
+    if missing := getattr(found, "__abstractmethods__", None):
+        raise InvalidBackend(f"{name!r} lacks {', '.join(sorted(missing))}.")
     return found
 
 

@@ -24,7 +24,7 @@ from ..exceptions import (
 )
 
 DEFAULT_TTL: Final = 3600.0
-REMEMBERED_COMMITS: Final = 16
+REMEMBERED_COMMITS: Final = 64
 COUNTER_MIN: Final = -(2**63)
 COUNTER_MAX: Final = 2**63 - 1
 

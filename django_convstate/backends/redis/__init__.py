@@ -1,0 +1,1 @@
+"""The redis backend. Needs the extra: pip install django-convstate[redis]"""

@@ -1,0 +1,281 @@
+"""Conversations in Redis or Valkey: two round trips a turn, however long the conversation is.
+
+The commands are plain ones of Redis 6.2, in Lua scripts; no module is needed.
+"""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
+from typing import Any, ClassVar, Final, TypeVar
+
+from asgiref.sync import sync_to_async
+from django.core.checks import CheckMessage
+from redis.exceptions import NoScriptError, RedisError, TimeoutError
+
+from ...exceptions import BackendUnavailable, ConversationCorrupt
+from ..base import (
+    Change,
+    Committed,
+    ConversationStateBackend,
+    Health,
+    Progress,
+    PurgeReport,
+    Record,
+    Summary,
+)
+from .checks import check_place
+from .connections import TIMEOUT, Clients, adrop_idle, drop_idle
+from .errors import explained, may_be_tried_again
+from .inspection import adescribe, describe
+from .operations import Operation, Operations
+
+logger = logging.getLogger("django_convstate")
+
+SCAN_COUNT: Final = 500  # keys that one SCAN looks at
+LATE: Final = 1.1 * TIMEOUT  # seconds, by which an event loop is overdue
+BREATH: Final = 0.01  # seconds between two batches of a purge
+
+T = TypeVar("T")
+
+
+class RedisBackend(ConversationStateBackend):
+    name: ClassVar = "redis"
+    uses: ClassVar = ("max_age", "cache_alias", "key_prefix")
+    expires_natively: ClassVar = True
+
+    def __init__(
+        self,
+        *,
+        max_age: float | None = None,
+        cache_alias: str = "default",
+        key_prefix: str = "convstate",
+    ) -> None:
+        super().__init__(max_age=max_age)
+        self.cache_alias = cache_alias
+        self._operations = Operations(key_prefix, max_age)
+        self._clients = Clients(cache_alias)
+
+    def load(self, id: str, window: int) -> Record | None:
+        return self._run(self._operations.load, id, window)
+
+    async def aload(self, id: str, window: int) -> Record | None:
+        return await self._arun(self._operations.load, id, window)
+
+    def commit(self, id: str, change: Change) -> Committed:
+        return self._run(self._operations.commit, id, change)
+
+    async def acommit(self, id: str, change: Change) -> Committed:
+        return await self._arun(self._operations.commit, id, change)
+
+    def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+        return self._run(self._operations.read_messages, id, start, stop)
+
+    async def aread_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+        return await self._arun(self._operations.read_messages, id, start, stop)
+
+    def exists(self, id: str) -> bool:
+        return self._run(self._operations.exists, id)
+
+    async def aexists(self, id: str) -> bool:
+        return await self._arun(self._operations.exists, id)
+
+    def touch(self, id: str, ttl: float | None = None) -> bool:
+        return self._run(self._operations.touch, id, ttl)
+
+    async def atouch(self, id: str, ttl: float | None = None) -> bool:
+        return await self._arun(self._operations.touch, id, ttl)
+
+    def delete(self, id: str, expected_version: int | None = None) -> bool:
+        return self._run(self._operations.delete, id, expected_version)
+
+    async def adelete(self, id: str, expected_version: int | None = None) -> bool:
+        return await self._arun(self._operations.delete, id, expected_version)
+
+    def close(self) -> None:
+        self._clients.close()
+
+    async def aclose(self) -> None:
+        await self._clients.aclose()
+
+    # One round trip, in sync code and in async code.
+
+    def _run(self, describe: Callable[..., Operation[T]], id: str, *arguments: Any) -> T:
+        try:
+            with explained(self.cache_alias), self._clients.turn() as client:
+                operation = describe(id, *arguments)
+                answer = operation.read(self._send(client, operation))
+        except ConversationCorrupt:
+            self._set_aside(id)
+            raise
+        if answer.then is not None:
+            self._afterwards(answer.then)
+        return answer.value
+
+    async def _arun(self, describe: Callable[..., Operation[T]], id: str, *arguments: Any) -> T:
+        try:
+            with explained(self.cache_alias):
+                async with self._clients.aturn() as client:
+                    # Now and not before: of ten thousand tasks only those whose turn it is may
+                    # keep the loop busy, or a connection is not made in time.
+                    operation = describe(id, *arguments)
+                    answer = operation.read(await self._asend(client, operation))
+        except ConversationCorrupt:
+            await self._aset_aside(id)
+            raise
+        if answer.then is not None:
+            await self._aafterwards(answer.then)
+        return answer.value
+
+    def _send(self, client: Any, operation: Operation[Any]) -> Any:
+        try:
+            return client.execute_command(*operation.command)
+        except NoScriptError:
+            return client.execute_command(*operation.again())
+        except RedisError as error:
+            if not may_be_tried_again(error):
+                raise
+        # Once, and safely: a change that was applied already is not applied again.
+        drop_idle(client)
+        return client.execute_command(*operation.again())
+
+    async def _asend(self, client: Any, operation: Operation[Any]) -> Any:
+        started = time.monotonic()
+        try:
+            return await client.execute_command(*operation.command)
+        except NoScriptError:
+            return await client.execute_command(*operation.again())
+        except RedisError as error:
+            # A time-out that comes too late itself: the loop was busy elsewhere, and the server's
+            # answer may have been lying there.
+            late = isinstance(error, TimeoutError) and time.monotonic() - started > LATE
+            if not (late or may_be_tried_again(error)):
+                raise
+        await adrop_idle(client)
+        return await client.execute_command(*operation.again())
+
+    def _afterwards(self, operation: Operation[None]) -> None:
+        try:
+            with explained(self.cache_alias), self._clients.turn() as client:
+                self._send(client, operation)
+        except BackendUnavailable as error:
+            _log_index(error)
+
+    async def _aafterwards(self, operation: Operation[None]) -> None:
+        try:
+            with explained(self.cache_alias):
+                async with self._clients.aturn() as client:
+                    await self._asend(client, operation)
+        except BackendUnavailable as error:
+            _log_index(error)
+
+    def _set_aside(self, id: str) -> None:
+        with self._clients.turn() as client:
+            for operation in self._operations.set_aside(id):
+                with suppress(RedisError):  # a part that is not there cannot be renamed
+                    client.execute_command(*operation.command)
+
+    async def _aset_aside(self, id: str) -> None:
+        async with self._clients.aturn() as client:
+            for operation in self._operations.set_aside(id):
+                with suppress(RedisError):
+                    await client.execute_command(*operation.command)
+
+    # Listing and purging.
+
+    def scan(self, owner: str | None = None) -> Iterator[Summary]:
+        found = self._owned(owner) if owner is not None else self._all()
+        # Newest first needs them all; of an owner there are few, of all perhaps millions.
+        return iter(sorted(found, key=_newest_first)) if owner is not None else found
+
+    async def ascan(self, owner: str | None = None) -> AsyncIterator[Summary]:
+        for summary in await sync_to_async(
+            lambda: list(self.scan(owner)), thread_sensitive=False
+        )():
+            yield summary
+
+    def _owned(self, owner: str) -> Iterator[Summary]:
+        expired = []
+        for id in self._run(self._operations.owned, owner):
+            summary = self._run(self._operations.summary, id)
+            if summary is not None and summary.owner == owner:
+                yield summary
+            else:
+                expired.append(id)
+        if expired:
+            self._run(self._operations.forget, owner, expired)
+
+    def _all(self) -> Iterator[Summary]:
+        stem = self._operations.prefix + ":{"
+        with explained(self.cache_alias):
+            for key in self._clients.client.scan_iter(match=f"{stem}*}}:meta", count=SCAN_COUNT):
+                id = key.decode().removeprefix(stem).removesuffix("}:meta")
+                summary = self._run(self._operations.summary, id)
+                if summary is not None:
+                    yield summary
+
+    def purge(
+        self,
+        *,
+        idle_for: float | None = None,
+        owner: str | None = None,
+        everything: bool = False,
+        dry_run: bool = False,
+        batch_size: int = 500,
+        progress: Progress | None = None,
+    ) -> PurgeReport:
+        if idle_for is None and owner is None and not everything:
+            return PurgeReport(dry_run=dry_run)  # Redis drops what has expired by itself
+        examined = deleted = 0
+        before = time.time() - (idle_for or 0)
+        summaries = self.scan(owner)
+        # Batch by batch, with a breath between them for everybody else.
+        while batch := list(islice(summaries, batch_size)):
+            for summary in batch:
+                examined += 1
+                if idle_for is None or summary.last_accessed <= before:
+                    deleted += dry_run or self.delete(summary.id)
+            if progress:
+                progress(examined, None)
+            time.sleep(0 if dry_run else BREATH)
+        return PurgeReport(examined, deleted, dry_run)
+
+    async def apurge(self, **selection: Any) -> PurgeReport:
+        return await sync_to_async(lambda: self.purge(**selection), thread_sensitive=False)()
+
+    # How it is.
+
+    def health(self) -> Health:
+        started = time.perf_counter()
+        try:
+            with explained(self.cache_alias), self._clients.turn() as client:
+                client.execute_command("PING")
+                latency_ms = (time.perf_counter() - started) * 1000
+                return Health(self.name, True, latency_ms, detail=describe(client))
+        except BackendUnavailable as error:
+            return Health(self.name, False, detail=str(error))
+
+    async def ahealth(self) -> Health:
+        started = time.perf_counter()
+        try:
+            with explained(self.cache_alias):
+                async with self._clients.aturn() as client:
+                    await client.execute_command("PING")
+                    latency_ms = (time.perf_counter() - started) * 1000
+                    return Health(self.name, True, latency_ms, detail=await adescribe(client))
+        except BackendUnavailable as error:
+            return Health(self.name, False, detail=str(error))
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> list[CheckMessage]:
+        return check_place(options["cache_alias"])
+
+
+def _newest_first(summary: Summary) -> float:
+    return -summary.last_accessed
+
+
+def _log_index(error: BackendUnavailable) -> None:
+    # What was to be done is done; the index is told again within half a time to live.
+    logger.warning("The index of an owner could not be brought up to date: %s", error)

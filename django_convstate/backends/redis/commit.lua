@@ -1,0 +1,133 @@
+-- Apply a change wholly or not at all, exactly once, and slide the expiry.
+-- KEYS: meta, state, messages.
+-- ARGV: id, commit id (8 bytes), how many commits to remember, create rule, expected version (or ''),
+--       owner (or ''), ttl (ms, or ''), default ttl (ms), max_age (ms, or ''), messages to keep (or ''),
+--       the numbers of keys to set, to unset, to add to and of messages to append, and then those.
+-- Returns {version, message count, ms left, now, ttl, owner whose index is due (or nil)}, or
+-- {name of an error, ...}.
+local RECORD = '<c8I4I4d'  -- a remembered commit, as CommitLog in entry.py has it
+local SIZE = 24
+local CHUNK = 4000  -- unpack gives up near 8000 values
+
+local id, key, remembered, create = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local version, owner, created, ttl, log, due =
+    unpack(redis.call('HMGET', KEYS[1], 'v', 'o', 'c', 't', 'l', 'x'))
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+if version and not (tonumber(version) and tonumber(created) and tonumber(ttl)) then
+    return {'corrupt'}
+end
+if version and ARGV[9] ~= '' and created + ARGV[9] <= now then
+    redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+    version, owner, created, ttl, log, due = false, false, false, false, false, false
+end
+
+for at = 1, #(log or ''), SIZE do
+    if string.sub(log, at, at + 7) == key then
+        local _, was, count, expires = struct.unpack(RECORD, string.sub(log, at, at + SIZE - 1))
+        return {was, count, math.floor(expires * 1000 + 0.5) - now, now, ttl, false}
+    end
+end
+
+if version then
+    if create == 'new' then return {'taken'} end
+    if ARGV[5] ~= '' and ARGV[5] ~= version then return {'version', version} end
+    if ARGV[6] ~= '' and owner and owner ~= ARGV[6] then return {'owner'} end
+else
+    if create == 'exists' then return {'gone'} end
+    if ARGV[5] ~= '' and ARGV[5] ~= '0' then return {'version', '0'} end
+end
+
+local sets, unsets, adds, appends =
+    tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
+local first_set = 15
+local first_unset = first_set + 2 * sets
+local first_add = first_unset + unsets
+local first_append = first_add + 2 * adds
+
+-- Counters come first, for they alone may fail. What they count from may be set or unset by the
+-- same change; and if one fails, all are put back.
+if adds > 0 then
+    local set, unset, before = {}, {}, {}
+    for i = first_set, first_unset - 1, 2 do set[ARGV[i]] = ARGV[i + 1] end
+    for i = first_unset, first_add - 1 do unset[ARGV[i]] = true end
+    for i = first_add, first_append - 1, 2 do
+        local field = ARGV[i]
+        before[field] = redis.call('HGET', KEYS[2], field)
+        if unset[field] then
+            redis.call('HDEL', KEYS[2], field)
+        elseif set[field] then
+            redis.call('HSET', KEYS[2], field, set[field])
+        end
+        local sum = redis.pcall('HINCRBY', KEYS[2], field, ARGV[i + 1])
+        if type(sum) == 'table' then
+            for changed, value in pairs(before) do
+                if value then
+                    redis.call('HSET', KEYS[2], changed, value)
+                else
+                    redis.call('HDEL', KEYS[2], changed)
+                end
+            end
+            return {string.find(sum.err, 'overflow') and 'overflow' or 'number', field}
+        end
+    end
+    for i = first_add, first_append - 1, 2 do
+        set[ARGV[i]], unset[ARGV[i]] = nil, nil
+    end
+    for field, value in pairs(set) do
+        if not unset[field] then redis.call('HSET', KEYS[2], field, value) end
+    end
+    for field in pairs(unset) do redis.call('HDEL', KEYS[2], field) end
+else
+    for from = first_set, first_unset - 1, CHUNK do
+        redis.call('HSET', KEYS[2], unpack(ARGV, from, math.min(from + CHUNK, first_unset) - 1))
+    end
+    for from = first_unset, first_add - 1, CHUNK do
+        redis.call('HDEL', KEYS[2], unpack(ARGV, from, math.min(from + CHUNK, first_add) - 1))
+    end
+end
+
+local bytes = 0
+if ARGV[10] ~= '' then
+    for _, dropped in ipairs(redis.call('LRANGE', KEYS[3], ARGV[10], -1)) do
+        bytes = bytes - #dropped
+    end
+    if ARGV[10] == '0' then
+        redis.call('DEL', KEYS[3])
+    else
+        redis.call('LTRIM', KEYS[3], 0, ARGV[10] - 1)
+    end
+end
+for from = first_append, first_append + appends - 1, CHUNK do
+    local to = math.min(from + CHUNK, first_append + appends) - 1
+    redis.call('RPUSH', KEYS[3], unpack(ARGV, from, to))
+    for i = from, to do bytes = bytes + #ARGV[i] end
+end
+
+version = (tonumber(version) or 0) + 1
+created = created or now
+ttl = ARGV[7] ~= '' and ARGV[7] or ttl or ARGV[8]
+local left = tonumber(ttl)
+if ARGV[9] ~= '' then
+    left = math.min(left, created + ARGV[9] - now)
+end
+local index = 0
+if ARGV[6] ~= '' and not owner then
+    owner, index = ARGV[6], 1
+    redis.call('HSET', KEYS[1], 'o', owner)
+elseif owner and now > tonumber(due or 0) then
+    index = 1
+end
+if index == 1 then
+    redis.call('HSET', KEYS[1], 'x', now + math.floor(ttl / 2))
+end
+local count = redis.call('LLEN', KEYS[3])
+local record = struct.pack(RECORD, key, version, count, (now + left) / 1000)
+log = string.sub((log or '') .. record, -SIZE * remembered)
+redis.call('HSET', KEYS[1], 'id', id, 'v', version, 'c', created, 'a', now, 't', ttl, 'l', log)
+if bytes ~= 0 then redis.call('HINCRBY', KEYS[1], 'b', bytes) end
+redis.call('PEXPIRE', KEYS[1], left)
+redis.call('PEXPIRE', KEYS[2], left)
+redis.call('PEXPIRE', KEYS[3], left)
+return {version, count, left, now, ttl, index == 1 and owner}

@@ -1,0 +1,260 @@
+"""Clients for the server that an entry of CACHES names, with limits of our own.
+
+django-redis's entry says where the server is and how to get in. What it does not say, the client
+would take from defaults that let a request hang for a minute: here every wait is finite, nothing is
+tried ten times, and a process never has more than so many operations under way at once.
+"""
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import redis
+import redis.asyncio
+from django.conf import settings
+from django.utils.module_loading import import_string
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from ...exceptions import BackendUnavailable, InvalidBackend
+
+TIMEOUT: Final = 0.25  # seconds for one answer, unless CACHES says otherwise
+AT_ONCE: Final = 50  # operations under way in this process, unless CACHES says otherwise
+PATIENCE: Final = 5.0  # seconds that one more may wait for its turn
+
+# In CONNECTION_POOL_KWARGS these are about retries and the pool, which are ours to decide.
+_OURS: Final = {"max_connections", "retry", "retry_on_error", "retry_on_timeout", "timeout"}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server is and how to get in, as an entry of CACHES says."""
+
+    url: str
+    sentinels: tuple[tuple[str, int], ...]
+    sentinel_kwargs: dict[str, Any]
+    is_cluster: bool
+    at_once: int
+    kwargs: dict[str, Any]
+
+    @classmethod
+    def of(cls, alias: str) -> "Place":
+        """Return the place of CACHES[alias].
+
+        Raises:
+            InvalidBackend: there is no such entry, or it is not django-redis's.
+        """
+        config: Any = settings.CACHES.get(alias)
+        if config is None:
+            raise InvalidBackend(f"CACHES has no entry {alias!r}.")
+        options = config.get("OPTIONS") or {}
+        location = config.get("LOCATION") or ""
+        urls = location.split(",") if isinstance(location, str) else list(location)
+        pool_kwargs = dict(options.get("CONNECTION_POOL_KWARGS") or {})
+        kwargs = {
+            "socket_timeout": options.get("SOCKET_TIMEOUT") or TIMEOUT,
+            "socket_connect_timeout": options.get("SOCKET_CONNECT_TIMEOUT") or TIMEOUT,
+            "username": options.get("USERNAME"),
+            "password": options.get("PASSWORD"),
+            **(options.get("REDIS_CLIENT_KWARGS") or {}),
+            **{name: value for name, value in pool_kwargs.items() if name not in _OURS},
+        }
+        return cls(
+            url=str(urls[0]).strip() if urls else "",
+            sentinels=tuple(map(tuple, options.get("SENTINELS") or ())),
+            sentinel_kwargs=dict(options.get("SENTINEL_KWARGS") or {}),
+            is_cluster=_is_cluster(options),
+            at_once=pool_kwargs.get("max_connections") or AT_ONCE,
+            kwargs={name: value for name, value in kwargs.items() if value is not None},
+        )
+
+    def client(self) -> Any:
+        """Return a client for sync code. Connects when it is first used; a cluster's, at once."""
+        retry = Retry(NoBackoff(), 0)
+        if self.is_cluster:
+            return redis.RedisCluster.from_url(self.url, retry=retry, **self.kwargs)
+        if not self.sentinels:
+            return redis.Redis.from_url(self.url, retry=retry, **self.kwargs)
+        sentinel = Sentinel(
+            self.sentinels, sentinel_kwargs=self._sentinel_kwargs(retry), retry=retry, **self.kwargs
+        )
+        return sentinel.master_for(*self._service(), **self._login())
+
+    def async_client(self) -> Any:
+        retry = AsyncRetry(NoBackoff(), 0)
+        if self.is_cluster:
+            return redis.asyncio.RedisCluster.from_url(self.url, retry=retry, **self.kwargs)
+        if not self.sentinels:
+            return redis.asyncio.Redis.from_url(self.url, retry=retry, **self.kwargs)
+        sentinel = AsyncSentinel(
+            self.sentinels, sentinel_kwargs=self._sentinel_kwargs(retry), retry=retry, **self.kwargs
+        )
+        return sentinel.master_for(*self._service(), **self._login())
+
+    def _sentinel_kwargs(self, retry: Any) -> dict[str, Any]:
+        limits = {name: self.kwargs[name] for name in ("socket_timeout", "socket_connect_timeout")}
+        return {**limits, "retry": retry, **self.sentinel_kwargs}
+
+    def _service(self) -> tuple[str]:
+        # With Sentinel, the host in the URL is the name of the service.
+        return (urlsplit(self.url).hostname or "",)
+
+    def _login(self) -> dict[str, Any]:
+        url = urlsplit(self.url)
+        login = {"username": url.username, "password": url.password, "db": url.path.strip("/")}
+        return {name: value for name, value in login.items() if value}
+
+
+def _is_cluster(options: dict[str, Any]) -> bool:
+    from .cluster import ClusterConnectionFactory
+
+    name = options.get("CONNECTION_FACTORY") or getattr(
+        settings, "DJANGO_REDIS_CONNECTION_FACTORY", None
+    )
+    if name is None:
+        return False
+    factory = import_string(name)
+    return isinstance(factory, type) and issubclass(factory, ClusterConnectionFactory)
+
+
+class Clients:
+    """One client for all threads, and one for each event loop; new ones after a fork."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self._guard = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._place: Place | None = None
+        self._client: Any = None
+        self._turns = threading.BoundedSemaphore()
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClient] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    @property
+    def place(self) -> Place:
+        if self._place is None or self._pid != os.getpid():
+            # A socket must not be shared with the parent process: what it held, it keeps.
+            place = Place.of(self._alias)
+            with self._guard:
+                if self._place is None or self._pid != os.getpid():
+                    self._begin()
+                    self._turns = threading.BoundedSemaphore(place.at_once)
+                    self._place = place
+        return self._place
+
+    @property
+    def client(self) -> Any:
+        place = self.place
+        if self._client is None:
+            with self._guard:
+                if self._client is None:
+                    self._client = place.client()
+        return self._client
+
+    @contextmanager
+    def turn(self) -> Iterator[Any]:
+        """Wait for our turn, and yield the client."""
+        place, turns = self.place, self._turns
+        if not turns.acquire(timeout=PATIENCE):
+            raise _busy(place.at_once)
+        try:
+            yield self.client
+        finally:
+            turns.release()
+
+    @asynccontextmanager
+    async def aturn(self) -> AsyncIterator[Any]:
+        client = await self._of_loop()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await client.turns.acquire()
+        except TimeoutError:
+            raise _busy(self.place.at_once) from None
+        try:
+            yield client.redis
+        finally:
+            client.turns.release()
+
+    async def _of_loop(self) -> "LoopClient":
+        place, loop = self.place, asyncio.get_running_loop()
+        client = self._loops.get(loop)
+        if client is None:
+            self._loops[loop] = client = LoopClient(place)
+            await client.close_with_loop()
+        return client
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            for each in (client, *_sentinels(client)):
+                each.close()
+
+    async def aclose(self) -> None:
+        client = self._loops.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.close()
+
+
+class LoopClient:
+    """The client of one event loop, and the turns of its tasks."""
+
+    def __init__(self, place: Place) -> None:
+        self.redis = place.async_client()
+        self.turns = asyncio.Semaphore(place.at_once)
+        self._closer: AsyncIterator[None] | None = None
+
+    async def close_with_loop(self) -> None:
+        """See to it that no connection outlives its loop.
+
+        Before a loop is closed, whoever runs it (asyncio.run, an ASGI server) closes the async
+        generators that were begun in it, and so this one.
+        """
+        self._closer = self._close_when_closed()
+        await anext(self._closer)
+
+    async def _close_when_closed(self) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        for each in (self.redis, *_sentinels(self.redis)):
+            await each.aclose()
+
+
+def drop_idle(client: Any) -> None:
+    """Close the connections that nobody uses: one broke, so the others may have, too."""
+    if (pool := getattr(client, "connection_pool", None)) is not None:  # a cluster has none
+        pool.disconnect(inuse_connections=False)
+
+
+async def adrop_idle(client: Any) -> None:
+    if (pool := getattr(client, "connection_pool", None)) is not None:
+        await pool.disconnect(inuse_connections=False)
+
+
+def _sentinels(client: Any) -> list[Any]:
+    """Return the clients that ask sentinels on behalf of `client`, which does not close them."""
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    return [] if manager is None else list(manager.sentinels)
+
+
+def _busy(at_once: int) -> BackendUnavailable:
+    return BackendUnavailable(
+        f"{at_once} operations on Redis were under way for {PATIENCE:g} s. Raise max_connections "
+        "in CONNECTION_POOL_KWARGS if the server can take more."
+    )

@@ -1,0 +1,81 @@
+"""What Redis and its client complain of, in words for people, without address or password."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+    TryAgainError,
+)
+
+from ...exceptions import BackendUnavailable, ConversationCorrupt
+
+_BY_KIND: Final[dict[type[Exception], str]] = {
+    NoPermissionError: "does not let this user run our commands or touch our keys (NOPERM)",
+    AuthenticationError: "does not accept the user name or the password",
+    OutOfMemoryError: "is out of memory and refuses to write (OOM): raise maxmemory",
+    ReadOnlyError: "is a replica and refuses to write (READONLY)",
+    BusyLoadingError: "is still loading its data set (LOADING)",
+    ClusterDownError: "is a cluster of which a part is down (CLUSTERDOWN)",
+    TryAgainError: "is moving the conversation to another node (TRYAGAIN)",
+    MasterDownError: "is a replica that has lost its primary (MASTERDOWN)",
+    TimeoutError: "did not answer in time",
+}
+# For those of which the client makes no kind of their own: how the reply begins.
+_BY_REPLY: Final = {
+    "NOAUTH": "wants a password, and CACHES has none",
+    "MISCONF": "cannot save its snapshots and refuses to write (MISCONF): see its log",
+    "NOREPLICAS": "has too few replicas in step and refuses to write (NOREPLICAS)",
+    "BUSY": "is busy with somebody's script (BUSY)",
+    "max number of clients": "has reached its maxclients",
+}
+_UNREACHABLE: Final = "cannot be reached"
+
+
+def in_words(error: Exception) -> str:
+    """Return what is wrong with the server, to be read after its name."""
+    for kind, meaning in _BY_KIND.items():
+        if isinstance(error, kind):
+            return meaning
+    for beginning, meaning in _BY_REPLY.items():
+        if str(error).startswith(beginning):
+            return meaning
+    if isinstance(error, (ConnectionError, OSError)):
+        return _UNREACHABLE
+    return f"answered with an error that is not expected ({type(error).__name__})"
+
+
+def may_be_tried_again(error: Exception) -> bool:
+    """Tell whether the same command on a new connection may fare better: the connection broke.
+
+    Not after a timeout, for then the time is up; and not where the server has said no.
+    """
+    return isinstance(error, ConnectionError) and in_words(error) == _UNREACHABLE
+
+
+def is_wrong_type(error: Exception) -> bool:
+    return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
+
+
+@contextmanager
+def explained(alias: str) -> Iterator[None]:
+    """Raise our error for every one of the client's."""
+    try:
+        yield
+    except RedisError as error:
+        if is_wrong_type(error):
+            raise ConversationCorrupt("Under the key is something else.") from error
+        raise BackendUnavailable(f"Redis, CACHES[{alias!r}], {in_words(error)}.") from error
+    except OSError as error:
+        raise BackendUnavailable(f"Redis, CACHES[{alias!r}], {_UNREACHABLE}.") from error

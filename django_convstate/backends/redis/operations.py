@@ -1,0 +1,262 @@
+"""Each operation on Redis, once for sync and async code: what to send, and what the reply means.
+
+A conversation is three keys with one hash tag, so that they live in one slot of a cluster:
+
+    convstate:{ID}:meta      hash: id, v(ersion), o(wner), c(reated), a(ccessed), t(tl), x (when the
+                             owner's index is due), b(ytes of the messages), l(og of commits)
+    convstate:{ID}:state     hash: state key to JSON
+    convstate:{ID}:messages  list of JSON
+
+and each owner has an index, a sorted set of ids. Times are milliseconds since the epoch by the
+server's clock, durations are milliseconds.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+from ...exceptions import (
+    ConversationConflict,
+    ConversationCorrupt,
+    ConversationInterrupted,
+    InvalidConversationType,
+    InvalidConversationValue,
+)
+from ..base import DEFAULT_TTL, REMEMBERED_COMMITS, Change, Committed, Record, Summary
+
+T = TypeVar("T")
+Word = str | bytes | int | float
+
+
+class Script:
+    """A Lua script, which the server knows by the SHA-1 of its text."""
+
+    def __init__(self, name: str) -> None:
+        self.text = (Path(__file__).parent / f"{name}.lua").read_bytes()
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+
+
+LOAD: Final = Script("load")
+COMMIT: Final = Script("commit")
+TOUCH: Final = Script("touch")
+DELETE: Final = Script("delete")
+SUMMARY: Final = Script("summary")
+INDEX: Final = Script("index")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[T]):
+    """One round trip: a command, and what its reply means."""
+
+    command: tuple[Word, ...]
+    read: Callable[[Any], "Answer[T]"]
+    script: Script | None = None
+
+    def again(self) -> tuple[Word, ...]:
+        """Return the command for a server that may not know the script, and will know it then."""
+        if self.script is None:
+            return self.command
+        return "EVAL", self.script.text, *self.command[2:]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """What a reply means, and what is left to do: the index of an owner lives in another slot."""
+
+    value: T
+    then: "Operation[None] | None" = None
+
+
+class Operations:
+    """The operations on conversations whose keys begin with `prefix`."""
+
+    def __init__(self, prefix: str, max_age: float | None) -> None:
+        self.prefix = prefix
+        self.max_age_ms: Word = "" if max_age is None else _ms(max_age)
+
+    def keys(self, id: str) -> tuple[str, str, str]:
+        stem = f"{self.prefix}:{{{id}}}"
+        return f"{stem}:meta", f"{stem}:state", f"{stem}:messages"
+
+    def index_key(self, owner: str) -> str:
+        # Hashed, because an owner may be any text, and need not be read off a key.
+        digest = hashlib.blake2b(owner.encode(), digest_size=16).hexdigest()
+        return f"{self.prefix}:owner:{{{digest}}}"
+
+    def load(self, id: str, window: int) -> Operation[Record | None]:
+        def read(reply: Any) -> Answer[Record | None]:
+            if reply is None:
+                return Answer(None)
+            if len(reply) == 1:
+                raise _refusal(_text(reply[0]))
+            record, index_due = _record(id, reply)
+            due = index_due and record.owner is not None
+            return Answer(record, self._index(record.owner, id, record.ttl) if due else None)
+
+        return self._script(LOAD, id, (window, self.max_age_ms), read)
+
+    def commit(self, id: str, change: Change) -> Operation[Committed]:
+        def read(reply: Any) -> Answer[Committed]:
+            if not isinstance(reply[0], int):
+                raise _refusal(*map(_text, reply))
+            version, message_count, left, now, ttl, owner = reply
+            committed = Committed(version, message_count, (now + left) / 1000)
+            then = self._index(_text(owner), id, int(ttl) / 1000) if owner else None
+            return Answer(committed, then)
+
+        arguments = (
+            id,
+            hashlib.blake2b(change.commit_id.encode(), digest_size=8).digest(),
+            REMEMBERED_COMMITS,
+            change.create.value,
+            _optional(change.expected_version),
+            _optional(change.owner),
+            _optional(change.ttl and _ms(change.ttl)),
+            _ms(DEFAULT_TTL),
+            self.max_age_ms,
+            _optional(change.keep_messages),
+            len(change.set),
+            len(change.unset),
+            len(change.increment),
+            len(change.append),
+            *(word for item in change.set.items() for word in item),
+            *change.unset,
+            *(word for item in change.increment.items() for word in item),
+            *change.append,
+        )
+        return self._script(COMMIT, id, arguments, read)
+
+    def read_messages(self, id: str, start: int, stop: int) -> Operation[list[bytes]]:
+        if start >= stop:
+            start, stop = 1, 1  # LRANGE takes -1 for the last one, which nobody has asked for
+        return Operation(("LRANGE", self.keys(id)[2], start, stop - 1), Answer)
+
+    def exists(self, id: str) -> Operation[bool]:
+        return Operation(("EXISTS", self.keys(id)[0]), lambda reply: Answer(bool(reply)))
+
+    def touch(self, id: str, ttl: float | None) -> Operation[bool]:
+        arguments = (_optional(ttl and _ms(ttl)), self.max_age_ms)
+        return self._script(TOUCH, id, arguments, lambda reply: Answer(bool(reply)))
+
+    def delete(self, id: str, expected_version: int | None) -> Operation[bool]:
+        def read(reply: Any) -> Answer[bool]:
+            if not isinstance(reply[0], int):
+                raise _refusal(*map(_text, reply))
+            owner = reply[1] if len(reply) > 1 else None
+            return Answer(bool(reply[0]), self.forget(_text(owner), [id]) if owner else None)
+
+        return self._script(DELETE, id, (_optional(expected_version),), read)
+
+    def summary(self, id: str) -> Operation[Summary | None]:
+        return self._script(SUMMARY, id, (), lambda reply: Answer(_summary(id, reply)))
+
+    def owned(self, owner: str) -> Operation[list[str]]:
+        """The ids in an owner's index, of which some may have expired."""
+        command = ("ZREVRANGE", self.index_key(owner), 0, -1)
+        return Operation(command, lambda reply: Answer([_text(id) for id in reply]))
+
+    def forget(self, owner: str, ids: list[str]) -> Operation[None]:
+        """Take ids out of an owner's index."""
+        return Operation(("ZREM", self.index_key(owner), *ids), _nothing)
+
+    def set_aside(self, id: str) -> list[Operation[None]]:
+        """Rename what is no conversation, so that it is neither served nor overwritten."""
+        return [Operation(("RENAME", key, f"{key}:corrupt"), _nothing) for key in self.keys(id)]
+
+    def _index(self, owner: str | None, id: str, ttl: float) -> Operation[None]:
+        key = self.index_key(owner or "")
+        return Operation(("EVALSHA", INDEX.sha, 1, key, id, _ms(ttl)), _nothing, INDEX)
+
+    def _script(
+        self,
+        script: Script,
+        id: str,
+        arguments: tuple[Word, ...],
+        read: Callable[[Any], Answer[T]],
+    ) -> Operation[T]:
+        return Operation(("EVALSHA", script.sha, 3, *self.keys(id), *arguments), read, script)
+
+
+def _ms(seconds: float) -> int:
+    return math.ceil(seconds * 1000)
+
+
+def _optional(value: Word | None) -> Word:
+    return "" if value is None else value
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _nothing(reply: Any) -> Answer[None]:
+    return Answer(None)
+
+
+def _record(id: str, reply: list[Any]) -> tuple[Record, bool]:
+    stored_id, version, owner, created, now, left, ttl, index_due, count, state, messages = reply
+    try:
+        record = Record(
+            id=_text(stored_id),
+            version=int(version),
+            owner=None if owner is None else _text(owner),
+            created_at=int(created) / 1000,
+            last_accessed=now / 1000,
+            expires_at=(now + left) / 1000,
+            ttl=int(ttl) / 1000,
+            state={key.decode(): value for key, value in zip(state[::2], state[1::2], strict=True)},
+            messages=messages,
+            message_count=count,
+        )
+    except (TypeError, ValueError):
+        raise ConversationCorrupt("The fields of the stored hash are none of ours.") from None
+    if record.id != id:
+        raise ConversationCorrupt("Stored is another conversation.")
+    return record, bool(index_due)
+
+
+def _summary(id: str, reply: list[Any] | None) -> Summary | None:
+    if reply is None:
+        return None
+    stored_id, version, owner, created, accessed, left, count, size = reply
+    try:
+        return Summary(
+            id=_text(stored_id),
+            version=int(version),
+            owner=None if owner is None else _text(owner),
+            created_at=int(created) / 1000,
+            last_accessed=int(accessed) / 1000,
+            expires_at=(int(accessed) + left) / 1000,
+            message_count=count,
+            size=size,
+        )
+    except (TypeError, ValueError):
+        return None  # no conversation; what it is turns out when somebody loads it
+
+
+def _refusal(kind: str, *details: str) -> Exception:
+    match kind:
+        case "taken":
+            return ConversationConflict("The id of this new conversation is taken.")
+        case "version":
+            return ConversationConflict(
+                f"Another version was expected than the stored one, {details[0]}."
+            )
+        case "owner":
+            return ConversationConflict("The conversation belongs to another owner.")
+        case "gone":
+            return ConversationInterrupted(
+                "The conversation was deleted or expired before this change was saved."
+            )
+        case "number":
+            return InvalidConversationType(
+                f"state[{details[0]!r}] is not an integer, so nothing can be added to it."
+            )
+        case "overflow":
+            return InvalidConversationValue(
+                f"state[{details[0]!r}] would leave the signed 64-bit range."
+            )
+    return ConversationCorrupt("The fields of the stored hash are none of ours.")
