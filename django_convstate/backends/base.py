@@ -288,6 +288,11 @@ class ConversationStateBackend(ABC):
         """Return system check messages for a backend built with `options`. No I/O."""
         return []
 
+    @classmethod
+    def check_deployment(cls, options: Mapping[str, Any]) -> list[CheckMessage]:
+        """Return those for `check --deploy`, for which the server may be asked."""
+        return []
+
     async def aload(self, id: str, window: int) -> Record | None:
         return await sync_to_async(self.load)(id, window)
 

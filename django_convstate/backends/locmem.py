@@ -10,9 +10,12 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, ClassVar
 
+from django.core.checks import CheckMessage, Warning
+
+from .. import conf
 from .base import (
     Change,
     Committed,
@@ -152,6 +155,17 @@ class LocMemBackend(ConversationStateBackend):
             latency_ms,
             detail=f"{kept} of {self.max_conversations} conversations in this process",
         )
+
+    @classmethod
+    def check_deployment(cls, options: Mapping[str, Any]) -> list[CheckMessage]:
+        return [
+            Warning(
+                "Conversations are kept in the memory of each server process: every worker has its "
+                "own, and a restart forgets them all.",
+                hint=f"Set {conf.BACKEND} to a backend that the processes share.",
+                id="convstate.W001",
+            )
+        ]
 
     def _alive(self, id: str, now: float) -> Entry | None:
         entry = self._entries.get(id)

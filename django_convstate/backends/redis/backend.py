@@ -25,7 +25,7 @@ from ..base import (
     Record,
     Summary,
 )
-from .checks import check_place
+from .checks import check_place, check_server
 from .connections import TIMEOUT, Clients, adrop_idle, drop_idle
 from .errors import explained, may_be_tried_again
 from .inspection import adescribe, describe
@@ -36,6 +36,10 @@ logger = logging.getLogger("django_convstate")
 SCAN_COUNT: Final = 500  # keys that one SCAN looks at
 LATE: Final = 1.1 * TIMEOUT  # seconds, by which an event loop is overdue
 BREATH: Final = 0.01  # seconds between two batches of a purge
+
+# AttributeError is what the client of a cluster raises in one task when it closes, because of
+# another task, the connection that the first one is reading from.
+BROKEN: Final = (RedisError, AttributeError)
 
 T = TypeVar("T")
 
@@ -129,31 +133,37 @@ class RedisBackend(ConversationStateBackend):
         return answer.value
 
     def _send(self, client: Any, operation: Operation[Any]) -> Any:
-        try:
-            return client.execute_command(*operation.command)
-        except NoScriptError:
-            return client.execute_command(*operation.again())
-        except RedisError as error:
-            if not may_be_tried_again(error):
-                raise
-        # Once, and safely: a change that was applied already is not applied again.
-        drop_idle(client)
-        return client.execute_command(*operation.again())
+        command = operation.command
+        for tries_left in reversed(range(self._clients.place.tries)):
+            try:
+                return client.execute_command(*command)
+            except NoScriptError:
+                return client.execute_command(*operation.again())
+            except BROKEN as error:
+                if not (tries_left and may_be_tried_again(error)):
+                    raise
+            # Safely: a change that was applied already is not applied again.
+            drop_idle(client)
+            command = operation.again()
+        raise AssertionError("there is at least one try")
 
     async def _asend(self, client: Any, operation: Operation[Any]) -> Any:
-        started = time.monotonic()
-        try:
-            return await client.execute_command(*operation.command)
-        except NoScriptError:
-            return await client.execute_command(*operation.again())
-        except RedisError as error:
-            # A time-out that comes too late itself: the loop was busy elsewhere, and the server's
-            # answer may have been lying there.
-            late = isinstance(error, TimeoutError) and time.monotonic() - started > LATE
-            if not (late or may_be_tried_again(error)):
-                raise
-        await adrop_idle(client)
-        return await client.execute_command(*operation.again())
+        command = operation.command
+        for tries_left in reversed(range(self._clients.place.tries)):
+            started = time.monotonic()
+            try:
+                return await client.execute_command(*command)
+            except NoScriptError:
+                return await client.execute_command(*operation.again())
+            except BROKEN as error:
+                # A time-out that comes too late itself: the loop was busy elsewhere, and the
+                # server's answer may have been lying there.
+                late = isinstance(error, TimeoutError) and time.monotonic() - started > LATE
+                if not (tries_left and (late or may_be_tried_again(error))):
+                    raise
+            await adrop_idle(client)
+            command = operation.again()
+        raise AssertionError("there is at least one try")
 
     def _afterwards(self, operation: Operation[None]) -> None:
         try:
@@ -270,6 +280,10 @@ class RedisBackend(ConversationStateBackend):
     @classmethod
     def check(cls, options: Mapping[str, Any]) -> list[CheckMessage]:
         return check_place(options["cache_alias"])
+
+    @classmethod
+    def check_deployment(cls, options: Mapping[str, Any]) -> list[CheckMessage]:
+        return list(check_server(options["cache_alias"]))
 
 
 def _newest_first(summary: Summary) -> float:

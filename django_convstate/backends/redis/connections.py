@@ -46,6 +46,12 @@ class Place:
     at_once: int
     kwargs: dict[str, Any]
 
+    @property
+    def tries(self) -> int:
+        """How often a command is sent while its connection breaks. On a cluster, an error in one
+        task or thread breaks the connections of others, and a topology may change twice."""
+        return 5 if self.is_cluster else 2
+
     @classmethod
     def of(cls, alias: str) -> "Place":
         """Return the place of CACHES[alias].
@@ -84,18 +90,22 @@ class Place:
             return redis.RedisCluster.from_url(self.url, retry=retry, **self.kwargs)
         if not self.sentinels:
             return redis.Redis.from_url(self.url, retry=retry, **self.kwargs)
-        sentinel = Sentinel(
+        sentinel = Sentinel(  # type: ignore[no-untyped-call]
             self.sentinels, sentinel_kwargs=self._sentinel_kwargs(retry), retry=retry, **self.kwargs
         )
-        return sentinel.master_for(*self._service(), **self._login())
+        return sentinel.master_for(*self._service(), **self._login())  # type: ignore[no-untyped-call]
 
     def async_client(self) -> Any:
         retry = AsyncRetry(NoBackoff(), 0)
         if self.is_cluster:
-            return redis.asyncio.RedisCluster.from_url(self.url, retry=retry, **self.kwargs)
+            # Else the client closes all its connections at every fifth redirection, those that
+            # other tasks are reading from, too. A redirection mends its map of slots anyway.
+            return redis.asyncio.RedisCluster.from_url(
+                self.url, retry=retry, reinitialize_steps=0, **self.kwargs
+            )
         if not self.sentinels:
             return redis.asyncio.Redis.from_url(self.url, retry=retry, **self.kwargs)
-        sentinel = AsyncSentinel(
+        sentinel = AsyncSentinel(  # type: ignore[no-untyped-call]
             self.sentinels, sentinel_kwargs=self._sentinel_kwargs(retry), retry=retry, **self.kwargs
         )
         return sentinel.master_for(*self._service(), **self._login())
