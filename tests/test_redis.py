@@ -68,6 +68,13 @@ def raw() -> Any:
     return client.client.get_client()
 
 
+def plant_messages(backend: RedisBackend, key: str) -> None:
+    """Put something else in the place of a conversation's messages."""
+    id = key.split("{")[1].split("}")[0]
+    backend.commit(id, Change(set={"a": b"1"}))
+    raw().set(key, "no list")
+
+
 def appended(backend: RedisBackend, id: str) -> list[bytes]:
     return backend.read_messages(id, 0, 10_000)
 
@@ -181,6 +188,7 @@ class TestKeys:
         for part, plant in [
             ("meta", lambda key: raw().set(key, "x" * 100_000_000, ex=60)),
             ("meta", lambda key: raw().hset(key, mapping={"v": "text", "id": "x"})),
+            ("messages", lambda key: plant_messages(backend, key)),
             ("meta", lambda key: raw().hset(key, mapping={"v": 1, "id": "x", "c": 1, "t": 60_000})),
         ]:
             id = new_id()
@@ -191,7 +199,7 @@ class TestKeys:
                 backend.load(id, 1)
             assert time.monotonic() - started < 1
             assert backend.load(id, 1) is None
-            assert raw().exists(f"{key}:corrupt") == 1
+            assert raw().pttl(f"{key}:corrupt") > 60_000
             backend.commit(id, Change(append=[b"{}"]))
             assert appended(backend, id) == [b"{}"]
             raw().delete(f"{key}:corrupt")

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
-from redis.exceptions import NoScriptError, RedisError, TimeoutError
+from redis.exceptions import ConnectionError, NoScriptError, RedisError, TimeoutError
 
 from ...exceptions import BackendUnavailable, ConversationCorrupt
 from ..base import (
@@ -36,10 +36,6 @@ logger = logging.getLogger("django_convstate")
 SCAN_COUNT: Final = 500  # keys that one SCAN looks at
 LATE: Final = 1.1 * TIMEOUT  # seconds, by which an event loop is overdue
 BREATH: Final = 0.01  # seconds between two batches of a purge
-
-# AttributeError is what the client of a cluster raises in one task when it closes, because of
-# another task, the connection that the first one is reading from.
-BROKEN: Final = (RedisError, AttributeError)
 
 T = TypeVar("T")
 
@@ -139,7 +135,7 @@ class RedisBackend(ConversationStateBackend):
                 return client.execute_command(*command)
             except NoScriptError:
                 return client.execute_command(*operation.again())
-            except BROKEN as error:
+            except RedisError as error:
                 if not (tries_left and may_be_tried_again(error)):
                     raise
             # Safely: a change that was applied already is not applied again.
@@ -152,10 +148,10 @@ class RedisBackend(ConversationStateBackend):
         for tries_left in reversed(range(self._clients.place.tries)):
             started = time.monotonic()
             try:
-                return await client.execute_command(*command)
+                return await _execute(client, command)
             except NoScriptError:
-                return await client.execute_command(*operation.again())
-            except BROKEN as error:
+                return await _execute(client, operation.again())
+            except RedisError as error:
                 # A time-out that comes too late itself: the loop was busy elsewhere, and the
                 # server's answer may have been lying there.
                 late = isinstance(error, TimeoutError) and time.monotonic() - started > LATE
@@ -284,6 +280,15 @@ class RedisBackend(ConversationStateBackend):
     @classmethod
     def check_deployment(cls, options: Mapping[str, Any]) -> list[CheckMessage]:
         return list(check_server(options["cache_alias"]))
+
+
+async def _execute(client: Any, command: tuple[Any, ...]) -> Any:
+    try:
+        return await client.execute_command(*command)
+    except AttributeError as error:
+        # So the client of a cluster fails in one task when it closes, because of another task, the
+        # connection that the first one is reading from.
+        raise ConnectionError("The connection was closed by another task.") from error
 
 
 def _newest_first(summary: Summary) -> float:

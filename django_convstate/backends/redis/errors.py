@@ -51,7 +51,7 @@ def in_words(error: Exception) -> str:
     for beginning, meaning in _BY_REPLY.items():
         if str(error).startswith(beginning):
             return meaning
-    if isinstance(error, (ConnectionError, OSError, AttributeError)):
+    if isinstance(error, (ConnectionError, OSError)):
         return _UNREACHABLE
     return f"answered with an error that is not expected ({type(error).__name__})"
 
@@ -77,5 +77,5 @@ def explained(alias: str) -> Iterator[None]:
         if is_wrong_type(error):
             raise ConversationCorrupt("Under the key is something else.") from error
         raise BackendUnavailable(f"Redis, CACHES[{alias!r}], {in_words(error)}.") from error
-    except (OSError, AttributeError) as error:
+    except OSError as error:
         raise BackendUnavailable(f"Redis, CACHES[{alias!r}], {_UNREACHABLE}.") from error

@@ -27,6 +27,8 @@ from ...exceptions import (
 )
 from ..base import DEFAULT_TTL, REMEMBERED_COMMITS, Change, Committed, Record, Summary
 
+QUARANTINE_MS: Final = 7 * 24 * 3600 * 1000
+
 T = TypeVar("T")
 Word = str | bytes | int | float
 
@@ -164,7 +166,11 @@ class Operations:
 
     def set_aside(self, id: str) -> list[Operation[None]]:
         """Rename what is no conversation, so that it is neither served nor overwritten."""
-        return [Operation(("RENAME", key, f"{key}:corrupt"), _nothing) for key in self.keys(id)]
+        commands: list[tuple[Word, ...]] = []
+        for key in self.keys(id):
+            commands.append(("RENAME", key, f"{key}:corrupt"))
+            commands.append(("PEXPIRE", f"{key}:corrupt", QUARANTINE_MS))
+        return [Operation(command, _nothing) for command in commands]
 
     def _index(self, owner: str | None, id: str, ttl: float) -> Operation[None]:
         key = self.index_key(owner or "")
