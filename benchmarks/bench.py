@@ -18,7 +18,6 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.settings")
 django.setup()
 
-from django.contrib.sessions.backends.cache import SessionStore  # noqa: E402
 from django.contrib.sessions.middleware import SessionMiddleware  # noqa: E402
 from django.http import HttpRequest, HttpResponse  # noqa: E402
 from django.test import RequestFactory  # noqa: E402
@@ -26,19 +25,15 @@ from rich.console import Console  # noqa: E402
 from rich.progress import track  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from benchmarks import rivals  # noqa: E402
 from benchmarks.measure import Prepare, medians  # noqa: E402
+from benchmarks.rivals import TEXT, messages  # noqa: E402
 from django_convstate import ConversationStore, get_backend  # noqa: E402
 from django_convstate.backends.locmem import LocMemBackend  # noqa: E402
 from django_convstate.middleware import ConversationMiddleware  # noqa: E402
 
-TEXT = "x" * 200
 LENGTHS = (20, 200, 2_000, 20_000)
 console = Console(width=100)
-
-
-def messages(count: int) -> list[dict[str, str]]:
-    stamp = "2026-11-20T12:00:00.000+00:00"
-    return [{"role": "user", "content": TEXT, "timestamp": stamp} for _ in range(count)]
 
 
 def our_turn(count: int) -> Prepare:
@@ -65,24 +60,7 @@ def our_turn(count: int) -> Prepare:
 
 
 def session_turn(count: int) -> Prepare:
-    def prepare() -> Callable[[], object]:
-        session = SessionStore()
-        session["city"] = "Jaipur"
-        session["preferences"] = {"pace": "relaxed", "interests": ["food", "forts"]}
-        session["messages"] = messages(count)
-        session.save()
-
-        def turn() -> None:
-            known = SessionStore(session.session_key)
-            said = known["messages"]
-            said[-20:]
-            known["lastQuery"] = TEXT
-            known["messages"] = said + messages(2)
-            known.save()
-
-        return turn
-
-    return prepare
+    return partial(rivals.django_session, "", count)
 
 
 def bench_turns() -> None:

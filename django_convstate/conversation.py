@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from . import ids
+from . import ids, moving
 from .backends.base import Change, Committed, Create, Record
 from .codec import JSON
 from .decorators import alters_data
@@ -286,12 +286,12 @@ class Conversation(MutableMapping[str, JSON]):
         """
         self.save()
         if self._is_stored:
-            self._take(self._store.move(self._id))
+            self._take(moving.move(self._store, self._id))
 
     async def acycle_id(self) -> None:
         await self.asave()
         if self._is_stored:
-            self._take(await self._store.amove(self._id))
+            self._take(await moving.amove(self._store, self._id))
 
     # What the doors share.
 

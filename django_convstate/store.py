@@ -23,9 +23,6 @@ from .backends.base import (
 )
 from .conversation import Conversation
 from .exceptions import (
-    BackendUnavailable,
-    ConversationBusy,
-    ConversationConflict,
     ConversationCorrupt,
     ConversationNotFound,
     InvalidBackend,
@@ -34,14 +31,9 @@ from .exceptions import (
 
 logger = logging.getLogger("django_convstate")
 
-_ALL_MESSAGES: Final = 2**31 - 1
-_MOVES: Final = 10  # how often to try while others keep writing to what is being moved
-
 # Says that no owner was asked for. Not None, because that is what a view has for its visitor when
 # nobody is logged in, and must not open every door.
 _ANYBODY: Final[Any] = object()
-
-_CANNOT_MOVE: Final = "Others kept saving this conversation, so it could not be given a new id."
 
 _Encoded = list[bytes]  # `list` is a method in the class below
 
@@ -312,64 +304,6 @@ class ConversationStore:
         async with _Reporting(self, id):
             return await self.backend.aread_messages(id, start, stop)
 
-    def move(self, id: str) -> Record:
-        """Give a conversation a new id, with nothing lost that is saved in the meantime.
-
-        Raises:
-            ConversationNotFound: there is none (any more).
-            ConversationBusy: others did not stop saving it.
-        """
-        for _ in range(_MOVES):
-            record = self.load(id, _ALL_MESSAGES)
-            copy = ids.new_id()
-            self.commit(copy, _copy_of(record))
-            if self._retire(id, record.version):
-                return self.load(copy)
-            self.backend.delete(copy)
-        raise ConversationBusy(_CANNOT_MOVE)
-
-    async def amove(self, id: str) -> Record:
-        for _ in range(_MOVES):
-            record = await self.aload(id, _ALL_MESSAGES)
-            copy = ids.new_id()
-            await self.acommit(copy, _copy_of(record))
-            if await self._aretire(id, record.version):
-                return await self.aload(copy)
-            await self.backend.adelete(copy)
-        raise ConversationBusy(_CANNOT_MOVE)
-
-    def _retire(self, id: str, version: int) -> bool:
-        """Delete what has been copied. False: it is not, or not any more, what was copied."""
-        try:
-            return self.backend.delete(id, version)
-        except ConversationConflict:
-            return False
-        except BackendUnavailable:
-            return self._retire_again(id, version)
-
-    async def _aretire(self, id: str, version: int) -> bool:
-        try:
-            return await self.backend.adelete(id, version)
-        except ConversationConflict:
-            return False
-        except BackendUnavailable:
-            return await self._aretire_again(id, version)
-
-    def _retire_again(self, id: str, version: int) -> bool:
-        # The first time perhaps only the reply was lost. If it is gone now, that was us.
-        try:
-            self.backend.delete(id, version)
-        except ConversationConflict:
-            return False
-        return True
-
-    async def _aretire_again(self, id: str, version: int) -> bool:
-        try:
-            await self.backend.adelete(id, version)
-        except ConversationConflict:
-            return False
-        return True
-
     def announce_saved(self, conversation: Conversation) -> None:
         if conversation.version == 1:
             signals.conversation_created.send_robust(self, conversation=conversation)
@@ -427,16 +361,6 @@ def _owned(record: Record, owner: str | None) -> Record:
     if owner is _ANYBODY:
         return record
     return _found(record if owner is not None and owner == record.owner else None)
-
-
-def _copy_of(record: Record) -> Change:
-    return Change(
-        create=Create.MUST_BE_NEW,
-        owner=record.owner,
-        ttl=record.ttl,
-        set=record.state,
-        append=record.messages,
-    )
 
 
 def _check_ttl(ttl: float | None) -> None:
