@@ -41,6 +41,8 @@ DATABASES = {
     }
 }
 PLENTY = {"MAX_ENTRIES": 100_000}
+# A machine that runs several tests and servers at once may well keep one waiting for 250 ms.
+PATIENT = {"SOCKET_TIMEOUT": 5, "SOCKET_CONNECT_TIMEOUT": 5}
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": PLENTY},
     "file": {
@@ -62,6 +64,7 @@ CACHES = {
         "BACKEND": "django_redis.cache.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": f"django-redis-{WORKER}",
+        "OPTIONS": PATIENT,
     },
     "sentinel": {
         "BACKEND": "django_redis.cache.RedisCache",
@@ -70,6 +73,7 @@ CACHES = {
             "CLIENT_CLASS": "django_redis.client.SentinelClient",
             "CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory",
             "SENTINELS": [("127.0.0.1", SENTINEL_PORTS[2])],
+            **PATIENT,
         },
     },
     "cluster": {
@@ -78,7 +82,8 @@ CACHES = {
         "OPTIONS": {
             "CONNECTION_FACTORY": (
                 "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
-            )
+            ),
+            **PATIENT,
         },
     },
     "dummy": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
