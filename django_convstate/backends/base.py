@@ -25,6 +25,7 @@ from ..exceptions import (
 
 DEFAULT_TTL: Final = 3600.0
 REMEMBERED_COMMITS: Final = 64
+QUARANTINE_SECONDS: Final = 7 * 24 * 3600  # how long what was set aside is kept
 COUNTER_MIN: Final = -(2**63)
 COUNTER_MAX: Final = 2**63 - 1
 

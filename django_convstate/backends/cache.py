@@ -12,7 +12,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.core.cache import InvalidCacheBackendError, caches
@@ -28,10 +28,9 @@ from ..exceptions import (
     InvalidBackend,
 )
 from . import cachelock, document
-from .base import Change, Committed, ConversationStateBackend, Health, Record
+from .alias import check_alias
+from .base import QUARANTINE_SECONDS, Change, Committed, ConversationStateBackend, Health, Record
 from .entry import Entry
-
-QUARANTINE_SECONDS: Final = 7 * 24 * 3600
 
 # What reading a value may raise that the cache did reach but cannot make sense of.
 _UNREADABLE = (
@@ -212,15 +211,9 @@ class CacheBackend(ConversationStateBackend):
     @classmethod
     def check(cls, options: Mapping[str, Any]) -> list[CheckMessage]:
         alias = options["cache_alias"]
-        config: Any = settings.CACHES.get(alias)
-        if config is None:
-            return [
-                Error(
-                    f"CONVERSATION_STATE['CACHE_ALIAS'] is {alias!r}, which is not in CACHES.",
-                    hint=f"Known are {', '.join(map(repr, settings.CACHES))}.",
-                    id="convstate.E004",
-                )
-            ]
+        if missing := check_alias(alias):
+            return missing
+        config: Any = settings.CACHES[alias]
         return [
             *_check_that_it_keeps(alias, config),
             *_check_replicas(alias, config),

@@ -33,7 +33,7 @@ class CommitLog:
         self.packed = packed
 
     def find(self, commit_id: str) -> Committed | None:
-        key = self._key(commit_id)
+        key = self.key(commit_id)
         if key in self.packed:  # mostly it is not, and this is the fast way to know
             for known, *answer in self._FORMAT.iter_unpack(self.packed):
                 if known == key:
@@ -42,7 +42,7 @@ class CommitLog:
 
     def add(self, commit_id: str, answer: Committed) -> None:
         newest = self._FORMAT.pack(
-            self._key(commit_id), answer.version, answer.message_count, answer.expires_at
+            self.key(commit_id), answer.version, answer.message_count, answer.expires_at
         )
         self.packed = (self.packed + newest)[-REMEMBERED_COMMITS * self._FORMAT.size :]
 
@@ -55,7 +55,8 @@ class CommitLog:
         return cls(packed)
 
     @staticmethod
-    def _key(commit_id: str) -> bytes:
+    def key(commit_id: str) -> bytes:
+        """Return what stands for `commit_id` in the log, in memory and in Redis."""
         return hashlib.blake2b(commit_id.encode(), digest_size=8).digest()
 
 

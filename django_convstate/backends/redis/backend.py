@@ -101,10 +101,10 @@ class RedisBackend(ConversationStateBackend):
 
     # One round trip, in sync code and in async code.
 
-    def _run(self, describe: Callable[..., Operation[T]], id: str, *arguments: Any) -> T:
+    def _run(self, make: Callable[..., Operation[T]], id: str, *arguments: Any) -> T:
         try:
             with explained(self.cache_alias), self._clients.turn() as client:
-                operation = describe(id, *arguments)
+                operation = make(id, *arguments)
                 answer = operation.read(self._send(client, operation))
         except ConversationCorrupt:
             self._set_aside(id)
@@ -113,13 +113,13 @@ class RedisBackend(ConversationStateBackend):
             self._afterwards(answer.then)
         return answer.value
 
-    async def _arun(self, describe: Callable[..., Operation[T]], id: str, *arguments: Any) -> T:
+    async def _arun(self, make: Callable[..., Operation[T]], id: str, *arguments: Any) -> T:
         try:
             with explained(self.cache_alias):
                 async with self._clients.aturn() as client:
                     # Now and not before: of ten thousand tasks only those whose turn it is may
                     # keep the loop busy, or a connection is not made in time.
-                    operation = describe(id, *arguments)
+                    operation = make(id, *arguments)
                     answer = operation.read(await self._asend(client, operation))
         except ConversationCorrupt:
             await self._aset_aside(id)

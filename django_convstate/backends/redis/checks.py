@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 
 from ...exceptions import InvalidBackend
+from ..alias import check_alias
 from .connections import Clients, Place
 from .errors import in_words
 from .inspection import OLDEST, look_at
@@ -18,15 +19,9 @@ SCHEMES = {"redis", "rediss", "unix"}
 
 def check_place(alias: str) -> list[CheckMessage]:
     """Check the entry of CACHES. No I/O."""
-    config: Any = settings.CACHES.get(alias)
-    if config is None:
-        return [
-            Error(
-                f"CONVERSATION_STATE['CACHE_ALIAS'] is {alias!r}, which is not in CACHES.",
-                hint=f"Known are {', '.join(map(repr, settings.CACHES))}.",
-                id="convstate.E004",
-            )
-        ]
+    if missing := check_alias(alias):
+        return missing
+    config: Any = settings.CACHES[alias]
     if not str(config.get("BACKEND", "")).startswith("django_redis."):
         return [
             Error(

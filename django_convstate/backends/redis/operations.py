@@ -25,9 +25,16 @@ from ...exceptions import (
     InvalidConversationType,
     InvalidConversationValue,
 )
-from ..base import DEFAULT_TTL, REMEMBERED_COMMITS, Change, Committed, Record, Summary
-
-QUARANTINE_MS: Final = 7 * 24 * 3600 * 1000
+from ..base import (
+    DEFAULT_TTL,
+    QUARANTINE_SECONDS,
+    REMEMBERED_COMMITS,
+    Change,
+    Committed,
+    Record,
+    Summary,
+)
+from ..entry import CommitLog
 
 T = TypeVar("T")
 Word = str | bytes | int | float
@@ -111,7 +118,7 @@ class Operations:
 
         arguments = (
             id,
-            hashlib.blake2b(change.commit_id.encode(), digest_size=8).digest(),
+            CommitLog.key(change.commit_id),
             REMEMBERED_COMMITS,
             change.create.value,
             _optional(change.expected_version),
@@ -169,7 +176,7 @@ class Operations:
         commands: list[tuple[Word, ...]] = []
         for key in self.keys(id):
             commands.append(("RENAME", key, f"{key}:corrupt"))
-            commands.append(("PEXPIRE", f"{key}:corrupt", QUARANTINE_MS))
+            commands.append(("PEXPIRE", f"{key}:corrupt", _ms(QUARANTINE_SECONDS)))
         return [Operation(command, _nothing) for command in commands]
 
     def _index(self, owner: str | None, id: str, ttl: float) -> Operation[None]:
