@@ -3,6 +3,8 @@
 The commands are plain ones of Redis 6.2, in Lua scripts; no module is needed.
 """
 
+import asyncio
+import builtins
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -26,15 +28,15 @@ from ..base import (
     Summary,
 )
 from .checks import check_place, check_server
-from .connections import TIMEOUT, Clients, adrop_idle, drop_idle
-from .errors import explained, may_be_tried_again
+from .connections import Clients, adrop_idle, drop_idle
+from .errors import Explained, may_be_tried_again
 from .inspection import adescribe, describe
 from .operations import Operation, Operations
 
 logger = logging.getLogger("django_convstate")
 
 SCAN_COUNT: Final = 500  # keys that one SCAN looks at
-LATE: Final = 1.1 * TIMEOUT  # seconds, by which an event loop is overdue
+LATE: Final = 1.1  # times its timeout: then the event loop itself is overdue
 BREATH: Final = 0.01  # seconds between two batches of a purge
 
 T = TypeVar("T")
@@ -56,6 +58,7 @@ class RedisBackend(ConversationStateBackend):
         self.cache_alias = cache_alias
         self._operations = Operations(key_prefix, max_age)
         self._clients = Clients(cache_alias)
+        self._explained = Explained(cache_alias)
 
     def load(self, id: str, window: int) -> Record | None:
         return self._run(self._operations.load, id, window)
@@ -103,7 +106,7 @@ class RedisBackend(ConversationStateBackend):
 
     def _run(self, make: Callable[..., Operation[T]], id: str, *arguments: Any) -> T:
         try:
-            with explained(self.cache_alias), self._clients.turn() as client:
+            with self._explained, self._clients.turn() as client:
                 operation = make(id, *arguments)
                 answer = operation.read(self._send(client, operation))
         except ConversationCorrupt:
@@ -115,8 +118,8 @@ class RedisBackend(ConversationStateBackend):
 
     async def _arun(self, make: Callable[..., Operation[T]], id: str, *arguments: Any) -> T:
         try:
-            with explained(self.cache_alias):
-                async with self._clients.aturn() as client:
+            with self._explained:
+                async with await self._clients.aturn() as client:
                     # Now and not before: of ten thousand tasks only those whose turn it is may
                     # keep the loop busy, or a connection is not made in time.
                     operation = make(id, *arguments)
@@ -144,17 +147,20 @@ class RedisBackend(ConversationStateBackend):
         raise AssertionError("there is at least one try")
 
     async def _asend(self, client: Any, operation: Operation[Any]) -> Any:
-        command = operation.command
-        for tries_left in reversed(range(self._clients.place.tries)):
+        command, place = operation.command, self._clients.place
+        for tries_left in reversed(range(place.tries)):
             started = time.monotonic()
             try:
-                return await _execute(client, command)
+                return await _execute(client, command, place.timeout)
             except NoScriptError:
-                return await _execute(client, operation.again())
+                return await _execute(client, operation.again(), place.timeout)
             except RedisError as error:
                 # A time-out that comes too late itself: the loop was busy elsewhere, and the
                 # server's answer may have been lying there.
-                late = isinstance(error, TimeoutError) and time.monotonic() - started > LATE
+                late = (
+                    isinstance(error, TimeoutError)
+                    and time.monotonic() - started > LATE * place.timeout
+                )
                 if not (tries_left and (late or may_be_tried_again(error))):
                     raise
             await adrop_idle(client)
@@ -163,15 +169,15 @@ class RedisBackend(ConversationStateBackend):
 
     def _afterwards(self, operation: Operation[None]) -> None:
         try:
-            with explained(self.cache_alias), self._clients.turn() as client:
+            with self._explained, self._clients.turn() as client:
                 self._send(client, operation)
         except BackendUnavailable as error:
             _log_index(error)
 
     async def _aafterwards(self, operation: Operation[None]) -> None:
         try:
-            with explained(self.cache_alias):
-                async with self._clients.aturn() as client:
+            with self._explained:
+                async with await self._clients.aturn() as client:
                     await self._asend(client, operation)
         except BackendUnavailable as error:
             _log_index(error)
@@ -183,7 +189,7 @@ class RedisBackend(ConversationStateBackend):
                     client.execute_command(*operation.command)
 
     async def _aset_aside(self, id: str) -> None:
-        async with self._clients.aturn() as client:
+        async with await self._clients.aturn() as client:
             for operation in self._operations.set_aside(id):
                 with suppress(RedisError):
                     await client.execute_command(*operation.command)
@@ -214,8 +220,10 @@ class RedisBackend(ConversationStateBackend):
 
     def _all(self) -> Iterator[Summary]:
         stem = self._operations.prefix + ":{"
-        with explained(self.cache_alias):
-            for key in self._clients.client.scan_iter(match=f"{stem}*}}:meta", count=SCAN_COUNT):
+        with self._explained:
+            for key in self._clients.turn().redis.scan_iter(
+                match=f"{stem}*}}:meta", count=SCAN_COUNT
+            ):
                 id = key.decode().removeprefix(stem).removesuffix("}:meta")
                 summary = self._run(self._operations.summary, id)
                 if summary is not None:
@@ -255,7 +263,7 @@ class RedisBackend(ConversationStateBackend):
     def health(self) -> Health:
         started = time.perf_counter()
         try:
-            with explained(self.cache_alias), self._clients.turn() as client:
+            with self._explained, self._clients.turn() as client:
                 client.execute_command("PING")
                 latency_ms = (time.perf_counter() - started) * 1000
                 return Health(self.name, True, latency_ms, detail=describe(client))
@@ -265,8 +273,8 @@ class RedisBackend(ConversationStateBackend):
     async def ahealth(self) -> Health:
         started = time.perf_counter()
         try:
-            with explained(self.cache_alias):
-                async with self._clients.aturn() as client:
+            with self._explained:
+                async with await self._clients.aturn() as client:
                     await client.execute_command("PING")
                     latency_ms = (time.perf_counter() - started) * 1000
                     return Health(self.name, True, latency_ms, detail=await adescribe(client))
@@ -282,9 +290,12 @@ class RedisBackend(ConversationStateBackend):
         return list(check_server(options["cache_alias"]))
 
 
-async def _execute(client: Any, command: tuple[Any, ...]) -> Any:
+async def _execute(client: Any, command: tuple[Any, ...], seconds: float) -> Any:
     try:
-        return await client.execute_command(*command)
+        async with asyncio.timeout(seconds):
+            return await client.execute_command(*command)
+    except builtins.TimeoutError as error:
+        raise TimeoutError("There was no answer in time.") from error
     except AttributeError as error:
         # So the client of a cluster fails in one task when it closes, because of another task, the
         # connection that the first one is reading from.

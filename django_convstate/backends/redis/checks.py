@@ -91,7 +91,7 @@ def check_server(alias: str) -> Iterator[CheckMessage]:
     """Ask the server whether it is fit to keep conversations."""
     clients = Clients(alias)
     try:
-        server = look_at(clients.client)
+        server = look_at(clients.turn().redis)
     except Exception as error:
         yield Warning(f"Redis, CACHES[{alias!r}], {in_words(error)}.", id="convstate.W004")
         return

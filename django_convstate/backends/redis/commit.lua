@@ -1,15 +1,20 @@
 -- Apply a change wholly or not at all, exactly once, and slide the expiry.
 -- KEYS: meta, state, messages.
--- ARGV: id, commit id (8 bytes), how many commits to remember, create rule, expected version (or ''),
---       owner (or ''), ttl (ms, or ''), default ttl (ms), max_age (ms, or ''), messages to keep (or ''),
---       the numbers of keys to set, to unset, to add to and of messages to append, and then those.
+-- ARGV: id, head, commit id (8 bytes), owner (or ''), then the keys to set with their values, the keys
+--       to unset, the keys to add to with their numbers, and the messages to append.
+-- The head is 11 numbers, of which -1 stands for none, as operations.py packs them: create rule, expected
+--       version, ttl (ms), default ttl (ms), max_age (ms), messages to keep, how many commits to remember,
+--       and how many there are to set, to unset, to add to and to append.
 -- Returns {version, message count, ms left, now, ttl, owner whose index is due (or nil)}, or
 -- {name of an error, ...}.
+local MUST_BE_NEW, MUST_EXIST = 1, 2
 local RECORD = '<c8I4I4d'  -- a remembered commit, as CommitLog in entry.py has it
 local SIZE = 24
 local CHUNK = 4000  -- unpack gives up near 8000 values
 
-local id, key, remembered, create = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local id, key, claimant = ARGV[1], ARGV[3], ARGV[4]
+local create, expected, new_ttl, default_ttl, max_age, keep, remembered, sets, unsets, adds, appends =
+    struct.unpack('<ddddddddddd', ARGV[2])
 local version, owner, created, ttl, log, due =
     unpack(redis.call('HMGET', KEYS[1], 'v', 'o', 'c', 't', 'l', 'x'))
 local time = redis.call('TIME')
@@ -18,7 +23,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if version and not (tonumber(version) and tonumber(created) and tonumber(ttl)) then
     return {'corrupt'}
 end
-if version and ARGV[9] ~= '' and created + ARGV[9] <= now then
+if version and max_age >= 0 and created + max_age <= now then
     redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
     version, owner, created, ttl, log, due = false, false, false, false, false, false
 end
@@ -31,17 +36,15 @@ for at = 1, #(log or ''), SIZE do
 end
 
 if version then
-    if create == 'new' then return {'taken'} end
-    if ARGV[5] ~= '' and ARGV[5] ~= version then return {'version', version} end
-    if ARGV[6] ~= '' and owner and owner ~= ARGV[6] then return {'owner'} end
+    if create == MUST_BE_NEW then return {'taken'} end
+    if expected >= 0 and expected ~= tonumber(version) then return {'version', version} end
+    if claimant ~= '' and owner and owner ~= claimant then return {'owner'} end
 else
-    if create == 'exists' then return {'gone'} end
-    if ARGV[5] ~= '' and ARGV[5] ~= '0' then return {'version', '0'} end
+    if create == MUST_EXIST then return {'gone'} end
+    if expected > 0 then return {'version', '0'} end
 end
 
-local sets, unsets, adds, appends =
-    tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
-local first_set = 15
+local first_set = 5
 local first_unset = first_set + 2 * sets
 local first_add = first_unset + unsets
 local first_append = first_add + 2 * adds
@@ -89,14 +92,14 @@ else
 end
 
 local bytes = 0
-if ARGV[10] ~= '' then
-    for _, dropped in ipairs(redis.call('LRANGE', KEYS[3], ARGV[10], -1)) do
+if keep >= 0 then
+    for _, dropped in ipairs(redis.call('LRANGE', KEYS[3], keep, -1)) do
         bytes = bytes - #dropped
     end
-    if ARGV[10] == '0' then
+    if keep == 0 then
         redis.call('DEL', KEYS[3])
     else
-        redis.call('LTRIM', KEYS[3], 0, ARGV[10] - 1)
+        redis.call('LTRIM', KEYS[3], 0, keep - 1)
     end
 end
 for from = first_append, first_append + appends - 1, CHUNK do
@@ -107,14 +110,14 @@ end
 
 version = (tonumber(version) or 0) + 1
 created = created or now
-ttl = ARGV[7] ~= '' and ARGV[7] or ttl or ARGV[8]
-local left = tonumber(ttl)
-if ARGV[9] ~= '' then
-    left = math.min(left, created + ARGV[9] - now)
+ttl = new_ttl >= 0 and new_ttl or tonumber(ttl) or default_ttl
+local left = ttl
+if max_age >= 0 then
+    left = math.min(left, created + max_age - now)
 end
 local index = 0
-if ARGV[6] ~= '' and not owner then
-    owner, index = ARGV[6], 1
+if claimant ~= '' and not owner then
+    owner, index = claimant, 1
     redis.call('HSET', KEYS[1], 'o', owner)
 elseif owner and now > tonumber(due or 0) then
     index = 1

@@ -7,10 +7,10 @@ tried ten times, and a process never has more than so many operations under way 
 
 import asyncio
 import os
+import queue
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -45,6 +45,11 @@ class Place:
     is_cluster: bool
     at_once: int
     kwargs: dict[str, Any]
+
+    @property
+    def timeout(self) -> float:
+        """How long an operation may take, in seconds."""
+        return float(self.kwargs["socket_timeout"])
 
     @property
     def tries(self) -> int:
@@ -97,16 +102,19 @@ class Place:
 
     def async_client(self) -> Any:
         retry = AsyncRetry(NoBackoff(), 0)
+        # The time for an operation is kept by who calls it: the client would keep that for each
+        # read and each write, and start a task for the latter.
+        kwargs = self.kwargs | {"socket_timeout": None}
         if self.is_cluster:
             # Else the client closes all its connections at every fifth redirection, those that
             # other tasks are reading from, too. A redirection mends its map of slots anyway.
             return redis.asyncio.RedisCluster.from_url(
-                self.url, retry=retry, reinitialize_steps=0, **self.kwargs
+                self.url, retry=retry, reinitialize_steps=0, **kwargs
             )
         if not self.sentinels:
-            return redis.asyncio.Redis.from_url(self.url, retry=retry, **self.kwargs)
+            return redis.asyncio.Redis.from_url(self.url, retry=retry, **kwargs)
         sentinel = AsyncSentinel(  # type: ignore[no-untyped-call]
-            self.sentinels, sentinel_kwargs=self._sentinel_kwargs(retry), retry=retry, **self.kwargs
+            self.sentinels, sentinel_kwargs=self._sentinel_kwargs(retry), retry=retry, **kwargs
         )
         return sentinel.master_for(*self._service(), **self._login())
 
@@ -147,9 +155,8 @@ class Clients:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._place: Place | None = None
-        self._client: Any = None
-        self._turns = threading.BoundedSemaphore()
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClient] = (
+        self._of_threads: SyncClient | None = None
+        self._of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClient] = (
             weakref.WeakKeyDictionary()
         )
 
@@ -161,61 +168,63 @@ class Clients:
             with self._guard:
                 if self._place is None or self._pid != os.getpid():
                     self._begin()
-                    self._turns = threading.BoundedSemaphore(place.at_once)
                     self._place = place
         return self._place
 
-    @property
-    def client(self) -> Any:
+    def turn(self) -> "SyncClient":
+        """Return the client of this process's threads, to be entered with `with`."""
         place = self.place
-        if self._client is None:
+        if self._of_threads is None:
+            made = SyncClient(place)  # not under the lock: a cluster's asks where its nodes are
             with self._guard:
-                if self._client is None:
-                    self._client = place.client()
-        return self._client
+                self._of_threads = self._of_threads or made
+            if self._of_threads is not made:
+                made.close()
+        return self._of_threads
 
-    @contextmanager
-    def turn(self) -> Iterator[Any]:
-        """Wait for our turn, and yield the client."""
-        place, turns = self.place, self._turns
-        if not turns.acquire(timeout=PATIENCE):
-            raise _busy(place.at_once)
-        try:
-            yield self.client
-        finally:
-            turns.release()
-
-    @asynccontextmanager
-    async def aturn(self) -> AsyncIterator[Any]:
-        client = await self._of_loop()
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await client.turns.acquire()
-        except TimeoutError:
-            raise _busy(self.place.at_once) from None
-        try:
-            yield client.redis
-        finally:
-            client.turns.release()
-
-    async def _of_loop(self) -> "LoopClient":
+    async def aturn(self) -> "LoopClient":
+        """Return the client of the running event loop, to be entered with `async with`."""
         place, loop = self.place, asyncio.get_running_loop()
-        client = self._loops.get(loop)
-        if client is None:
-            self._loops[loop] = client = LoopClient(place)
-            await client.close_with_loop()
-        return client
+        if loop not in self._of_loops:
+            self._of_loops[loop] = LoopClient(place)
+            await self._of_loops[loop].open()
+        return self._of_loops[loop]
 
     def close(self) -> None:
-        client, self._client = self._client, None
+        client, self._of_threads = self._of_threads, None
         if client is not None:
-            for each in (client, *_sentinels(client)):
-                each.close()
+            client.close()
 
     async def aclose(self) -> None:
-        client = self._loops.pop(asyncio.get_running_loop(), None)
+        client = self._of_loops.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.close()
+
+
+class SyncClient:
+    """The client of all threads, and their turns: `with` waits for one and gives the client."""
+
+    def __init__(self, place: Place) -> None:
+        self.redis = place.client()
+        self._at_once = place.at_once
+        # A semaphore, whose items are the turns: in C, and so ten times faster than threading's.
+        self._turns: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(place.at_once):
+            self._turns.put(None)
+
+    def __enter__(self) -> Any:
+        try:
+            self._turns.get(timeout=PATIENCE)
+        except queue.Empty:
+            raise _busy(self._at_once) from None
+        return self.redis
+
+    def __exit__(self, *error: object) -> None:
+        self._turns.put(None)
+
+    def close(self) -> None:
+        for each in (self.redis, *_sentinels(self.redis)):
+            each.close()
 
 
 class LoopClient:
@@ -223,10 +232,25 @@ class LoopClient:
 
     def __init__(self, place: Place) -> None:
         self.redis = place.async_client()
-        self.turns = asyncio.Semaphore(place.at_once)
+        self._at_once = place.at_once
+        self._turns = asyncio.Semaphore(place.at_once)
         self._closer: AsyncIterator[None] | None = None
 
-    async def close_with_loop(self) -> None:
+    async def __aenter__(self) -> Any:
+        if self._turns.locked():
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._turns.acquire()
+            except TimeoutError:
+                raise _busy(self._at_once) from None
+        else:
+            await self._turns.acquire()  # which needs no waiting, and so no timeout
+        return self.redis
+
+    async def __aexit__(self, *error: object) -> None:
+        self._turns.release()
+
+    async def open(self) -> None:
         """See to it that no connection outlives its loop.
 
         Before a loop is closed, whoever runs it (asyncio.run, an ASGI server) closes the async
@@ -234,6 +258,9 @@ class LoopClient:
         """
         self._closer = self._close_when_closed()
         await anext(self._closer)
+        if isinstance(self.redis, redis.asyncio.RedisCluster):
+            # Now, because to ask where the nodes are may take longer than an operation.
+            await self.redis.initialize()
 
     async def _close_when_closed(self) -> AsyncIterator[None]:
         try:

@@ -13,6 +13,7 @@ server's clock, durations are milliseconds.
 
 import hashlib
 import math
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from ..base import (
     REMEMBERED_COMMITS,
     Change,
     Committed,
+    Create,
     Record,
     Summary,
 )
@@ -54,6 +56,11 @@ TOUCH: Final = Script("touch")
 DELETE: Final = Script("delete")
 SUMMARY: Final = Script("summary")
 INDEX: Final = Script("index")
+
+# The numbers of a commit go in one word, because the asyncio client takes its time over each.
+NONE: Final = -1
+_HEAD: Final = struct.Struct("<11d")
+_CREATE: Final = {Create.EITHER: 0, Create.MUST_BE_NEW: 1, Create.MUST_EXIST: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ class Operations:
 
     def __init__(self, prefix: str, max_age: float | None) -> None:
         self.prefix = prefix
-        self.max_age_ms: Word = "" if max_age is None else _ms(max_age)
+        self.max_age_ms = None if max_age is None else _ms(max_age)
 
     def keys(self, id: str) -> tuple[str, str, str]:
         stem = f"{self.prefix}:{{{id}}}"
@@ -105,7 +112,7 @@ class Operations:
             due = index_due and record.owner is not None
             return Answer(record, self._index(record.owner, id, record.ttl) if due else None)
 
-        return self._script(LOAD, id, (window, self.max_age_ms), read)
+        return self._script(LOAD, id, (window, _optional(self.max_age_ms)), read)
 
     def commit(self, id: str, change: Change) -> Operation[Committed]:
         def read(reply: Any) -> Answer[Committed]:
@@ -116,21 +123,24 @@ class Operations:
             then = self._index(_text(owner), id, int(ttl) / 1000) if owner else None
             return Answer(committed, then)
 
-        arguments = (
-            id,
-            CommitLog.key(change.commit_id),
-            REMEMBERED_COMMITS,
-            change.create.value,
-            _optional(change.expected_version),
-            _optional(change.owner),
-            _optional(change.ttl and _ms(change.ttl)),
+        head = _HEAD.pack(
+            _CREATE[change.create],
+            _number(change.expected_version),
+            _number(change.ttl and _ms(change.ttl)),
             _ms(DEFAULT_TTL),
-            self.max_age_ms,
-            _optional(change.keep_messages),
+            _number(self.max_age_ms),
+            _number(change.keep_messages),
+            REMEMBERED_COMMITS,
             len(change.set),
             len(change.unset),
             len(change.increment),
             len(change.append),
+        )
+        arguments = (
+            id,
+            head,
+            CommitLog.key(change.commit_id),
+            _optional(change.owner),
             *(word for item in change.set.items() for word in item),
             *change.unset,
             *(word for item in change.increment.items() for word in item),
@@ -147,7 +157,7 @@ class Operations:
         return Operation(("EXISTS", self.keys(id)[0]), lambda reply: Answer(bool(reply)))
 
     def touch(self, id: str, ttl: float | None) -> Operation[bool]:
-        arguments = (_optional(ttl and _ms(ttl)), self.max_age_ms)
+        arguments = (_optional(ttl and _ms(ttl)), _optional(self.max_age_ms))
         return self._script(TOUCH, id, arguments, lambda reply: Answer(bool(reply)))
 
     def delete(self, id: str, expected_version: int | None) -> Operation[bool]:
@@ -199,6 +209,10 @@ def _ms(seconds: float) -> int:
 
 def _optional(value: Word | None) -> Word:
     return "" if value is None else value
+
+
+def _number(value: float | None) -> float:
+    return NONE if value is None else value
 
 
 def _text(value: Any) -> str:
