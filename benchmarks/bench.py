@@ -60,7 +60,7 @@ def our_turn(count: int) -> Prepare:
 
 
 def session_turn(count: int) -> Prepare:
-    return partial(rivals.django_session, "", count)
+    return partial(rivals.django_session(""), count)
 
 
 def bench_turns() -> None:

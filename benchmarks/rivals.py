@@ -1,8 +1,9 @@
 """What others do for a chat turn on Redis, each by its own public API: load the conversation with
 its last 20 messages, change one state value where it has such, append two messages.
 
-Each is an optional install. A factory takes the server's URL and a number of messages, stores that
-many, and returns a turn; it raises ImportError where its library is not there.
+Each is an optional install: a function here raises ImportError where its library is not there.
+Else it takes the server's URL and returns what begins a conversation of so many messages, and that
+returns a turn on it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,7 +12,9 @@ from typing import Any
 TEXT = "x" * 200
 
 Turn = Callable[[], object]
+Begin = Callable[[int], Turn]
 AsyncTurn = Callable[[], Awaitable[object]]
+AsyncBegin = Callable[[int], Awaitable[AsyncTurn]]
 
 
 def messages(count: int) -> list[dict[str, str]]:
@@ -19,63 +22,70 @@ def messages(count: int) -> list[dict[str, str]]:
     return [{"role": "user", "content": TEXT, "timestamp": stamp} for _ in range(count)]
 
 
-def django_session(url: str, count: int) -> Turn:
+def django_session(url: str) -> Begin:
     from django.contrib.sessions.backends.cache import SessionStore
 
-    session = SessionStore()
-    session["messages"] = messages(count)
-    session.save()
+    def begin(count: int) -> Turn:
+        session = SessionStore()
+        session["messages"] = messages(count)
+        session.save()
 
-    def turn() -> None:
-        known = SessionStore(session.session_key)
-        said = known["messages"]
-        said[-20:]
-        known["lastQuery"] = TEXT
-        known["messages"] = said + messages(2)
-        known.save()
+        def turn() -> None:
+            known = SessionStore(session.session_key)
+            said = known["messages"]
+            said[-20:]
+            known["lastQuery"] = TEXT
+            known["messages"] = said + messages(2)
+            known.save()
 
-    return turn
+        return turn
+
+    return begin
 
 
-def langchain(url: str, count: int) -> Turn:
+def langchain(url: str) -> Begin:
     from langchain_community.chat_message_histories import RedisChatMessageHistory
     from langchain_core.messages import AIMessage, HumanMessage
 
     history = RedisChatMessageHistory("bench", url=url, ttl=3600)
-    history.clear()
-    history.add_messages([HumanMessage(TEXT) for _ in range(count)])
 
     def turn() -> None:
         history.messages[-20:]
         history.add_messages([HumanMessage(TEXT), AIMessage(TEXT)])
 
-    return turn
+    def begin(count: int) -> Turn:
+        history.clear()
+        history.add_messages([HumanMessage(TEXT) for _ in range(count)])
+        return turn
+
+    return begin
 
 
-async def django_session_async(url: str, count: int) -> AsyncTurn:
+def django_session_async(url: str) -> AsyncBegin:
     from django.contrib.sessions.backends.cache import SessionStore
 
-    session = SessionStore()
-    await session.aset("messages", messages(count))
-    await session.asave()
+    async def begin(count: int) -> AsyncTurn:
+        session = SessionStore()
+        await session.aset("messages", messages(count))
+        await session.asave()
 
-    async def turn() -> None:
-        known = SessionStore(session.session_key)
-        said: Any = await known.aget("messages")
-        said[-20:]
-        await known.aset("lastQuery", TEXT)
-        await known.aset("messages", said + messages(2))
-        await known.asave()
+        async def turn() -> None:
+            known = SessionStore(session.session_key)
+            said: Any = await known.aget("messages")
+            said[-20:]
+            await known.aset("lastQuery", TEXT)
+            await known.aset("messages", said + messages(2))
+            await known.asave()
 
-    return turn
+        return turn
+
+    return begin
 
 
-async def openai_agents(url: str, count: int) -> AsyncTurn:
+def openai_agents(url: str) -> AsyncBegin:
     from agents.extensions.memory import RedisSession
 
     session = RedisSession.from_url("bench", url=url, ttl=3600)
-    await session.clear_session()
-    await session.add_items([{"role": "user", "content": TEXT} for _ in range(count)])
 
     async def turn() -> None:
         await session.get_items(limit=20)
@@ -83,16 +93,20 @@ async def openai_agents(url: str, count: int) -> AsyncTurn:
             [{"role": "user", "content": TEXT}, {"role": "assistant", "content": TEXT}]
         )
 
-    return turn
+    async def begin(count: int) -> AsyncTurn:
+        await session.clear_session()
+        await session.add_items([{"role": "user", "content": TEXT} for _ in range(count)])
+        return turn
+
+    return begin
 
 
-async def aiogram(url: str, count: int) -> AsyncTurn:
+def aiogram(url: str) -> AsyncBegin:
     from aiogram.fsm.storage.base import StorageKey
     from aiogram.fsm.storage.redis import RedisStorage
 
     storage = RedisStorage.from_url(url, data_ttl=3600)
     key = StorageKey(bot_id=1, chat_id=1, user_id=1)
-    await storage.set_data(key, {"messages": messages(count)})
 
     async def turn() -> None:
         data = await storage.get_data(key)
@@ -101,17 +115,19 @@ async def aiogram(url: str, count: int) -> AsyncTurn:
         data["messages"] += messages(2)
         await storage.set_data(key, data)
 
-    return turn
+    async def begin(count: int) -> AsyncTurn:
+        await storage.set_data(key, {"messages": messages(count)})
+        return turn
+
+    return begin
 
 
-async def starsessions(url: str, count: int) -> AsyncTurn:
+def starsessions(url: str) -> AsyncBegin:
     import json
 
     from starsessions.stores.redis import RedisStore
 
     store = RedisStore(url)
-    start = json.dumps({"messages": messages(count)}).encode()
-    await store.write("bench", start, lifetime=3600, ttl=3600)
 
     async def turn() -> None:
         data = json.loads(await store.read("bench", lifetime=3600))
@@ -120,7 +136,12 @@ async def starsessions(url: str, count: int) -> AsyncTurn:
         data["messages"] += messages(2)
         await store.write("bench", json.dumps(data).encode(), lifetime=3600, ttl=3600)
 
-    return turn
+    async def begin(count: int) -> AsyncTurn:
+        start = json.dumps({"messages": messages(count)}).encode()
+        await store.write("bench", start, lifetime=3600, ttl=3600)
+        return turn
+
+    return begin
 
 
 SYNC = {"Django session (django-redis)": django_session, "LangChain": langchain}
