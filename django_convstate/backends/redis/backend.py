@@ -28,7 +28,7 @@ from ..base import (
     Summary,
 )
 from .checks import check_place, check_server
-from .connections import Clients, adrop_idle, drop_idle
+from .connections import Clients, adrop_idle, drop_idle, target_of
 from .errors import Explained, may_be_tried_again
 from .inspection import adescribe, describe
 from .operations import Operation, Operations
@@ -132,10 +132,10 @@ class RedisBackend(ConversationStateBackend):
         return answer.value
 
     def _send(self, client: Any, operation: Operation[Any]) -> Any:
-        command = operation.command
+        command, target = operation.command, target_of(client, operation.key)
         for tries_left in reversed(range(self._clients.place.tries)):
             try:
-                return client.execute_command(*command)
+                return client.execute_command(*command, **target)
             except NoScriptError:
                 return client.execute_command(*operation.again())
             except RedisError as error:
@@ -143,15 +143,16 @@ class RedisBackend(ConversationStateBackend):
                     raise
             # Safely: a change that was applied already is not applied again.
             drop_idle(client)
-            command = operation.again()
+            command, target = operation.again(), {}
         raise AssertionError("there is at least one try")
 
     async def _asend(self, client: Any, operation: Operation[Any]) -> Any:
-        command, place = operation.command, self._clients.place
+        command, target = operation.command, target_of(client, operation.key)
+        place = self._clients.place
         for tries_left in reversed(range(place.tries)):
             started = time.monotonic()
             try:
-                return await _execute(client, command, place.timeout)
+                return await _execute(client, command, place.timeout, **target)
             except NoScriptError:
                 return await _execute(client, operation.again(), place.timeout)
             except RedisError as error:
@@ -164,7 +165,7 @@ class RedisBackend(ConversationStateBackend):
                 if not (tries_left and (late or may_be_tried_again(error))):
                     raise
             await adrop_idle(client)
-            command = operation.again()
+            command, target = operation.again(), {}
         raise AssertionError("there is at least one try")
 
     def _afterwards(self, operation: Operation[None]) -> None:
@@ -290,10 +291,10 @@ class RedisBackend(ConversationStateBackend):
         return list(check_server(options["cache_alias"]))
 
 
-async def _execute(client: Any, command: tuple[Any, ...], seconds: float) -> Any:
+async def _execute(client: Any, command: tuple[Any, ...], seconds: float, **target: Any) -> Any:
     try:
         async with asyncio.timeout(seconds):
-            return await client.execute_command(*command)
+            return await client.execute_command(*command, **target)
     except builtins.TimeoutError as error:
         raise TimeoutError("There was no answer in time.") from error
     except AttributeError as error:

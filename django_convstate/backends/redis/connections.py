@@ -11,6 +11,7 @@ import queue
 import threading
 import weakref
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from django.utils.module_loading import import_string
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import SlotNotCoveredError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -271,6 +273,18 @@ class LoopClient:
     async def close(self) -> None:
         for each in (self.redis, *_sentinels(self.redis)):
             await each.aclose()
+
+
+def target_of(client: Any, key: Any) -> dict[str, Any]:
+    """Return how to tell the client of a cluster where `key` is, as far as it knows.
+
+    Else it works that out by itself, from every key of a script, twice.
+    """
+    if not isinstance(client, (redis.RedisCluster, redis.asyncio.RedisCluster)):
+        return {}
+    with suppress(SlotNotCoveredError):
+        return {"target_nodes": client.get_node_from_key(key)}
+    return {}
 
 
 def drop_idle(client: Any) -> None:

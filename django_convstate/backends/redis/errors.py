@@ -11,6 +11,7 @@ from redis.exceptions import (
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
     ResponseError,
     TimeoutError,
@@ -49,7 +50,8 @@ def in_words(error: Exception) -> str:
     for beginning, meaning in _BY_REPLY.items():
         if str(error).startswith(beginning):
             return meaning
-    if isinstance(error, (ConnectionError, OSError)):
+    # Of the last kind is what the client of a cluster raises when it finds no node that answers.
+    if isinstance(error, (ConnectionError, OSError, RedisClusterException)):
         return _UNREACHABLE
     return f"answered with an error that is not expected ({type(error).__name__})"
 
@@ -84,7 +86,7 @@ class Explained:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, RedisError) and is_wrong_type(error):
             raise ConversationCorrupt("Under the key is something else.") from error
-        if isinstance(error, (RedisError, OSError)):
+        if isinstance(error, (RedisError, RedisClusterException, OSError)):
             raise BackendUnavailable(
                 f"Redis, CACHES[{self._alias!r}], {in_words(error)}."
             ) from error

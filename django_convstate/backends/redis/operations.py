@@ -71,6 +71,11 @@ class Operation(Generic[T]):
     read: Callable[[Any], "Answer[T]"]
     script: Script | None = None
 
+    @property
+    def key(self) -> Word:
+        """A key that it is about; all are on the same node of a cluster."""
+        return self.command[1 if self.script is None else 3]
+
     def again(self) -> tuple[Word, ...]:
         """Return the command for a server that may not know the script, and will know it then."""
         if self.script is None:
