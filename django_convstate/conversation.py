@@ -46,6 +46,7 @@ class Conversation(MutableMapping[str, JSON]):
     __slots__ = (
         "_create",
         "_created_at",
+        "_degraded",
         "_expires_at",
         "_id",
         "_last_accessed",
@@ -159,8 +160,8 @@ class Conversation(MutableMapping[str, JSON]):
 
     @property
     def is_new(self) -> bool:
-        """Whether it has never been stored."""
-        return self._version == 0
+        """Whether it has never been stored, as far as is known."""
+        return self._version == 0 and not self._degraded
 
     @property
     def is_modified(self) -> bool:
@@ -169,8 +170,9 @@ class Conversation(MutableMapping[str, JSON]):
 
     @property
     def degraded(self) -> bool:
-        """Whether it comes from a fallback because the store could not be reached."""
-        return False
+        """Whether the store is away, and this is what was known here, with what is new since. It
+        is brought home when the store is back."""
+        return self._degraded
 
     def __repr__(self) -> str:
         return (
@@ -208,7 +210,7 @@ class Conversation(MutableMapping[str, JSON]):
                 self._outbox.clear()
                 raise
             self._sent(change, committed)
-            self._store.announce_saved(self)
+            self._store.announce_saved(self, _creates(change, committed))
         self.save_failed = False
 
     async def asave(self, expected_version: int | None = None) -> None:
@@ -222,7 +224,7 @@ class Conversation(MutableMapping[str, JSON]):
                 self._outbox.clear()
                 raise
             self._sent(change, committed)
-            await self._store.aannounce_saved(self)
+            await self._store.aannounce_saved(self, _creates(change, committed))
         self.save_failed = False
 
     @alters_data
@@ -304,6 +306,7 @@ class Conversation(MutableMapping[str, JSON]):
         self._version = 0
         self._owner = owner
         self._ttl = self._store.options.ttl if ttl is None else ttl
+        self._degraded = False
         self._created_at = self._last_accessed = self._expires_at = 0.0
         self._create = create
         self._state.take_stored({})
@@ -314,6 +317,7 @@ class Conversation(MutableMapping[str, JSON]):
         self._id = record.id
         self._version = record.version
         self._owner = record.owner
+        self._degraded = record.degraded
         self._ttl = record.ttl
         self._created_at = record.created_at
         self._last_accessed = record.last_accessed
@@ -360,6 +364,7 @@ class Conversation(MutableMapping[str, JSON]):
             self.messages.note_others(surplus, len(change.append))
             self._outbox = deque(_moved(later, count, surplus) for later, count in self._outbox)
         self._version = committed.version
+        self._degraded = committed.degraded
         self._owner = change.owner or self._owner
         self._last_accessed = time.time()
         self._expires_at = committed.expires_at
@@ -392,6 +397,10 @@ def _moved(change: Change, count: int, surplus: int) -> tuple[Change, int]:
     if change.keep_messages is not None:
         change = replace(change, keep_messages=change.keep_messages + surplus)
     return change, count + surplus
+
+
+def _creates(change: Change, committed: Committed) -> bool:
+    return committed.version == 1 and change.create is not Create.MUST_EXIST
 
 
 def _moment(seconds: float) -> datetime | None:

@@ -49,7 +49,14 @@ class InvalidConversationType(InvalidConversationValue, TypeError):
 
 class BackendUnavailable(ConversationError):
     """The store could not be reached, or did not keep what it was given. This says nothing about
-    whether a conversation exists."""
+    whether a conversation exists. Django answers 503 when a view lets it through.
+
+    `certain`: the store has refused, and would again. Else it may only have been slow this once.
+    """
+
+    def __init__(self, *args: object, certain: bool = False) -> None:
+        super().__init__(*args)
+        self.certain = certain
 
 
 class InvalidBackend(ConversationError, ImproperlyConfigured):

@@ -83,6 +83,11 @@ async def _aretire_again(store: "ConversationStore", id: str, version: int) -> b
 
 
 def _copy_of(record: Record) -> Change:
+    if len(record.messages) < record.message_count:
+        raise BackendUnavailable(
+            "The store is away, and the older messages with it; the conversation cannot be given "
+            "a new id now."
+        )
     return Change(
         create=Create.MUST_BE_NEW,
         owner=record.owner,

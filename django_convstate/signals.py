@@ -1,8 +1,13 @@
 """What a project may listen to. Sent after the store has answered; a receiver that fails is logged
 and changes nothing.
 
-All come with `sender`, the `ConversationStore`. The first two come with `conversation`, the others
-with `id`.
+Those about a conversation come with `sender`, the `ConversationStore`; the first two of them with
+`conversation`, the others with `id`.
+
+The last two come once in an outage, from a thread of its own, with `sender`, the backend that is
+away or back: `backend_degraded` with `reason`, in words; `backend_recovered` with `seconds`, how
+long it was away, and how many changes came `home`, how many of these only in part (`conflicts`),
+and how many are `lost`.
 """
 
 from django.dispatch import Signal
@@ -11,3 +16,5 @@ conversation_created = Signal()
 conversation_saved = Signal()
 conversation_deleted = Signal()
 conversation_quarantined = Signal()
+backend_degraded = Signal()
+backend_recovered = Signal()

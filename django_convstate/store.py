@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from . import conf, ids, signals
-from .backends import backend_class, building, default_backend, get_backend
+from .backends import backend_class, building, default_backend, get_backend, options_of
 from .backends.base import (
     Change,
     Committed,
@@ -23,6 +23,7 @@ from .backends.base import (
 )
 from .conversation import Conversation
 from .exceptions import (
+    BackendUnavailable,
     ConversationCorrupt,
     ConversationNotFound,
     InvalidBackend,
@@ -104,7 +105,7 @@ class ConversationStore:
         if isinstance(backend, ConversationStateBackend):
             return backend
         name = conf.backend_name() if backend is None else backend
-        own = self._overrides.keys() & set(backend_class(name).uses)
+        own = self._overrides.keys() & set(options_of(backend_class(name)))
         if backend is None and not own:
             return default_backend()
         with building:
@@ -304,13 +305,13 @@ class ConversationStore:
         async with _Reporting(self, id):
             return await self.backend.aread_messages(id, start, stop)
 
-    def announce_saved(self, conversation: Conversation) -> None:
-        if conversation.version == 1:
+    def announce_saved(self, conversation: Conversation, created: bool) -> None:
+        if created:
             signals.conversation_created.send_robust(self, conversation=conversation)
         signals.conversation_saved.send_robust(self, conversation=conversation)
 
-    async def aannounce_saved(self, conversation: Conversation) -> None:
-        if conversation.version == 1:
+    async def aannounce_saved(self, conversation: Conversation, created: bool) -> None:
+        if created:
             await signals.conversation_created.asend_robust(self, conversation=conversation)
         await signals.conversation_saved.asend_robust(self, conversation=conversation)
 
@@ -360,6 +361,8 @@ def _check_wanted(owner: str | None) -> None:
 def _owned(record: Record, owner: str | None) -> Record:
     if owner is _ANYBODY:
         return record
+    if record.degraded and not record.version:
+        raise BackendUnavailable("Whose conversation this is, only the store knows that is away.")
     return _found(record if owner is not None and owner == record.owner else None)
 
 

@@ -26,6 +26,8 @@ PLACES = [
     "standalone",
     "sentinel",
     "cluster",
+    # The first of these again, with memory to fall back to.
+    "failover",
 ]
 
 
@@ -34,7 +36,9 @@ def make_place(name: str, **options: object) -> ConversationStateBackend:
         return get_backend("locmem", **options)
     if name in ("standalone", "sentinel", "cluster"):
         alias = "django_redis" if name == "standalone" else name
-        return get_backend("redis", cache_alias=alias, **options)
+        return get_backend("redis", cache_alias=alias, fallback=None, **options)
+    if name == "failover":
+        return get_backend("redis", cache_alias="django_redis", **options)
     return get_backend("cache", cache_alias=name, **options)
 
 
@@ -68,7 +72,7 @@ def cluster() -> Iterator[list[Server]]:
 def place(request: pytest.FixtureRequest) -> str:
     """The name of each place in turn, ready for use."""
     name: str = request.param
-    if name in ("redis", "django_redis", "standalone"):
+    if name in ("redis", "django_redis", "standalone", "failover"):
         request.getfixturevalue("valkey")
     elif name in ("sentinel", "cluster"):
         request.getfixturevalue(name)

@@ -11,6 +11,7 @@ from django.utils.module_loading import import_string
 from .. import conf
 from ..exceptions import InvalidBackend
 from .base import ConversationStateBackend
+from .locmem import LocMemBackend
 
 # Two threads at the first use must not build two backends: what goes into one would be lost.
 building: Final = threading.RLock()
@@ -48,7 +49,12 @@ def backend_class(name: object) -> type[ConversationStateBackend]:
 def backend_options(cls: type[ConversationStateBackend]) -> dict[str, Any]:
     """Return the arguments that `cls` takes from CONVERSATION_STATE as it is set now."""
     options = conf.current()
-    return {option: getattr(options, option) for option in cls.uses}
+    return {option: getattr(options, option) for option in options_of(cls)}
+
+
+def options_of(cls: type[ConversationStateBackend]) -> tuple[str, ...]:
+    """Return the keys of CONVERSATION_STATE that building a backend of `cls` takes."""
+    return (*cls.uses, "fallback") if cls.can_fall_back else cls.uses
 
 
 def get_backend(name: str, **options: Any) -> ConversationStateBackend:
@@ -62,16 +68,16 @@ def get_backend(name: str, **options: Any) -> ConversationStateBackend:
         InvalidBackend: there is no such backend, or it does not take such options.
     """
     cls = backend_class(name)
-    if surplus := options.keys() - set(cls.uses):
+    if surplus := options.keys() - set(options_of(cls)):
         raise InvalidBackend(
             f"The {cls.name} backend does not take {', '.join(sorted(surplus))}; "
-            f"it takes {', '.join(cls.uses)}."
+            f"it takes {', '.join(options_of(cls))}."
         )
     try:
         checked = conf.with_overrides(conf.current(), options)
     except ImproperlyConfigured as error:
         raise InvalidBackend(str(error)) from error
-    return cls(**{option: getattr(checked, option) for option in cls.uses})
+    return _build(cls, {option: getattr(checked, option) for option in options_of(cls)})
 
 
 @cache
@@ -91,8 +97,21 @@ def _shared(
     # Kept apart from the above, so that what a test overrides and then restores is still there.
     with building:
         if (cls, options) not in _built:
-            _built[cls, options] = cls(**dict(options))
+            _built[cls, options] = _build(cls, dict(options))
         return _built[cls, options]
+
+
+def _build(
+    cls: type[ConversationStateBackend], options: dict[str, Any]
+) -> ConversationStateBackend:
+    if not options.pop("fallback", None):
+        return cls(**options)
+    from .failover import FailoverBackend
+
+    primary = cls(**options)
+    # As many as the journal has room for: dropping one would lose what waits to be brought home.
+    fallback = LocMemBackend(max_age=primary.max_age, max_conversations=2**31 - 1)
+    return FailoverBackend(primary, fallback)
 
 
 def _forget(*, setting: str, **kwargs: object) -> None:

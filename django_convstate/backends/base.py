@@ -49,7 +49,8 @@ class Record:
     """A conversation as loaded. Times are seconds since the epoch, by the backend's clock.
 
     `messages` is the newest window of the `message_count` stored ones, oldest first. `ttl` is the
-    idle time in seconds that each load and commit grants anew.
+    idle time in seconds that each load and commit grants anew. `degraded` says that the store is
+    away and this is what was known of it; nothing at all, if the version is 0.
     """
 
     id: str = field(repr=False)
@@ -62,6 +63,7 @@ class Record:
     state: dict[str, bytes] = field(repr=False)
     messages: list[bytes] = field(repr=False)
     message_count: int
+    degraded: bool = False
 
 
 def _commit_id() -> str:
@@ -145,11 +147,13 @@ def add_to_counter(stored: bytes | None, delta: int, key: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The answer to a commit: what the conversation is at after it."""
+    """The answer to a commit: what the conversation is at after it. `degraded` says that the store
+    is away, and will be told."""
 
     version: int
     message_count: int
     expires_at: float
+    degraded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +181,17 @@ class PurgeReport:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How a backend is. `latency_ms` is one round trip in milliseconds, None without an answer."""
+    """How a backend is.
+
+    Attributes:
+        backend: its name.
+        connected: whether it answers.
+        latency_ms: one round trip in milliseconds; None without an answer.
+        using_fallback: whether conversations go on in memory, because it does not.
+        pending_replay: how many changes it has yet to be told.
+        detail: what is wrong, or else what there is to tell, in words.
+        since: when the outage began, in seconds since the epoch; None: there is none.
+    """
 
     backend: str
     connected: bool
@@ -185,6 +199,7 @@ class Health:
     using_fallback: bool = False
     pending_replay: int = 0
     detail: str = ""
+    since: float | None = None
 
 
 class ConversationStateBackend(ABC):
@@ -208,6 +223,8 @@ class ConversationStateBackend(ABC):
     expires_natively: ClassVar[bool] = False
     # Another process sees the same conversations.
     is_shared: ClassVar[bool] = True
+    # It may be away, and then FALLBACK says what goes on in its place.
+    can_fall_back: ClassVar[bool] = False
 
     def __init__(self, *, max_age: float | None = None) -> None:
         """Remember the absolute lifetime of a conversation, in seconds. No I/O here."""
@@ -251,6 +268,15 @@ class ConversationStateBackend(ABC):
     @abstractmethod
     def health(self) -> Health:
         """Make a round trip and tell how it went. Never raises `BackendUnavailable`."""
+
+    def peek(self, id: str, window: int) -> Record | None:
+        """Load where nothing may be written: the expiry is not slid, if that can be helped."""
+        return self.load(id, window)
+
+    def part_of(self, id: str) -> str:
+        """Name the part of the server, if there are several that fail by themselves, where a
+        conversation is. No I/O."""
+        return ""
 
     def scan(self, owner: str | None = None) -> Iterator[Summary]:
         """Yield what is stored (of one owner), newest activity first where that is possible.
@@ -296,6 +322,9 @@ class ConversationStateBackend(ABC):
 
     async def aload(self, id: str, window: int) -> Record | None:
         return await sync_to_async(self.load)(id, window)
+
+    async def apeek(self, id: str, window: int) -> Record | None:
+        return await self.aload(id, window)
 
     async def acommit(self, id: str, change: Change) -> Committed:
         return await sync_to_async(self.commit)(id, change)

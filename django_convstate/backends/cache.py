@@ -102,8 +102,7 @@ class CacheBackend(ConversationStateBackend):
             stored, entry = self._read(id)
             if entry is None:
                 return False
-            entry.last_accessed = time.time()
-            entry.ttl = entry.ttl if ttl is None else ttl
+            entry.touch(time.time(), ttl)
             lock.check()
             self._write(id, entry, stored)
         return True

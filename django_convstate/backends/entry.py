@@ -6,8 +6,9 @@ reads one, changes it and writes it back.
 
 import hashlib
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from ..exceptions import BackendUnavailable
 from .base import (
     DEFAULT_TTL,
     REMEMBERED_COMMITS,
@@ -62,7 +63,8 @@ class CommitLog:
 
 @dataclass(slots=True, repr=False)
 class Entry:
-    """A stored conversation. Times are seconds since the epoch."""
+    """A stored conversation. Times are seconds since the epoch. `hidden` is how many messages it
+    has before those that are here, in a store that is away."""
 
     created_at: float
     last_accessed: float
@@ -71,7 +73,61 @@ class Entry:
     version: int = 0
     state: dict[str, bytes] = field(default_factory=dict)
     messages: list[bytes] = field(default_factory=list)
+    hidden: int = 0
     commits: CommitLog = field(default_factory=CommitLog)
+
+    @classmethod
+    def of(cls, record: Record) -> "Entry":
+        """Return what a record tells, to be changed without changing the record."""
+        return cls(
+            created_at=record.created_at,
+            last_accessed=record.last_accessed,
+            ttl=record.ttl,
+            owner=record.owner,
+            version=record.version,
+            state=record.state.copy(),
+            messages=record.messages.copy(),
+            hidden=record.message_count - len(record.messages),
+        )
+
+    def copy(self) -> "Entry":
+        return replace(
+            self,
+            state=self.state.copy(),
+            messages=self.messages.copy(),
+            commits=CommitLog(self.commits.packed),
+        )
+
+    @property
+    def message_count(self) -> int:
+        return self.hidden + len(self.messages)
+
+    @property
+    def size(self) -> int:
+        """Bytes of JSON."""
+        return sum(map(len, self.messages)) + sum(
+            len(key.encode()) + len(value) for key, value in self.state.items()
+        )
+
+    def touch(self, now: float, ttl: float | None) -> None:
+        self.last_accessed = now
+        self.ttl = self.ttl if ttl is None else ttl
+
+    def keep_newest(self, count: int) -> None:
+        """Forget the messages before the newest `count`."""
+        if (surplus := len(self.messages) - count) > 0:
+            del self.messages[:surplus]
+            self.hidden += surplus
+
+    def between(self, start: int, stop: int) -> list[bytes]:
+        """Return messages `start` to `stop`, as a slice with bounds >= 0 does.
+
+        Raises:
+            BackendUnavailable: some of them are not here.
+        """
+        if start < min(stop, self.hidden):
+            raise BackendUnavailable("The older messages are in the store that is away.")
+        return self.messages[max(0, start - self.hidden) : max(0, stop - self.hidden)]
 
     def expires_at(self, max_age: float | None) -> float:
         idle = self.last_accessed + self.ttl
@@ -94,9 +150,10 @@ class Entry:
             self.state.pop(key, None)
         self.state.update(sums)
         if change.keep_messages is not None:
-            del self.messages[change.keep_messages :]
+            del self.messages[max(0, change.keep_messages - self.hidden) :]
+            self.hidden = min(self.hidden, change.keep_messages)
         self.messages.extend(change.append)
-        committed = Committed(self.version, len(self.messages), self.expires_at(max_age))
+        committed = Committed(self.version, self.message_count, self.expires_at(max_age))
         self.commits.add(change.commit_id, committed)
         return committed
 
@@ -120,7 +177,7 @@ class Entry:
             ttl=self.ttl,
             state=self.state.copy(),
             messages=self.messages[-window:],
-            message_count=len(self.messages),
+            message_count=self.message_count,
         )
 
     def summary(self, id: str, max_age: float | None) -> Summary:
@@ -131,7 +188,6 @@ class Entry:
             created_at=self.created_at,
             last_accessed=self.last_accessed,
             expires_at=self.expires_at(max_age),
-            message_count=len(self.messages),
-            size=sum(map(len, self.messages))
-            + sum(len(key.encode()) + len(value) for key, value in self.state.items()),
+            message_count=self.message_count,
+            size=self.size,
         )

@@ -80,7 +80,7 @@ class LocMemBackend(ConversationStateBackend):
     def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
         with self._lock:
             entry = self._alive(id, time.time())
-            return entry.messages[start:stop] if entry else []
+            return entry.between(start, stop) if entry else []
 
     def exists(self, id: str) -> bool:
         with self._lock:
@@ -92,8 +92,7 @@ class LocMemBackend(ConversationStateBackend):
             entry = self._alive(id, now)
             if entry is None:
                 return False
-            entry.last_accessed = now
-            entry.ttl = entry.ttl if ttl is None else ttl
+            entry.touch(now, ttl)
             return True
 
     def delete(self, id: str, expected_version: int | None = None) -> bool:
@@ -104,6 +103,14 @@ class LocMemBackend(ConversationStateBackend):
             Change(expected_version=expected_version).refuse_unless_fits(entry.version, None)
             del self._entries[id]
             return True
+
+    def adopt(self, id: str, entry: Entry | None) -> None:
+        """Put an entry in the place of whatever there is; None: nothing."""
+        with self._lock:
+            if entry is None:
+                self._entries.pop(id, None)
+            else:
+                self._entries[id] = entry
 
     def scan(self, owner: str | None = None) -> Iterator[Summary]:
         now = time.time()

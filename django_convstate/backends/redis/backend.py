@@ -46,6 +46,7 @@ class RedisBackend(ConversationStateBackend):
     name: ClassVar = "redis"
     uses: ClassVar = ("max_age", "cache_alias", "key_prefix")
     expires_natively: ClassVar = True
+    can_fall_back: ClassVar = True
 
     def __init__(
         self,
@@ -65,6 +66,15 @@ class RedisBackend(ConversationStateBackend):
 
     async def aload(self, id: str, window: int) -> Record | None:
         return await self._arun(self._operations.load, id, window)
+
+    def peek(self, id: str, window: int) -> Record | None:
+        return self._run(self._operations.peek, id, window)
+
+    async def apeek(self, id: str, window: int) -> Record | None:
+        return await self._arun(self._operations.peek, id, window)
+
+    def part_of(self, id: str) -> str:
+        return self._clients.node_of(self._operations.keys(id)[0])
 
     def commit(self, id: str, change: Change) -> Committed:
         return self._run(self._operations.commit, id, change)

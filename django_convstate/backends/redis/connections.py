@@ -192,6 +192,17 @@ class Clients:
             await self._of_loops[loop].open()
         return self._of_loops[loop]
 
+    def node_of(self, key: str) -> str:
+        """Name the node of a cluster that `key` is on, as far as is known by now; else ""."""
+        if not self.place.is_cluster:
+            return ""
+        known = self._of_threads or next(iter(list(self._of_loops.values())), None)
+        if known is None:
+            return ""
+        with suppress(SlotNotCoveredError):
+            return str(known.redis.get_node_from_key(key).name)
+        return ""
+
     def close(self) -> None:
         client, self._of_threads = self._of_threads, None
         if client is not None:

@@ -64,6 +64,12 @@ def may_be_tried_again(error: Exception) -> bool:
     return in_words(error) == _UNREACHABLE
 
 
+def is_certain(error: Exception) -> bool:
+    """Tell whether the next command would fare no better, so that nobody need wait for it."""
+    busy = isinstance(error, ResponseError) and str(error).startswith("BUSY ")
+    return not (busy or isinstance(error, (TimeoutError, TryAgainError)))
+
+
 def is_wrong_type(error: Exception) -> bool:
     return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
 
@@ -88,5 +94,5 @@ class Explained:
             raise ConversationCorrupt("Under the key is something else.") from error
         if isinstance(error, (RedisError, RedisClusterException, OSError)):
             raise BackendUnavailable(
-                f"Redis, CACHES[{self._alias!r}], {in_words(error)}."
+                f"Redis, CACHES[{self._alias!r}], {in_words(error)}.", certain=is_certain(error)
             ) from error

@@ -15,7 +15,7 @@ if ARGV[2] ~= '' then
     left = math.min(left, created + ARGV[2] - now)
 end
 if left <= 0 then
-    redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+    redis.pcall('DEL', KEYS[1], KEYS[2], KEYS[3])
     return false
 end
 local index = 0
@@ -25,7 +25,7 @@ if owner and now > (tonumber(due) or 0) then
 else
     redis.pcall('HSET', KEYS[1], 'a', now)
 end
--- pcall, because where the server refuses to write (out of memory, a replica) reading goes on.
+-- pcall, because where nothing may be written (out of memory, a replica, EVALSHA_RO) reading goes on.
 redis.pcall('PEXPIRE', KEYS[1], left)
 redis.pcall('PEXPIRE', KEYS[2], left)
 redis.pcall('PEXPIRE', KEYS[3], left)

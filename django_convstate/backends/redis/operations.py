@@ -15,7 +15,7 @@ import hashlib
 import math
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -80,7 +80,7 @@ class Operation(Generic[T]):
         """Return the command for a server that may not know the script, and will know it then."""
         if self.script is None:
             return self.command
-        return "EVAL", self.script.text, *self.command[2:]
+        return str(self.command[0]).replace("SHA", ""), self.script.text, *self.command[2:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,11 @@ class Operations:
             return Answer(record, self._index(record.owner, id, record.ttl) if due else None)
 
         return self._script(LOAD, id, (window, _optional(self.max_age_ms)), read)
+
+    def peek(self, id: str, window: int) -> Operation[Record | None]:
+        """Load where nothing may be written. The script is the same; its writes are refused."""
+        operation = self.load(id, window)
+        return replace(operation, command=("EVALSHA_RO", *operation.command[1:]))
 
     def commit(self, id: str, change: Change) -> Operation[Committed]:
         def read(reply: Any) -> Answer[Committed]:

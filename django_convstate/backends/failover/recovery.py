@@ -1,0 +1,208 @@
+"""The thread that an outage has: it tells, looks whether the primary is back, has the journal
+brought home, tells again, and ends. No request ever probes, and none has to come for it to happen.
+"""
+
+import logging
+import random
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
+
+from ... import signals
+from ...exceptions import BackendUnavailable, ConversationError
+from ...ids import new_id
+from ..base import Change, ConversationStateBackend, Health
+from .breaker import Breaker
+from .replay import Tally, bring_home
+from .shelter import Shelter
+
+logger = logging.getLogger("django_convstate")
+
+SPREAD: Final = 0.5  # seconds at most before the first comes home: many processes begin at once
+PACE: Final = 0.002  # seconds at most between two conversations
+FLUSH_SECONDS: Final = 5.0  # for what is still to be brought home when the backend is closed
+PROBE_TTL: Final = 1.0
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Part:
+    """A part of the primary that may fail by itself: a node of a cluster, or the whole.
+
+    `readable`: while nothing can be written, reading works, or is worth a try.
+    """
+
+    breaker: Breaker = field(default_factory=Breaker)
+    readable: bool = True
+
+
+class Recovery:
+    """Runs while there is something to recover from."""
+
+    def __init__(
+        self, primary: ConversationStateBackend, shelter: Shelter, parts: dict[str, Part]
+    ) -> None:
+        self._primary = primary
+        self._shelter = shelter
+        self._parts = parts
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._tally = Tally()
+        self._since: float | None = None  # seconds since the epoch; None: nobody was told
+
+    def wake(self) -> None:
+        """See to it that the thread runs."""
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._stopping.clear()
+                    self._thread = threading.Thread(
+                        target=self._run, name="convstate-recovery", daemon=True
+                    )
+                    self._thread.start()
+
+    def needed_after(self, answer: T) -> T:
+        """Run, because something has been written into the journal, and pass its answer on."""
+        self.wake()
+        return answer
+
+    def stop(self, *, for_good: bool = False) -> None:
+        """End the thread, and try once more to bring home what is in the journal.
+
+        Args:
+            for_good: the process ends. Tell how much is lost with it.
+        """
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return
+        self._stopping.set()
+        thread.join()
+        self._thread = None
+        if self._shelter.journal.pending:
+            for name, part in self._open():
+                self._probe(name, part)
+            self._replay(until=time.monotonic() + FLUSH_SECONDS)
+        if for_good and self._shelter.journal.pending:
+            logger.error(
+                "The %s backend is still away: %d changes of %d conversations are lost with this "
+                "process.",
+                self._primary.name,
+                self._shelter.journal.pending,
+                len(self._shelter.journal.ids()),
+            )
+
+    def health_now(self) -> Health | None:
+        """Return how things are, if that is known without asking the primary."""
+        if not self._open():
+            return None
+        return self.health_after(Health(self._primary.name, connected=False, detail=self._reason))
+
+    def health_after(self, health: Health) -> Health:
+        pending = self._shelter.journal.pending
+        return replace(
+            health,
+            using_fallback=bool(pending or self._open()),
+            pending_replay=pending,
+            since=self._since,
+        )
+
+    @property
+    def _reason(self) -> str:
+        return next((part.breaker.reason for _, part in self._open()), "")
+
+    def _open(self) -> list[tuple[str, Part]]:
+        return [(name, part) for name, part in list(self._parts.items()) if part.breaker.is_open]
+
+    @property
+    def _is_over(self) -> bool:
+        return not (self._shelter.journal.pending or self._open())
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            while not (self._is_over or self._stopping.is_set()):
+                self._tell_degraded()
+                self._wait()
+                now = time.monotonic()
+                for name, part in self._open():
+                    if part.breaker.next_probe <= now:
+                        self._probe(name, part)
+                self._replay()
+            if self._is_over:
+                self._tell_recovered()
+            with self._lock:
+                if self._is_over:
+                    self._thread = None
+                    return
+
+    def _wait(self) -> None:
+        waits = [part.breaker.next_probe - time.monotonic() for _, part in self._open()]
+        # Without an open part there is only the journal, which can be brought home at once.
+        pause = min(waits, default=random.uniform(0, SPREAD))  # noqa: S311 - hides nothing
+        self._stopping.wait(max(0.0, pause))
+
+    def _probe(self, name: str, part: Part) -> None:
+        """Ask whether a part is back, by a conversation that nobody has and that goes at once."""
+        id = self._id_in(name)
+        if id is None:
+            del self._parts[name]  # there is no such node any more
+            return
+        try:
+            self._primary.peek(id, 1)
+            part.readable = True
+            self._primary.commit(id, Change(ttl=PROBE_TTL, set={"probe": b"true"}))
+            self._primary.delete(id)
+        except BackendUnavailable as error:
+            part.breaker.probe_failed(str(error))
+        except ConversationError:
+            part.breaker.close()  # it did answer
+        else:
+            part.breaker.close()
+
+    def _id_in(self, name: str) -> str | None:
+        candidates = (new_id() for _ in range(500))
+        return next((id for id in candidates if self._primary.part_of(id) == name), None)
+
+    def _replay(self, until: float = float("inf")) -> None:
+        stops_early = until == float("inf")
+        for id in self._shelter.journal.ids():
+            if time.monotonic() > until or (stops_early and self._stopping.is_set()):
+                return
+            part = self._parts.setdefault(self._primary.part_of(id), Part())
+            if part.breaker.is_open:
+                continue
+            try:
+                bring_home(self._primary, self._shelter, id, self._tally)
+            except BackendUnavailable as error:
+                part.breaker.failed(part.breaker.era, str(error), certain=True)
+            time.sleep(random.uniform(0, PACE))  # noqa: S311 - hides nothing
+
+    def _tell_degraded(self) -> None:
+        if self._since is None and self._open():
+            self._since = time.time()
+            self._tally = Tally()
+            logger.error("%s Conversations go on in the memory of this process.", self._reason)
+            signals.backend_degraded.send_robust(self._primary, reason=self._reason)
+
+    def _tell_recovered(self) -> None:
+        if self._since is None:
+            return
+        seconds, self._since, tally = time.time() - self._since, None, self._tally
+        logger.warning(
+            "The %s backend is back after %.1f s: %d changes brought home, %d of them in part, "
+            "%d lost.",
+            self._primary.name,
+            seconds,
+            tally.home,
+            tally.conflicts,
+            tally.lost,
+        )
+        signals.backend_recovered.send_robust(
+            self._primary,
+            seconds=seconds,
+            home=tally.home,
+            conflicts=tally.conflicts,
+            lost=tally.lost,
+        )

@@ -1,0 +1,121 @@
+"""Telling the primary what has happened to a conversation while it was away.
+
+Each change goes as it was, with its commit id, so that one which did arrive the first time is not
+applied again. It is merged as any commit is: appends go behind what others have said, counters add
+up, the later value of a key wins, and a conversation that somebody has deleted stays deleted.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, replace
+
+from ... import ids
+from ...exceptions import (
+    BackendUnavailable,
+    ConversationError,
+    ConversationInterrupted,
+    InvalidConversationValue,
+)
+from ..base import Change, ConversationStateBackend, Create
+from ..entry import Entry
+from .journal import Line, Touch
+from .shelter import Shelter
+
+logger = logging.getLogger("django_convstate")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the writes of an outage. `lost` were refused by the primary, or belonged to
+    what is not there any more; `conflicts` were applied in part."""
+
+    home: int = 0
+    conflicts: int = 0
+    lost: int = 0
+
+
+def bring_home(primary: ConversationStateBackend, shelter: Shelter, id: str, tally: Tally) -> None:
+    """Tell the primary everything about one conversation, and let go of it here.
+
+    Raises:
+        BackendUnavailable: it is away again. What it has been told is struck out.
+    """
+    while True:
+        with shelter.lock:
+            line = shelter.journal.line(id)
+            if line is None:
+                return
+            write, count = line.writes[0]
+        try:
+            if isinstance(write, Change):
+                _commit(primary, id, line, write, count, tally)
+            elif isinstance(write, Touch):
+                primary.touch(id, write.ttl)
+            else:
+                primary.delete(id)
+        except BackendUnavailable:
+            raise
+        except ConversationError as error:
+            _give_up(shelter, id, error, tally)
+            return
+        tally.home += 1
+        with shelter.lock:
+            if id in shelter.journal and shelter.journal.done(id):
+                shelter.let_go(id)
+                return
+
+
+def _commit(
+    primary: ConversationStateBackend, id: str, line: Line, change: Change, count: int, tally: Tally
+) -> None:
+    change = _as_of_now(change, line)
+    try:
+        committed = primary.commit(id, change)
+    except ConversationInterrupted:
+        if line.base is None or line.base.expires_at(primary.max_age) > time.time():
+            raise  # it did not expire: somebody has deleted it, and so it stays
+        primary.commit(id, _all_of(line.base))
+        committed = primary.commit(id, change)
+    except InvalidConversationValue:
+        # Somebody has made something else of a counter. What was said goes home all the same.
+        tally.conflicts += 1
+        committed = primary.commit(id, replace(change, increment={}))
+    line.surplus = committed.message_count - count
+
+
+def _as_of_now(change: Change, line: Line) -> Change:
+    """Return a change as it is sent after an outage: it was accepted, so it is not checked against
+    a version any more, and it drops only messages that its author had seen."""
+    keep = change.keep_messages
+    create = change.create
+    if create is Create.MUST_EXIST and line.base is None:
+        create = Create.EITHER  # nothing was known of it, but a client had a token for it
+    return replace(
+        change,
+        create=create,
+        expected_version=None,
+        keep_messages=None if keep is None else max(0, keep + line.surplus),
+    )
+
+
+def _all_of(entry: Entry) -> Change:
+    return Change(
+        create=Create.EITHER,
+        owner=entry.owner,
+        ttl=entry.ttl,
+        set=entry.state,
+        append=entry.messages,
+    )
+
+
+def _give_up(shelter: Shelter, id: str, error: ConversationError, tally: Tally) -> None:
+    with shelter.lock:
+        lost = shelter.journal.drop(id)
+        shelter.let_go(id)
+    tally.lost += lost
+    logger.warning(
+        "Conversation %s: %d changes made while the store was away are lost. %s",
+        ids.hashed_id(id),
+        lost,
+        error,
+    )
