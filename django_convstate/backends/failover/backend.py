@@ -227,7 +227,9 @@ class FailoverBackend(ConversationStateBackend):
 
     def _way(self, id: str) -> "_Way":
         name = self.primary.part_of(id)
-        part = self._parts.get(name) or self._parts.setdefault(name, Part())
+        part = self._parts.get(name)
+        if part is None:
+            part = self._parts.setdefault(name, Part())
         return _Way(part, self._recovery, self._shelter.holds(id))
 
 

@@ -29,6 +29,7 @@ from ..base import (
 )
 from .checks import check_place, check_server
 from .connections import Clients, adrop_idle, drop_idle, target_of
+from .deadline import Deadline
 from .errors import Explained, may_be_tried_again
 from .inspection import adescribe, describe
 from .operations import Operation, Operations
@@ -74,6 +75,8 @@ class RedisBackend(ConversationStateBackend):
         return await self._arun(self._operations.peek, id, window)
 
     def part_of(self, id: str) -> str:
+        if not self._clients.place.is_cluster:
+            return ""
         return self._clients.node_of(self._operations.keys(id)[0])
 
     def commit(self, id: str, change: Change) -> Committed:
@@ -143,11 +146,14 @@ class RedisBackend(ConversationStateBackend):
 
     def _send(self, client: Any, operation: Operation[Any]) -> Any:
         command, target = operation.command, target_of(client, operation.key)
-        for tries_left in reversed(range(self._clients.place.tries)):
+        place = self._clients.place
+        for tries_left in reversed(range(place.tries)):
             try:
-                return client.execute_command(*command, **target)
+                with Deadline(place.timeout):
+                    return client.execute_command(*command, **target)
             except NoScriptError:
-                return client.execute_command(*operation.again())
+                with Deadline(place.timeout):
+                    return client.execute_command(*operation.again())
             except RedisError as error:
                 if not (tries_left and may_be_tried_again(error)):
                     raise

@@ -26,8 +26,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import SlotNotCoveredError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
+from redis.utils import HIREDIS_AVAILABLE
 
 from ...exceptions import BackendUnavailable, InvalidBackend
+from .deadline import PunctualParser
 
 TIMEOUT: Final = 0.25  # seconds for one answer, unless CACHES says otherwise
 AT_ONCE: Final = 50  # operations under way in this process, unless CACHES says otherwise
@@ -93,12 +95,14 @@ class Place:
     def client(self) -> Any:
         """Return a client for sync code. Connects when it is first used; a cluster's, at once."""
         retry = Retry(NoBackoff(), 0)
+        parser = {"parser_class": PunctualParser} if HIREDIS_AVAILABLE else {}
+        kwargs: dict[str, Any] = parser | self.kwargs
         if self.is_cluster:
-            return redis.RedisCluster.from_url(self.url, retry=retry, **self.kwargs)
+            return redis.RedisCluster.from_url(self.url, retry=retry, **kwargs)
         if not self.sentinels:
-            return redis.Redis.from_url(self.url, retry=retry, **self.kwargs)
+            return redis.Redis.from_url(self.url, retry=retry, **kwargs)
         sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            self.sentinels, sentinel_kwargs=self._sentinel_kwargs(retry), retry=retry, **self.kwargs
+            self.sentinels, sentinel_kwargs=self._sentinel_kwargs(retry), retry=retry, **kwargs
         )
         return sentinel.master_for(*self._service(), **self._login())  # type: ignore[no-untyped-call]
 
@@ -193,9 +197,7 @@ class Clients:
         return self._of_loops[loop]
 
     def node_of(self, key: str) -> str:
-        """Name the node of a cluster that `key` is on, as far as is known by now; else ""."""
-        if not self.place.is_cluster:
-            return ""
+        """Name the node of a cluster that `key` is on; "" as long as that is not known."""
         known = self._of_threads or next(iter(list(self._of_loops.values())), None)
         if known is None:
             return ""

@@ -1,0 +1,46 @@
+"""One time limit for the whole of an operation in sync code.
+
+The client gives each piece of a reply the time that a whole one should take, and so each step of
+making a connection: a server that sends a byte now and then is waited for without end.
+"""
+
+import threading
+import time
+from typing import Any
+
+from redis._parsers import _HiredisParser
+from redis.exceptions import TimeoutError
+
+
+class _Limit(threading.local):
+    until: float | None = None  # by time.monotonic(); None: there is none
+
+
+_limit = _Limit()
+
+
+class Deadline:
+    """Lets the clients of this thread wait for no longer than `seconds` in a with block."""
+
+    __slots__ = ("_seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        _limit.until = time.monotonic() + self._seconds
+
+    def __exit__(self, *error: object) -> None:
+        _limit.until = None
+
+
+class PunctualParser(_HiredisParser):
+    """Reads replies for as long as the deadline allows."""
+
+    def read_from_socket(self, *args: Any, **kwargs: Any) -> Any:
+        if _limit.until is None:
+            return super().read_from_socket(*args, **kwargs)  # type: ignore[no-untyped-call]
+        left = _limit.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("There was no answer in time.")
+        return super().read_from_socket(left)  # type: ignore[no-untyped-call]
