@@ -10,13 +10,14 @@ from typing import cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.core.handlers.exception import response_for_exception
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
+from django.utils.translation import gettext as _
 
 from . import identity
 from .conversation import Conversation
-from .exceptions import ConversationCorrupt, ConversationNotFound
+from .exceptions import BackendUnavailable, ConversationCorrupt, ConversationNotFound
 from .store import ConversationStore, conversations
 
 logger = logging.getLogger("django_convstate")
@@ -51,7 +52,7 @@ class ConversationMiddleware:
             try:
                 conversation.save()
             except Exception as error:
-                response = response_for_exception(request, error)
+                response = response_to(request, error)
         return door.finish(response)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
@@ -62,16 +63,36 @@ class ConversationMiddleware:
             try:
                 await conversation.asave()
             except Exception as error:
-                in_thread = sync_to_async(response_for_exception, thread_sensitive=False)
+                in_thread = sync_to_async(response_to, thread_sensitive=False)
                 response = await in_thread(request, error)
         return door.finish(response)
 
-    def process_exception(self, request: HttpRequest, exception: Exception) -> None:
-        """Begin anew after a view has come upon something damaged, or it would come upon it in the
-        next request, too."""
+    def process_exception(
+        self, request: HttpRequest, exception: Exception
+    ) -> HttpResponseBase | None:
+        """Answer 503 where a view was left without its store. Begin anew after one has come upon
+        something damaged, or it would come upon it in the next request, too."""
         if isinstance(exception, ConversationCorrupt):
             logger.error("A stored conversation is damaged; its client begins anew. %s", exception)
             begin_anew(None, request)
+        return unavailable(exception) if isinstance(exception, BackendUnavailable) else None
+
+
+def response_to(request: HttpRequest, error: Exception) -> HttpResponseBase:
+    """Return what answers a request whose conversation could not be saved."""
+    if isinstance(error, BackendUnavailable):
+        return unavailable(error)
+    return response_for_exception(request, error)
+
+
+def unavailable(error: BackendUnavailable) -> HttpResponse:
+    logger.error("A request was refused, because its conversation cannot be reached: %s", error)
+    return HttpResponse(
+        _("Your conversation cannot be reached right now. Please try again in a moment."),
+        content_type="text/plain; charset=utf-8",
+        status=503,
+        headers={"Retry-After": "5"},
+    )
 
 
 class RequestConversation:

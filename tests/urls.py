@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib.auth import alogout, logout
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.urls import path
+from django.urls import include, path
 from django.views.decorators.cache import cache_control
 
 from django_convstate import (
@@ -243,6 +243,7 @@ urlpatterns = [
     for way in ("sync", "async")
 ] + [
     path("sync/threads", threads),
+    path("health/", include("django_convstate.urls")),
     path("async/early_reference", early_reference),
     path("async/side_by_side", side_by_side),
     path("async/forgotten_await", forgotten_await),

@@ -104,7 +104,7 @@ class Recovery:
         pending = self._shelter.journal.pending
         return replace(
             health,
-            using_fallback=bool(pending or self._open()),
+            using_fallback=bool(pending or self._open() or not health.connected),
             pending_replay=pending,
             since=self._since,
         )
