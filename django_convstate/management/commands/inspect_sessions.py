@@ -89,6 +89,8 @@ class Command(RichCommand):
             conversation = conversations.get(options["id"])
         except ConversationNotFound:
             raise CommandError("There is no such conversation.") from None
+        if conversation.degraded:
+            raise CommandError(conversations.health().detail)
         shown = describe(conversation)
         if options["show_content"]:
             shown["state"] = dict(conversation)
