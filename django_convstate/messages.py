@@ -31,10 +31,11 @@ class Messages(Sequence[Message]):
     A message that you get is a copy: what is said is said, and changing it changes nothing stored.
 
     Stored are messages 0 to `_stored`, of which the first `_kept` are still wanted, and the last
-    ones are in `_loaded`. Behind the kept ones come the `_new`.
+    ones are in `_loaded`. Behind the kept ones come the `_new`. What others have said between our
+    load and a save of ours is in the ranges of `_slipped_in`.
     """
 
-    __slots__ = ("_id", "_kept", "_loaded", "_new", "_store", "_stored")
+    __slots__ = ("_id", "_kept", "_loaded", "_new", "_slipped_in", "_store", "_stored")
 
     def __init__(self, store: "ConversationStore") -> None:
         self._store = store
@@ -46,6 +47,7 @@ class Messages(Sequence[Message]):
         self._loaded = loaded
         self._stored = self._kept = count
         self._new: list[bytes] = []
+        self._slipped_in: tuple[tuple[int, int], ...] = ()
 
     def append(self, role: str, content: JSON, **extra: JSON) -> None:
         """Add a message at the end, with a `timestamp` (ISO 8601, UTC) unless `extra` has one.
@@ -175,10 +177,15 @@ class Messages(Sequence[Message]):
     def is_modified(self) -> bool:
         return bool(self._new) or self._kept < self._stored
 
+    @property
+    def shortened_to(self) -> int | None:
+        """How many of the stored messages are to be kept; None: all."""
+        return self._kept if self._kept < self._stored else None
+
     def take_changes(self) -> tuple[int | None, list[bytes]]:
         """Return how many stored messages to keep (None: all) and what to append, and regard that
         as stored from now on."""
-        keep = self._kept if self._kept < self._stored else None
+        keep = self.shortened_to
         appended = self._new
         first = self._stored - len(self._loaded)
         loaded = self._loaded[: max(0, self._kept - first)] + appended
@@ -191,8 +198,16 @@ class Messages(Sequence[Message]):
         """Take note that others have added `surplus` messages, which we have not seen, before the
         last `appended` ones of ours."""
         self._loaded = self._loaded[-appended:] if appended else []
+        first = self._stored - appended
+        self._slipped_in += ((first, first + surplus),)
         self._stored += surplus
         self._kept += surplus
+
+    def take_slipped_in(self) -> tuple[tuple[int, int], ...]:
+        """Return where, as (start, stop), others have spoken between our load and our saves, and
+        forget it."""
+        slipped_in, self._slipped_in = self._slipped_in, ()
+        return slipped_in
 
     def _slice(self, start: int, stop: int) -> list[Message]:
         if self._missing(start, stop):
