@@ -27,17 +27,16 @@ from django_convstate.backends.base import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.backends.redis.checks import check_place, check_server
 from django_convstate.ids import new_id
+from tests.conftest import on
 from tests.proxy import Proxy
 from tests.servers import (
     SERVICE,
     Server,
     cluster_setup,
     free_ports,
-    running,
     sentinel_setup,
     wait_until,
 )
-from tests.settings import PATIENT
 
 pytestmark = pytest.mark.usefixtures("valkey")
 
@@ -47,22 +46,6 @@ def backend() -> Iterator[RedisBackend]:
     backend = RedisBackend(cache_alias="django_redis")
     yield backend
     backend.close()
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server that this test may do anything to."""
-    server = Server(tmp_path, free_ports(1)[0], "--appendonly", "yes", "--appendfsync", "always")
-    with running([server]):
-        yield server
-
-
-def on(settings: Any, url: str, *, patient: bool = True, **options: Any) -> RedisBackend:
-    """A backend on a server of the test's own; patient, but where time is what is tested."""
-    options = {**(PATIENT if patient else {}), **options}
-    entry = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": url, "OPTIONS": options}
-    settings.CACHES = {**settings.CACHES, "own": entry}
-    return RedisBackend(cache_alias="own")
 
 
 def raw() -> Any:
@@ -284,75 +267,6 @@ class TestServer:
         stored = backend.read_messages(id, 0, 1_000_000)
         for writer, mine in enumerate(acknowledged):
             assert [m for m in stored if m.startswith(b"[%d," % writer)] == mine
-        backend.close()
-
-    @pytest.mark.parametrize(
-        ("breaks", "mends", "words"),
-        [
-            (
-                lambda c: c.config_set("maxmemory", 1),
-                lambda c: c.config_set("maxmemory", 0),
-                "out of memory",
-            ),
-            (lambda c: c.replicaof("127.0.0.1", 1), lambda c: c.replicaof("NO", "ONE"), "replica"),
-            (
-                lambda c: c.config_set("min-replicas-to-write", 1),
-                lambda c: c.config_set("min-replicas-to-write", 0),
-                "replicas",
-            ),
-        ],
-        ids=["OOM", "READONLY", "NOREPLICAS"],
-    )
-    def test_where_only_writes_are_refused_reads_go_on(
-        self, settings: Any, server: Server, breaks: Any, mends: Any, words: str
-    ) -> None:
-        backend, id = on(settings, f"redis://127.0.0.1:{server.port}/0"), new_id()
-        backend.commit(id, Change(append=[b"{}"]))
-        with server.client() as client:
-            breaks(client)
-            with pytest.raises(BackendUnavailable, match=words):
-                backend.commit(id, Change(append=[b"{}"]))
-            assert backend.load(id, 1) is not None
-            mends(client)
-        backend.commit(id, Change(append=[b"{}"]))
-        assert len(appended(backend, id)) == 2
-        backend.close()
-
-    @pytest.mark.parametrize(
-        ("rules", "words"),
-        [
-            (["on", ">right", "~convstate:*", "+@all"], None),
-            (["on", ">wrong", "~convstate:*", "+@all"], "password"),
-            (["on", ">right", "~convstate:*", "+ping", "+hello", "+client|setinfo"], "NOPERM"),
-            (["on", ">right", "~elsewhere:*", "+@all"], "NOPERM"),
-        ],
-    )
-    def test_who_may_do_what(
-        self, settings: Any, server: Server, rules: list[str], words: str | None
-    ) -> None:
-        with server.client() as client:
-            client.execute_command("ACL", "SETUSER", "chat", "reset", *rules)
-        backend = on(
-            settings, f"redis://127.0.0.1:{server.port}/0", USERNAME="chat", PASSWORD="right"
-        )
-        if words is None:
-            backend.commit("a", Change(append=[b"{}"]))
-        else:
-            with server.client() as client:
-                before = client.info("stats")["total_connections_received"]
-                with pytest.raises(BackendUnavailable, match=words) as caught:
-                    backend.commit("a", Change(append=[b"{}"]))
-                after = client.info("stats")["total_connections_received"]
-            assert "right" not in f"{caught.value} {caught.value.__cause__}"
-            assert after - before <= 1, "no is no: it is not tried again"
-        backend.close()
-
-    def test_too_many_clients(self, settings: Any, server: Server) -> None:
-        backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
-        with server.client() as client:
-            client.config_set("maxclients", 1)
-            with pytest.raises(BackendUnavailable, match="maxclients"):
-                backend.load("a", 1)
         backend.close()
 
 

@@ -264,7 +264,7 @@ class RedisBackend(ConversationStateBackend):
         started = time.perf_counter()
         try:
             with self._explained, self._clients.turn() as client:
-                client.execute_command("PING")
+                self._send(client, self._operations.probe())
                 latency_ms = (time.perf_counter() - started) * 1000
                 return Health(self.name, True, latency_ms, detail=describe(client))
         except BackendUnavailable as error:
@@ -275,7 +275,7 @@ class RedisBackend(ConversationStateBackend):
         try:
             with self._explained:
                 async with await self._clients.aturn() as client:
-                    await client.execute_command("PING")
+                    await self._asend(client, self._operations.probe())
                     latency_ms = (time.perf_counter() - started) * 1000
                     return Health(self.name, True, latency_ms, detail=await adescribe(client))
         except BackendUnavailable as error:

@@ -56,6 +56,7 @@ TOUCH: Final = Script("touch")
 DELETE: Final = Script("delete")
 SUMMARY: Final = Script("summary")
 INDEX: Final = Script("index")
+PROBE: Final = Script("probe")
 
 # The numbers of a commit go in one word, because the asyncio client takes its time over each.
 NONE: Final = -1
@@ -180,6 +181,10 @@ class Operations:
     def forget(self, owner: str, ids: list[str]) -> Operation[None]:
         """Take ids out of an owner's index."""
         return Operation(("ZREM", self.index_key(owner), *ids), _nothing)
+
+    def probe(self) -> Operation[None]:
+        """Write, because a server may answer and refuse just that."""
+        return Operation(("EVALSHA", PROBE.sha, 1, f"{self.prefix}:health"), _nothing, PROBE)
 
     def set_aside(self, id: str) -> list[Operation[None]]:
         """Rename what is no conversation, so that it is neither served nor overwritten."""
