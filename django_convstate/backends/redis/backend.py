@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
-from itertools import islice
 from typing import Any, ClassVar, Final, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -31,13 +30,12 @@ from .checks import check_place, check_server
 from .connections import Clients, adrop_idle, drop_idle
 from .errors import Explained, may_be_tried_again
 from .inspection import adescribe, describe
+from .listing import Listing
 from .operations import Operation, Operations
 
 logger = logging.getLogger("django_convstate")
 
-SCAN_COUNT: Final = 500  # keys that one SCAN looks at
 LATE: Final = 1.1  # times its timeout: then the event loop itself is overdue
-BREATH: Final = 0.01  # seconds between two batches of a purge
 
 T = TypeVar("T")
 
@@ -59,6 +57,7 @@ class RedisBackend(ConversationStateBackend):
         self._operations = Operations(key_prefix, max_age)
         self._clients = Clients(cache_alias)
         self._explained = Explained(cache_alias)
+        self._listing = Listing(self._operations, self._clients, self._explained)
 
     def load(self, id: str, window: int) -> Record | None:
         return self._run(self._operations.load, id, window)
@@ -197,37 +196,16 @@ class RedisBackend(ConversationStateBackend):
     # Listing and purging.
 
     def scan(self, owner: str | None = None) -> Iterator[Summary]:
-        found = self._owned(owner) if owner is not None else self._all()
         # Newest first needs them all; of an owner there are few, of all perhaps millions.
-        return iter(sorted(found, key=_newest_first)) if owner is not None else found
+        if owner is not None:
+            return iter(self._listing.of_owner(owner))
+        return self._listing.everything()
 
     async def ascan(self, owner: str | None = None) -> AsyncIterator[Summary]:
         for summary in await sync_to_async(
             lambda: list(self.scan(owner)), thread_sensitive=False
         )():
             yield summary
-
-    def _owned(self, owner: str) -> Iterator[Summary]:
-        expired = []
-        for id in self._run(self._operations.owned, owner):
-            summary = self._run(self._operations.summary, id)
-            if summary is not None and summary.owner == owner:
-                yield summary
-            else:
-                expired.append(id)
-        if expired:
-            self._run(self._operations.forget, owner, expired)
-
-    def _all(self) -> Iterator[Summary]:
-        stem = self._operations.prefix + ":{"
-        with self._explained:
-            for key in self._clients.turn().redis.scan_iter(
-                match=f"{stem}*}}:meta", count=SCAN_COUNT
-            ):
-                id = key.decode().removeprefix(stem).removesuffix("}:meta")
-                summary = self._run(self._operations.summary, id)
-                if summary is not None:
-                    yield summary
 
     def purge(
         self,
@@ -241,19 +219,7 @@ class RedisBackend(ConversationStateBackend):
     ) -> PurgeReport:
         if idle_for is None and owner is None and not everything:
             return PurgeReport(dry_run=dry_run)  # Redis drops what has expired by itself
-        examined = deleted = 0
-        before = time.time() - (idle_for or 0)
-        summaries = self.scan(owner)
-        # Batch by batch, with a breath between them for everybody else.
-        while batch := list(islice(summaries, batch_size)):
-            for summary in batch:
-                examined += 1
-                if idle_for is None or summary.last_accessed <= before:
-                    deleted += dry_run or self.delete(summary.id)
-            if progress:
-                progress(examined, None)
-            time.sleep(0 if dry_run else BREATH)
-        return PurgeReport(examined, deleted, dry_run)
+        return self._listing.purge(idle_for, owner, dry_run, batch_size, progress)
 
     async def apurge(self, **selection: Any) -> PurgeReport:
         return await sync_to_async(lambda: self.purge(**selection), thread_sensitive=False)()
@@ -300,10 +266,6 @@ async def _execute(client: Any, command: tuple[Any, ...], seconds: float) -> Any
         # So the client of a cluster fails in one task when it closes, because of another task, the
         # connection that the first one is reading from.
         raise ConnectionError("The connection was closed by another task.") from error
-
-
-def _newest_first(summary: Summary) -> float:
-    return -summary.last_accessed
 
 
 def _log_index(error: BackendUnavailable) -> None:
