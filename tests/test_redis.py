@@ -423,11 +423,21 @@ sys.exit(sum(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in childre
         subprocess.run([sys.executable, "-c", script, url], check=True, timeout=60)
 
 
-def test_health_tells(backend: RedisBackend) -> None:
-    detail = backend.health().detail
-    for part in ("role master", "noeviction", "version 9.1"):
-        assert part in detail
-    assert asyncio.run(backend.ahealth()).detail
+def test_health_tells(settings: Any, server: Server) -> None:
+    backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
+    backend.commit("a", Change(set={"a": b"1"}, append=[b"{}"]))
+    with server.client() as client:
+        client.set("somebody else's", "1")
+
+    async def ask() -> str:
+        detail = (await backend.ahealth()).detail
+        await backend.aclose()
+        return detail
+
+    for detail in (backend.health().detail, asyncio.run(ask())):
+        for part in ("role master", "noeviction", "version 9.1", "4 keys in the database"):
+            assert part in detail
+    backend.close()
 
 
 def test_the_setting_finds_it(settings: Any) -> None:

@@ -1,5 +1,6 @@
 """What the system checks for the redis backend find in CACHES, and in a server."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -131,4 +132,9 @@ class TestChecks:
         health = backend.health()
         assert health.connected
         assert "unknown" in health.detail
+        assert "0 keys" in health.detail
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "default", "-dbsize")
+        assert "keys unknown" in backend.health().detail
+        assert "keys unknown" in asyncio.run(backend.ahealth()).detail
         backend.close()

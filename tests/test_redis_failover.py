@@ -167,6 +167,8 @@ class TestCluster:
             with node.client() as client:
                 counts.append(client.dbsize())
         assert max(counts) / min(counts) < 1.2
+        assert f"{sum(counts)} keys" in backend.health().detail, "those of all nodes"
+        assert f"{sum(counts)} keys" in asyncio.run(backend.ahealth()).detail
         backend.purge(everything=True)
         backend.close()
 
