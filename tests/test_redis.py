@@ -314,6 +314,25 @@ class TestConnections:
             assert backend.exists("a") is False
             backend.close()
 
+    def test_a_server_that_falls_silent_in_the_event_loop(
+        self, settings: Any, server: Server
+    ) -> None:
+        async def ask(backend: RedisBackend, proxy: Proxy) -> None:
+            await backend.aexists("a")
+            proxy.silent = True
+            async with asyncio.timeout(10):
+                assert "in time" in (await backend.ahealth()).detail
+                with pytest.raises(BackendUnavailable, match="in time"):
+                    await backend.aload("a", 1)
+            proxy.silent = False
+            await backend.aclose()
+
+        with Proxy(server.port) as proxy:
+            url = f"redis://127.0.0.1:{proxy.port}/0"
+            backend = on(settings, url, patient=False)
+            asyncio.run(ask(backend, proxy))
+            backend.close()
+
     def test_fifty_event_loops_leave_no_connection(self, settings: Any, server: Server) -> None:
         backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
 

@@ -7,7 +7,7 @@ import asyncio
 import builtins
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -150,9 +150,9 @@ class RedisBackend(ConversationStateBackend):
         for tries_left in reversed(range(place.tries)):
             started = time.monotonic()
             try:
-                return await _execute(client, command, place.timeout)
+                return await _in_time(client.execute_command(*command), place.timeout)
             except NoScriptError:
-                return await _execute(client, operation.again(), place.timeout)
+                return await _in_time(client.execute_command(*operation.again()), place.timeout)
             except RedisError as error:
                 # A time-out that comes too late itself: the loop was busy elsewhere, and the
                 # server's answer may have been lying there.
@@ -191,7 +191,9 @@ class RedisBackend(ConversationStateBackend):
         async with await self._clients.aturn() as client:
             for operation in self._operations.set_aside(id):
                 with suppress(RedisError):
-                    await client.execute_command(*operation.command)
+                    await _in_time(
+                        client.execute_command(*operation.command), self._clients.place.timeout
+                    )
 
     # Listing and purging.
 
@@ -243,7 +245,8 @@ class RedisBackend(ConversationStateBackend):
                 async with await self._clients.aturn() as client:
                     await self._asend(client, self._operations.probe())
                     latency_ms = (time.perf_counter() - started) * 1000
-                    return Health(self.name, True, latency_ms, detail=await adescribe(client))
+                    detail = await _in_time(adescribe(client), self._clients.place.timeout)
+                    return Health(self.name, True, latency_ms, detail=detail)
         except BackendUnavailable as error:
             return Health(self.name, False, detail=str(error))
 
@@ -256,10 +259,10 @@ class RedisBackend(ConversationStateBackend):
         return list(check_server(options["cache_alias"]))
 
 
-async def _execute(client: Any, command: tuple[Any, ...], seconds: float) -> Any:
+async def _in_time(reply: Awaitable[T], seconds: float) -> T:
     try:
         async with asyncio.timeout(seconds):
-            return await client.execute_command(*command)
+            return await reply
     except builtins.TimeoutError as error:
         raise TimeoutError("There was no answer in time.") from error
     except AttributeError as error:
