@@ -28,7 +28,7 @@ from ..exceptions import (
     InvalidBackend,
 )
 from . import cachelock, document
-from .alias import check_alias
+from .alias import check_alias, check_timeout
 from .base import QUARANTINE_SECONDS, Change, Committed, ConversationStateBackend, Health, Record
 from .entry import Entry
 
@@ -216,7 +216,7 @@ class CacheBackend(ConversationStateBackend):
         return [
             *_check_that_it_keeps(alias, config),
             *_check_replicas(alias, config),
-            *_check_timeout(alias, config),
+            *check_timeout(alias),
             *_check_capacity(alias, config),
         ]
 
@@ -247,18 +247,6 @@ def _check_replicas(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMess
             "would be overwritten.",
             hint="Give conversations a CACHES entry whose LOCATION is the primary alone.",
             id="convstate.E008",
-        )
-
-
-def _check_timeout(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    options = config.get("OPTIONS") or {}
-    found = {name.lower() for name in [*options, *(options.get("CONNECTION_POOL_KWARGS") or {})]}
-    if config.get("BACKEND", "").endswith(".RedisCache") and "socket_timeout" not in found:
-        yield Warning(
-            f"CACHES[{alias!r}] has no socket timeout: a server that falls silent stops requests "
-            "for as long as the client's defaults say.",
-            hint="Set it, and the one for connecting, in OPTIONS, e.g. to 0.25 seconds.",
-            id="convstate.W003",
         )
 
 

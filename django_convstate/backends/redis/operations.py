@@ -56,6 +56,9 @@ TOUCH: Final = Script("touch")
 DELETE: Final = Script("delete")
 SUMMARY: Final = Script("summary")
 INDEX: Final = Script("index")
+PROBE: Final = Script("probe")
+
+PAGE: Final = 500  # ids that are read from an index in one go
 
 # The numbers of a commit go in one word, because the asyncio client takes its time over each.
 NONE: Final = -1
@@ -73,7 +76,7 @@ class Operation(Generic[T]):
 
     @property
     def key(self) -> Word:
-        """A key that it is about; all are on the same node of a cluster."""
+        """The first key, by which a cluster knows whom to ask."""
         return self.command[1 if self.script is None else 3]
 
     def again(self) -> tuple[Word, ...]:
@@ -177,19 +180,49 @@ class Operations:
             owner = reply[1] if len(reply) > 1 else None
             return Answer(bool(reply[0]), self.forget(_text(owner), [id]) if owner else None)
 
-        return self._script(DELETE, id, (_optional(expected_version),), read)
+        return self._script(DELETE, id, (_optional(expected_version), "", "", ""), read)
+
+    def purge(
+        self, id: str, idle_for: float | None, owner: str | None, dry_run: bool
+    ) -> Operation[bool | None]:
+        """Delete a conversation if it has been idle for so long, and is the owner's. None: there
+        is none. With `dry_run`, tell what would become of it."""
+
+        def read(reply: Any) -> Answer[bool | None]:
+            deleted, owner = reply if len(reply) > 1 else (reply[0], None)
+            if deleted == 0:
+                return Answer(None)
+            forget = self.forget(_text(owner), [id]) if owner and not dry_run else None
+            return Answer(deleted == 1, forget)
+
+        arguments = (
+            "",
+            _optional(idle_for and _ms(idle_for)),
+            _optional(owner),
+            "1" if dry_run else "",
+        )
+        return self._script(DELETE, id, arguments, read)
 
     def summary(self, id: str) -> Operation[Summary | None]:
         return self._script(SUMMARY, id, (), lambda reply: Answer(_summary(id, reply)))
 
-    def owned(self, owner: str) -> Operation[list[str]]:
-        """The ids in an owner's index, of which some may have expired."""
-        command = ("ZREVRANGE", self.index_key(owner), 0, -1)
-        return Operation(command, lambda reply: Answer([_text(id) for id in reply]))
+    def owned(self, owner: str, cursor: int) -> Operation[tuple[int | None, list[str]]]:
+        """A page of the ids in an owner's index, of which some may have expired, and where the
+        next page begins (None: this was the last)."""
+
+        def read(reply: Any) -> Answer[tuple[int | None, list[str]]]:
+            following, members = reply
+            return Answer((int(following) or None, [_text(id) for id, _ in members]))
+
+        return Operation(("ZSCAN", self.index_key(owner), cursor, "COUNT", PAGE), read)
 
     def forget(self, owner: str, ids: list[str]) -> Operation[None]:
         """Take ids out of an owner's index."""
         return Operation(("ZREM", self.index_key(owner), *ids), _nothing)
+
+    def probe(self) -> Operation[None]:
+        """Write, because a server may answer and refuse just that."""
+        return Operation(("EVALSHA", PROBE.sha, 1, f"{self.prefix}:health"), _nothing, PROBE)
 
     def set_aside(self, id: str) -> list[Operation[None]]:
         """Rename what is no conversation, so that it is neither served nor overwritten."""
