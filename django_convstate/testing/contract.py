@@ -13,10 +13,11 @@ from ..exceptions import (
     InvalidConversationValue,
 )
 from ..ids import new_id
-from .doors import Door, Scenarios, both_ways, message, refused, wait
+from .doors import Door, both_ways, message, refused, wait
+from .leases import LeaseContract
 
 
-class BackendContract(Scenarios):
+class BackendContract(LeaseContract):
     """What `ConversationStateBackend` promises. Fill in `make_backend`."""
 
     @both_ways
