@@ -10,13 +10,14 @@ from typing import cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.core.handlers.exception import response_for_exception
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
 from . import identity
 from .conversation import Conversation
-from .exceptions import ConversationCorrupt, ConversationNotFound
+from .decorators import busy
+from .exceptions import ConversationBusy, ConversationCorrupt, ConversationNotFound
 from .store import ConversationStore, conversations
 
 logger = logging.getLogger("django_convstate")
@@ -51,7 +52,7 @@ class ConversationMiddleware:
             try:
                 conversation.save()
             except Exception as error:
-                response = response_for_exception(request, error)
+                response = _answer(request, error)
         return door.finish(response)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
@@ -62,16 +63,25 @@ class ConversationMiddleware:
             try:
                 await conversation.asave()
             except Exception as error:
-                in_thread = sync_to_async(response_for_exception, thread_sensitive=False)
+                in_thread = sync_to_async(_answer, thread_sensitive=False)
                 response = await in_thread(request, error)
         return door.finish(response)
 
-    def process_exception(self, request: HttpRequest, exception: Exception) -> None:
-        """Begin anew after a view has come upon something damaged, or it would come upon it in the
-        next request, too."""
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Answer 409 for a view that found the conversation busy. Begin anew after one that has
+        come upon something damaged, or it would come upon it in the next request, too."""
+        if isinstance(exception, ConversationBusy):
+            return busy(exception)
         if isinstance(exception, ConversationCorrupt):
             logger.error("A stored conversation is damaged; its client begins anew. %s", exception)
             begin_anew(None, request)
+        return None
+
+
+def _answer(request: HttpRequest, error: Exception) -> HttpResponseBase:
+    if isinstance(error, ConversationBusy):
+        return busy(error)
+    return response_for_exception(request, error)
 
 
 class RequestConversation:
