@@ -24,7 +24,7 @@ def conversation_turn(
 
     What the view has changed is saved with the end of the turn, before the response goes out; and
     not at all if the view raises, or answers with a status of 500 or above. When the conversation
-    is not free, or not in time, the answer is 409.
+    is not free, or not in time, the answer is 409. A streaming response begins after the turn.
 
     Args:
         on_busy: as for `Conversation.turn`.

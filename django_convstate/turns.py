@@ -39,6 +39,7 @@ class Turn:
 
     id: str = field(repr=False)
     lease: str = field(default_factory=partial(secrets.token_hex, 16), repr=False)
+    has_begun: bool = False
     is_released: bool = False
 
 
@@ -49,7 +50,7 @@ def turn(conversation: "Conversation", on_busy: OnBusy) -> Iterator["Conversatio
     conversation.save()
     mine = _enter(conversation)
     try:
-        _begin(conversation, _acquire(store, mine, patience))
+        _begin(conversation, mine, _acquire(store, mine, patience))
         with _renewing(store.backend, mine):
             try:
                 yield conversation
@@ -62,7 +63,8 @@ def turn(conversation: "Conversation", on_busy: OnBusy) -> Iterator["Conversatio
     finally:
         if _leave(conversation, mine):
             _release(store.backend, mine)
-        turn_ended(mine.id)
+        if mine.has_begun:
+            turn_ended(mine.id)
 
 
 @asynccontextmanager
@@ -71,7 +73,7 @@ async def aturn(conversation: "Conversation", on_busy: OnBusy) -> AsyncIterator[
     await conversation.asave()
     mine = _enter(conversation)
     try:
-        _begin(conversation, await _aacquire(store, mine, patience))
+        _begin(conversation, mine, await _aacquire(store, mine, patience))
         async with _arenewing(store.backend, mine):
             try:
                 yield conversation
@@ -86,7 +88,8 @@ async def aturn(conversation: "Conversation", on_busy: OnBusy) -> AsyncIterator[
             if _leave(conversation, mine):
                 await _even_if_cancelled(_arelease(store.backend, mine))
         finally:
-            turn_ended(mine.id)
+            if mine.has_begun:
+                turn_ended(mine.id)
 
 
 def check_on_busy(on_busy: object) -> None:
@@ -108,7 +111,8 @@ def _enter(conversation: "Conversation") -> Turn:
     return mine
 
 
-def _begin(conversation: "Conversation", record: Record | None) -> None:
+def _begin(conversation: "Conversation", mine: Turn, record: Record | None) -> None:
+    mine.has_begun = True
     if record is not None:
         conversation._take(record)
     elif conversation._is_stored:
@@ -195,9 +199,9 @@ def _renewing(backend: ConversationStateBackend, mine: Turn) -> Iterator[None]:
         is_held = True
         while is_held and not done.wait(RENEW_EVERY):
             with suppress(ConversationError):  # there is time for another try
-                is_held = backend.renew(mine.id, mine.lease, LEASE)
+                is_held = apart(backend.renew, mine.id, mine.lease, LEASE)
 
-    thread = threading.Thread(target=apart, args=(renew,), name="convstate-turn", daemon=True)
+    thread = threading.Thread(target=renew, name="convstate-turn", daemon=True)
     thread.start()
     try:
         yield

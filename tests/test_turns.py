@@ -9,7 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ from django_convstate.backends.base import Change, Committed, ConversationStateB
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.decorators import conversation_turn
 from django_convstate.middleware import ConversationMiddleware
-from django_convstate.waiting import _rooms
+from django_convstate.waiting import Waiter, _rooms, turn_ended
 from tests.backends import CountingBackend
 from tests.conftest import make_place
 
@@ -172,7 +173,12 @@ class TestOverlap:
         assert seen == ["u1", "a1"]
         assert said(store.get(id)) == ["u1", "a1", "u2", "a2"]
 
-    def test_threads_and_tasks_in_one_line(self, memory: ConversationStore) -> None:
+    def test_threads_and_tasks_wake_each_other(
+        self, memory: ConversationStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # So that nobody gets in by asking again.
+        for name in ("LEASE", "RENEW_EVERY", "PAUSE"):
+            monkeypatch.setattr(turns, name, 100.0)
         id = stored(memory).id
 
         async def contend() -> None:
@@ -182,10 +188,8 @@ class TestOverlap:
             ]
             await asyncio.gather(*tasks, *threads)
 
-        started = time.monotonic()
         asyncio.run(contend())
         in_order(memory.get(id), 16)
-        assert time.monotonic() - started < 8 * turns.PAUSE, "each wakes the next"
 
     def test_they_are_served_as_they_came(self, memory: ConversationStore) -> None:
         async def contend() -> list[Any]:
@@ -588,6 +592,21 @@ class TestWhatItCosts:
         in_order(store.get(conversation.id), waiters)
         store.close()
 
+    def test_who_is_rejected_makes_nobody_else_ask(self) -> None:
+        store = ConversationStore(CountingBackend())
+        conversation = stored(store)
+        with ThreadPoolExecutor(1) as pool:
+            with conversation.turn():
+                other = pool.submit(take_turn, store.get(conversation.id), 1)
+                CountingBackend.calls.clear()
+                started = time.monotonic()
+                for _ in range(100):
+                    with pytest.raises(ConversationBusy), store.get(conversation.id).turn("reject"):
+                        pass
+                took = time.monotonic() - started
+                assert CountingBackend.calls["acquire"] <= 100 + 2 + 4 * took
+            other.result()
+
     def test_many_in_one_process_need_few_questions(self) -> None:
         store, contenders = ConversationStore(CountingBackend()), 64
         id = stored(store).id
@@ -600,6 +619,53 @@ class TestWhatItCosts:
         # One to stand in line, one or a few when woken, and four a second in between.
         assert asked <= contenders * (1 + 3 + 4 * took)
         in_order(store.get(id), contenders)
+
+
+class TestWaking:
+    """Who is woken when a turn ends in this process."""
+
+    @contextmanager
+    def waiters(self, *positions: int) -> Iterator[tuple[list[str], list[Waiter]]]:
+        woken: list[str] = []
+        names = "abcdef"
+        waiters = [Waiter("id", partial(woken.append, names[n])) for n in range(len(positions))]
+        with ExitStack() as stack:
+            for waiter, position in zip(waiters, positions, strict=True):
+                stack.enter_context(waiter)
+                waiter.stands_at(position)
+            yield woken, waiters
+
+    def test_who_is_first_in_line(self) -> None:
+        with self.waiters(3, 1, 2) as (woken, _):
+            turn_ended("another id")
+            assert woken == []
+            turn_ended("id")
+            assert woken == ["b"]
+
+    def test_who_came_later_counts_from_later(self) -> None:
+        with self.waiters(2) as (woken, _):
+            turn_ended("id")
+            with Waiter("id", partial(woken.append, "late")) as late:
+                late.stands_at(2)
+                turn_ended("id")
+                assert woken == ["a", "a"]
+
+    def test_who_is_woken_in_vain_passes_it_on_to_who_may_be_before(self) -> None:
+        with self.waiters(1, 2, 4) as (woken, (first, second, _)):
+            turn_ended("id")
+            first.stands_at(1)
+            assert woken == ["a", "b"]
+            second.stands_at(1)
+            assert woken == ["a", "b"], "whoever it is, is elsewhere"
+
+    def test_who_goes_without_a_turn_passes_it_on(self) -> None:
+        with self.waiters(2) as (woken, _):
+            with pytest.raises(ZeroDivisionError), Waiter("id", list) as first:
+                first.stands_at(1)
+                turn_ended("id")
+                assert woken == []
+                raise ZeroDivisionError
+            assert woken == ["a"]
 
 
 @contextmanager
