@@ -553,16 +553,6 @@ class TestWhatItCosts:
         assert CountingBackend.calls == {"acquire": 1, "release": 1}
 
     @pytest.mark.usefixtures("valkey")
-    def test_in_redis_each_is_one_script(self) -> None:
-        store = ConversationStore(make_place("standalone"))
-        id = stored(store).id
-        take_turn(store.get(id), 0)
-        with counted() as count:
-            take_turn(store.get(id), 1)
-        assert count() == 3, "load, acquire, commit"
-        store.close()
-
-    @pytest.mark.usefixtures("valkey")
     def test_everything_in_redis_expires(self) -> None:
         store = ConversationStore(make_place("standalone"))
         conversation = stored(store)
