@@ -88,6 +88,17 @@ class TestRoundTrips:
 
         assert self.commands_of(turn) == ["EVALSHA", "EVALSHA"]
 
+    def test_one_turn_at_a_time_takes_one_more(self, backend: RedisBackend) -> None:
+        store = ConversationStore(backend)
+
+        def turn() -> None:
+            conversation = store.open("telegram:1")
+            with conversation.turn():
+                conversation.messages.append("user", "hello")
+                conversation.messages.append("assistant", "hi")
+
+        assert self.commands_of(turn) == ["EVALSHA", "EVALSHA", "EVALSHA"]
+
     def test_an_append_takes_one(self, backend: RedisBackend) -> None:
         backend.commit("telegram:1", Change(append=[b"{}"]))
         use = lambda: backend.commit("telegram:1", Change(append=[b"{}"]))  # noqa: E731

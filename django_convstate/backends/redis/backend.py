@@ -17,6 +17,7 @@ from redis.exceptions import ConnectionError, NoScriptError, RedisError, Timeout
 
 from ...exceptions import BackendUnavailable, ConversationCorrupt
 from ..base import (
+    Acquired,
     Change,
     Committed,
     ConversationStateBackend,
@@ -107,6 +108,24 @@ class RedisBackend(ConversationStateBackend):
 
     async def adelete(self, id: str, expected_version: int | None = None) -> bool:
         return await self._arun(self._operations.delete, id, expected_version)
+
+    def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+        return self._run(self._operations.acquire, id, lease, seconds, window)
+
+    async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+        return await self._arun(self._operations.acquire, id, lease, seconds, window)
+
+    def renew(self, id: str, lease: str, seconds: float) -> bool:
+        return self._run(self._operations.renew, id, lease, seconds)
+
+    async def arenew(self, id: str, lease: str, seconds: float) -> bool:
+        return await self._arun(self._operations.renew, id, lease, seconds)
+
+    def release(self, id: str, lease: str) -> None:
+        self._run(self._operations.release, id, lease)
+
+    async def arelease(self, id: str, lease: str) -> None:
+        await self._arun(self._operations.release, id, lease)
 
     def close(self) -> None:
         self._clients.close()
