@@ -87,6 +87,7 @@ class Options:
     )
     fallback: str | None = _setting("locmem", _one_of("locmem", None))
     window: int = _setting(50, _whole(1))
+    turn_wait: float = _setting(30, seconds)
     max_conversations: int = _setting(1000, _whole(1))
     max_state_bytes: int = _setting(262_144, _whole(1))
     max_message_bytes: int = _setting(65_536, _whole(1))

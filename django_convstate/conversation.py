@@ -5,36 +5,24 @@ changed; what it does not know is where it is kept.
 """
 
 import time
-from collections import deque
 from collections.abc import Iterator, MutableMapping
-from dataclasses import replace
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from . import ids, moving
+from django.utils.asyncio import async_unsafe
+
+from . import ids, moving, turns
 from .backends.base import Change, Committed, Create, Record
 from .codec import JSON
-from .decorators import alters_data
-from .exceptions import (
-    ConversationConflict,
-    ConversationCorrupt,
-    ConversationInterrupted,
-    InvalidConversationType,
-    InvalidConversationValue,
-)
+from .exceptions import ConversationConflict, ConversationInterrupted, InvalidConversationType
 from .messages import Messages
+from .outbox import Outbox
 from .state import State
+from .templating import alters_data
 
 if TYPE_CHECKING:
     from .store import ConversationStore
-
-# After these the store has answered no, and sending the same change again is no use.
-_REFUSALS = (
-    ConversationConflict,
-    ConversationCorrupt,
-    ConversationInterrupted,
-    InvalidConversationValue,
-)
 
 
 class Conversation(MutableMapping[str, JSON]):
@@ -55,6 +43,7 @@ class Conversation(MutableMapping[str, JSON]):
         "_state",
         "_store",
         "_ttl",
+        "_turn",
         "_version",
         "messages",
         "save_failed",
@@ -75,8 +64,8 @@ class Conversation(MutableMapping[str, JSON]):
         self.save_failed = False
         self._state = State(store)
         self.messages = Messages(store)
-        # Changes on their way to the store, each with the number of messages we expect after it.
-        self._outbox: deque[tuple[Change, int]] = deque()
+        self._outbox = Outbox()
+        self._turn: turns.Turn | None = None
         if record is None:
             self._begin(id, owner, ttl, create)
         else:
@@ -200,32 +189,37 @@ class Conversation(MutableMapping[str, JSON]):
                 value. Nothing was sent.
             ConversationBusy, BackendUnavailable: the change is kept, and sent first next time.
         """
-        self.save_failed = True
         self._pack(expected_version)
-        while self._outbox:
-            change, _ = self._outbox[0]
-            try:
-                committed = self._store.commit(self._id, change)
-            except _REFUSALS:
-                self._outbox.clear()
-                raise
-            self._sent(change, committed)
-            self._store.announce_saved(self, _creates(change, committed))
-        self.save_failed = False
+        self._send()
 
     async def asave(self, expected_version: int | None = None) -> None:
-        self.save_failed = True
         self._pack(expected_version)
-        while self._outbox:
-            change, _ = self._outbox[0]
-            try:
-                committed = await self._store.acommit(self._id, change)
-            except _REFUSALS:
-                self._outbox.clear()
-                raise
-            self._sent(change, committed)
-            await self._store.aannounce_saved(self, _creates(change, committed))
-        self.save_failed = False
+        await self._asend()
+
+    @async_unsafe("In async code, write `async with conversation.aturn():`.")
+    def turn(self, on_busy: turns.OnBusy = "wait") -> AbstractContextManager["Conversation"]:
+        """Return a context manager for one turn at a time:
+
+            with conversation.turn():
+                conversation.messages.append("user", text)
+                conversation.messages.append("assistant", ask_the_model(conversation))
+
+        It saves what had changed before, waits for all who came earlier, loads what they have left,
+        and at the end, however late that is, saves what has changed in the block at once. After an
+        exception that is forgotten. If the process dies, the turn is over within seconds.
+
+        Args:
+            on_busy: "wait" for up to TURN_WAIT seconds, or "reject" if it is not free at once.
+
+        Raises as `save` does, before the block and after it, and:
+            ConversationBusy: it was not free, or not in time.
+            ConversationConflict: at the end, if the process was paused and its turn taken for dead.
+            RuntimeError: this object is in a turn already.
+        """
+        return turns.turn(self, on_busy)
+
+    def aturn(self, on_busy: turns.OnBusy = "wait") -> AbstractAsyncContextManager["Conversation"]:
+        return turns.aturn(self, on_busy)
 
     @alters_data
     def delete(self) -> None:
@@ -330,13 +324,13 @@ class Conversation(MutableMapping[str, JSON]):
 
     def _pack(self, expected_version: int | None = None, owner: str | None = None) -> None:
         """Put what has changed into the outbox, and regard it as stored from now on."""
+        self.save_failed = True
         if not (expected_version is None or type(expected_version) is int):
             raise InvalidConversationType("An expected version is an integer.")
         if expected_version is not None and self._outbox:
             # What waits there since an outage was to be checked against the same version, and makes
             # a new one.
-            first, count = self._outbox[0]
-            self._outbox[0] = replace(first, expected_version=expected_version), count
+            self._outbox.expect(expected_version)
             expected_version += len(self._outbox)
         changed, unset, counted = self._state.take_changes()
         keep, appended = self.messages.take_changes()
@@ -351,18 +345,33 @@ class Conversation(MutableMapping[str, JSON]):
                 increment=counted,
                 keep_messages=keep,
                 append=appended,
+                lease=self._turn.lease if self._turn and self._turn.id == self._id else None,
             )
-            self._outbox.append((change, len(self.messages)))
+            self._outbox.add(change, len(self.messages))
             self._create = Create.MUST_EXIST
 
+    def _send(self) -> None:
+        while self._outbox:
+            with self._outbox as change:
+                committed = self._store.commit(self._id, change)
+            self._sent(change, committed)
+            self._store.announce_saved(self, _creates(change, committed))
+        self.save_failed = False
+
+    async def _asend(self) -> None:
+        while self._outbox:
+            with self._outbox as change:
+                committed = await self._store.acommit(self._id, change)
+            self._sent(change, committed)
+            await self._store.aannounce_saved(self, _creates(change, committed))
+        self.save_failed = False
+
     def _sent(self, change: Change, committed: Committed) -> None:
-        # Two tasks may save side by side. The store applies a change once, and so do we.
-        if not self._outbox or self._outbox[0][0].commit_id != change.commit_id:
+        surplus = self._outbox.answered(change, committed)
+        if surplus is None:
             return
-        _, expected_count = self._outbox.popleft()
-        if surplus := committed.message_count - expected_count:
+        if surplus:
             self.messages.note_others(surplus, len(change.append))
-            self._outbox = deque(_moved(later, count, surplus) for later, count in self._outbox)
         self._version = committed.version
         self._degraded = committed.degraded
         self._owner = change.owner or self._owner
@@ -390,13 +399,6 @@ class Conversation(MutableMapping[str, JSON]):
         else:
             self._owner = owner
         return self._is_stored
-
-
-def _moved(change: Change, count: int, surplus: int) -> tuple[Change, int]:
-    """Return a change that waits, and the count expected after it, for `surplus` more messages."""
-    if change.keep_messages is not None:
-        change = replace(change, keep_messages=change.keep_messages + surplus)
-    return change, count + surplus
 
 
 def _creates(change: Change, committed: Committed) -> bool:

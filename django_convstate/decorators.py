@@ -1,12 +1,83 @@
-"""Decorators that several modules share."""
+"""Decorators for views."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast, overload
 
-Method = TypeVar("Method", bound=Callable[..., Any])
+from asgiref.sync import iscoroutinefunction
+from django.http import HttpRequest, HttpResponseBase
+
+from .answers import answer_to
+from .exceptions import ConversationBusy
+from .turns import OnBusy, check_on_busy
+
+View = TypeVar("View", bound=Callable[..., Any])
 
 
-def alters_data(method: Method) -> Method:
-    """Keep templates from calling `method`, as Django does for `Model.save`."""
-    method.alters_data = True  # type: ignore[attr-defined]
-    return method
+@overload
+def conversation_turn(view: View) -> View: ...
+@overload
+def conversation_turn(*, on_busy: OnBusy = "wait") -> Callable[[View], View]: ...
+def conversation_turn(
+    view: View | None = None, *, on_busy: OnBusy = "wait"
+) -> View | Callable[[View], View]:
+    """Run a view, sync or async, as one turn of `request.conversation`.
+
+    What the view has changed is saved with the end of the turn, before the response goes out; and
+    not at all if the view raises, or answers with a status of 500 or above. When the conversation
+    is not free, or not in time, the answer is 409. A streaming response begins after the turn.
+
+    Args:
+        on_busy: as for `Conversation.turn`.
+    """
+    check_on_busy(on_busy)
+
+    def decorate(view: View) -> View:
+        return cast(
+            "View",
+            _aturn_of(view, on_busy) if iscoroutinefunction(view) else _turn_of(view, on_busy),
+        )
+
+    return decorate if view is None else decorate(view)
+
+
+def _turn_of(view: Callable[..., Any], on_busy: OnBusy) -> Callable[..., HttpResponseBase]:
+    @wraps(view)
+    def in_turn(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        try:
+            with request.conversation.turn(on_busy):  # type: ignore[attr-defined]
+                return _checked(view(request, *args, **kwargs))
+        except _Failed as failed:
+            return failed.response
+        except ConversationBusy as error:
+            return cast("HttpResponseBase", answer_to(error))
+
+    return in_turn
+
+
+def _aturn_of(view: Callable[..., Any], on_busy: OnBusy) -> Callable[..., Any]:
+    @wraps(view)
+    async def in_turn(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        conversation = await request.aconversation()  # type: ignore[attr-defined]
+        try:
+            async with conversation.aturn(on_busy):
+                return _checked(await view(request, *args, **kwargs))
+        except _Failed as failed:
+            return failed.response
+        except ConversationBusy as error:
+            return cast("HttpResponseBase", answer_to(error))
+
+    return in_turn
+
+
+class _Failed(Exception):
+    """Ends a turn without saving it, for the sake of a response that is an error."""
+
+    def __init__(self, response: HttpResponseBase) -> None:
+        self.response = response
+
+
+def _checked(response: HttpResponseBase) -> HttpResponseBase:
+    if response.status_code >= 500:
+        raise _Failed(response)
+    return response

@@ -12,13 +12,13 @@ class ConversationNotFound(ConversationError):
 
 
 class ConversationConflict(ConversationError):
-    """The stored conversation is not what the caller expected: another version, another owner, or
-    an id that is taken. Nothing was written; `reload()` and decide again."""
+    """The stored conversation is not what the caller expected: another version, another owner, an
+    id that is taken, a turn that was lost. Nothing was written; `reload()` and decide again."""
 
 
 class ConversationBusy(ConversationError):
     """Somebody else held the conversation for as long as we were willing to wait. Nothing was
-    written; trying again is safe."""
+    written; trying again is safe. The middleware answers 409 when a view lets it through."""
 
 
 class ConversationInterrupted(ConversationError, BadRequest):

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final, overload
 from django.utils.asyncio import async_unsafe
 
 from .codec import JSON, decode_all, encode
-from .decorators import alters_data
 from .exceptions import (
     ConversationCorrupt,
     ConversationInterrupted,
     ConversationTooLarge,
     InvalidConversationType,
 )
+from .templating import alters_data
 
 if TYPE_CHECKING:
     from .store import ConversationStore
@@ -48,6 +48,11 @@ class Messages(Sequence[Message]):
         self._stored = self._kept = count
         self._new: list[bytes] = []
         self._slipped_in: tuple[tuple[int, int], ...] = ()
+
+    def forget_changes(self) -> None:
+        """Go back to what the store holds, as far as we know."""
+        self._kept = self._stored
+        self._new = []
 
     def append(self, role: str, content: JSON, **extra: JSON) -> None:
         """Add a message at the end, with a `timestamp` (ISO 8601, UTC) unless `extra` has one.

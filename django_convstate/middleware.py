@@ -13,11 +13,11 @@ from django.core.handlers.exception import response_for_exception
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
-from django.utils.translation import gettext as _
 
 from . import identity
+from .answers import answer_to
 from .conversation import Conversation
-from .exceptions import BackendUnavailable, ConversationCorrupt, ConversationNotFound
+from .exceptions import ConversationCorrupt, ConversationNotFound
 from .store import ConversationStore, conversations
 
 logger = logging.getLogger("django_convstate")
@@ -67,32 +67,19 @@ class ConversationMiddleware:
                 response = await in_thread(request, error)
         return door.finish(response)
 
-    def process_exception(
-        self, request: HttpRequest, exception: Exception
-    ) -> HttpResponseBase | None:
-        """Answer 503 where a view was left without its store. Begin anew after one has come upon
-        something damaged, or it would come upon it in the next request, too."""
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Answer for a view that found the conversation busy, or its store away. Begin anew after
+        one that has come upon something damaged, or it would come upon it in the next request,
+        too."""
         if isinstance(exception, ConversationCorrupt):
             logger.error("A stored conversation is damaged; its client begins anew. %s", exception)
             begin_anew(None, request)
-        return unavailable(exception) if isinstance(exception, BackendUnavailable) else None
+        return answer_to(exception)
 
 
 def response_to(request: HttpRequest, error: Exception) -> HttpResponseBase:
     """Return what answers a request whose conversation could not be saved."""
-    if isinstance(error, BackendUnavailable):
-        return unavailable(error)
-    return response_for_exception(request, error)
-
-
-def unavailable(error: BackendUnavailable) -> HttpResponse:
-    logger.error("A request was refused, because its conversation cannot be reached: %s", error)
-    return HttpResponse(
-        _("Your conversation cannot be reached right now. Please try again in a moment."),
-        content_type="text/plain; charset=utf-8",
-        status=503,
-        headers={"Retry-After": "5"},
-    )
+    return answer_to(error) or response_for_exception(request, error)
 
 
 class RequestConversation:

@@ -51,6 +51,12 @@ class State(MutableMapping[str, JSON]):
         self._assigned: set[str] = set()
         self._size: int | None = None  # of `_encoded`, in bytes; None: nobody has asked yet
 
+    def forget_changes(self) -> None:
+        """Go back to what the store holds, as far as we know."""
+        guessed = self._guessed
+        self.take_stored(self._stored)
+        self._guessed = guessed
+
     def __getitem__(self, key: str) -> JSON:
         if key in self._values:
             return self._values[key]

@@ -11,6 +11,7 @@ from typing import Any, Final
 from . import conf, ids, signals
 from .backends import backend_class, building, default_backend, get_backend, options_of
 from .backends.base import (
+    Acquired,
     Change,
     Committed,
     ConversationStateBackend,
@@ -304,6 +305,14 @@ class ConversationStore:
     async def aread_messages(self, id: str, start: int, stop: int) -> _Encoded:
         async with _Reporting(self, id):
             return await self.backend.aread_messages(id, start, stop)
+
+    def acquire(self, id: str, lease: str, seconds: float) -> Acquired:
+        with _Reporting(self, id):
+            return self.backend.acquire(id, lease, seconds, self.options.window)
+
+    async def aacquire(self, id: str, lease: str, seconds: float) -> Acquired:
+        async with _Reporting(self, id):
+            return await self.backend.aacquire(id, lease, seconds, self.options.window)
 
     def announce_saved(self, conversation: Conversation, created: bool) -> None:
         if created:

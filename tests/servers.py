@@ -52,6 +52,11 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        self.launch()
+        wait_until(self.answers)
+
+    def launch(self) -> None:
+        """Start the process, and do not wait until it has loaded what it has saved."""
         arguments = [str(get_binary_path())]
         if "--sentinel" in self.config:
             # A sentinel writes down in its file what it learns, and so has one to itself.
@@ -66,7 +71,6 @@ class Server:
             self.process = subprocess.Popen(
                 [*arguments], cwd=self.directory, stdout=log, stderr=subprocess.STDOUT
             )
-        wait_until(self.answers)
 
     def answers(self) -> bool:
         try:

@@ -15,7 +15,7 @@ from channels.testing import WebsocketCommunicator
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.test import AsyncClient
 
-from django_convstate import ConversationNotFound, conversations
+from django_convstate import ConversationNotFound, InvalidBackend, conversations
 from django_convstate.channels import (
     ConversationMiddleware,
     ConversationMiddlewareStack,
@@ -220,8 +220,9 @@ class TestRemembering:
     async def test_nothing_is_saved_when_the_handler_fails(self, browser: Browser) -> None:
         token = stored("hello")
         tab = await browser.open(token)
-        with pytest.raises(RuntimeError):
-            await tab.ask(say="lost", fail="RuntimeError")
+        await tab.send_json_to({"say": "lost", "fail": "RuntimeError"})
+        with pytest.raises(RuntimeError, match="as asked for"):
+            await tab.wait(PATIENCE)
         assert len(conversations.get(id_of(token)).messages) == 1
 
     async def test_a_socket_that_says_good_bye(self, browser: Browser) -> None:
@@ -315,8 +316,9 @@ class TestClosing:
 
     async def test_what_is_no_business_of_the_client(self, browser: Browser) -> None:
         tab = await browser.open()
-        with pytest.raises(Exception, match="as asked for"):
-            await tab.ask(fail="InvalidBackend")
+        await tab.send_json_to({"fail": "InvalidBackend"})
+        with pytest.raises(InvalidBackend, match="as asked for"):
+            await tab.wait(PATIENCE)
 
     async def test_deleted_while_the_socket_is_open(self, browser: Browser) -> None:
         token = stored("hello")
@@ -504,6 +506,35 @@ class TestOtherTabs:
         assert layer.groups == {}
 
 
+class TestOneTurn:
+    async def test_at_a_time(self, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+        for consumer in (Chat, SyncChat):
+            monkeypatch.setattr(consumer, "one_turn", True)
+        token = stored()
+        tabs = [await browser.open(token) for _ in range(3)]
+        for tab in tabs:
+            await tab.send_json_to({"say": "question", "halfway": "answer"})
+        for tab in tabs:
+            while "type" in await tab.hear():
+                pass
+        await browser.leave()
+        said = [message["content"] for message in conversations.get(id_of(token)).messages]
+        assert said == ["question", "answer"] * 3
+
+    async def test_who_has_waited_for_too_long(
+        self, browser: Browser, monkeypatch: pytest.MonkeyPatch, settings: Any
+    ) -> None:
+        settings.CONVERSATION_STATE = {"TURN_WAIT": 0.3}
+        for consumer in (Chat, SyncChat):
+            monkeypatch.setattr(consumer, "one_turn", True)
+        token = stored()
+        tab = await browser.open(token)
+        async with conversations.get(id_of(token)).aturn():
+            await tab.send_json_to({"say": "me, too"})
+            assert await tab.close_code() == 4409
+        assert len(conversations.get(id_of(token)).messages) == 0
+
+
 class TestStayingOpen:
     async def test_who_only_listens_keeps_it_alive(self, browser: Browser) -> None:
         token = stored("hello", ttl=1.5)
@@ -614,8 +645,9 @@ class TestTheScope:
         assert tab.token
         await tab.ask(say="hello")
         late = await browser.open(sign_id("gone"))
+        await late.send_json_to({"say": "hello"})
         with pytest.raises(ConversationNotFound):
-            await late.ask(say="hello")
+            await late.wait(PATIENCE)
         await browser.leave()
 
     async def test_session_and_user_are_beside_it(self) -> None:
@@ -656,8 +688,9 @@ class TestTheScope:
 
     async def test_a_consumer_without_the_stack_says_so(self) -> None:
         tab = Tab(Chat.as_asgi(), "/")
+        await tab.send_input({"type": "websocket.connect"})
         with pytest.raises(ImproperlyConfigured, match="ConversationMiddlewareStack"):
-            await tab.connect(PATIENCE)
+            await tab.wait(PATIENCE)
 
     async def test_other_protocols_pass_through(self) -> None:
         async def application(scope: Any, receive: Any, send: Any) -> None:

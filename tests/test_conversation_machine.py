@@ -138,7 +138,7 @@ class HandleBesideModel(RuleBasedStateMachine):
     def _waiting_to_drop(self) -> bool:
         # What waits to shorten the list would take another's new message with it, as documented.
         messages = self.handle.messages
-        queued = [change.keep_messages for change, _ in self.handle._outbox]
+        queued = [change.keep_messages for change, _ in self.handle._outbox._waiting]
         return messages._kept < messages._stored or any(keep is not None for keep in queued)
 
     @invariant()

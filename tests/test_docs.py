@@ -93,6 +93,20 @@ def test_asking_a_model() -> None:
     assert asked == [{"role": "user", "content": "hello"}]
 
 
+def test_one_turn_at_a_time() -> None:
+    def answer_to(messages: list[dict[str, Any]]) -> str:
+        if messages[-1]["content"] == "fail":
+            raise RuntimeError("no model")
+        return f"answer to {len(messages)}"
+
+    view = run("@conversation_turn", answer_to=answer_to)["ask_in_turn"]
+    cookie = post(view, text="hello").cookies["conversation"].value
+    with pytest.raises(RuntimeError):
+        post(view, {"conversation": cookie}, text="fail")
+    response = post(view, {"conversation": cookie}, text="again")
+    assert as_json(response) == '{"answer": "answer to 3"}'
+
+
 async def test_an_async_view() -> None:
     view = run("async def achat(")["achat"]
     request = RequestFactory().post("/", {"text": "hello"})

@@ -1,5 +1,5 @@
 """What only the redis backend promises, on real servers: round trips, keys, connections, and what
-becomes of a conversation when a server or a connection misbehaves."""
+becomes of a conversation when a server or a connection goes and comes back."""
 
 import asyncio
 import gc
@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,24 +19,13 @@ from django_convstate import (
     ConversationCorrupt,
     ConversationNotFound,
     ConversationStore,
-    InvalidBackend,
-    get_backend,
 )
 from django_convstate.backends.base import Change
 from django_convstate.backends.redis.backend import RedisBackend
-from django_convstate.backends.redis.checks import check_place, check_server
 from django_convstate.ids import new_id
+from tests.conftest import on
 from tests.proxy import Proxy
-from tests.servers import (
-    SERVICE,
-    Server,
-    cluster_setup,
-    free_ports,
-    running,
-    sentinel_setup,
-    wait_until,
-)
-from tests.settings import PATIENT
+from tests.servers import Server, wait_until
 
 pytestmark = pytest.mark.usefixtures("valkey")
 
@@ -47,22 +35,6 @@ def backend() -> Iterator[RedisBackend]:
     backend = RedisBackend(cache_alias="django_redis")
     yield backend
     backend.close()
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server that this test may do anything to."""
-    server = Server(tmp_path, free_ports(1)[0], "--appendonly", "yes", "--appendfsync", "always")
-    with running([server]):
-        yield server
-
-
-def on(settings: Any, url: str, *, patient: bool = True, **options: Any) -> RedisBackend:
-    """A backend on a server of the test's own; patient, but where time is what is tested."""
-    options = {**(PATIENT if patient else {}), **options}
-    entry = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": url, "OPTIONS": options}
-    settings.CACHES = {**settings.CACHES, "own": entry}
-    return RedisBackend(cache_alias="own")
 
 
 def raw() -> Any:
@@ -116,10 +88,37 @@ class TestRoundTrips:
 
         assert self.commands_of(turn) == ["EVALSHA", "EVALSHA"]
 
+    def test_one_turn_at_a_time_takes_one_more(self, backend: RedisBackend) -> None:
+        store = ConversationStore(backend)
+
+        def turn() -> None:
+            conversation = store.open("telegram:1")
+            with conversation.turn():
+                conversation.messages.append("user", "hello")
+                conversation.messages.append("assistant", "hi")
+
+        assert self.commands_of(turn) == ["EVALSHA", "EVALSHA", "EVALSHA"]
+
     def test_an_append_takes_one(self, backend: RedisBackend) -> None:
         backend.commit("telegram:1", Change(append=[b"{}"]))
         use = lambda: backend.commit("telegram:1", Change(append=[b"{}"]))  # noqa: E731
         assert self.commands_of(use) == ["EVALSHA"]
+
+    def test_a_listing_takes_one_for_a_hundred(self, settings: Any, server: Server) -> None:
+        backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
+        for number in range(250):
+            backend.commit(f"c{number}", Change(owner="u1", append=[b"{}"]))
+        with server.client() as client:
+            for use in (
+                lambda: list(backend.scan("u1")),
+                lambda: list(backend.scan()),
+                lambda: backend.purge(everything=True),
+            ):
+                before = client.info("stats")["total_reads_processed"]
+                use()
+                # A batch may come in several reads.
+                assert client.info("stats")["total_reads_processed"] - before < 50
+        backend.close()
 
     def test_the_wire_carries_the_window_and_no_more(self, settings: Any, server: Server) -> None:
         carried = []
@@ -286,75 +285,6 @@ class TestServer:
             assert [m for m in stored if m.startswith(b"[%d," % writer)] == mine
         backend.close()
 
-    @pytest.mark.parametrize(
-        ("breaks", "mends", "words"),
-        [
-            (
-                lambda c: c.config_set("maxmemory", 1),
-                lambda c: c.config_set("maxmemory", 0),
-                "out of memory",
-            ),
-            (lambda c: c.replicaof("127.0.0.1", 1), lambda c: c.replicaof("NO", "ONE"), "replica"),
-            (
-                lambda c: c.config_set("min-replicas-to-write", 1),
-                lambda c: c.config_set("min-replicas-to-write", 0),
-                "replicas",
-            ),
-        ],
-        ids=["OOM", "READONLY", "NOREPLICAS"],
-    )
-    def test_where_only_writes_are_refused_reads_go_on(
-        self, settings: Any, server: Server, breaks: Any, mends: Any, words: str
-    ) -> None:
-        backend, id = on(settings, f"redis://127.0.0.1:{server.port}/0"), new_id()
-        backend.commit(id, Change(append=[b"{}"]))
-        with server.client() as client:
-            breaks(client)
-            with pytest.raises(BackendUnavailable, match=words):
-                backend.commit(id, Change(append=[b"{}"]))
-            assert backend.load(id, 1) is not None
-            mends(client)
-        backend.commit(id, Change(append=[b"{}"]))
-        assert len(appended(backend, id)) == 2
-        backend.close()
-
-    @pytest.mark.parametrize(
-        ("rules", "words"),
-        [
-            (["on", ">right", "~convstate:*", "+@all"], None),
-            (["on", ">wrong", "~convstate:*", "+@all"], "password"),
-            (["on", ">right", "~convstate:*", "+ping", "+hello", "+client|setinfo"], "NOPERM"),
-            (["on", ">right", "~elsewhere:*", "+@all"], "NOPERM"),
-        ],
-    )
-    def test_who_may_do_what(
-        self, settings: Any, server: Server, rules: list[str], words: str | None
-    ) -> None:
-        with server.client() as client:
-            client.execute_command("ACL", "SETUSER", "chat", "reset", *rules)
-        backend = on(
-            settings, f"redis://127.0.0.1:{server.port}/0", USERNAME="chat", PASSWORD="right"
-        )
-        if words is None:
-            backend.commit("a", Change(append=[b"{}"]))
-        else:
-            with server.client() as client:
-                before = client.info("stats")["total_connections_received"]
-                with pytest.raises(BackendUnavailable, match=words) as caught:
-                    backend.commit("a", Change(append=[b"{}"]))
-                after = client.info("stats")["total_connections_received"]
-            assert "right" not in f"{caught.value} {caught.value.__cause__}"
-            assert after - before <= 1, "no is no: it is not tried again"
-        backend.close()
-
-    def test_too_many_clients(self, settings: Any, server: Server) -> None:
-        backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
-        with server.client() as client:
-            client.config_set("maxclients", 1)
-            with pytest.raises(BackendUnavailable, match="maxclients"):
-                backend.load("a", 1)
-        backend.close()
-
 
 class TestConnections:
     def test_a_lost_reply_leaves_one_copy(self, settings: Any, server: Server) -> None:
@@ -393,6 +323,25 @@ class TestConnections:
             assert time.monotonic() - started < 0.4
             proxy.silent = False
             assert backend.exists("a") is False
+            backend.close()
+
+    def test_a_server_that_falls_silent_in_the_event_loop(
+        self, settings: Any, server: Server
+    ) -> None:
+        async def ask(backend: RedisBackend, proxy: Proxy) -> None:
+            await backend.aexists("a")
+            proxy.silent = True
+            async with asyncio.timeout(10):
+                assert "in time" in (await backend.ahealth()).detail
+                with pytest.raises(BackendUnavailable, match="in time"):
+                    await backend.aload("a", 1)
+            proxy.silent = False
+            await backend.aclose()
+
+        with Proxy(server.port) as proxy:
+            url = f"redis://127.0.0.1:{proxy.port}/0"
+            backend = on(settings, url, patient=False)
+            asyncio.run(ask(backend, proxy))
             backend.close()
 
     def test_fifty_event_loops_leave_no_connection(self, settings: Any, server: Server) -> None:
@@ -504,224 +453,21 @@ sys.exit(sum(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in childre
         subprocess.run([sys.executable, "-c", script, url], check=True, timeout=60)
 
 
-class TestSentinel:
-    def test_a_failover_under_load(self, tmp_path: Path, settings: Any) -> None:
-        with sentinel_setup(tmp_path, free_ports(3)) as (primary, _, sentinel):
-            backend = on(
-                settings,
-                f"redis://{SERVICE}/0",
-                CLIENT_CLASS="django_redis.client.SentinelClient",
-                CONNECTION_FACTORY="django_redis.pool.SentinelConnectionFactory",
-                SENTINELS=[("127.0.0.1", sentinel.port)],
-            )
-            id = new_id()
-            backend.commit(id, Change(ttl=600.0, append=[b"before"]))
-            with primary.client() as client:
-                client.wait(1, 1000)
-            primary.kill()
-            started = time.monotonic()
+def test_health_tells(settings: Any, server: Server) -> None:
+    backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
+    backend.commit("a", Change(set={"a": b"1"}, append=[b"{}"]))
+    with server.client() as client:
+        client.set("somebody else's", "1")
 
-            def comes_back() -> bool:
-                try:
-                    backend.commit(id, change)
-                except BackendUnavailable:
-                    return False
-                return True
+    async def ask() -> str:
+        detail = (await backend.ahealth()).detail
+        await backend.aclose()
+        return detail
 
-            change = Change(append=[b"after"])
-            wait_until(comes_back)
-            assert time.monotonic() - started < 10
-            assert appended(backend, id) == [b"before", b"after"]
-            backend.close()
-
-
-class TestCluster:
-    def test_keys_spread_over_the_nodes(self, cluster: list[Server]) -> None:
-        backend = get_backend("redis", cache_alias="cluster")
-        ids = [new_id() for _ in range(3000)]
-        for id in ids:
-            backend.commit(id, Change(append=[b"{}"]))
-        counts = []
-        for node in cluster[:3]:
-            with node.client() as client:
-                counts.append(client.dbsize())
-        assert max(counts) / min(counts) < 1.2
-        backend.purge(everything=True)
-        backend.close()
-
-    def test_the_cache_shares_the_entry(self, cluster: list[Server]) -> None:
-        cache = caches["cluster"]
-        cache.set("key", "value")
-        assert cache.get("key") == "value"
-        cache.delete("key")
-        cache.close()
-
-    def test_a_node_dies_under_load(self, tmp_path: Path, settings: Any) -> None:
-        """Slots of other nodes go on; those of the dead one come back with its replica."""
-        with cluster_setup(tmp_path, free_ports(6)) as nodes:
-            factory = "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
-            url = f"redis://127.0.0.1:{nodes[1].port}"
-            backend = on(settings, url, CONNECTION_FACTORY=factory)
-            ids = [new_id() for _ in range(30)]
-            written: dict[str, list[bytes]] = {id: [] for id in ids}
-            stop = threading.Event()
-
-            def write(id: str) -> None:
-                while not stop.is_set():
-                    message = b"%d" % len(written[id])
-                    change = Change(ttl=600.0, append=[message])
-                    while not stop.is_set():
-                        try:
-                            backend.commit(id, change)
-                            written[id].append(message)
-                            break
-                        except BackendUnavailable:
-                            time.sleep(0.02)
-                    time.sleep(0.01)
-
-            with ThreadPoolExecutor(30) as pool:
-                writing = [pool.submit(write, id) for id in ids]
-                try:
-                    time.sleep(1)
-                    before = {id: len(written[id]) for id in ids}
-                    nodes[0].kill()
-                    time.sleep(1)
-                    alive = [id for id in ids if len(written[id]) > before[id] + 5]
-                    assert len(alive) > 10, "two thirds of the slots have nothing to do with it"
-                    wait_until(lambda: all(len(written[id]) > before[id] + 50 for id in ids))
-                finally:
-                    stop.set()
-                    nodes_gone = [future.exception(timeout=30) for future in writing]
-            assert nodes_gone == [None] * 30
-            for id in ids:
-                stored = backend.read_messages(id, 0, 10**6)
-                assert len(stored) == len(set(stored)), "none is there twice"
-                # Replication is asynchronous: what the dead node alone had is gone with it.
-                assert len(set(written[id]) - set(stored)) <= 2
-            backend.close()
-
-    def test_a_slot_is_moved_under_load(self, cluster: list[Server]) -> None:
-        backend, id = get_backend("redis", cache_alias="cluster"), new_id()
-        backend.commit(id, Change(ttl=600.0, append=[b"0"]))
-        clients = [node.client() for node in cluster[:3]]
-        node_ids = [c.execute_command("CLUSTER", "MYID").decode() for c in clients]
-        slot = clients[0].execute_command("CLUSTER", "KEYSLOT", id)
-        source = next(
-            n
-            for n, c in enumerate(clients)
-            if c.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)
-        )
-        target = (source + 1) % 3
-        stop, written = threading.Event(), [b"0"]
-
-        def write() -> None:
-            while not stop.is_set():
-                change = Change(append=[b"%d" % len(written)])
-                while True:
-                    try:
-                        backend.commit(id, change)
-                        break
-                    except BackendUnavailable:
-                        time.sleep(0.01)
-                written.append(b"%d" % len(written))
-
-        with ThreadPoolExecutor(1) as pool:
-            writing = pool.submit(write)
-            time.sleep(0.2)
-            setslot = ("CLUSTER", "SETSLOT", slot)
-            clients[target].execute_command(*setslot, "IMPORTING", node_ids[source])
-            clients[source].execute_command(*setslot, "MIGRATING", node_ids[target])
-            time.sleep(0.1)
-            keys = clients[source].execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
-            port = cluster[target].port
-            clients[source].execute_command(
-                "MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *keys
-            )
-            time.sleep(0.1)
-            for client in (clients[target], clients[source], clients[3 - source - target]):
-                client.execute_command(*setslot, "NODE", node_ids[target])
-            time.sleep(0.3)
-            stop.set()
-            writing.result(timeout=30)
-        assert backend.read_messages(id, 0, 10**6) == written
-        assert len(written) > 10
-        for client in clients:
-            client.close()
-        backend.close()
-
-
-class TestChecks:
-    def ids(self, settings: Any, **entry: Any) -> list[str]:
-        settings.CACHES = {
-            "default": {
-                "BACKEND": "django_redis.cache.RedisCache",
-                "LOCATION": "redis://127.0.0.1:6379/0",
-                **entry,
-            }
-        }
-        return [str(message.id) for message in check_place("default")]
-
-    def test_places(self, settings: Any) -> None:
-        timeout = {"SOCKET_TIMEOUT": 1}
-        factory = "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
-        sentinels = {"SENTINELS": [("127.0.0.1", 1)]}
-        assert self.ids(settings, OPTIONS=timeout) == []
-        assert self.ids(settings) == ["convstate.W003"]
-        assert self.ids(settings, BACKEND="django.core.cache.backends.redis.RedisCache") == [
-            "convstate.E009"
-        ]
-        for url in ("127.0.0.1:6379", "", "http://x", "redis://x:notaport/0", "redis://x:99999/0"):
-            assert "convstate.E010" in self.ids(settings, LOCATION=url, OPTIONS=timeout), url
-        assert self.ids(settings, LOCATION="redis:///0", OPTIONS={**timeout, **sentinels}) == [
-            "convstate.E011"
-        ]
-        cluster = {**timeout, "CONNECTION_FACTORY": factory}
-        assert self.ids(settings, OPTIONS=cluster) == []
-        assert self.ids(settings, LOCATION="redis://x/1", OPTIONS=cluster) == ["convstate.E012"]
-        assert self.ids(settings, OPTIONS={**cluster, **sentinels}) == ["convstate.E013"]
-        assert self.ids(settings, OPTIONS={"CONNECTION_FACTORY": "no.such.Factory"}) == [
-            "convstate.E010"
-        ]
-        assert [str(m.id) for m in check_place("nowhere")] == ["convstate.E004"]
-
-    def test_a_missing_alias_at_run_time(self) -> None:
-        with pytest.raises(InvalidBackend, match="nowhere"):
-            RedisBackend(cache_alias="nowhere").exists("a")
-
-    def test_servers(self, settings: Any, server: Server) -> None:
-        on(settings, f"redis://127.0.0.1:{server.port}/0")
-
-        def ids() -> set[str]:
-            return {str(message.id) for message in check_server("own")}
-
-        assert ids() == {"convstate.W006"}
-        with server.client() as client:
-            client.config_set("maxmemory", 10**9)
-            assert ids() == set()
-            client.config_set("maxmemory-policy", "allkeys-lru")
-            assert ids() == {"convstate.W005"}
-            client.config_set("maxmemory-policy", "noeviction")
-            client.replicaof("127.0.0.1", 1)
-            assert ids() == {"convstate.E015"}
-        server.kill()
-        assert ids() == {"convstate.W004"}
-
-    def test_a_server_that_keeps_info_to_itself(self, settings: Any, server: Server) -> None:
-        with server.client() as client:
-            client.execute_command("ACL", "SETUSER", "default", "-info", "-config")
-        backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
-        assert list(check_server("own")) == []
-        health = backend.health()
-        assert health.connected
-        assert "unknown" in health.detail
-        backend.close()
-
-
-def test_health_tells(backend: RedisBackend) -> None:
-    detail = backend.health().detail
-    for part in ("role master", "noeviction", "version 9.1"):
-        assert part in detail
-    assert asyncio.run(backend.ahealth()).detail
+    for detail in (backend.health().detail, asyncio.run(ask())):
+        for part in ("role master", "noeviction", "version 9.1", "4 keys in the database"):
+            assert part in detail
+    backend.close()
 
 
 def test_the_setting_finds_it(settings: Any) -> None:

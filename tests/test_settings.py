@@ -34,6 +34,7 @@ def test_every_documented_setting_may_be_set(settings: Any) -> None:
         "KEY_PREFIX": "my-app:chat",
         "FALLBACK": None,
         "WINDOW": 20,
+        "TURN_WAIT": 10,
         "MAX_CONVERSATIONS": 10,
         "MAX_STATE_BYTES": 1000,
         "MAX_MESSAGE_BYTES": 1000,

@@ -36,6 +36,7 @@ COUNTERS = st.dictionaries(st.sampled_from(["counter", "a"]), st.integers(-5, 5)
 VALUES = st.sampled_from(
     [b"1", b"-7", b'"text"', b"[1,[2]]", b'{"x":null}', b"9223372036854775807"]
 )
+LEASES = st.sampled_from(["one", "two", "three"])
 MESSAGES = st.lists(st.integers(0, 99).map(lambda n: b'{"n":%d}' % n), max_size=4)
 CHANGES = st.builds(
     Change,
@@ -49,6 +50,8 @@ CHANGES = st.builds(
     keep_messages=st.none() | st.integers(0, 6),
     append=MESSAGES,
     commit_id=st.uuids().map(lambda uuid: uuid.hex),
+    lease=st.none() | LEASES,
+    release=st.booleans(),
 )
 REFUSALS = (ConversationConflict, ConversationInterrupted, InvalidConversationValue)
 
@@ -61,9 +64,12 @@ class Model:
     owner: str | None = None
     state: dict[str, bytes] = field(default_factory=dict)
     messages: list[bytes] = field(default_factory=list)
+    line: list[str] = field(default_factory=list)
 
     def fits(self, change: Change) -> bool:
         exists = self.version > 0
+        if change.lease is not None and self.line[:1] != [change.lease]:
+            return False
         if change.create is Create.MUST_BE_NEW and exists:
             return False
         if change.create is Create.MUST_EXIST and not exists:
@@ -86,7 +92,8 @@ class Model:
             state[key] = b"%d" % total
         kept = self.messages[: change.keep_messages]
         owner = change.owner or self.owner
-        return Model(self.version + 1, owner, state, [*kept, *change.append])
+        line = self.line[1:] if change.lease is not None and change.release else self.line
+        return Model(self.version + 1, owner, state, [*kept, *change.append], line)
 
 
 class BackendBesideModel(RuleBasedStateMachine):
@@ -129,8 +136,26 @@ class BackendBesideModel(RuleBasedStateMachine):
     @rule(id=conversations)
     def delete(self, id: str) -> None:
         assert self.backend.delete(id) is (self.models[id].version > 0)
-        self.models[id] = Model()
+        self.models[id] = Model(line=self.models[id].line)
         self.applied.pop(id, None)
+
+    @rule(id=conversations, lease=LEASES)
+    def acquire(self, id: str, lease: str) -> None:
+        model, acquired = self.models[id], self.backend.acquire(id, lease, 600.0, 5)
+        if lease not in model.line:
+            model.line.append(lease)
+        assert acquired.position == model.line.index(lease)
+        is_theirs_and_stored = acquired.position == 0 and model.version > 0
+        assert (acquired.record is not None) is is_theirs_and_stored
+
+    @rule(id=conversations, lease=LEASES)
+    def renew(self, id: str, lease: str) -> None:
+        assert self.backend.renew(id, lease, 600.0) is (self.models[id].line[:1] == [lease])
+
+    @rule(id=conversations, lease=LEASES)
+    def release(self, id: str, lease: str) -> None:
+        self.backend.release(id, lease)
+        self.models[id].line = [other for other in self.models[id].line if other != lease]
 
     @rule(id=conversations)
     def touch(self, id: str) -> None:

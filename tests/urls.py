@@ -194,6 +194,11 @@ async def abad_value(request: Any) -> HttpResponse:
     return HttpResponse("bad")
 
 
+def in_turn(request: Any) -> HttpResponse:
+    with request.conversation.turn("reject"):
+        return shown(request.conversation)
+
+
 def threads(request: Any) -> HttpResponse:
     def note(number: int) -> None:
         request.conversation[f"thread {number}"] = number
@@ -242,6 +247,7 @@ urlpatterns = [
     for pair in VIEWS
     for way in ("sync", "async")
 ] + [
+    path("sync/in_turn", in_turn),
     path("sync/threads", threads),
     path("health/", include("django_convstate.urls")),
     path("async/early_reference", early_reference),

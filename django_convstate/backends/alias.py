@@ -1,7 +1,10 @@
 """What the backends on an entry of CACHES check alike."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from django.conf import settings
-from django.core.checks import CheckMessage, Error
+from django.core.checks import CheckMessage, Error, Warning
 
 
 def check_alias(alias: str) -> list[CheckMessage]:
@@ -15,3 +18,20 @@ def check_alias(alias: str) -> list[CheckMessage]:
             id="convstate.E004",
         )
     ]
+
+
+def check_timeout(alias: str) -> Iterator[CheckMessage]:
+    """Check that an entry for Redis, Django's own or django-redis's, says how long to wait."""
+    config: Any = settings.CACHES[alias]
+    options = config.get("OPTIONS") or {}
+    found = {**options, **(options.get("CONNECTION_POOL_KWARGS") or {})}
+    if config.get("BACKEND", "").endswith(".RedisCache") and not any(
+        seconds for name, seconds in found.items() if name.lower() == "socket_timeout"
+    ):
+        yield Warning(
+            f"CACHES[{alias!r}] has no socket timeout: when the server falls silent, this cache "
+            "stops requests for as long as its client's defaults say.",
+            hint="Set OPTIONS['SOCKET_TIMEOUT'] and OPTIONS['SOCKET_CONNECT_TIMEOUT'] (in small "
+            "letters for Django's own RedisCache) to seconds, e.g. 0.25.",
+            id="convstate.W003",
+        )

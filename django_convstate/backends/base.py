@@ -22,12 +22,18 @@ from ..exceptions import (
     InvalidConversationType,
     InvalidConversationValue,
 )
+from .apart import apart
 
 DEFAULT_TTL: Final = 3600.0
 REMEMBERED_COMMITS: Final = 64
 QUARANTINE_SECONDS: Final = 7 * 24 * 3600  # how long what was set aside is kept
 COUNTER_MIN: Final = -(2**63)
 COUNTER_MAX: Final = 2**63 - 1
+
+TURN_LOST: Final = (
+    "This turn was lost: for some seconds nobody said that it goes on, so that the next one could "
+    "begin. Nothing was saved; reload() and decide again."
+)
 
 # Told how many conversations are done and how many there are (None: not known).
 Progress = Callable[[int, int | None], None]
@@ -87,6 +93,9 @@ class Change:
         commit_id: random, the same in every retry. A backend remembers the last
             `REMEMBERED_COMMITS` of a conversation, and answers one that it has applied already as
             it did the first time.
+        lease: refuse unless this token holds the turn (see `acquire`). None: whoever holds it is
+            no hindrance.
+        release: give up the lease together with the change, and not if it is refused.
     """
 
     create: Create = Create.EITHER
@@ -99,6 +108,8 @@ class Change:
     keep_messages: int | None = None
     append: Sequence[bytes] = field(repr=False, default=())
     commit_id: str = field(default_factory=_commit_id)
+    lease: str | None = field(repr=False, default=None)
+    release: bool = False
 
     def refuse_unless_fits(self, version: int | None, owner: str | None) -> None:
         """Check this change against the stored version (None: there is none) and owner.
@@ -154,6 +165,15 @@ class Committed:
     message_count: int
     expires_at: float
     degraded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired:
+    """The answer to who wants a turn: how many are before them, and for the first the conversation
+    as it is now (None: nothing is stored)."""
+
+    position: int
+    record: Record | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +260,8 @@ class ConversationStateBackend(ABC):
 
         Raises:
             ConversationInterrupted, ConversationConflict: see `Change.refuse_unless_fits`.
+            ConversationConflict: the change has a lease that is not held (any more). Whether it was
+                applied already is looked up before.
             InvalidConversationValue: see `add_to_counter`.
             ConversationBusy: others kept it busy for too long.
         """
@@ -264,6 +286,26 @@ class ConversationStateBackend(ABC):
         Raises:
             ConversationConflict: `expected_version` is given and is not the stored one.
         """
+
+    @abstractmethod
+    def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+        """Stand in line for a turn of the conversation, which need not be stored yet.
+
+        Position 0: the turn is ours for `seconds` from now, and the record is what `load` would
+        give. Any other: so many are before us, and our place is kept for `seconds`. Calling again
+        keeps the place, and renews it. All by the backend's clock.
+
+        Args:
+            lease: a random token of ours.
+        """
+
+    @abstractmethod
+    def renew(self, id: str, lease: str, seconds: float) -> bool:
+        """Keep the turn for `seconds` from now. False: it is not (any more) held by `lease`."""
+
+    @abstractmethod
+    def release(self, id: str, lease: str) -> None:
+        """Leave the line, from whichever place. No error where there is nothing to leave."""
 
     @abstractmethod
     def health(self) -> Health:
@@ -340,6 +382,16 @@ class ConversationStateBackend(ABC):
 
     async def adelete(self, id: str, expected_version: int | None = None) -> bool:
         return await sync_to_async(self.delete)(id, expected_version)
+
+    async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+        return await sync_to_async(self.acquire)(id, lease, seconds, window)
+
+    async def arenew(self, id: str, lease: str, seconds: float) -> bool:
+        # Not in the thread that the other twins share: that may be busy for longer than a lease.
+        return await sync_to_async(apart, thread_sensitive=False)(self.renew, id, lease, seconds)
+
+    async def arelease(self, id: str, lease: str) -> None:
+        await sync_to_async(self.release)(id, lease)
 
     async def ahealth(self) -> Health:
         return await sync_to_async(self.health)()

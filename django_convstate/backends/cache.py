@@ -7,7 +7,6 @@ keys either. For much traffic or long conversations, use a backend made for them
 
 import math
 import pickle
-import re
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -18,19 +17,31 @@ from django.conf import settings
 from django.core.cache import InvalidCacheBackendError, caches
 from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.db import BaseDatabaseCache
-from django.core.checks import CheckMessage, Error, Warning
+from django.core.checks import CheckMessage
 from django.core.exceptions import SynchronousOnlyOperation
 
 from ..exceptions import (
     BackendUnavailable,
+    ConversationConflict,
     ConversationCorrupt,
     ConversationError,
     InvalidBackend,
 )
 from . import cachelock, document
 from .alias import check_alias
-from .base import QUARANTINE_SECONDS, Change, Committed, ConversationStateBackend, Health, Record
+from .base import (
+    QUARANTINE_SECONDS,
+    TURN_LOST,
+    Acquired,
+    Change,
+    Committed,
+    ConversationStateBackend,
+    Health,
+    Record,
+)
+from .cachechecks import CHECKS
 from .entry import Entry
+from .line import Line
 
 # What reading a value may raise that the cache did reach but cannot make sense of.
 _UNREADABLE = (
@@ -65,27 +76,20 @@ class CacheBackend(ConversationStateBackend):
 
     def load(self, id: str, window: int) -> Record | None:
         with self._reaching():
-            _, entry = self._read(id)
-            if entry is None:
-                return None
-            entry.last_accessed = time.time()
-            self._cache.touch(self._key("doc", id), self._timeout(entry))
-        return entry.record(id, window, self.max_age)
+            return self._load(id, window)
 
     def commit(self, id: str, change: Change) -> Committed:
         with self._reaching(), cachelock.hold(self._cache, self._key("lock", id)) as lock:
             stored, entry = self._read(id)
-            now = time.time()
-            if entry is None:
-                change.refuse_unless_fits(None, None)
-                entry = Entry(now, now)
-            elif answered := entry.commits.find(change.commit_id):
-                return answered
-            else:
-                change.refuse_unless_fits(entry.version, entry.owner)
-            committed = entry.apply(change, now, self.max_age)
-            lock.check()
-            self._write(id, entry, stored)
+            committed = entry.commits.find(change.commit_id) if entry else None
+            if committed is None:
+                entry, committed = self._apply(id, entry, change)
+                lock.check()
+                self._write(id, entry, stored)
+            # After a retry, too: the first time may not have come so far. If the lock has become
+            # too old for it, the lease lapses by itself.
+            if change.lease is not None and change.release and lock.is_safe:
+                self._leave(id, change.lease)
         return committed
 
     def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
@@ -117,6 +121,28 @@ class CacheBackend(ConversationStateBackend):
             self._cache.delete(self._key("doc", id))
         return True
 
+    def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+        with self._reaching(), cachelock.hold(self._cache, self._key("lock", id)) as lock:
+            line = self._line(id)
+            position = line.stand(lease, time.time() + seconds)
+            lock.check()
+            self._keep(id, line)
+            return Acquired(position, None if position else self._load(id, window))
+
+    def renew(self, id: str, lease: str, seconds: float) -> bool:
+        with self._reaching(), cachelock.hold(self._cache, self._key("lock", id)) as lock:
+            line = self._line(id)
+            if not line.renew(lease, time.time() + seconds):
+                return False
+            lock.check()
+            self._keep(id, line)
+            return True
+
+    def release(self, id: str, lease: str) -> None:
+        with self._reaching(), cachelock.hold(self._cache, self._key("lock", id)) as lock:
+            lock.check()
+            self._leave(id, lease)
+
     def health(self) -> Health:
         started = time.perf_counter()
         try:
@@ -141,11 +167,37 @@ class CacheBackend(ConversationStateBackend):
     def _key(self, kind: str, id: str) -> str:
         return f"{self.key_prefix}:{kind}:{id}"
 
-    def _timeout(self, entry: Entry) -> int:
+    def _timeout(self, expires_at: float) -> int:
         # Up to the next whole second: most caches cut fractions off. The database cache cuts one
         # off the moment of expiry too, which may cost a second more.
-        left = math.ceil(entry.expires_at(self.max_age) - time.time())
+        left = math.ceil(expires_at - time.time())
         return max(1, left) + isinstance(self._cache, BaseDatabaseCache)
+
+    def _line(self, id: str) -> Line:
+        return Line.parse(self._cache.get(self._key("line", id)), time.time())
+
+    def _keep(self, id: str, line: Line) -> None:
+        key = self._key("line", id)
+        if not line.kept:
+            self._cache.delete(key)
+            return
+        data = line.dump()
+        self._cache.set(key, data, self._timeout(line.ends_at))
+        if self._cache.get(key) != data:  # see `_write`
+            raise BackendUnavailable(f"CACHES[{self.cache_alias!r}] did not keep who is in line.")
+
+    def _leave(self, id: str, lease: str) -> None:
+        line = self._line(id)
+        line.leave(lease)
+        self._keep(id, line)
+
+    def _load(self, id: str, window: int) -> Record | None:
+        _, entry = self._read(id)
+        if entry is None:
+            return None
+        entry.last_accessed = time.time()
+        self._cache.touch(self._key("doc", id), self._timeout(entry.expires_at(self.max_age)))
+        return entry.record(id, window, self.max_age)
 
     def _read(self, id: str) -> tuple[bytes | None, Entry | None]:
         """Return the stored document, as it is and as an entry."""
@@ -174,16 +226,27 @@ class CacheBackend(ConversationStateBackend):
                 f"The cache cannot read what it holds: {type(error).__name__}."
             ) from error
 
+    def _apply(self, id: str, entry: Entry | None, change: Change) -> tuple[Entry, Committed]:
+        if change.lease is not None and not self._line(id).is_held_by(change.lease):
+            raise ConversationConflict(TURN_LOST)
+        now = time.time()
+        if entry is None:
+            change.refuse_unless_fits(None, None)
+            entry = Entry(now, now)
+        else:
+            change.refuse_unless_fits(entry.version, entry.owner)
+        return entry, entry.apply(change, now, self.max_age)
+
     def _write(self, id: str, entry: Entry, previous: bytes | None) -> None:
         key, data = self._key("doc", id), document.dump(id, entry)
-        self._cache.set(key, data, self._timeout(entry))
+        self._cache.set(key, data, self._timeout(entry.expires_at(self.max_age)))
         # `set` has no result, and some caches fail in silence: a value over memcached's limit, a
         # database row that somebody else has locked.
         found = self._get(key)
         if found == data:
             return
         if found is None and previous is not None:
-            self._cache.set(key, previous, self._timeout(entry))
+            self._cache.set(key, previous, self._timeout(entry.expires_at(self.max_age)))
         raise BackendUnavailable(
             f"CACHES[{self.cache_alias!r}] did not keep a document of {len(data)} bytes. "
             "If it is memcached, its limit for one item is 1 MB by default."
@@ -213,70 +276,4 @@ class CacheBackend(ConversationStateBackend):
         if missing := check_alias(alias):
             return missing
         config: Any = settings.CACHES[alias]
-        return [
-            *_check_that_it_keeps(alias, config),
-            *_check_replicas(alias, config),
-            *_check_timeout(alias, config),
-            *_check_capacity(alias, config),
-        ]
-
-
-def _check_that_it_keeps(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    if config.get("BACKEND", "").endswith(".DummyCache"):
-        yield Error(
-            f"CACHES[{alias!r}] is a DummyCache, which keeps nothing.",
-            hint="Set CONVERSATION_STATE['CACHE_ALIAS'] to a cache that does.",
-            id="convstate.E005",
-        )
-    ignores = getattr(settings, "DJANGO_REDIS_IGNORE_EXCEPTIONS", False)
-    if (config.get("OPTIONS") or {}).get("IGNORE_EXCEPTIONS", ignores):
-        yield Error(
-            f"CACHES[{alias!r}] ignores exceptions: while Redis is away, every conversation would "
-            "look as if it did not exist.",
-            hint="Give conversations a CACHES entry of their own, with IGNORE_EXCEPTIONS off.",
-            id="convstate.E006",
-        )
-
-
-def _check_replicas(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    location = config.get("LOCATION", "")
-    servers = re.split("[;,]", location) if isinstance(location, str) else list(location)
-    if config.get("BACKEND", "").endswith(".RedisCache") and len(servers) > 1:
-        yield Error(
-            f"CACHES[{alias!r}] reads from replicas, which lag behind: what was saved a moment ago "
-            "would be overwritten.",
-            hint="Give conversations a CACHES entry whose LOCATION is the primary alone.",
-            id="convstate.E008",
-        )
-
-
-def _check_timeout(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    options = config.get("OPTIONS") or {}
-    found = {name.lower() for name in [*options, *(options.get("CONNECTION_POOL_KWARGS") or {})]}
-    if config.get("BACKEND", "").endswith(".RedisCache") and "socket_timeout" not in found:
-        yield Warning(
-            f"CACHES[{alias!r}] has no socket timeout: a server that falls silent stops requests "
-            "for as long as the client's defaults say.",
-            hint="Set it, and the one for connecting, in OPTIONS, e.g. to 0.25 seconds.",
-            id="convstate.W003",
-        )
-
-
-def _check_capacity(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    culls = config.get("BACKEND", "").rpartition(".")[2] in {
-        "LocMemCache",
-        "FileBasedCache",
-        "DatabaseCache",
-    }
-    options = config.get("OPTIONS") or {}
-    try:
-        capacity = int(options.get("MAX_ENTRIES", config.get("MAX_ENTRIES", 300)))
-    except (TypeError, ValueError):
-        capacity = 300  # as Django does
-    if culls and capacity <= 300:
-        yield Warning(
-            f"CACHES[{alias!r}] holds {capacity} entries; beyond, it drops conversations that "
-            "are still in use.",
-            hint="Raise OPTIONS['MAX_ENTRIES'] to more than you will ever have at a time.",
-            id="convstate.W002",
-        )
+        return [problem for check in CHECKS for problem in check(alias, config)]

@@ -16,7 +16,10 @@ from typing import Any, ClassVar
 from django.core.checks import CheckMessage, Warning
 
 from .. import conf
+from ..exceptions import ConversationConflict
 from .base import (
+    TURN_LOST,
+    Acquired,
     Change,
     Committed,
     ConversationStateBackend,
@@ -27,6 +30,7 @@ from .base import (
     Summary,
 )
 from .entry import Entry
+from .line import Lines
 
 logger = logging.getLogger("django_convstate")
 
@@ -43,31 +47,24 @@ class LocMemBackend(ConversationStateBackend):
         self._entries: dict[str, Entry] = {}
         self._lock = threading.Lock()
         self._next_sweep = 0.0
+        self._lines = Lines()
         _forkable.add(self)
 
     def load(self, id: str, window: int) -> Record | None:
-        now = time.time()
         with self._lock:
-            entry = self._alive(id, now)
-            if entry is None:
-                return None
-            entry.last_accessed = now
-            return entry.record(id, window, self.max_age)
+            return self._load(id, window)
 
     def commit(self, id: str, change: Change) -> Committed:
         now = time.time()
         with self._lock:
             entry = self._alive(id, now)
-            if entry is not None:
-                if answered := entry.commits.find(change.commit_id):
-                    return answered
-                change.refuse_unless_fits(entry.version, entry.owner)
-                return entry.apply(change, now, self.max_age)
-            change.refuse_unless_fits(None, None)
-            entry = Entry(now, now)
-            committed = entry.apply(change, now, self.max_age)
-            evicted = self._make_room(now)
-            self._entries[id] = entry
+            if entry is not None and (answered := entry.commits.find(change.commit_id)):
+                return answered
+            if change.lease is not None and not self._lines.is_held_by(id, change.lease):
+                raise ConversationConflict(TURN_LOST)
+            committed, evicted = self._apply(id, entry, change, now)
+            if change.lease is not None and change.release:
+                self._lines.leave(id, change.lease)
         if evicted:
             logger.warning(
                 "Memory for conversations is full: dropped the %d of %d that were idle for "
@@ -111,6 +108,24 @@ class LocMemBackend(ConversationStateBackend):
                 self._entries.pop(id, None)
             else:
                 self._entries[id] = entry
+
+    def has_line(self, id: str) -> bool:
+        """Tell whether anybody has, or waits for, a turn."""
+        with self._lock:
+            return self._lines.has(id)
+
+    def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+        with self._lock:
+            position = self._lines.stand(id, lease, seconds)
+            return Acquired(position, None if position else self._load(id, window))
+
+    def renew(self, id: str, lease: str, seconds: float) -> bool:
+        with self._lock:
+            return self._lines.renew(id, lease, seconds)
+
+    def release(self, id: str, lease: str) -> None:
+        with self._lock:
+            self._lines.leave(id, lease)
 
     def scan(self, owner: str | None = None) -> Iterator[Summary]:
         now = time.time()
@@ -174,6 +189,28 @@ class LocMemBackend(ConversationStateBackend):
             )
         ]
 
+    def _load(self, id: str, window: int) -> Record | None:
+        now = time.time()
+        entry = self._alive(id, now)
+        if entry is None:
+            return None
+        entry.last_accessed = now
+        return entry.record(id, window, self.max_age)
+
+    def _apply(
+        self, id: str, entry: Entry | None, change: Change, now: float
+    ) -> tuple[Committed, int]:
+        """Return what the change is answered, and how many conversations had to make room."""
+        if entry is not None:
+            change.refuse_unless_fits(entry.version, entry.owner)
+            return entry.apply(change, now, self.max_age), 0
+        change.refuse_unless_fits(None, None)
+        entry = Entry(now, now)
+        committed = entry.apply(change, now, self.max_age)
+        evicted = self._make_room(now)
+        self._entries[id] = entry
+        return committed, evicted
+
     def _alive(self, id: str, now: float) -> Entry | None:
         entry = self._entries.get(id)
         if entry is not None and entry.expires_at(self.max_age) <= now:
@@ -220,6 +257,15 @@ class LocMemBackend(ConversationStateBackend):
 
     async def adelete(self, id: str, expected_version: int | None = None) -> bool:
         return self.delete(id, expected_version)
+
+    async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+        return self.acquire(id, lease, seconds, window)
+
+    async def arenew(self, id: str, lease: str, seconds: float) -> bool:
+        return self.renew(id, lease, seconds)
+
+    async def arelease(self, id: str, lease: str) -> None:
+        self.release(id, lease)
 
     async def ahealth(self) -> Health:
         return self.health()

@@ -3,7 +3,7 @@ what others say in the same conversation arrives by itself. Sync code differs by
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -81,9 +81,10 @@ class AsyncConversationConsumer(Listening, AsyncJsonWebsocketConsumer):
                 return
             self._has_spoken = True
             conversation = await self._load()
-            await self._catch_up(conversation)
-            await self.receive_message(conversation, content)
-            await self.save_conversation(conversation)
+            async with conversation.aturn() if self.one_turn else nullcontext():
+                await self._catch_up(conversation)
+                await self.receive_message(conversation, content)
+                await self.save_conversation(conversation)
 
     async def conversation_news(self, event: dict[str, Any]) -> None:
         """Hear from another consumer that it has committed something."""
@@ -192,9 +193,10 @@ class ConversationConsumer(Listening, JsonWebsocketConsumer):
                 return
             self._has_spoken = True
             conversation = self._load()
-            self._catch_up(conversation)
-            self.receive_message(conversation, content)
-            self.save_conversation(conversation)
+            with conversation.turn() if self.one_turn else nullcontext():
+                self._catch_up(conversation)
+                self.receive_message(conversation, content)
+                self.save_conversation(conversation)
 
     def conversation_news(self, event: dict[str, Any]) -> None:
         """Hear from another consumer that it has committed something."""

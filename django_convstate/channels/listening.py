@@ -79,6 +79,9 @@ class Listening:
     channel_layer: Any
     channel_name: str
 
+    # Whether one message of the conversation is handled at a time, whichever socket or request it
+    # comes from (see `Conversation.turn`). Who has waited for too long is closed with 4409.
+    one_turn = False
     # How many messages the client has heard; None: it has not said, and starts from here.
     seen: int | None = None
     _has_spoken = False

@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 
 from ...exceptions import BackendUnavailable
 from ..base import (
+    Acquired,
     Change,
     Committed,
     ConversationStateBackend,
@@ -120,14 +121,16 @@ class FailoverBackend(ConversationStateBackend):
         way = self._way(id)
         if way.is_open:
             with way:
-                return self._known.change(id, change, self.primary.commit(id, change))
+                sent = self._shelter.without_our_lease(id, change)
+                return self._known.change(id, change, self.primary.commit(id, sent))
         return self._recovery.needed_after(self._shelter.commit(id, change))
 
     async def acommit(self, id: str, change: Change) -> Committed:
         way = self._way(id)
         if way.is_open:
             with way:
-                return self._known.change(id, change, await self.primary.acommit(id, change))
+                sent = self._shelter.without_our_lease(id, change)
+                return self._known.change(id, change, await self.primary.acommit(id, sent))
         return self._recovery.needed_after(self._shelter.commit(id, change))
 
     def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
@@ -190,6 +193,48 @@ class FailoverBackend(ConversationStateBackend):
                 return deleted
         return self._recovery.needed_after(self._shelter.delete(id, expected_version))
 
+    def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+        way = self._way(id)
+        if way.is_open and not self.fallback.has_line(id):
+            with way:
+                return self._noted(id, self.primary.acquire(id, lease, seconds, window))
+        return self._shelter.acquire(id, lease, seconds, window)
+
+    async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+        way = self._way(id)
+        if way.is_open and not self.fallback.has_line(id):
+            with way:
+                return self._noted(id, await self.primary.aacquire(id, lease, seconds, window))
+        return self._shelter.acquire(id, lease, seconds, window)
+
+    def renew(self, id: str, lease: str, seconds: float) -> bool:
+        way = self._way(id)
+        if way.is_open and not self.fallback.has_line(id):
+            with way:
+                return self.primary.renew(id, lease, seconds)
+        return self._shelter.renew(id, lease, seconds)
+
+    async def arenew(self, id: str, lease: str, seconds: float) -> bool:
+        way = self._way(id)
+        if way.is_open and not self.fallback.has_line(id):
+            with way:
+                return await self.primary.arenew(id, lease, seconds)
+        return self._shelter.renew(id, lease, seconds)
+
+    def release(self, id: str, lease: str) -> None:
+        self.fallback.release(id, lease)
+        way = self._way(id)
+        if way.is_open:
+            with way:
+                self.primary.release(id, lease)
+
+    async def arelease(self, id: str, lease: str) -> None:
+        self.fallback.release(id, lease)
+        way = self._way(id)
+        if way.is_open:
+            with way:
+                await self.primary.arelease(id, lease)
+
     # Only the primary knows them all.
 
     def scan(self, owner: str | None = None) -> Iterator[Summary]:
@@ -224,6 +269,11 @@ class FailoverBackend(ConversationStateBackend):
     async def aclose(self) -> None:
         await sync_to_async(self.close, thread_sensitive=False)()
         await self.primary.aclose()
+
+    def _noted(self, id: str, acquired: Acquired) -> Acquired:
+        if not acquired.position:
+            self._known.keep(id, acquired.record)
+        return acquired
 
     def _way(self, id: str) -> "_Way":
         name = self.primary.part_of(id)

@@ -55,14 +55,13 @@ class Recovery:
 
     def wake(self) -> None:
         """See to it that the thread runs."""
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None:
-                    self._stopping.clear()
-                    self._thread = threading.Thread(
-                        target=self._run, name="convstate-recovery", daemon=True
-                    )
-                    self._thread.start()
+        with self._lock:  # under which the thread decides whether to end
+            if self._thread is None:
+                self._stopping.clear()
+                self._thread = threading.Thread(
+                    target=self._run, name="convstate-recovery", daemon=True
+                )
+                self._thread.start()
 
     def needed_after(self, answer: T) -> T:
         """Run, because something has been written into the journal, and pass its answer on."""
@@ -76,11 +75,12 @@ class Recovery:
             for_good: the process ends. Tell how much is lost with it.
         """
         thread = self._thread
-        if thread is None or thread is threading.current_thread():
+        if thread is threading.current_thread():
             return
-        self._stopping.set()
-        thread.join()
-        self._thread = None
+        if thread is not None:
+            self._stopping.set()
+            thread.join()
+            self._thread = None
         if self._shelter.journal.pending:
             for name, part in self._open():
                 self._probe(name, part)

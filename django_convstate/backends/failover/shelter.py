@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from ...exceptions import BackendUnavailable
-from ..base import DEFAULT_TTL, Change, Committed, Create, Record
+from ..base import DEFAULT_TTL, Acquired, Change, Committed, Create, Record
 from ..entry import Entry
 from ..locmem import LocMemBackend
 from .journal import Delete, Journal, Touch, Write
@@ -40,7 +40,28 @@ class Shelter:
                 record = _blank(id)
         return None if record is None else replace(record, degraded=True)
 
+    # Turns. Those that were given here go on here when the primary is back.
+
+    def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+        position = self.fallback.acquire(id, lease, seconds, 1).position
+        return Acquired(position, None if position else self.load(id, window))
+
+    def renew(self, id: str, lease: str, seconds: float) -> bool:
+        """Keep a turn. One that the primary has given goes on here if nobody else has one."""
+        return self.fallback.acquire(id, lease, seconds, 1).position == 0
+
+    def without_our_lease(self, id: str, change: Change) -> Change:
+        """Return a change as the primary may have it: of a turn given here it knows nothing."""
+        if change.lease is None or not self.fallback.has_line(id):
+            return change
+        if change.release:
+            self.fallback.release(id, change.lease)
+        return replace(change, lease=None, release=False)
+
+    # Conversations.
+
     def commit(self, id: str, change: Change) -> Committed:
+        change = replace(self.without_our_lease(id, change), lease=None, release=False)
         with self._writing(id, change, blank=change.create is Create.MUST_EXIST) as base:
             committed = self.fallback.commit(id, change)
             self.journal.add(id, change, committed.message_count, base)

@@ -7,9 +7,8 @@ import asyncio
 import builtins
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
-from itertools import islice
 from typing import Any, ClassVar, Final, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -18,6 +17,7 @@ from redis.exceptions import ConnectionError, NoScriptError, RedisError, Timeout
 
 from ...exceptions import BackendUnavailable, ConversationCorrupt
 from ..base import (
+    Acquired,
     Change,
     Committed,
     ConversationStateBackend,
@@ -32,13 +32,12 @@ from .connections import Clients, adrop_idle, drop_idle, target_of
 from .deadline import Deadline
 from .errors import Explained, may_be_tried_again
 from .inspection import adescribe, describe
+from .listing import Listing
 from .operations import Operation, Operations
 
 logger = logging.getLogger("django_convstate")
 
-SCAN_COUNT: Final = 500  # keys that one SCAN looks at
 LATE: Final = 1.1  # times its timeout: then the event loop itself is overdue
-BREATH: Final = 0.01  # seconds between two batches of a purge
 
 T = TypeVar("T")
 
@@ -61,6 +60,7 @@ class RedisBackend(ConversationStateBackend):
         self._operations = Operations(key_prefix, max_age)
         self._clients = Clients(cache_alias)
         self._explained = Explained(cache_alias)
+        self._listing = Listing(self._operations, self._clients, self._explained)
 
     def load(self, id: str, window: int) -> Record | None:
         return self._run(self._operations.load, id, window)
@@ -108,6 +108,24 @@ class RedisBackend(ConversationStateBackend):
 
     async def adelete(self, id: str, expected_version: int | None = None) -> bool:
         return await self._arun(self._operations.delete, id, expected_version)
+
+    def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+        return self._run(self._operations.acquire, id, lease, seconds, window)
+
+    async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+        return await self._arun(self._operations.acquire, id, lease, seconds, window)
+
+    def renew(self, id: str, lease: str, seconds: float) -> bool:
+        return self._run(self._operations.renew, id, lease, seconds)
+
+    async def arenew(self, id: str, lease: str, seconds: float) -> bool:
+        return await self._arun(self._operations.renew, id, lease, seconds)
+
+    def release(self, id: str, lease: str) -> None:
+        self._run(self._operations.release, id, lease)
+
+    async def arelease(self, id: str, lease: str) -> None:
+        await self._arun(self._operations.release, id, lease)
 
     def close(self) -> None:
         self._clients.close()
@@ -168,9 +186,10 @@ class RedisBackend(ConversationStateBackend):
         for tries_left in reversed(range(place.tries)):
             started = time.monotonic()
             try:
-                return await _execute(client, command, place.timeout, **target)
+                reply = client.execute_command(*command, **target)
+                return await _in_time(reply, place.timeout)
             except NoScriptError:
-                return await _execute(client, operation.again(), place.timeout)
+                return await _in_time(client.execute_command(*operation.again()), place.timeout)
             except RedisError as error:
                 # A time-out that comes too late itself: the loop was busy elsewhere, and the
                 # server's answer may have been lying there.
@@ -209,42 +228,23 @@ class RedisBackend(ConversationStateBackend):
         async with await self._clients.aturn() as client:
             for operation in self._operations.set_aside(id):
                 with suppress(RedisError):
-                    await client.execute_command(*operation.command)
+                    await _in_time(
+                        client.execute_command(*operation.command), self._clients.place.timeout
+                    )
 
     # Listing and purging.
 
     def scan(self, owner: str | None = None) -> Iterator[Summary]:
-        found = self._owned(owner) if owner is not None else self._all()
         # Newest first needs them all; of an owner there are few, of all perhaps millions.
-        return iter(sorted(found, key=_newest_first)) if owner is not None else found
+        if owner is not None:
+            return iter(self._listing.of_owner(owner))
+        return self._listing.everything()
 
     async def ascan(self, owner: str | None = None) -> AsyncIterator[Summary]:
         for summary in await sync_to_async(
             lambda: list(self.scan(owner)), thread_sensitive=False
         )():
             yield summary
-
-    def _owned(self, owner: str) -> Iterator[Summary]:
-        expired = []
-        for id in self._run(self._operations.owned, owner):
-            summary = self._run(self._operations.summary, id)
-            if summary is not None and summary.owner == owner:
-                yield summary
-            else:
-                expired.append(id)
-        if expired:
-            self._run(self._operations.forget, owner, expired)
-
-    def _all(self) -> Iterator[Summary]:
-        stem = self._operations.prefix + ":{"
-        with self._explained:
-            for key in self._clients.turn().redis.scan_iter(
-                match=f"{stem}*}}:meta", count=SCAN_COUNT
-            ):
-                id = key.decode().removeprefix(stem).removesuffix("}:meta")
-                summary = self._run(self._operations.summary, id)
-                if summary is not None:
-                    yield summary
 
     def purge(
         self,
@@ -258,19 +258,7 @@ class RedisBackend(ConversationStateBackend):
     ) -> PurgeReport:
         if idle_for is None and owner is None and not everything:
             return PurgeReport(dry_run=dry_run)  # Redis drops what has expired by itself
-        examined = deleted = 0
-        before = time.time() - (idle_for or 0)
-        summaries = self.scan(owner)
-        # Batch by batch, with a breath between them for everybody else.
-        while batch := list(islice(summaries, batch_size)):
-            for summary in batch:
-                examined += 1
-                if idle_for is None or summary.last_accessed <= before:
-                    deleted += dry_run or self.delete(summary.id)
-            if progress:
-                progress(examined, None)
-            time.sleep(0 if dry_run else BREATH)
-        return PurgeReport(examined, deleted, dry_run)
+        return self._listing.purge(idle_for, owner, dry_run, batch_size, progress)
 
     async def apurge(self, **selection: Any) -> PurgeReport:
         return await sync_to_async(lambda: self.purge(**selection), thread_sensitive=False)()
@@ -281,7 +269,7 @@ class RedisBackend(ConversationStateBackend):
         started = time.perf_counter()
         try:
             with self._explained, self._clients.turn() as client:
-                client.execute_command("PING")
+                self._send(client, self._operations.probe())
                 latency_ms = (time.perf_counter() - started) * 1000
                 return Health(self.name, True, latency_ms, detail=describe(client))
         except BackendUnavailable as error:
@@ -292,9 +280,10 @@ class RedisBackend(ConversationStateBackend):
         try:
             with self._explained:
                 async with await self._clients.aturn() as client:
-                    await client.execute_command("PING")
+                    await self._asend(client, self._operations.probe())
                     latency_ms = (time.perf_counter() - started) * 1000
-                    return Health(self.name, True, latency_ms, detail=await adescribe(client))
+                    detail = await _in_time(adescribe(client), self._clients.place.timeout)
+                    return Health(self.name, True, latency_ms, detail=detail)
         except BackendUnavailable as error:
             return Health(self.name, False, detail=str(error))
 
@@ -307,20 +296,16 @@ class RedisBackend(ConversationStateBackend):
         return list(check_server(options["cache_alias"]))
 
 
-async def _execute(client: Any, command: tuple[Any, ...], seconds: float, **target: Any) -> Any:
+async def _in_time(reply: Awaitable[T], seconds: float) -> T:
     try:
         async with asyncio.timeout(seconds):
-            return await client.execute_command(*command, **target)
+            return await reply
     except builtins.TimeoutError as error:
         raise TimeoutError("There was no answer in time.") from error
     except AttributeError as error:
         # So the client of a cluster fails in one task when it closes, because of another task, the
         # connection that the first one is reading from.
         raise ConnectionError("The connection was closed by another task.") from error
-
-
-def _newest_first(summary: Summary) -> float:
-    return -summary.last_accessed
 
 
 def _log_index(error: BackendUnavailable) -> None:

@@ -7,10 +7,12 @@ from urllib.parse import SplitResult, urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
+from django_redis.pool import SentinelConnectionFactory
+from redis.connection import parse_url
 
 from ...exceptions import InvalidBackend
-from ..alias import check_alias
-from .connections import Clients, Place
+from ..alias import check_alias, check_timeout
+from .connections import Clients, Place, factory_of
 from .errors import in_words
 from .inspection import OLDEST, look_at
 
@@ -31,11 +33,26 @@ def check_place(alias: str) -> list[CheckMessage]:
                 id="convstate.E009",
             )
         ]
+    options = config.get("OPTIONS") or {}
     try:
         place = Place.of(alias)
-    except (ImportError, InvalidBackend, TypeError, ValueError) as error:
-        return [Error(f"CACHES[{alias!r}] cannot be read: {error}", id="convstate.E010")]
-    return [*_check_url(alias, place), *_check_timeout(alias, config.get("OPTIONS") or {})]
+        # Others would quote what is wrong in it, and that may be part of a password.
+        if unreadable := list(_check_url(alias, place)):
+            return unreadable
+        return [
+            *_check_sentinels(alias, place, options),
+            *_check_shards(alias, options),
+            *_check_logins(alias, place),
+            *check_timeout(alias),
+        ]
+    except (AttributeError, ImportError, InvalidBackend, TypeError, ValueError) as error:
+        return [
+            Error(
+                f"CACHES[{alias!r}] cannot be read: {error}",
+                hint="Write it as django-redis has it: LOCATION a URL, OPTIONS a dictionary.",
+                id="convstate.E010",
+            )
+        ]
 
 
 def _check_url(alias: str, place: Place) -> Iterator[CheckMessage]:
@@ -47,25 +64,18 @@ def _check_url(alias: str, place: Place) -> Iterator[CheckMessage]:
             hint="Write redis://host:6379/0, rediss:// for TLS, or unix:///path/to/socket.",
             id="convstate.E010",
         )
-        return
-    if not _has_good_port(url):
-        yield Error(f"{name} has a port that is none.", id="convstate.E010")
-        return
-    if place.sentinels and not url.hostname:
+    elif not _has_good_port(url):
         yield Error(
-            f"{name} names no service for Sentinel to look up.",
-            hint="Write redis://SERVICE_NAME/0, as in the sentinels' configuration.",
-            id="convstate.E011",
+            f"{name} has a port that is none.",
+            hint="Write a number from 1 to 65535, as in redis://host:6379/0. In a password, "
+            "write / as %2F, : as %3A and @ as %40.",
+            id="convstate.E010",
         )
-    if place.is_cluster and url.path.strip("/") not in ("", "0"):
+    elif place.is_cluster and url.path.strip("/") not in ("", "0"):
         yield Error(
             f"{name} names database {url.path.strip('/')}, but a cluster has only database 0.",
+            hint="Leave the number out. CONVERSATION_STATE['KEY_PREFIX'] keeps projects apart.",
             id="convstate.E012",
-        )
-    if place.is_cluster and place.sentinels:
-        yield Error(
-            f"CACHES[{alias!r}] is a cluster and has SENTINELS; it is either the one or the other.",
-            id="convstate.E013",
         )
 
 
@@ -76,15 +86,62 @@ def _has_good_port(url: SplitResult) -> bool:
         return False
 
 
-def _check_timeout(alias: str, options: dict[str, Any]) -> Iterator[CheckMessage]:
-    pool = options.get("CONNECTION_POOL_KWARGS") or {}
-    if not (options.get("SOCKET_TIMEOUT") or pool.get("socket_timeout")):
-        yield Warning(
-            f"CACHES[{alias!r}] has no SOCKET_TIMEOUT. The conversations do, of 250 ms; the cache "
-            "of the same entry waits as long as its client's defaults say.",
-            hint="Set OPTIONS['SOCKET_TIMEOUT'] and OPTIONS['SOCKET_CONNECT_TIMEOUT'], in seconds.",
-            id="convstate.W003",
+def _check_sentinels(alias: str, place: Place, options: dict[str, Any]) -> Iterator[CheckMessage]:
+    by_factory = issubclass(factory_of(options), SentinelConnectionFactory)
+    by_client = str(options.get("CLIENT_CLASS", "")).endswith(".SentinelClient")
+    service = urlsplit(place.url).hostname
+    if not place.sentinels:
+        if by_factory or by_client:
+            yield Error(
+                f"CACHES[{alias!r}] is for Sentinel, but has no SENTINELS to ask.",
+                hint="Set OPTIONS['SENTINELS'] to a list of pairs (host, port), or leave out "
+                "the CLIENT_CLASS and the CONNECTION_FACTORY for Sentinel.",
+                id="convstate.E016",
+            )
+        return
+    if place.is_cluster:
+        yield Error(
+            f"CACHES[{alias!r}] is a cluster and has SENTINELS; it is either the one or the other.",
+            hint="Leave out SENTINELS, or the CONNECTION_FACTORY for a cluster.",
+            id="convstate.E013",
         )
+    elif not service or service in {host.lower() for host, _ in place.sentinels}:
+        yield Error(
+            f"CACHES[{alias!r}]['LOCATION'] names no service for Sentinel to look up.",
+            hint="Write redis://SERVICE_NAME/0, as in the sentinels' configuration.",
+            id="convstate.E011",
+        )
+    elif not by_factory:
+        yield Warning(
+            f"CACHES[{alias!r}] has SENTINELS, which the conversations ask; the cache of the same "
+            f"entry does not, and takes {service!r} for a server.",
+            hint="Set OPTIONS['CONNECTION_FACTORY'] to "
+            "'django_redis.pool.SentinelConnectionFactory'.",
+            id="convstate.W008",
+        )
+
+
+def _check_shards(alias: str, options: dict[str, Any]) -> Iterator[CheckMessage]:
+    # Replicas need no word: conversations are read where they are written, from the first URL.
+    if str(options.get("CLIENT_CLASS", "")).endswith(".ShardClient"):
+        yield Warning(
+            f"CACHES[{alias!r}] spreads the cache over several servers; conversations are all "
+            "kept on the first.",
+            hint="Give conversations a CACHES entry of their own, or use a cluster.",
+            id="convstate.W009",
+        )
+
+
+def _check_logins(alias: str, place: Place) -> Iterator[CheckMessage]:
+    in_url = parse_url(place.url)  # type: ignore[no-untyped-call]
+    for name in ("username", "password"):
+        if name in in_url and place.kwargs.get(name, in_url[name]) != in_url[name]:
+            yield Warning(
+                f"CACHES[{alias!r}] has one {name} in LOCATION and another in OPTIONS; that in "
+                "LOCATION is used.",
+                hint=f"Leave the {name} out of one of the two.",
+                id="convstate.W010",
+            )
 
 
 def check_server(alias: str) -> Iterator[CheckMessage]:
@@ -93,7 +150,12 @@ def check_server(alias: str) -> Iterator[CheckMessage]:
     try:
         server = look_at(clients.turn().redis)
     except Exception as error:
-        yield Warning(f"Redis, CACHES[{alias!r}], {in_words(error)}.", id="convstate.W004")
+        yield Warning(
+            f"Redis, CACHES[{alias!r}], {in_words(error)}.",
+            hint="Check again when that is mended: the server's version, role and memory policy "
+            "could not be looked at.",
+            id="convstate.W004",
+        )
         return
     finally:
         clients.close()
@@ -104,7 +166,11 @@ def check_server(alias: str) -> Iterator[CheckMessage]:
             id="convstate.E014",
         )
     if server.role in ("slave", "replica"):
-        yield Error(f"CACHES[{alias!r}] is a replica, which takes no writes.", id="convstate.E015")
+        yield Error(
+            f"CACHES[{alias!r}] is a replica, which takes no writes.",
+            hint="Set its LOCATION to the primary, or let Sentinel find that.",
+            id="convstate.E015",
+        )
     if server.policy and server.policy != "noeviction":
         yield Warning(
             f"The memory policy is {server.policy}: when memory is short, conversations that are "

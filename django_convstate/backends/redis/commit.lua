@@ -1,10 +1,11 @@
 -- Apply a change wholly or not at all, exactly once, and slide the expiry.
--- KEYS: meta, state, messages.
+-- Follows line.lua.
+-- KEYS: meta, state, messages; and the line, if there is a lease.
 -- ARGV: id, head, commit id (8 bytes), owner (or ''), then the keys to set with their values, the keys
---       to unset, the keys to add to with their numbers, and the messages to append.
--- The head is 11 numbers, of which -1 stands for none, as operations.py packs them: create rule, expected
+--       to unset, the keys to add to with their numbers, the messages to append, and the lease.
+-- The head is 12 numbers, of which -1 stands for none, as operations.py packs them: create rule, expected
 --       version, ttl (ms), default ttl (ms), max_age (ms), messages to keep, how many commits to remember,
---       and how many there are to set, to unset, to add to and to append.
+--       how many there are to set, to unset, to add to and to append, and 1 to give up the lease.
 -- Returns {version, message count, ms left, now, ttl, owner whose index is due (or nil)}, or
 -- {name of an error, ...}.
 local MUST_BE_NEW, MUST_EXIST = 1, 2
@@ -13,8 +14,9 @@ local SIZE = 24
 local CHUNK = 4000  -- unpack gives up near 8000 values
 
 local id, key, claimant = ARGV[1], ARGV[3], ARGV[4]
-local create, expected, new_ttl, default_ttl, max_age, keep, remembered, sets, unsets, adds, appends =
-    struct.unpack('<ddddddddddd', ARGV[2])
+local create, expected, new_ttl, default_ttl, max_age, keep, remembered, sets, unsets, adds, appends,
+    release = struct.unpack('<dddddddddddd', ARGV[2])
+local lease = #KEYS == 4 and ARGV[#ARGV]
 local version, owner, created, ttl, log, due =
     unpack(redis.call('HMGET', KEYS[1], 'v', 'o', 'c', 't', 'l', 'x'))
 local time = redis.call('TIME')
@@ -35,6 +37,7 @@ for at = 1, #(log or ''), SIZE do
     end
 end
 
+if lease and not is_held_by(lease, now) then return {'lost'} end
 if version then
     if create == MUST_BE_NEW then return {'taken'} end
     if expected >= 0 and expected ~= tonumber(version) then return {'version', version} end
@@ -133,4 +136,5 @@ if bytes ~= 0 then redis.call('HINCRBY', KEYS[1], 'b', bytes) end
 redis.call('PEXPIRE', KEYS[1], left)
 redis.call('PEXPIRE', KEYS[2], left)
 redis.call('PEXPIRE', KEYS[3], left)
+if lease and release == 1 then leave(lease, now) end
 return {version, count, left, now, ttl, index == 1 and owner}

@@ -23,6 +23,7 @@ from django.utils.module_loading import import_string
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.exceptions import SlotNotCoveredError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
@@ -66,7 +67,7 @@ class Place:
         """Return the place of CACHES[alias].
 
         Raises:
-            InvalidBackend: there is no such entry, or it is not django-redis's.
+            InvalidBackend: there is no such entry, or it cannot be read.
         """
         config: Any = settings.CACHES.get(alias)
         if config is None:
@@ -83,11 +84,12 @@ class Place:
             **(options.get("REDIS_CLIENT_KWARGS") or {}),
             **{name: value for name, value in pool_kwargs.items() if name not in _OURS},
         }
+        _refuse_other_than_seconds(kwargs, "socket_timeout", "socket_connect_timeout")
         return cls(
             url=str(urls[0]).strip() if urls else "",
-            sentinels=tuple(map(tuple, options.get("SENTINELS") or ())),
+            sentinels=_pairs(options.get("SENTINELS") or ()),
             sentinel_kwargs=dict(options.get("SENTINEL_KWARGS") or {}),
-            is_cluster=_is_cluster(options),
+            is_cluster=is_cluster(options),
             at_once=pool_kwargs.get("max_connections") or AT_ONCE,
             kwargs={name: value for name, value in kwargs.items() if value is not None},
         )
@@ -133,21 +135,44 @@ class Place:
         return (urlsplit(self.url).hostname or "",)
 
     def _login(self) -> dict[str, Any]:
-        url = urlsplit(self.url)
-        login = {"username": url.username, "password": url.password, "db": url.path.strip("/")}
-        return {name: value for name, value in login.items() if value}
+        found = parse_url(self.url)  # type: ignore[no-untyped-call]
+        login = {name: found[name] for name in ("username", "password", "db") if name in found}
+        # Else what is meant for TLS, the password too, would go out in plain text.
+        return {**login, "ssl": True} if urlsplit(self.url).scheme == "rediss" else login
 
 
-def _is_cluster(options: dict[str, Any]) -> bool:
+def is_cluster(options: dict[str, Any]) -> bool:
     from .cluster import ClusterConnectionFactory
+
+    return issubclass(factory_of(options), ClusterConnectionFactory)
+
+
+def factory_of(options: dict[str, Any]) -> type:
+    """Return the class that makes the connections of the cache itself."""
+    from django_redis.pool import ConnectionFactory
 
     name = options.get("CONNECTION_FACTORY") or getattr(
         settings, "DJANGO_REDIS_CONNECTION_FACTORY", None
     )
-    if name is None:
-        return False
-    factory = import_string(name)
-    return isinstance(factory, type) and issubclass(factory, ClusterConnectionFactory)
+    factory = ConnectionFactory if name is None else import_string(name)
+    if not isinstance(factory, type):
+        raise InvalidBackend(f"CONNECTION_FACTORY is {name!r}, which is no class.")
+    return factory
+
+
+def _pairs(sentinels: Any) -> tuple[tuple[str, int], ...]:
+    try:
+        return tuple((str(host), int(port)) for host, port in sentinels)
+    except (TypeError, ValueError):
+        raise InvalidBackend("SENTINELS must be a list of pairs (host, port).") from None
+
+
+def _refuse_other_than_seconds(kwargs: dict[str, Any], *names: str) -> None:
+    for name in names:
+        if type(kwargs[name]) not in (int, float) or not kwargs[name] > 0:
+            raise InvalidBackend(
+                f"{name.upper()} must be a number of seconds, not {kwargs[name]!r}."
+            )
 
 
 class Clients:

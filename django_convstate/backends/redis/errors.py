@@ -39,6 +39,10 @@ _BY_REPLY: Final = {
     "BUSY": "is busy with somebody's script (BUSY)",
     "max number of clients": "has reached its maxclients",
 }
+_UNTRUSTED: Final = (
+    "shows a certificate that is not trusted, or is for another name: see ssl_ca_certs in "
+    "CONNECTION_POOL_KWARGS"
+)
 _UNREACHABLE: Final = "cannot be reached"
 
 
@@ -50,6 +54,8 @@ def in_words(error: Exception) -> str:
     for beginning, meaning in _BY_REPLY.items():
         if str(error).startswith(beginning):
             return meaning
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return _UNTRUSTED
     # Of the last kind is what the client of a cluster raises when it finds no node that answers.
     if isinstance(error, (ConnectionError, OSError, RedisClusterException)):
         return _UNREACHABLE

@@ -4,7 +4,7 @@ themselves."""
 from dataclasses import dataclass
 from typing import Any, Final
 
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 OLDEST: Final = (6, 2)
 UNKNOWN: Final = "unknown"
@@ -18,7 +18,6 @@ class Server:
     role: str | None = None
     policy: str | None = None
     maxmemory: int | None = None
-    keys: int | None = None
 
 
 def look_at(client: Any) -> Server:
@@ -38,11 +37,25 @@ async def alook_at(client: Any) -> Server:
 
 def describe(client: Any) -> str:
     """Return one line for people."""
-    return _line(look_at(client))
+    server = look_at(client)
+    try:
+        return _line(server, client.dbsize(**_of_all(client)))
+    except RedisError:
+        return _line(server, None)
 
 
 async def adescribe(client: Any) -> str:
-    return _line(await alook_at(client))
+    server = await alook_at(client)
+    try:
+        return _line(server, await client.dbsize(**_of_all(client)))
+    except RedisError:
+        return _line(server, None)
+
+
+def _of_all(client: Any) -> dict[str, str]:
+    """Return what makes a cluster's client add up those of all primaries, not ask one of them."""
+    primaries = getattr(client, "PRIMARIES", None)
+    return {} if primaries is None else {"target_nodes": primaries}
 
 
 def _server(info: dict[str, Any]) -> Server:
@@ -51,17 +64,16 @@ def _server(info: dict[str, Any]) -> Server:
         role=info.get("role"),
         policy=info.get("maxmemory_policy"),
         maxmemory=info.get("maxmemory"),
-        keys=sum(db["keys"] for db in info.values() if isinstance(db, dict) and "keys" in db),
     )
 
 
-def _line(server: Server) -> str:
+def _line(server: Server, keys: int | None) -> str:
     version = ".".join(map(str, server.version)) if server.version else UNKNOWN
-    # A conversation has two or three keys, and there may be others in the database.
-    about = UNKNOWN if server.keys is None else f"at most {server.keys // 2}"
+    # How many conversations those are nobody can tell without looking at each.
+    stored = f"keys {UNKNOWN}" if keys is None else f"{keys} keys in the database"
     return (
         f"version {version}, role {server.role or UNKNOWN}, "
-        f"memory policy {server.policy or UNKNOWN}, conversations {about}"
+        f"memory policy {server.policy or UNKNOWN}, {stored}"
     )
 
 

@@ -7,6 +7,10 @@ A conversation is three keys with one hash tag, so that they live in one slot of
     convstate:{ID}:state     hash: state key to JSON
     convstate:{ID}:messages  list of JSON
 
+beside it, for seconds, who waits for a turn,
+
+    convstate:{ID}:line      see line.lua
+
 and each owner has an index, a sorted set of ids. Times are milliseconds since the epoch by the
 server's clock, durations are milliseconds.
 """
@@ -30,6 +34,8 @@ from ..base import (
     DEFAULT_TTL,
     QUARANTINE_SECONDS,
     REMEMBERED_COMMITS,
+    TURN_LOST,
+    Acquired,
     Change,
     Committed,
     Create,
@@ -45,21 +51,35 @@ Word = str | bytes | int | float
 class Script:
     """A Lua script, which the server knows by the SHA-1 of its text."""
 
-    def __init__(self, name: str) -> None:
-        self.text = (Path(__file__).parent / f"{name}.lua").read_bytes()
+    def __init__(self, *parts: bytes) -> None:
+        self.text = b"".join(parts)
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
 
 
-LOAD: Final = Script("load")
-COMMIT: Final = Script("commit")
-TOUCH: Final = Script("touch")
-DELETE: Final = Script("delete")
-SUMMARY: Final = Script("summary")
-INDEX: Final = Script("index")
+def _lua(name: str) -> bytes:
+    return (Path(__file__).parent / f"{name}.lua").read_bytes()
+
+
+def _function(name: str) -> bytes:
+    return b"local function %b()\n%b\nend\n" % (name.encode(), _lua(name))
+
+
+LOAD: Final = Script(_lua("load"))
+COMMIT: Final = Script(_lua("line"), _lua("commit"))
+ACQUIRE: Final = Script(_lua("line"), _function("load"), _lua("acquire"))
+RENEW: Final = Script(_lua("line"), _lua("renew"))
+RELEASE: Final = Script(_lua("line"), _lua("release"))
+TOUCH: Final = Script(_lua("touch"))
+DELETE: Final = Script(_lua("delete"))
+SUMMARY: Final = Script(_lua("summary"))
+INDEX: Final = Script(_lua("index"))
+PROBE: Final = Script(_lua("probe"))
+
+PAGE: Final = 500  # ids that are read from an index in one go
 
 # The numbers of a commit go in one word, because the asyncio client takes its time over each.
 NONE: Final = -1
-_HEAD: Final = struct.Struct("<11d")
+_HEAD: Final = struct.Struct("<12d")
 _CREATE: Final = {Create.EITHER: 0, Create.MUST_BE_NEW: 1, Create.MUST_EXIST: 2}
 
 
@@ -73,7 +93,7 @@ class Operation(Generic[T]):
 
     @property
     def key(self) -> Word:
-        """A key that it is about; all are on the same node of a cluster."""
+        """The first key, by which a cluster knows whom to ask."""
         return self.command[1 if self.script is None else 3]
 
     def again(self) -> tuple[Word, ...]:
@@ -102,22 +122,38 @@ class Operations:
         stem = f"{self.prefix}:{{{id}}}"
         return f"{stem}:meta", f"{stem}:state", f"{stem}:messages"
 
+    def line_key(self, id: str) -> str:
+        return f"{self.prefix}:{{{id}}}:line"
+
     def index_key(self, owner: str) -> str:
         # Hashed, because an owner may be any text, and need not be read off a key.
         digest = hashlib.blake2b(owner.encode(), digest_size=16).hexdigest()
         return f"{self.prefix}:owner:{{{digest}}}"
 
     def load(self, id: str, window: int) -> Operation[Record | None]:
-        def read(reply: Any) -> Answer[Record | None]:
-            if reply is None:
-                return Answer(None)
-            if len(reply) == 1:
-                raise _refusal(_text(reply[0]))
-            record, index_due = _record(id, reply)
-            due = index_due and record.owner is not None
-            return Answer(record, self._index(record.owner, id, record.ttl) if due else None)
+        arguments = (window, _optional(self.max_age_ms))
+        return self._script(LOAD, self.keys(id), arguments, lambda reply: self._loaded(id, reply))
 
-        return self._script(LOAD, id, (window, _optional(self.max_age_ms)), read)
+    def acquire(self, id: str, lease: str, seconds: float, window: int) -> Operation[Acquired]:
+        def read(reply: Any) -> Answer[Acquired]:
+            position, *loaded = reply
+            if position:
+                return Answer(Acquired(position, None))
+            answer = self._loaded(id, loaded[0] if loaded else None)
+            return Answer(Acquired(0, answer.value), answer.then)
+
+        keys = (*self.keys(id), self.line_key(id))
+        arguments = (window, _optional(self.max_age_ms), _lease(lease), _ms(seconds))
+        return self._script(ACQUIRE, keys, arguments, read)
+
+    def renew(self, id: str, lease: str, seconds: float) -> Operation[bool]:
+        arguments = (_lease(lease), _ms(seconds))
+        return self._script(
+            RENEW, (self.line_key(id),), arguments, lambda reply: Answer(bool(reply))
+        )
+
+    def release(self, id: str, lease: str) -> Operation[None]:
+        return self._script(RELEASE, (self.line_key(id),), (_lease(lease),), _nothing)
 
     def peek(self, id: str, window: int) -> Operation[Record | None]:
         """Load where nothing may be written. The script is the same; its writes are refused."""
@@ -145,8 +181,9 @@ class Operations:
             len(change.unset),
             len(change.increment),
             len(change.append),
+            change.release,
         )
-        arguments = (
+        arguments: tuple[Word, ...] = (
             id,
             head,
             CommitLog.key(change.commit_id),
@@ -156,7 +193,10 @@ class Operations:
             *(word for item in change.increment.items() for word in item),
             *change.append,
         )
-        return self._script(COMMIT, id, arguments, read)
+        keys: tuple[str, ...] = self.keys(id)
+        if change.lease is not None:
+            keys, arguments = (*keys, self.line_key(id)), (*arguments, _lease(change.lease))
+        return self._script(COMMIT, keys, arguments, read)
 
     def read_messages(self, id: str, start: int, stop: int) -> Operation[list[bytes]]:
         if start >= stop:
@@ -168,7 +208,7 @@ class Operations:
 
     def touch(self, id: str, ttl: float | None) -> Operation[bool]:
         arguments = (_optional(ttl and _ms(ttl)), _optional(self.max_age_ms))
-        return self._script(TOUCH, id, arguments, lambda reply: Answer(bool(reply)))
+        return self._script(TOUCH, self.keys(id), arguments, lambda reply: Answer(bool(reply)))
 
     def delete(self, id: str, expected_version: int | None) -> Operation[bool]:
         def read(reply: Any) -> Answer[bool]:
@@ -177,19 +217,49 @@ class Operations:
             owner = reply[1] if len(reply) > 1 else None
             return Answer(bool(reply[0]), self.forget(_text(owner), [id]) if owner else None)
 
-        return self._script(DELETE, id, (_optional(expected_version),), read)
+        return self._script(DELETE, self.keys(id), (_optional(expected_version), "", "", ""), read)
+
+    def purge(
+        self, id: str, idle_for: float | None, owner: str | None, dry_run: bool
+    ) -> Operation[bool | None]:
+        """Delete a conversation if it has been idle for so long, and is the owner's. None: there
+        is none. With `dry_run`, tell what would become of it."""
+
+        def read(reply: Any) -> Answer[bool | None]:
+            deleted, owner = reply if len(reply) > 1 else (reply[0], None)
+            if deleted == 0:
+                return Answer(None)
+            forget = self.forget(_text(owner), [id]) if owner and not dry_run else None
+            return Answer(deleted == 1, forget)
+
+        arguments = (
+            "",
+            _optional(idle_for and _ms(idle_for)),
+            _optional(owner),
+            "1" if dry_run else "",
+        )
+        return self._script(DELETE, self.keys(id), arguments, read)
 
     def summary(self, id: str) -> Operation[Summary | None]:
-        return self._script(SUMMARY, id, (), lambda reply: Answer(_summary(id, reply)))
+        return self._script(SUMMARY, self.keys(id), (), lambda reply: Answer(_summary(id, reply)))
 
-    def owned(self, owner: str) -> Operation[list[str]]:
-        """The ids in an owner's index, of which some may have expired."""
-        command = ("ZREVRANGE", self.index_key(owner), 0, -1)
-        return Operation(command, lambda reply: Answer([_text(id) for id in reply]))
+    def owned(self, owner: str, cursor: int) -> Operation[tuple[int | None, list[str]]]:
+        """A page of the ids in an owner's index, of which some may have expired, and where the
+        next page begins (None: this was the last)."""
+
+        def read(reply: Any) -> Answer[tuple[int | None, list[str]]]:
+            following, members = reply
+            return Answer((int(following) or None, [_text(id) for id, _ in members]))
+
+        return Operation(("ZSCAN", self.index_key(owner), cursor, "COUNT", PAGE), read)
 
     def forget(self, owner: str, ids: list[str]) -> Operation[None]:
         """Take ids out of an owner's index."""
         return Operation(("ZREM", self.index_key(owner), *ids), _nothing)
+
+    def probe(self) -> Operation[None]:
+        """Write, because a server may answer and refuse just that."""
+        return Operation(("EVALSHA", PROBE.sha, 1, f"{self.prefix}:health"), _nothing, PROBE)
 
     def set_aside(self, id: str) -> list[Operation[None]]:
         """Rename what is no conversation, so that it is neither served nor overwritten."""
@@ -201,16 +271,26 @@ class Operations:
 
     def _index(self, owner: str | None, id: str, ttl: float) -> Operation[None]:
         key = self.index_key(owner or "")
-        return Operation(("EVALSHA", INDEX.sha, 1, key, id, _ms(ttl)), _nothing, INDEX)
+        return self._script(INDEX, (key,), (id, _ms(ttl)), _nothing)
+
+    def _loaded(self, id: str, reply: Any) -> Answer[Record | None]:
+        if reply is None:
+            return Answer(None)
+        if len(reply) == 1:
+            raise _refusal(_text(reply[0]))
+        record, index_due = _record(id, reply)
+        due = index_due and record.owner is not None
+        return Answer(record, self._index(record.owner, id, record.ttl) if due else None)
 
     def _script(
         self,
         script: Script,
-        id: str,
+        keys: tuple[str, ...],
         arguments: tuple[Word, ...],
         read: Callable[[Any], Answer[T]],
     ) -> Operation[T]:
-        return Operation(("EVALSHA", script.sha, 3, *self.keys(id), *arguments), read, script)
+        command = ("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        return Operation(command, read, script)
 
 
 def _ms(seconds: float) -> int:
@@ -227,6 +307,10 @@ def _number(value: float | None) -> float:
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _lease(lease: str) -> bytes:
+    return hashlib.blake2b(lease.encode(), digest_size=16).digest()
 
 
 def _nothing(reply: Any) -> Answer[None]:
@@ -276,6 +360,8 @@ def _summary(id: str, reply: list[Any] | None) -> Summary | None:
 
 def _refusal(kind: str, *details: str) -> Exception:
     match kind:
+        case "lost":
+            return ConversationConflict(TURN_LOST)
         case "taken":
             return ConversationConflict("The id of this new conversation is taken.")
         case "version":

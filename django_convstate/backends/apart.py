@@ -1,0 +1,26 @@
+"""Calling a backend in a thread that no request runs in."""
+
+from collections.abc import Callable
+from contextvars import Context
+from typing import ParamSpec, TypeVar
+
+from django.core.cache import close_caches
+from django.db import connections
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `function` with connections of this thread's own, and close them after it, as Django
+    does after a request."""
+
+    def call() -> T:
+        try:
+            return function(*args, **kwargs)
+        finally:
+            close_caches()
+            connections.close_all()
+
+    # In a context of its own, or it would be somebody else's caches that are used and closed.
+    return Context().run(call)

@@ -1,0 +1,67 @@
+"""What the cache backend checks about the entry of CACHES that it is to use. No I/O."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning
+
+from .alias import check_timeout
+
+
+def _check_that_it_keeps(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    if config.get("BACKEND", "").endswith(".DummyCache"):
+        yield Error(
+            f"CACHES[{alias!r}] is a DummyCache, which keeps nothing.",
+            hint="Set CONVERSATION_STATE['CACHE_ALIAS'] to a cache that does.",
+            id="convstate.E005",
+        )
+    ignores = getattr(settings, "DJANGO_REDIS_IGNORE_EXCEPTIONS", False)
+    if (config.get("OPTIONS") or {}).get("IGNORE_EXCEPTIONS", ignores):
+        yield Error(
+            f"CACHES[{alias!r}] ignores exceptions: while Redis is away, every conversation would "
+            "look as if it did not exist.",
+            hint="Give conversations a CACHES entry of their own, with IGNORE_EXCEPTIONS off.",
+            id="convstate.E006",
+        )
+
+
+def _check_replicas(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    location = config.get("LOCATION", "")
+    servers = re.split("[;,]", location) if isinstance(location, str) else list(location)
+    if config.get("BACKEND", "").endswith(".RedisCache") and len(servers) > 1:
+        yield Error(
+            f"CACHES[{alias!r}] reads from replicas, which lag behind: what was saved a moment ago "
+            "would be overwritten.",
+            hint="Give conversations a CACHES entry whose LOCATION is the primary alone.",
+            id="convstate.E008",
+        )
+
+
+def _check_capacity(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    culls = config.get("BACKEND", "").rpartition(".")[2] in {
+        "LocMemCache",
+        "FileBasedCache",
+        "DatabaseCache",
+    }
+    options = config.get("OPTIONS") or {}
+    try:
+        capacity = int(options.get("MAX_ENTRIES", config.get("MAX_ENTRIES", 300)))
+    except (TypeError, ValueError):
+        capacity = 300  # as Django does
+    if culls and capacity <= 300:
+        yield Warning(
+            f"CACHES[{alias!r}] holds {capacity} entries; beyond, it drops conversations that "
+            "are still in use.",
+            hint="Raise OPTIONS['MAX_ENTRIES'] to more than you will ever have at a time.",
+            id="convstate.W002",
+        )
+
+
+CHECKS: Final[tuple[Callable[[str, Mapping[str, Any]], Iterator[CheckMessage]], ...]] = (
+    _check_that_it_keeps,
+    _check_replicas,
+    lambda alias, config: check_timeout(alias),
+    _check_capacity,
+)

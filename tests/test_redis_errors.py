@@ -1,0 +1,246 @@
+"""What becomes of a conversation when a real server says no: in words, without the password, and
+without asking again and again."""
+
+import asyncio
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from redis import RedisError
+
+from django_convstate import BackendUnavailable, ConversationStore
+from django_convstate.backends.base import Change
+from django_convstate.backends.redis.backend import RedisBackend
+from django_convstate.ids import new_id
+from tests.conftest import on
+from tests.proxy import tls_proxy
+from tests.servers import Server, free_ports, running, wait_until
+
+# Where any password will do, so that it is there to be given away.
+PASSWORD = "hunter2"
+
+
+def url(server: Server) -> str:
+    return f"redis://127.0.0.1:{server.port}/0"
+
+
+def scripts_run(server: Server) -> int:
+    """Return how many of our scripts have reached the server, run or rejected."""
+    with server.client() as client:
+        stats = client.info("commandstats")
+    return sum(
+        stats[name]["calls"] + stats[name]["rejected_calls"]
+        for name in ("cmdstat_evalsha", "cmdstat_eval")
+        if name in stats
+    )
+
+
+def assert_refused(backend: RedisBackend, server: Server, use: Any, words: str) -> None:
+    """Check that `use` and health() say why, once, and keep the password to themselves."""
+    before = scripts_run(server)
+    with pytest.raises(BackendUnavailable, match=words) as caught:
+        use()
+    assert scripts_run(server) - before <= 1, "no is no: it is not tried again"
+    health = backend.health()
+    assert not health.connected
+    assert words in health.detail
+    assert words in asyncio.run(backend.ahealth()).detail
+    assert PASSWORD not in f"{caught.value} {caught.value.__cause__} {health}"
+
+
+async def assert_refused_async(backend: RedisBackend, server: Server, id: str, words: str) -> None:
+    before = scripts_run(server)
+    with pytest.raises(BackendUnavailable, match=words) as caught:
+        await backend.acommit(id, Change(append=[b"{}"]))
+    assert scripts_run(server) - before <= 1
+    assert PASSWORD not in f"{caught.value} {caught.value.__cause__}"
+    assert await backend.aload(id, 1) is not None
+
+
+def assert_reads_go_on(backend: RedisBackend, server: Server, id: str, words: str) -> None:
+    assert_refused(backend, server, lambda: backend.commit(id, Change(append=[b"{}"])), words)
+    assert backend.load(id, 1) is not None
+    assert backend.exists(id)
+    assert backend.read_messages(id, 0, 10) == [b"{}"]
+    asyncio.run(assert_refused_async(backend, server, id, words))
+
+
+class TestWritesRefused:
+    @pytest.mark.parametrize(
+        ("breaks", "mends", "words"),
+        [
+            (
+                lambda c: c.config_set("maxmemory", 1),
+                lambda c: c.config_set("maxmemory", 0),
+                "out of memory",
+            ),
+            (lambda c: c.replicaof("127.0.0.1", 1), lambda c: c.replicaof("NO", "ONE"), "replica"),
+            (
+                lambda c: c.config_set("min-replicas-to-write", 1),
+                lambda c: c.config_set("min-replicas-to-write", 0),
+                "replicas",
+            ),
+        ],
+        ids=["OOM", "READONLY", "NOREPLICAS"],
+    )
+    def test_reads_go_on(
+        self, settings: Any, server: Server, breaks: Any, mends: Any, words: str
+    ) -> None:
+        backend, id = on(settings, url(server), PASSWORD=PASSWORD), new_id()
+        backend.commit(id, Change(append=[b"{}"]))
+        assert backend.load(id, 1) is not None
+        assert backend.health().connected
+        with server.client() as client:
+            breaks(client)
+            assert_reads_go_on(backend, server, id, words)
+            mends(client)
+        backend.commit(id, Change(append=[b"{}"]))
+        assert len(backend.read_messages(id, 0, 10)) == 2
+        assert backend.health().connected
+        backend.close()
+
+    def test_reads_go_on_where_snapshots_fail(self, settings: Any, tmp_path: Path) -> None:
+        snapshots = tmp_path / "snapshots"
+        snapshots.mkdir()
+        server = Server(
+            tmp_path, free_ports(1)[0], "--save", "3600 1000000", "--dir", str(snapshots)
+        )
+        with running([server]), server.client() as client:
+            backend, id = on(settings, url(server), PASSWORD=PASSWORD), new_id()
+            backend.commit(id, Change(append=[b"{}"]))
+            assert backend.load(id, 1) is not None
+            snapshots.rmdir()
+            client.bgsave()
+            wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+            assert_reads_go_on(backend, server, id, "MISCONF")
+            client.config_set("stop-writes-on-bgsave-error", "no")
+            backend.commit(id, Change(append=[b"{}"]))
+            assert len(backend.read_messages(id, 0, 10)) == 2
+            backend.close()
+
+
+def test_loading(settings: Any, tmp_path: Path) -> None:
+    """Until the data set is there nothing can be told, and nothing is said to be absent."""
+    slow = ("--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024")
+    server = Server(tmp_path, free_ports(1)[0], *slow)
+    with running([server]), server.client() as client:
+        backend, id = on(settings, url(server), PASSWORD=PASSWORD), new_id()
+        backend.commit(id, Change(append=[b"{}"]))
+        with client.pipeline(transaction=False) as pipe:
+            for number in range(5000):
+                pipe.set(f"key{number}", "x" * 100)
+            pipe.execute()
+        client.save()
+        server.kill()
+        server.launch()
+
+        def is_loading() -> bool:
+            try:
+                return bool(client.info("persistence")["loading"])
+            except RedisError:
+                return False
+
+        wait_until(is_loading)
+        assert_refused(backend, server, lambda: backend.load(id, 1), "LOADING")
+        change = Change(append=[b"{}"])
+        assert_refused(backend, server, lambda: backend.commit(id, change), "LOADING")
+        client.config_set("key-load-delay", 0)
+        wait_until(server.answers)
+        backend.commit(id, change)
+        assert backend.read_messages(id, 0, 10) == [b"{}", b"{}"]
+        backend.close()
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        (["on", ">right", "~convstate:*", "+@all"], None),
+        (["on", ">wrong", "~convstate:*", "+@all"], "password"),
+        (["on", ">right", "~convstate:*", "+ping", "+hello", "+client|setinfo"], "NOPERM"),
+        (["on", ">right", "~elsewhere:*", "+@all"], "NOPERM"),
+    ],
+)
+def test_who_may_do_what(
+    settings: Any, server: Server, rules: list[str], words: str | None
+) -> None:
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "chat", "reset", *rules)
+    backend = on(settings, url(server), USERNAME="chat", PASSWORD="right")
+    if words is None:
+        backend.commit("a", Change(append=[b"{}"]))
+        assert backend.health().connected
+    else:
+        with server.client() as client:
+            before = client.info("stats")["total_connections_received"]
+            with pytest.raises(BackendUnavailable, match=words) as caught:
+                backend.commit("a", Change(append=[b"{}"]))
+            after = client.info("stats")["total_connections_received"]
+        assert "right" not in f"{caught.value} {caught.value.__cause__}"
+        assert after - before <= 1, "no is no: it is not tried again"
+        assert words in backend.health().detail
+    backend.close()
+
+
+def test_too_many_clients(settings: Any, server: Server) -> None:
+    backend = on(settings, url(server))
+    with server.client() as client:
+        client.config_set("maxclients", 1)
+        with pytest.raises(BackendUnavailable, match="maxclients"):
+            backend.load("a", 1)
+    backend.close()
+
+
+class TestTLS:
+    @pytest.fixture
+    def port(self, server: Server, tmp_path: Path) -> Iterator[int]:
+        """Speak TLS in front of the server, for the binary of the tests does not."""
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        with tls_proxy(server.port, context) as port:
+            yield port
+
+    def test_a_conversation(self, settings: Any, port: int, tmp_path: Path) -> None:
+        pool = {"ssl_ca_certs": str(tmp_path / "ca.pem")}
+        store = ConversationStore(
+            on(settings, f"rediss://127.0.0.1:{port}/0", CONNECTION_POOL_KWARGS=pool)
+        )
+        conversation = store.create()
+        conversation.messages.append("user", "hello")
+        conversation.save()
+
+        async def reply() -> None:
+            known = await store.aget(conversation.id)
+            known.messages.append("assistant", "hi")
+            await known.asave()
+            assert (await store.ahealth()).connected
+            await store.aclose()
+
+        asyncio.run(reply())
+        known = store.get(conversation.id)
+        assert [message["content"] for message in known.messages.window(9)] == ["hello", "hi"]
+        assert store.health().connected
+        store.close()
+
+    @pytest.mark.parametrize("address", ["127.0.0.1", "localhost"])
+    def test_a_certificate_that_is_not_trusted(
+        self, settings: Any, port: int, tmp_path: Path, address: str
+    ) -> None:
+        # By name it is the wrong certificate, though the authority is known.
+        pool = {"ssl_ca_certs": str(tmp_path / "ca.pem")} if address == "localhost" else {}
+        backend = on(
+            settings,
+            f"rediss://:{PASSWORD}@{address}:{port}/0",
+            CONNECTION_POOL_KWARGS=pool,
+        )
+        with pytest.raises(BackendUnavailable, match="certificate") as caught:
+            backend.load("a", 1)
+        assert PASSWORD not in f"{caught.value} {caught.value.__cause__}"
+        with pytest.raises(BackendUnavailable, match="certificate"):
+            asyncio.run(backend.aload("a", 1))
+        assert "certificate" in backend.health().detail
+        backend.close()
