@@ -31,14 +31,16 @@ class Messages(Sequence[Message]):
     A message that you get is a copy: what is said is said, and changing it changes nothing stored.
 
     Stored are messages 0 to `_stored`, of which the first `_kept` are still wanted, and the last
-    ones are in `_loaded`. Behind the kept ones come the `_new`. What others have said between our
-    load and a save of ours is in the ranges of `_slipped_in`.
+    ones are in `_loaded`. Behind the kept ones come the `_new`.
     """
 
-    __slots__ = ("_id", "_kept", "_loaded", "_new", "_slipped_in", "_store", "_stored")
+    __slots__ = ("_id", "_kept", "_loaded", "_new", "_store", "_stored", "slipped_in")
 
     def __init__(self, store: "ConversationStore") -> None:
         self._store = store
+        # Where, as (start, stop), others have spoken between our load and our saves. Noted only for
+        # whoever puts a list here, because somebody may save one conversation for ever.
+        self.slipped_in: list[tuple[int, int]] | None = None
         self.take_stored("", [], 0)
 
     def take_stored(self, id: str, loaded: list[bytes], count: int) -> None:
@@ -47,7 +49,8 @@ class Messages(Sequence[Message]):
         self._loaded = loaded
         self._stored = self._kept = count
         self._new: list[bytes] = []
-        self._slipped_in: tuple[tuple[int, int], ...] = ()
+        if self.slipped_in is not None:
+            self.slipped_in = []
 
     def forget_changes(self) -> None:
         """Go back to what the store holds, as far as we know."""
@@ -203,16 +206,11 @@ class Messages(Sequence[Message]):
         """Take note that others have added `surplus` messages, which we have not seen, before the
         last `appended` ones of ours."""
         self._loaded = self._loaded[-appended:] if appended else []
-        first = self._stored - appended
-        self._slipped_in += ((first, first + surplus),)
+        if self.slipped_in is not None:
+            first = self._stored - appended
+            self.slipped_in.append((first, first + surplus))
         self._stored += surplus
         self._kept += surplus
-
-    def take_slipped_in(self) -> tuple[tuple[int, int], ...]:
-        """Return where, as (start, stop), others have spoken between our load and our saves, and
-        forget it."""
-        slipped_in, self._slipped_in = self._slipped_in, ()
-        return slipped_in
 
     def _slice(self, start: int, stop: int) -> list[Message]:
         if self._missing(start, stop):

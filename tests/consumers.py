@@ -1,5 +1,7 @@
 """The consumers of the test project, a sync and an async one that do the same."""
 
+import asyncio
+import time
 from typing import Any
 
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
@@ -29,6 +31,9 @@ def talk(conversation: Conversation, content: dict[str, Any]) -> dict[str, Any]:
 class Chat(AsyncConversationConsumer):
     async def receive_message(self, conversation: Conversation, content: Any) -> None:
         answer = talk(conversation, content)
+        if "dawdle" in content:
+            await self.send_json({"type": "dawdling"})
+            await asyncio.sleep(content["dawdle"])
         if "delete" in content:
             await conversation.adelete()
         if "halfway" in content:
@@ -43,6 +48,9 @@ class Chat(AsyncConversationConsumer):
 class SyncChat(ConversationConsumer):
     def receive_message(self, conversation: Conversation, content: Any) -> None:
         answer = talk(conversation, content)
+        if "dawdle" in content:
+            self.send_json({"type": "dawdling"})
+            time.sleep(content["dawdle"])
         if "delete" in content:
             conversation.delete()
         if "halfway" in content:

@@ -119,6 +119,7 @@ class Listening:
 
     def _note_loaded(self, conversation: Conversation) -> None:
         self._ttl = conversation.ttl
+        conversation.messages.slipped_in = []
         count = len(conversation.messages)
         if self.seen is None or (conversation.degraded and count < self.seen):
             # Of what is out of reach in an outage nothing was taken back.
@@ -131,12 +132,13 @@ class Listening:
         start = min(seen, count, count if kept is None else kept)
         return None if start == count == seen else range(start, count)
 
-    def _note_said(self, conversation: Conversation) -> tuple[bool, tuple[tuple[int, int], ...]]:
-        """Take note of a save. Return whether it said something, and the (start, stop) of what
-        others have said meanwhile."""
+    def _note_said(self, conversation: Conversation) -> tuple[bool, list[range]]:
+        """Take note of a save. Return whether it said something, and where others have spoken
+        meanwhile."""
         self._door.note_saved(conversation)
-        slipped_in = conversation.messages.take_slipped_in()
-        heard = len(conversation.messages) - sum(stop - start for start, stop in slipped_in)
+        slipped_in = [range(*bounds) for bounds in conversation.messages.slipped_in or ()]
+        conversation.messages.slipped_in = []
+        heard = len(conversation.messages) - sum(map(len, slipped_in))
         has_said, self.seen = heard != self.seen, heard
         return has_said, slipped_in
 
