@@ -59,14 +59,6 @@ class AsyncConversationConsumer(Listening, AsyncJsonWebsocketConsumer):
         for positions in slipped_in:
             await self._hear(conversation, positions)
 
-    async def send(self, *args: Any, **kwargs: Any) -> None:
-        """Send to the client. To one that has hung up nothing is sent, and what it said last is
-        handled and committed all the same, whichever server this is."""
-        try:
-            await super().send(*args, **kwargs)
-        except OSError:
-            self._door.is_open = False
-
     async def websocket_connect(self, message: dict[str, Any]) -> None:
         try:
             conversation = await self._load()
@@ -179,13 +171,6 @@ class ConversationConsumer(Listening, JsonWebsocketConsumer):
             async_to_sync(self._tell)(len(conversation.messages), kept)
         for positions in slipped_in:
             self._hear(conversation, positions)
-
-    def send(self, *args: Any, **kwargs: Any) -> None:
-        """See `AsyncConversationConsumer.send`."""
-        try:
-            super().send(*args, **kwargs)
-        except OSError:
-            self._door.is_open = False
 
     def websocket_connect(self, message: dict[str, Any]) -> None:
         try:

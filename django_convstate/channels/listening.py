@@ -106,8 +106,16 @@ class Listening:
             except TimeoutError:
                 return {"type": "conversation.idle"}
 
+        async def send_if_heard(message: dict[str, Any]) -> None:
+            # Some servers raise this where the client has hung up, others are silent. What it said
+            # last is handled and committed all the same; it hears the answer when it comes back.
+            try:
+                await send(message)
+            except OSError:
+                door.is_open = False
+
         try:
-            await super().__call__(scope, receive_or_idle, send)  # type: ignore[misc]
+            await super().__call__(scope, receive_or_idle, send_if_heard)  # type: ignore[misc]
         finally:
             await self._leave()
 
