@@ -4,6 +4,7 @@ Between its load and its save it is plain memory, the same in sync and in async 
 changed; what it does not know is where it is kept.
 """
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Iterator, MutableMapping
@@ -220,6 +221,10 @@ class Conversation(MutableMapping[str, JSON]):
                 committed = await self._store.acommit(self._id, change)
             except _REFUSALS:
                 self._outbox.clear()
+                raise
+            except asyncio.CancelledError:
+                # Not the view's to answer: the client has gone. What ends a stream sends it again.
+                self.save_failed = False
                 raise
             self._sent(change, committed)
             await self._store.aannounce_saved(self)
