@@ -59,11 +59,8 @@ def follow(
 
 
 class Stream:
-    """The content of a sync response.
-
-    Servers iterate the generator, then call `close` through the response. If they get to neither,
-    it goes with the response: an outer middleware has put another in its place.
-    """
+    """The content of a sync response. Servers iterate the generator, if they get to it, and call
+    `close` through the response, always."""
 
     def __init__(self, content: Iterator[Any], save: Callable[[], None]) -> None:
         self._content = content
@@ -93,9 +90,6 @@ class Stream:
             with suppress(Exception):
                 self._finish()
 
-    def __del__(self) -> None:
-        self.close()
-
     def _finish(self) -> None:
         self._is_over = True
         try:
@@ -110,13 +104,15 @@ class AsyncStream:
     """The content of an async response.
 
     Django closes no async iterator. If its task is cancelled while the generator waits, that gets
-    to know; if it is while a chunk is being sent, `close` comes through the response.
+    to know; if it is while a chunk is being sent, `close` comes through the response; and if it is
+    while another middleware has the response, the response is dropped, and this with it.
     """
 
     def __init__(self, content: AsyncIterator[Any], save: Callable[[], Awaitable[None]]) -> None:
         self._content = content
         self._save = save
         self._is_over = False
+        self._loop = _running_loop()  # None under WSGI, where nothing is cancelled
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         try:
@@ -141,21 +137,23 @@ class AsyncStream:
                 await self._finish()
 
     def close(self) -> None:
-        """The same for sync code: a thread of Django's under ASGI, which lets the event loop do it,
-        or whatever happens to drop the response."""
+        """The same for sync code, such as the thread in which Django closes a response under ASGI;
+        there the event loop does it."""
         if self._is_over:
             return
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
+        loop = _running_loop()
+        if loop is None:
             async_to_sync(self.aclose)()
-        else:
-            task = loop.create_task(self.aclose())
-            _unattended.add(task)
-            task.add_done_callback(_unattended.discard)
+            return
+        task = loop.create_task(self.aclose())
+        _unattended.add(task)
+        task.add_done_callback(_unattended.discard)
 
     def __del__(self) -> None:
-        self.close()
+        # Python may call this at any moment in any thread, so leave it to the loop, as asyncio does
+        # with its generators.
+        if not self._is_over and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.close)
 
     async def _finish(self) -> None:
         self._is_over = True
@@ -182,6 +180,13 @@ class AsyncStream:
         except Exception as error:
             _log(error)
             raise
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _log(error: Exception) -> None:
