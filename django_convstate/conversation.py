@@ -4,6 +4,7 @@ Between its load and its save it is plain memory, the same in sync and in async 
 changed; what it does not know is where it is kept.
 """
 
+import asyncio
 import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -361,7 +362,12 @@ class Conversation(MutableMapping[str, JSON]):
     async def _asend(self) -> None:
         while self._outbox:
             with self._outbox as change:
-                committed = await self._store.acommit(self._id, change)
+                try:
+                    committed = await self._store.acommit(self._id, change)
+                except asyncio.CancelledError:
+                    # Not the view's to answer: the client has gone. What ends a stream sends it.
+                    self.save_failed = False
+                    raise
             self._sent(change, committed)
             await self._store.aannounce_saved(self, _creates(change, committed))
         self.save_failed = False

@@ -32,7 +32,8 @@ class ConversationCorrupt(ConversationError, BadRequest):
 
 
 class ConversationTooLarge(ConversationError, ValueError):
-    """A message, the state, or the number of messages is over its limit. Nothing was changed."""
+    """A message, the state, or the number of messages is over its limit. Nothing was changed; of a
+    message that was being streamed, what fits is kept."""
 
 
 class InvalidConversationId(ConversationError, ValueError):

@@ -1,7 +1,14 @@
 """The list half of a conversation: what was said, of which the newest window is in memory."""
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, overload
 
@@ -14,6 +21,7 @@ from .exceptions import (
     ConversationTooLarge,
     InvalidConversationType,
 )
+from .streaming import Answer
 from .templating import alters_data
 
 if TYPE_CHECKING:
@@ -34,10 +42,20 @@ class Messages(Sequence[Message]):
     ones are in `_loaded`. Behind the kept ones come the `_new`.
     """
 
-    __slots__ = ("_id", "_kept", "_loaded", "_new", "_store", "_stored", "slipped_in")
+    __slots__ = (
+        "_answers",
+        "_id",
+        "_kept",
+        "_loaded",
+        "_new",
+        "_store",
+        "_stored",
+        "slipped_in",
+    )
 
     def __init__(self, store: "ConversationStore") -> None:
         self._store = store
+        self._answers: list[Answer] = []  # those that are being streamed
         # Where, as (start, stop), others have spoken between our load and our saves. Noted only for
         # whoever puts a list here, because somebody may save one conversation for ever.
         self.slipped_in: list[tuple[int, int]] | None = None
@@ -69,23 +87,47 @@ class Messages(Sequence[Message]):
             InvalidConversationValue: the message cannot be stored as JSON.
             ConversationTooLarge: it is over MAX_MESSAGE_BYTES, or one more than MAX_MESSAGES.
         """
-        if not isinstance(role, str) or not role:
-            raise InvalidConversationType("The role of a message is a string that is not empty.")
-        options = self._store.options
-        if options.max_messages is not None and len(self) >= options.max_messages:
-            raise ConversationTooLarge(
-                f"The conversation has {len(self)} messages; MAX_MESSAGES is "
-                f"{options.max_messages}."
-            )
-        message = {"role": role, "content": content, **extra}
-        message.setdefault("timestamp", datetime.now(UTC).isoformat(timespec="milliseconds"))
-        data = encode(message, "message")
-        if len(data) > options.max_message_bytes:
-            raise ConversationTooLarge(
-                f"The message takes {len(data)} bytes as JSON; MAX_MESSAGE_BYTES is "
-                f"{options.max_message_bytes}."
-            )
-        self._new.append(data)
+        self._new.append(self._checked(role, content, **extra))
+
+    @overload
+    def stream(
+        self, role: str, chunks: Iterable[str], **extra: JSON
+    ) -> Generator[str, None, None]: ...
+    @overload
+    def stream(
+        self, role: str, chunks: AsyncIterable[str], **extra: JSON
+    ) -> AsyncGenerator[str, None]: ...
+    def stream(
+        self, role: str, chunks: Iterable[str] | AsyncIterable[str], **extra: JSON
+    ) -> Generator[str, None, None] | AsyncGenerator[str, None]:
+        """Pass the chunks of a message through unchanged, and append it when it has come to its
+        end. One that breaks off, because its generator is closed, its task cancelled, or `chunks`
+        raises, is appended as far as it has come, with `"interrupted": True`. One without text is
+        not appended.
+
+        Args:
+            role: as for `append`.
+            chunks: an iterable or async iterable of str, closed at the end.
+            extra: as for `append`.
+
+        Returns:
+            A generator or async generator, as `chunks` is.
+
+        Raises as `append` does, and while it is iterated:
+            InvalidConversationType: a chunk is not a str.
+            ConversationTooLarge: the message has grown over MAX_MESSAGE_BYTES. What fits is
+                appended as interrupted.
+        """
+        limit = self._store.options.max_message_bytes
+        room = limit - len(self._checked(role, "", **extra))
+        answer = Answer(self, role, extra, room, limit)
+        if isinstance(chunks, Iterable):
+            return answer.pass_on(chunks)
+        if isinstance(chunks, AsyncIterable):
+            return answer.apass_on(chunks)
+        raise InvalidConversationType(
+            f"Chunks come from an iterable or an async iterable, not {type(chunks).__name__}."
+        )
 
     def window(self, size: int) -> list[Message]:
         """Return the newest `size` messages, oldest first."""
@@ -211,6 +253,42 @@ class Messages(Sequence[Message]):
             self.slipped_in.append((first, first + surplus))
         self._stored += surplus
         self._kept += surplus
+
+    def note_begun(self, answer: Answer) -> None:
+        self._answers.append(answer)
+
+    def note_ended(self, answer: Answer) -> None:
+        self._answers.remove(answer)
+
+    def interrupt_answers(self) -> None:
+        """Append what is being streamed as far as it has come, whoever may still hold its
+        generator: a traceback, or an event loop that is about to close it."""
+        for answer in self._answers.copy():
+            answer.end(interrupted=True)
+
+    @staticmethod
+    def encoded(role: str, content: JSON, **extra: JSON) -> bytes:
+        """Return a message as it is stored."""
+        message = {"role": role, "content": content, **extra}
+        message.setdefault("timestamp", datetime.now(UTC).isoformat(timespec="milliseconds"))
+        return encode(message, "message")
+
+    def _checked(self, role: str, content: JSON, **extra: JSON) -> bytes:
+        if not isinstance(role, str) or not role:
+            raise InvalidConversationType("The role of a message is a string that is not empty.")
+        options = self._store.options
+        if options.max_messages is not None and len(self) >= options.max_messages:
+            raise ConversationTooLarge(
+                f"The conversation has {len(self)} messages; MAX_MESSAGES is "
+                f"{options.max_messages}."
+            )
+        data = self.encoded(role, content, **extra)
+        if len(data) > options.max_message_bytes:
+            raise ConversationTooLarge(
+                f"The message takes {len(data)} bytes as JSON; MAX_MESSAGE_BYTES is "
+                f"{options.max_message_bytes}."
+            )
+        return data
 
     def _slice(self, start: int, stop: int) -> list[Message]:
         if self._missing(start, stop):

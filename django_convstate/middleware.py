@@ -1,5 +1,5 @@
 """`request.conversation` and `await request.aconversation()`: there when first used, saved when the
-response is done.
+response is done; where that is a stream, when the stream is.
 """
 
 import asyncio
@@ -10,15 +10,16 @@ from typing import cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.core.handlers.exception import response_for_exception
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
-from . import identity
+from . import identity, ids, streaming
 from .answers import answer_to
 from .conversation import Conversation
 from .exceptions import ConversationCorrupt, ConversationNotFound
 from .store import ConversationStore, conversations
+from .unawaited import Unawaited
 
 logger = logging.getLogger("django_convstate")
 
@@ -28,7 +29,7 @@ AsyncGetResponse = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 class ConversationMiddleware:
     """Attaches the conversation without any I/O, and saves it if something changed and the status
-    is below 500.
+    is below 500: before the response is sent, or after a stream.
 
     Native in both worlds: no thread is involved where the view and the other middleware are async.
     """
@@ -47,25 +48,27 @@ class ConversationMiddleware:
             return self.__acall__(request)
         door = RequestConversation(request, conversations)
         response = cast("GetResponse", self.get_response)(request)
-        conversation = door.to_save(response)
+        conversation = door.to_save_now(response)
         if conversation is not None:
             try:
                 conversation.save()
             except Exception as error:
+                response.close()
                 response = response_to(request, error)
-        return door.finish(response)
+        return door.follow(response) if streaming.is_stream(response) else door.finish(response)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         door = RequestConversation(request, conversations)
         response = await cast("AsyncGetResponse", self.get_response)(request)
-        conversation = door.to_save(response)
+        conversation = door.to_save_now(response)
         if conversation is not None:
             try:
                 await conversation.asave()
             except Exception as error:
+                response.close()
                 in_thread = sync_to_async(response_to, thread_sensitive=False)
                 response = await in_thread(request, error)
-        return door.finish(response)
+        return door.follow(response) if streaming.is_stream(response) else door.finish(response)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Answer for a view that found the conversation busy, or its store away. Begin anew after
@@ -90,6 +93,8 @@ class RequestConversation:
         self._request = request
         self._store = store
         self._touched = False
+        # The conversations that the client has a token of, or gets one with this response.
+        self._known: set[str] = set()
         # Two threads, or two awaits, side by side must get the same object: one's changes would be
         # lost otherwise. Of this request alone, so nobody else waits.
         self._loading = threading.Lock()
@@ -97,7 +102,7 @@ class RequestConversation:
         self._loaded: Conversation | None = None
         self._lazy = SimpleLazyObject(self._load)
         request.conversation = self._lazy  # type: ignore[attr-defined]
-        request.aconversation = self._aload  # type: ignore[attr-defined]
+        request.aconversation = self._unawaited  # type: ignore[attr-defined]
 
     def current(self) -> Conversation | None:
         """Return the conversation if the request has got as far as having one."""
@@ -114,17 +119,64 @@ class RequestConversation:
             return None
         return conversation
 
-    def finish(self, response: HttpResponseBase) -> HttpResponseBase:
+    def to_save_now(self, response: HttpResponseBase) -> Conversation | None:
+        """Return the conversation, if it is saved before the response is sent.
+
+        That of a stream is saved when that is over. But a new one is stored first, so that its
+        token is good at once: the client may come back while it is still being answered.
+        """
+        conversation = self.to_save(response)
+        if conversation is None or (streaming.is_stream(response) and not conversation.is_new):
+            return None
+        return conversation
+
+    def follow(self, response: StreamingHttpResponse) -> HttpResponseBase:
+        """Save when the stream is over. The headers go out before, and with them the token of a
+        conversation that is stored only then."""
+        if response.status_code < 500:
+            streaming.follow(response, self._save_late, self._asave_late)
+        return self.finish(response, self.to_save(response) is not None)
+
+    def finish(self, response: HttpResponseBase, will_be_saved: bool = False) -> HttpResponseBase:
         """Tell the client, and the caches on the way to it, about the conversation."""
         conversation, options = self.current(), self._store.options
         if conversation is not None or self._touched:
             identity.mark_private(response, options)
         # No conversation here may mean that the store could not be reached. The cookie stays.
-        if conversation is not None and not conversation.is_new:
+        if conversation is not None and (will_be_saved or not conversation.is_new):
             identity.hand_out(self._request, response, conversation, options)
+            self._known.add(conversation.id)
         elif conversation is not None and response.status_code < 500:
             identity.take_back(self._request, response, options)
         return response
+
+    def _save_late(self) -> None:
+        conversation = self.current()
+        if conversation is not None and not conversation.save_failed:
+            try:
+                conversation.messages.interrupt_answers()
+            finally:
+                conversation.save()
+            self._check_known(conversation)
+
+    async def _asave_late(self) -> None:
+        conversation = self.current()
+        if conversation is not None and not conversation.save_failed:
+            try:
+                conversation.messages.interrupt_answers()
+            finally:
+                await conversation.asave()
+            self._check_known(conversation)
+
+    def _check_known(self, conversation: Conversation) -> None:
+        if not conversation.is_new and conversation.id not in self._known:
+            logger.warning(
+                "A stream has begun conversation %s, or given it its id, after the headers were "
+                "sent, so that the client has no token to come back with. Touch "
+                "`request.conversation` in the view, before it returns the response; in an async "
+                "view, `await request.aconversation()`.",
+                ids.hashed_id(conversation.id),
+            )
 
     def _load(self) -> Conversation:
         with self._loading:
@@ -142,6 +194,10 @@ class RequestConversation:
         except (ConversationNotFound, ConversationCorrupt):
             return self._store.create()
 
+    @markcoroutinefunction
+    def _unawaited(self) -> Unawaited:
+        return Unawaited(self._aload())
+
     async def _aload(self) -> Conversation:
         self._aloading = self._aloading or asyncio.Lock()
         async with self._aloading:
@@ -158,6 +214,7 @@ class RequestConversation:
         id = identity.presented_id(self._request, self._store.options)
         if id is None:
             raise ConversationNotFound("The request has no token of ours.")
+        self._known.add(id)
         return id
 
 

@@ -1,7 +1,9 @@
 """The README does what it says: its Python is run, its settings are the defaults, its links lead
 somewhere."""
 
+import json
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import AnonymousUser
 from django.core.management import get_commands, load_command_class
-from django.http import Http404, HttpRequest, JsonResponse
+from django.http import Http404, HttpRequest, JsonResponse, StreamingHttpResponse
 from django.template import Context, Template
 from django.test import RequestFactory
 
@@ -105,6 +107,61 @@ def test_one_turn_at_a_time() -> None:
         post(view, {"conversation": cookie}, text="fail")
     response = post(view, {"conversation": cookie}, text="again")
     assert as_json(response) == '{"answer": "answer to 3"}'
+
+
+class FakeModel:
+    """Streams as OpenAI's clients do: pieces of text, None, and a last chunk without choices."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.chat = SimpleNamespace(completions=self)
+
+    def create(self, model: str, messages: list[dict[str, Any]], stream: bool) -> Any:
+        self.asked.extend(messages)
+        deltas = [SimpleNamespace(content=content) for content in ("", "hello ", "you", None)]
+        yield from (SimpleNamespace(choices=[SimpleNamespace(delta=delta)]) for delta in deltas)
+        yield SimpleNamespace(choices=[])
+
+
+class AsyncFakeModel:
+    def __init__(self) -> None:
+        self.chat = SimpleNamespace(completions=self)
+
+    async def create(self, **options: Any) -> Any:
+        async def reply() -> AsyncIterator[Any]:
+            for chunk in FakeModel().create(**options):
+                yield chunk
+
+        return reply()
+
+
+def kept() -> list[tuple[str, str]]:
+    (summary,) = conversations.list()
+    return [(m["role"], m["content"]) for m in conversations.get(summary.id).messages]
+
+
+def test_streaming_the_answer() -> None:
+    model = FakeModel()
+    view = run("def stream(", client=model, StreamingHttpResponse=StreamingHttpResponse)["stream"]
+    response = ConversationMiddleware(view)(RequestFactory().post("/", {"text": "hello"}))
+    assert b"".join(response) == b"hello you"  # type: ignore[arg-type]
+    assert model.asked == [{"role": "user", "content": "hello"}]
+    assert kept() == [("user", "hello"), ("assistant", "hello you")]
+
+
+async def test_server_sent_events() -> None:
+    names = {
+        "client": AsyncFakeModel(),
+        "json": json,
+        "StreamingHttpResponse": StreamingHttpResponse,
+    }
+    view = run("async def events(", **names)["events"]
+    request = RequestFactory().post("/", {"text": "hello"})
+    response = await ConversationMiddleware(view)(request)  # type: ignore[misc]
+    sent = b"".join([part async for part in response]).decode()
+    assert sent.startswith('data: ""\n\ndata: "hello "\n\n')
+    assert sent.endswith("event: done\ndata:\n\n")
+    assert kept() == [("user", "hello"), ("assistant", "hello you")]
 
 
 async def test_an_async_view() -> None:
