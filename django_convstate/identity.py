@@ -18,6 +18,7 @@ from django.conf import settings
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.cache import patch_cache_control, patch_vary_headers
+from django.utils.functional import SimpleLazyObject
 
 from . import ids
 from .conf import Options
@@ -89,13 +90,20 @@ def take_back(request: HttpRequest, response: HttpResponseBase, options: Options
     """Delete the cookie of a conversation that is no more; not for what a header said, nor where
     a websocket has yet to say its first word."""
     cookie = request.COOKIES.get(options.cookie_name)
-    if cookie is not None and not (_header_token(request, options) or ids.is_unsaved(cookie)):
+    if cookie is not None and not (_header_token(request, options) or _is_early(request, cookie)):
         response.delete_cookie(
             options.cookie_name,
             path=options.cookie_path,
             domain=options.cookie_domain,
             samesite=options.cookie_samesite,  # type: ignore[arg-type]
         )
+
+
+def _is_early(request: HttpRequest, cookie: str) -> bool:
+    """Tell whether this is the cookie of a websocket that may have said nothing yet. After a
+    logout, or where the view has put another conversation in its place, it goes as any other."""
+    is_replaced = not isinstance(request.conversation, SimpleLazyObject)  # type: ignore[attr-defined]
+    return ids.is_unsaved(cookie) and not is_replaced
 
 
 def _header_token(request: HttpRequest, options: Options) -> str | None:

@@ -202,6 +202,13 @@ class TestRemembering:
         assert cookie == sign_id(id_of(tab.token)), "and it is a stored one's from now on"
         assert (await (await browser.open(cookie)).ask())["count"] == 2
 
+    async def test_a_logout_takes_the_cookie_of_a_socket(self, browser: Browser) -> None:
+        tab, client = await browser.open(), AsyncClient()
+        await tab.say("mine")
+        client.cookies["conversation"] = tab.token or ""
+        response = await client.get("/async/log_out")
+        assert response.cookies["conversation"].value == ""
+
     async def test_a_cookie_that_nobody_signed(self, browser: Browser) -> None:
         tab = await browser.open("mine:forged")
         assert tab.token

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from django_convstate import ConversationStore
 from django_convstate.identity import as_subprotocol
 from django_convstate.ids import sign_id, unsign_token
-from tests.servers import free_ports, wait_until
+from tests.servers import Server, free_ports, running, wait_until
 
 PATIENCE = 30.0  # seconds for whatever has to come
 COMMANDS = {
@@ -317,8 +317,6 @@ async def test_processes_hear_each_other_through_redis(store: ConversationStore)
 
 
 class TestAnOutage:
-    """Of a Redis where nobody listens."""
-
     async def test_without_a_fallback(self) -> None:
         with Site(
             "uvicorn",
@@ -329,6 +327,20 @@ class TestAnOutage:
                 async with site.socket(path, sign_id("somebody")) as chat:
                     assert "Set-Cookie" not in chat.headers
                     assert await chat.close_code() == 4503
+
+    async def test_of_the_channel_layer(self, valkey: None, tmp_path: Path) -> None:
+        server = Server(tmp_path, free_ports(1)[0])
+        layers = layer_at(f"redis://127.0.0.1:{server.port}")
+        with running([server]), Site("uvicorn", CHANNEL_LAYERS=layers) as site:
+            async with site.socket("async") as one, site.socket("sync", one.token) as two:
+                await one.ask(say="before")
+                assert contents(await two.hear()) == ["before"]
+                await asyncio.to_thread(server.kill)
+                assert (await one.say("meanwhile"))["count"] == 2
+                await asyncio.to_thread(server.start)
+                assert contents(await two.hear()) == ["meanwhile"], "it looks by itself"
+                await two.ask(say="after")
+                assert contents(await one.hear()) == ["after"]
 
     async def test_with_one(self) -> None:
         with Site("uvicorn", CACHES=cache_at("redis://127.0.0.1:1")) as site:

@@ -5,7 +5,7 @@ of the conversation are told of news, what an error is to the client.
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -36,8 +36,11 @@ BUSY: Final = 4409
 UNAVAILABLE: Final = 4503
 
 PAGE: Final = 100  # messages told at a time to a client that was away for long
-# Channel layers forget a member of a group after a day. Seconds.
+# In seconds. Channel layers forget a member of a group after a day; and they may be away, which is
+# no reason to stop the chat.
 REJOIN: Final = 8 * 3600.0
+LAYER_PATIENCE: Final = 1.0
+LAYER_PAUSE: Final = 5.0
 
 _CLOSE_CODES: Final = (
     (InvalidConversationId, TOKEN_REFUSED),
@@ -87,7 +90,8 @@ class Listening:
     _has_spoken = False
     _ttl: float | None = None
     _group: str | None = None
-    _joined_at = 0.0
+    _join_again_at = 0.0
+    _is_layer_away = False
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         door = scope.get("conversation")
@@ -182,42 +186,70 @@ class Listening:
     def _has_to_join(self) -> bool:
         if self.channel_layer is None:
             return False
-        is_fresh = time.monotonic() - self._joined_at < REJOIN / 2
-        return not (is_fresh and self._group == ids.group_name(self._door.id))
+        is_another = self._group != ids.group_name(self._door.id)
+        return is_another or time.monotonic() >= self._join_again_at
 
     async def _join(self) -> None:
         """Be told of news from now on."""
         group = ids.group_name(self._door.id)
         if group != self._group:
             await self._leave()
-        try:
-            await self.channel_layer.group_add(group, self.channel_name)
-        except Exception:
-            logger.exception("The channel layer is away: this socket hears no other one.")
-        self._group, self._joined_at = group, time.monotonic()
+        self._group = group
+        has_joined = await self._reaches(self.channel_layer.group_add(group, self.channel_name))
+        self._join_again_at = time.monotonic() + (REJOIN / 2 if has_joined else LAYER_PAUSE)
 
     async def _leave(self) -> None:
-        if self._group is None:
-            return
-        try:
-            await self.channel_layer.group_discard(self._group, self.channel_name)
-        except Exception:
-            logger.warning("The channel layer is away, and forgets a closed socket later.")
-        self._group = None
+        if self._group is not None:
+            await self._reaches(self.channel_layer.group_discard(self._group, self.channel_name))
+            self._group = None
 
     async def _tell(self, count: int, kept: int | None) -> None:
-        """Tell the others that there are `count` messages now. They read them themselves, because
-        what a channel layer carries is limited."""
-        if self.channel_layer is None:
-            return
-        news = {"type": "conversation.news", "count": count, "kept": kept}
+        """Tell the others that there are `count` messages now, of which the first `kept` are those
+        that were there (None: all). They read them themselves, because what a channel layer
+        carries is limited."""
+        if self.channel_layer is not None:
+            group = ids.group_name(self._door.id)
+            news = _news(count, kept, self.channel_name)
+            await self._reaches(self.channel_layer.group_send(group, news))
+
+    async def _reaches(self, doing: Awaitable[None]) -> bool:
+        """Do something with the channel layer. What it loses in an outage is read from the store
+        with what is said next."""
         try:
-            await self.channel_layer.group_send(
-                ids.group_name(self._door.id), news | {"sender": self.channel_name}
-            )
-        except Exception:
-            # What was said is saved. The others hear it with what is said next.
-            logger.exception("The channel layer is away: other sockets do not hear this one.")
+            async with asyncio.timeout(LAYER_PATIENCE):
+                await doing
+        except Exception as error:
+            self._note_layer_away(error)
+            return False
+        self._is_layer_away = False
+        return True
+
+    @property
+    def channel_receive(self) -> Callable[[], Awaitable[dict[str, Any]]]:
+        """What Channels sets to hear from the layer, and lets an error of which end the socket."""
+        return self._receive_from_layer
+
+    @channel_receive.setter
+    def channel_receive(self, receive: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        self._unguarded_receive = receive
+
+    async def _receive_from_layer(self) -> dict[str, Any]:
+        try:
+            return await self._unguarded_receive()
+        except Exception as error:
+            self._note_layer_away(error)
+        self._join_again_at = 0.0
+        await asyncio.sleep(LAYER_PAUSE)
+        return _news(2**31, None, sender="")  # who knows what was said meanwhile
+
+    def _note_layer_away(self, error: Exception) -> None:
+        if not self._is_layer_away:
+            logger.warning("The channel layer is away: a socket hears no other. %r", error)
+        self._is_layer_away = True
+
+
+def _news(count: int, kept: int | None, sender: str) -> dict[str, Any]:
+    return {"type": "conversation.news", "count": count, "kept": kept, "sender": sender}
 
 
 def is_token(content: Any) -> bool:
