@@ -27,6 +27,9 @@ from django_convstate.ids import sign_id, unsign_token
 from tests.backends import CountingBackend
 from tests.consumers import Chat, Plain, SyncChat
 
+# Before each message Channels looks after the connections to the database, if there are any.
+pytestmark = pytest.mark.django_db
+
 PATIENCE = 5.0  # seconds for whatever has to come
 
 IN_MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
