@@ -3,6 +3,7 @@ with a replica and a sentinel, and a cluster of three primaries with a replica e
 
 import os
 import random
+import signal
 import socket
 import subprocess
 import time
@@ -44,11 +45,14 @@ def _is_free(port: int) -> bool:
 class Server:
     """One process, that can be killed and started again on what it has saved."""
 
-    def __init__(self, directory: Path, port: int, *config: str) -> None:
+    def __init__(
+        self, directory: Path, port: int, *config: str, password: str | None = None
+    ) -> None:
         self.directory = directory / str(port)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.port = port
-        self.config = config
+        self.config = (*config, *(("--requirepass", password) if password else ()))
+        self.password = password
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -76,7 +80,19 @@ class Server:
             return False
 
     def client(self) -> Any:
-        return redis.Redis(port=self.port, socket_timeout=2, retry=Retry(NoBackoff(), 0))
+        retry = Retry(NoBackoff(), 0)
+        return redis.Redis(port=self.port, password=self.password, socket_timeout=2, retry=retry)
+
+    def freeze(self) -> None:
+        """Stop the process, as a machine that is out of breath does; `thaw` lets it go on."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
 
     def kill(self) -> None:
         if self.process is not None:
@@ -85,11 +101,11 @@ class Server:
             self.process = None
 
 
-def wait_until(condition: Any) -> None:
-    give_up = time.monotonic() + PATIENCE
+def wait_until(condition: Any, patience: float = PATIENCE) -> None:
+    give_up = time.monotonic() + patience
     while not condition():
         if time.monotonic() > give_up:
-            raise TimeoutError(f"Waited {PATIENCE} s for {condition}.")
+            raise TimeoutError(f"Waited {patience} s for {condition}.")
         time.sleep(0.05)
 
 

@@ -27,7 +27,7 @@ from django_convstate.backends.base import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.backends.redis.checks import check_place, check_server
 from django_convstate.ids import new_id
-from tests.proxy import Proxy
+from tests.chaos.proxy import Proxy
 from tests.servers import (
     SERVICE,
     Server,
