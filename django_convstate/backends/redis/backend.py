@@ -37,7 +37,7 @@ from .operations import Operation, Operations
 logger = logging.getLogger("django_convstate")
 
 SCAN_COUNT: Final = 500  # keys that one SCAN looks at
-LATE: Final = 1.1  # times its timeout: then the event loop itself is overdue
+LATE: Final = 0.1  # of its timeout: then the event loop itself is overdue
 BREATH: Final = 0.01  # seconds between two batches of a purge
 
 T = TypeVar("T")
@@ -147,39 +147,40 @@ class RedisBackend(ConversationStateBackend):
     def _send(self, client: Any, operation: Operation[Any]) -> Any:
         command, target = operation.command, target_of(client, operation.key)
         place = self._clients.place
-        for tries_left in reversed(range(place.tries)):
-            try:
-                with Deadline(place.timeout):
+        with Deadline(place.timeout):  # for all tries together
+            for tries_left in reversed(range(place.tries)):
+                try:
                     return client.execute_command(*command, **target)
-            except NoScriptError:
-                with Deadline(place.timeout):
+                except NoScriptError:
                     return client.execute_command(*operation.again())
-            except RedisError as error:
-                if not (tries_left and may_be_tried_again(error)):
-                    raise
-            # Safely: a change that was applied already is not applied again.
-            drop_idle(client)
-            command, target = operation.again(), {}
+                except RedisError as error:
+                    if not (tries_left and may_be_tried_again(error)):
+                        raise
+                # Safely: a change that was applied already is not applied again.
+                drop_idle(client)
+                command, target = operation.again(), {}
         raise AssertionError("there is at least one try")
 
     async def _asend(self, client: Any, operation: Operation[Any]) -> Any:
         command, target = operation.command, target_of(client, operation.key)
         place = self._clients.place
+        until = time.monotonic() + place.timeout  # for all tries together
         for tries_left in reversed(range(place.tries)):
-            started = time.monotonic()
             try:
-                return await _execute(client, command, place.timeout, **target)
+                return await _execute(client, command, until, **target)
             except NoScriptError:
-                return await _execute(client, operation.again(), place.timeout)
+                return await _execute(client, operation.again(), until)
             except RedisError as error:
                 # A time-out that comes too late itself: the loop was busy elsewhere, and the
                 # server's answer may have been lying there.
                 late = (
                     isinstance(error, TimeoutError)
-                    and time.monotonic() - started > LATE * place.timeout
+                    and time.monotonic() > until + LATE * place.timeout
                 )
                 if not (tries_left and (late or may_be_tried_again(error))):
                     raise
+                if late:
+                    until = time.monotonic() + place.timeout
             await adrop_idle(client)
             command, target = operation.again(), {}
         raise AssertionError("there is at least one try")
@@ -307,9 +308,9 @@ class RedisBackend(ConversationStateBackend):
         return list(check_server(options["cache_alias"]))
 
 
-async def _execute(client: Any, command: tuple[Any, ...], seconds: float, **target: Any) -> Any:
+async def _execute(client: Any, command: tuple[Any, ...], until: float, **target: Any) -> Any:
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(until - time.monotonic()):
             return await client.execute_command(*command, **target)
     except builtins.TimeoutError as error:
         raise TimeoutError("There was no answer in time.") from error

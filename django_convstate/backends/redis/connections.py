@@ -33,6 +33,7 @@ from .deadline import PunctualParser
 
 TIMEOUT: Final = 0.25  # seconds for one answer, unless CACHES says otherwise
 AT_ONCE: Final = 50  # operations under way in this process, unless CACHES says otherwise
+PUNCTUAL: Final = 0.95  # of that time an answer is waited for; the rest is for giving up
 PATIENCE: Final = 5.0  # seconds that one more may wait for its turn
 
 # In CONNECTION_POOL_KWARGS these are about retries and the pool, which are ours to decide.
@@ -52,8 +53,9 @@ class Place:
 
     @property
     def timeout(self) -> float:
-        """How long an operation may take, in seconds."""
-        return float(self.kwargs["socket_timeout"])
+        """How long an answer is waited for, in seconds, so that an operation takes no longer than
+        its time."""
+        return PUNCTUAL * float(self.kwargs["socket_timeout"])
 
     @property
     def tries(self) -> int:
