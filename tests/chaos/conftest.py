@@ -15,9 +15,7 @@ def world(
     caplog: pytest.LogCaptureFixture,
     record_property: Any,
 ) -> Iterator[World]:
-    with World(
-        tmp_path, settings, caplog, note=lambda text: record_property("figure", text)
-    ) as world:
+    with World(tmp_path, settings, caplog, partial(record_property, "figure")) as world:
         yield world
 
 

@@ -88,7 +88,7 @@ class Writer:
         except BackendUnavailable:
             self.model.refused += 1
         else:
-            self._acknowledge(id)
+            self._acknowledge(conversation)
 
     async def aturn(self) -> None:
         id = self._next()
@@ -99,7 +99,7 @@ class Writer:
         except BackendUnavailable:
             self.model.refused += 1
         else:
-            self._acknowledge(id)
+            self._acknowledge(conversation)
 
     def _next(self) -> str:
         self.said += 1
@@ -114,8 +114,10 @@ class Writer:
         conversation.messages.append("user", text)
         conversation.incr("turns")
 
-    def _acknowledge(self, id: str) -> None:
-        self.model.acknowledged[id].add((self.number, self.said))
+    def _acknowledge(self, conversation: Conversation) -> None:
+        self.model.acknowledged[conversation.id].add((self.number, self.said))
+        if conversation.degraded:
+            self.model.degraded[conversation.id].append(time.monotonic())
 
     def _timed(self, operation: Callable[[], Any]) -> Any:
         began = time.monotonic()

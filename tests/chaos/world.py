@@ -2,6 +2,7 @@
 with memory to fall back to, and, at the end, the same questions to all of them."""
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -39,6 +40,8 @@ class Model:
         self.acknowledged: dict[str, set[tuple[int, int]]] = defaultdict(set)
         self.deleted: set[str] = set()
         self.refused = 0
+        # When something was acknowledged that the server had not got yet, by id.
+        self.degraded: dict[str, list[float]] = defaultdict(list)
         # Of each operation when it began, by time.monotonic(), and how many seconds it took.
         self.operations: list[tuple[float, float]] = []
 
@@ -69,6 +72,7 @@ class World:
         self.server = Server(directory, free_ports(1)[0], *AOF, password=PASSWORD)
         self.proxy = Proxy(self.server.port)
         self.model = Model()
+        self.client: Callable[[], Any] = self.server.client  # past the proxy
         self.alias = f"chaos-{self.server.port}"  # the default store remembers those it was given
         self.url = f"redis://:{PASSWORD}@127.0.0.1:{self.proxy.port}/0"
         self.settings = settings
@@ -76,9 +80,9 @@ class World:
         self._exits = ExitStack()
         self._backends: list[FailoverBackend] = []
         # Not patient, as in other tests: here time is what is tested.
-        entry = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": self.url}
-        settings.CACHES = {**settings.CACHES, self.alias: entry}
-        caplog.set_level(logging.DEBUG)
+        self.point_at(self.url)
+        caplog.set_level(logging.INFO)  # at DEBUG, the client for a cluster tells every command
+        caplog.set_level(logging.DEBUG, "django_convstate")
 
     def __enter__(self) -> "World":
         asyncio.run(sync_to_async(int)())  # the one thread that asgiref keeps for good
@@ -97,6 +101,12 @@ class World:
         for backend in self._backends:
             backend.close()
         self._exits.close()
+
+    def point_at(self, url: str, **options: Any) -> None:
+        """Make that the entry of CACHES."""
+        backend = "django_redis.cache.RedisCache"
+        entry = {"BACKEND": backend, "LOCATION": url, "OPTIONS": options}
+        self.settings.CACHES = {**self.settings.CACHES, self.alias: entry}
 
     def backend(self) -> FailoverBackend:
         """Return a new one, as another process has."""
@@ -129,7 +139,7 @@ class World:
     def check(self) -> None:
         """Everything that has to hold after every scenario."""
         self.settle()
-        with self.server.client() as client:
+        with self.client() as client:
             self._check_keys(client)
             for id in self.model.said:
                 self._check_stored(client, id)
@@ -185,6 +195,7 @@ class World:
         assert not any(id in logged for id in self.model.said)
 
     def _check_leaks(self) -> None:
+        gc.collect()  # the client for a cluster leaves rings of objects behind
         give_up = time.monotonic() + 5
         while (left := threads() - self._threads) and time.monotonic() < give_up:
             time.sleep(0.05)
