@@ -76,15 +76,18 @@ class Recovery:
             for_good: the process ends. Tell how much is lost with it.
         """
         thread = self._thread
-        if thread is None or thread is threading.current_thread():
+        if thread is threading.current_thread():
             return
-        self._stopping.set()
-        thread.join()
-        self._thread = None
+        if thread is not None:
+            self._stopping.set()
+            thread.join()
+            self._thread = None
         if self._shelter.journal.pending:
             for name, part in self._open():
                 self._probe(name, part)
             self._replay(until=time.monotonic() + FLUSH_SECONDS)
+        if self._is_over:
+            self._tell_recovered()
         if for_good and self._shelter.journal.pending:
             logger.error(
                 "The %s backend is still away: %d changes of %d conversations are lost with this "
@@ -133,9 +136,11 @@ class Recovery:
             if self._is_over:
                 self._tell_recovered()
             with self._lock:
+                # In this order: who writes into the journal from here on does not find us running.
+                self._thread = None
                 if self._is_over:
-                    self._thread = None
                     return
+                self._thread = threading.current_thread()
 
     def _wait(self) -> None:
         waits = [part.breaker.next_probe - time.monotonic() for _, part in self._open()]
