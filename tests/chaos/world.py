@@ -45,9 +45,6 @@ class Model:
         # Of each operation when it began, by time.monotonic(), and how many seconds it took.
         self.operations: list[tuple[float, float]] = []
 
-    def slowest(self, ruler: "Ruler") -> float:
-        return max(ruler.fair(began, took) for began, took in self.operations)
-
     def forget(self, id: str) -> None:
         """It was deleted. What is said from now on is the first of it."""
         self.said[id].clear()
@@ -131,6 +128,12 @@ class World:
         """Wait until everything is home, and return when that was."""
         wait_until(lambda: not any(b.health().using_fallback for b in self._backends), 75)
         return time.monotonic()
+
+    def slowest(self, ruler: "Ruler") -> float:
+        """Return and note how long the slowest operation took, in seconds."""
+        slowest = max(ruler.fair(began, took) for began, took in self.model.operations)
+        self.note(f"slowest operation {slowest * 1000:.1f} ms")
+        return slowest
 
     @property
     def outages_told(self) -> int:
