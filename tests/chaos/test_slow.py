@@ -1,10 +1,11 @@
 """The network, or the server, is slow, loses what it carries, or says nothing at all."""
 
 import asyncio
+import socket
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -98,6 +99,28 @@ def test_a_spoiled_reply_is_nobody_elses(
         asyncio.run(visit(partial(backend.aload, window=5) if in_loop else load))
     assert world.slowest(ruler) <= 0.25
     backend.close()
+    world.check()
+
+
+@pytest.mark.parametrize("in_loop", [False, True], ids=["sync", "async"])
+def test_nobody_takes_the_call(world: World, in_loop: bool) -> None:
+    """A machine that is gone does not even refuse: the connection itself is waited for."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as gone, ExitStack() as callers:
+        for _ in range(4):  # until there is no room for one more
+            caller = callers.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(gone.getsockname())
+        # However patient one is with connections: the operation has its time.
+        world.point_at(f"redis://127.0.0.1:{gone.getsockname()[1]}", SOCKET_CONNECT_TIMEOUT=2)
+        backend = RedisBackend(cache_alias=world.alias)
+        with Ruler() as ruler:
+            began = time.monotonic()
+            with pytest.raises(BackendUnavailable):
+                asyncio.run(backend.aload("a", 5)) if in_loop else backend.load("a", 5)
+            world.model.operations.append((began, time.monotonic() - began))
+        assert world.slowest(ruler) <= 0.25
+        backend.close()
+    world.point_at(world.url)
     world.check()
 
 

@@ -98,7 +98,9 @@ class Place:
         """Return a client for sync code. Connects when it is first used; a cluster's, at once."""
         retry = Retry(NoBackoff(), 0)
         parser = {"parser_class": PunctualParser} if HIREDIS_AVAILABLE else {}
-        kwargs: dict[str, Any] = parser | self.kwargs
+        # To connect is a part of the operation that needs it.
+        connect = min(self.kwargs["socket_connect_timeout"], self.timeout)
+        kwargs: dict[str, Any] = parser | self.kwargs | {"socket_connect_timeout": connect}
         if self.is_cluster:
             return redis.RedisCluster.from_url(self.url, retry=retry, **kwargs)
         if not self.sentinels:
