@@ -132,7 +132,7 @@ def test_a_worker_is_killed_with_a_full_journal(world: World, tmp_path: Path) ->
         wait_until(lambda: kinds(killed)["stored"] and kinds(spared)["stored"])
         world.server.kill()
         wait_until(lambda: kinds(killed)["refused"] and kinds(spared)["degraded"])
-        subprocess.run(["pkill", "-KILL", "-P", str(doomed.pid)], check=True)
+        doomed.kill()
         doomed.wait()
         world.restart()
         (spared / "stop").touch()

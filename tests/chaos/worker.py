@@ -1,5 +1,5 @@
 """Worker processes, as a server of web pages has them: `python -m tests.chaos.worker URL DIRECTORY
-COUNT JOURNAL_BYTES` forks so many.
+COUNT JOURNAL_BYTES` forks so many; but one alone is the process itself.
 
 Each writes into a conversation of its own until there is a file `stop` in the directory, and writes
 down there, under its number, what it has said and what was acknowledged.
@@ -14,6 +14,7 @@ from django.conf import settings
 
 TEXT = "text-5d02c7"
 PAUSE = 0.3  # seconds between two turns
+PATIENCE = 60  # seconds for what is to be brought home
 
 
 def work(directory: Path, number: int, journal_bytes: int) -> None:
@@ -41,7 +42,8 @@ def work(directory: Path, number: int, journal_bytes: int) -> None:
                 kind = "degraded" if conversation.degraded else "stored"
                 notes.write(f"{kind} {id} {said}\n")
             time.sleep(PAUSE)
-        while backend.health().using_fallback:
+        give_up = time.monotonic() + PATIENCE
+        while backend.health().using_fallback and time.monotonic() < give_up:
             time.sleep(0.05)
         backend.close()
 
@@ -49,6 +51,9 @@ def work(directory: Path, number: int, journal_bytes: int) -> None:
 def main(url: str, directory: str, count: str, journal_bytes: str) -> int:
     entry = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": url}
     settings.configure(CACHES={"default": entry})
+    if count == "1":
+        work(Path(directory), 0, int(journal_bytes))
+        return 0
     children = []
     for number in range(int(count)):
         child = os.fork()

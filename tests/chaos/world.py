@@ -21,7 +21,6 @@ from asgiref.sync import sync_to_async
 
 from django_convstate import ConversationStore, get_backend
 from django_convstate.backends.failover import FailoverBackend
-from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.redis.backend import RedisBackend
 from tests.chaos.proxy import Proxy
 from tests.servers import Server, free_ports, running, wait_until
@@ -65,6 +64,9 @@ class World:
         caplog: pytest.LogCaptureFixture,
         note: Callable[[str], None],
     ) -> None:
+        asyncio.run(sync_to_async(int)())  # the one thread that asgiref keeps for good
+        self._threads = threads()
+        self._sockets = open_sockets()
         self.note = note  # takes what was measured, to be shown at the end
         self.server = Server(directory, free_ports(1)[0], *AOF, password=PASSWORD)
         self.proxy = Proxy(self.server.port)
@@ -82,9 +84,6 @@ class World:
         caplog.set_level(logging.DEBUG, "django_convstate")
 
     def __enter__(self) -> "World":
-        asyncio.run(sync_to_async(int)())  # the one thread that asgiref keeps for good
-        self._threads = threads()
-        self._sockets = open_sockets()
         self._exits.enter_context(running([self.server]))
         self._exits.enter_context(self.proxy)
         return self
@@ -110,10 +109,6 @@ class World:
         backend = get_backend("redis", cache_alias=self.alias)
         assert isinstance(backend, FailoverBackend)
         return self.adopt(backend)
-
-    def small_backend(self, journal_bytes: int) -> FailoverBackend:
-        primary = RedisBackend(cache_alias=self.alias)
-        return self.adopt(FailoverBackend(primary, LocMemBackend(), journal_bytes=journal_bytes))
 
     def adopt(self, backend: FailoverBackend) -> FailoverBackend:
         self._backends.append(backend)
