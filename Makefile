@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ADDRESS ?= 127.0.0.1:8000
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-all test-wheel lint format bench bench-redis wheel locale clean
+.PHONY: help demo test test-all test-wheel chaos lint format bench bench-redis wheel locale clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -34,6 +34,10 @@ test: $(VENV)/.test ## Run all tests.
 test-all: export PATH := $(subst $(eval) ,:,$(wildcard $(HOME)/.pyenv/versions/3.1*/bin)):$(PATH)
 test-all: $(VENV)/.matrix ## Run them on each Python and Django that is supported and present.
 	$(BIN)/python -m tox run -- $(PYTEST_ARGS)
+
+# One after the other: they measure time.
+chaos: $(VENV)/.test ## Kill, freeze, cut off and fill up real servers, and see what becomes of conversations.
+	$(BIN)/python -m pytest -m '' tests/chaos $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint ## Check style and types.
 	$(BIN)/ruff check .
