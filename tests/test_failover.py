@@ -315,14 +315,14 @@ def test_slow_ones_are_waited_for_three_times_and_cancelled_ones_say_nothing(
     primary.away = primary.slow = True
     for _ in range(2):
         backend.load("a", 5)
-        assert not backend.health().using_fallback
+        assert backend.health().since is None
     primary.away = False
     assert backend.load("a", 5) is None
     primary.away = True
     for number in range(3):
-        assert backend.health().using_fallback is False, number
+        assert backend.health().since is None, number
         backend.load("a", 5)
-    wait_until(lambda: backend.health().using_fallback)
+    wait_until(lambda: backend.health().since)
 
 
 def test_data_errors_say_nothing_about_the_primary(

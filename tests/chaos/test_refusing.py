@@ -51,7 +51,7 @@ def test_writes_are_refused(
         time.sleep(0.2)
         with world.server.client() as client:
             refuse(client)
-            wait_until(lambda: here.health().using_fallback)
+            wait_until(lambda: here.health().since)
             read = here.get(only_there)
             assert read.degraded
             assert len(read.messages.all()) == 4, "what was never seen here is read from the server"
@@ -73,7 +73,7 @@ def test_the_password_is_changed_and_changed_back(world: World) -> None:
         with world.server.client() as client:
             client.config_set("requirepass", "another")
             client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-            wait_until(lambda: store.health().using_fallback)
+            wait_until(lambda: store.health().since)
             time.sleep(0.3)  # for those who were on their way
             accepted, since = world.proxy.accepted, time.monotonic()
             time.sleep(4)
