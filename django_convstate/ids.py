@@ -25,6 +25,7 @@ MAX_OWNER_LENGTH = 256
 _VALID = re.compile(r"[A-Za-z0-9_+@-][A-Za-z0-9_.:+@=~-]*", re.ASCII)
 
 _SALT = "django_convstate.token"
+_UNSAVED_SALT = "django_convstate.token.unsaved"
 
 
 def new_id() -> str:
@@ -78,15 +79,29 @@ def validate_owner(owner: object) -> str:
     return owner
 
 
-def sign_id(id: str) -> str:
-    """Return the token for `id`: what a client holds, and the only thing accepted back."""
-    return Signer(salt=_SALT).sign(id)
+def sign_id(id: str, *, unsaved: bool = False) -> str:
+    """Return the token for `id`: what a client holds, and the only thing accepted back.
+
+    A websocket has to be given its token with the handshake, before anything is said. `unsaved`
+    notes in the token that it was made for a conversation which is not stored yet, so that its
+    absence later does not look as if it were gone.
+    """
+    return Signer(salt=_UNSAVED_SALT if unsaved else _SALT).sign(id)
 
 
 def unsign_token(token: str) -> str | None:
     """Return the id in `token`, or None if we did not sign it (SECRET_KEY_FALLBACKS count)."""
+    return _unsign(token, _SALT) or _unsign(token, _UNSAVED_SALT)
+
+
+def is_unsaved(token: str) -> bool:
+    """Tell whether we made `token` for a conversation that was not stored yet."""
+    return _unsign(token, _UNSAVED_SALT) is not None
+
+
+def _unsign(token: str, salt: str) -> str | None:
     try:
-        return validate_id(Signer(salt=_SALT).unsign(token))
+        return validate_id(Signer(salt=salt).unsign(token))
     except (BadSignature, InvalidConversationId, UnicodeEncodeError):
         return None
 
@@ -95,3 +110,9 @@ def hashed_id(id: str) -> str:
     """Return what stands for `id` in logs and reprs. Keyed with SECRET_KEY, because an id may be a
     phone number, and those are few enough to try all."""
     return salted_hmac("django_convstate.log", id, algorithm="sha256").hexdigest()[:12]
+
+
+def group_name(id: str) -> str:
+    """Return the name of the group, in a channel layer, of all who have conversation `id` open."""
+    digest = salted_hmac("django_convstate.group", id, algorithm="sha256").hexdigest()
+    return f"convstate.{digest}"

@@ -42,11 +42,24 @@ class Messages(Sequence[Message]):
     ones are in `_loaded`. Behind the kept ones come the `_new`.
     """
 
-    __slots__ = ("_answers", "_at_hand", "_id", "_kept", "_loaded", "_new", "_store", "_stored")
+    __slots__ = (
+        "_answers",
+        "_at_hand",
+        "_id",
+        "_kept",
+        "_loaded",
+        "_new",
+        "_store",
+        "_stored",
+        "slipped_in",
+    )
 
     def __init__(self, store: "ConversationStore") -> None:
         self._store = store
         self._answers: list[Answer] = []  # those that are being streamed
+        # Where, as (start, stop), others have spoken between our load and our saves. Noted only for
+        # whoever puts a list here, because somebody may save one conversation for ever.
+        self.slipped_in: list[tuple[int, int]] | None = None
         self.take_stored("", [], 0)
 
     def take_stored(
@@ -61,6 +74,8 @@ class Messages(Sequence[Message]):
         self._loaded = loaded
         self._stored = self._kept = count
         self._new: list[bytes] = []
+        if self.slipped_in is not None:
+            self.slipped_in = []
 
     def forget_changes(self) -> None:
         """Go back to what the store holds, as far as we know."""
@@ -223,10 +238,15 @@ class Messages(Sequence[Message]):
     def is_modified(self) -> bool:
         return bool(self._new) or self._kept < self._stored
 
+    @property
+    def shortened_to(self) -> int | None:
+        """How many of the stored messages are to be kept; None: all."""
+        return self._kept if self._kept < self._stored else None
+
     def take_changes(self) -> tuple[int | None, list[bytes]]:
         """Return how many stored messages to keep (None: all) and what to append, and regard that
         as stored from now on."""
-        keep = self._kept if self._kept < self._stored else None
+        keep = self.shortened_to
         appended = self._new
         first = self._stored - len(self._loaded)
         loaded = self._loaded[: max(0, self._kept - first)] + appended
@@ -239,6 +259,9 @@ class Messages(Sequence[Message]):
         """Take note that others have added `surplus` messages, which we have not seen, before the
         last `appended` ones of ours."""
         self._loaded = self._loaded[-appended:] if appended else []
+        if self.slipped_in is not None:
+            first = self._stored - appended
+            self.slipped_in.append((first, first + surplus))
         self._stored += surplus
         self._kept += surplus
 

@@ -1,0 +1,53 @@
+"""What stands before the consumers in `asgi.py`: whose socket it is, and which conversation."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from channels.auth import AuthMiddleware
+from channels.security.websocket import AllowedHostsOriginValidator
+from channels.sessions import CookieMiddleware, SessionMiddleware
+from django.apps import apps
+
+from ..store import conversations
+from .daphne import DaphneHeaders
+from .scope import ScopeConversation
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+
+
+class ConversationMiddleware:
+    """Puts `scope["conversation"]` into the scope of a websocket, without any I/O, and tells the
+    client with the handshake's response which one it is."""
+
+    def __init__(self, inner: Application) -> None:
+        self.inner = inner
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            return await self.inner(scope, receive, send)
+        conversation = ScopeConversation(scope, conversations)
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "websocket.accept":
+                for part in conversation.answer(scope, dict(message)):
+                    await send(part)
+                return
+            if message["type"] == "websocket.close":
+                conversation.is_open = False
+            await send(message)
+
+        return await self.inner({**scope, "conversation": conversation}, receive, tell)
+
+
+def ConversationMiddlewareStack(inner: Application) -> Application:  # noqa: N802 - as in Channels
+    """Return `inner` with its origin checked against ALLOWED_HOSTS, and with the session, the user
+    and the conversation in its scope; without the first two where their apps are not installed."""
+    inner = ConversationMiddleware(inner)
+    if apps.is_installed("django.contrib.sessions"):
+        if apps.is_installed("django.contrib.auth"):
+            inner = AuthMiddleware(inner)
+        inner = CookieMiddleware(SessionMiddleware(inner))
+    return DaphneHeaders(AllowedHostsOriginValidator(inner))
