@@ -165,8 +165,9 @@ def turn_times(world: World) -> list[float]:
 
 @pytest.mark.chaos
 def test_a_third_of_the_calls_slow_for_a_minute(world: World) -> None:
-    world.proxy.slow_share, world.proxy.slow_by = 0.3, 0.2
     with Crowd(world):
+        time.sleep(1)
+        world.proxy.slow_share, world.proxy.slow_by = 0.3, 0.2
         time.sleep(60)
     world.proxy.calm()
     changes = 2 * world.outages_told
