@@ -205,6 +205,13 @@ class TestRemembering:
         assert cookie == sign_id(id_of(tab.token)), "and it is a stored one's from now on"
         assert (await (await browser.open(cookie)).ask())["count"] == 2
 
+    async def test_http_may_say_the_first_word(self, browser: Browser) -> None:
+        tab, client = await browser.open(), AsyncClient()
+        client.cookies["conversation"] = tab.token or ""
+        await client.get("/async/say?text=by http")
+        assert (await tab.ask(say="by socket"))["count"] == 2
+        assert conversations.exists(id_of(tab.token))
+
     async def test_a_logout_takes_the_cookie_of_a_socket(self, browser: Browser) -> None:
         tab, client = await browser.open(), AsyncClient()
         await tab.say("mine")
