@@ -209,7 +209,9 @@ class TestRemembering:
         tab, client = await browser.open(), AsyncClient()
         client.cookies["conversation"] = tab.token or ""
         await client.get("/async/say?text=by http")
-        assert (await tab.ask(say="by socket"))["count"] == 2
+        heard = await tab.ask(say="by socket")
+        assert [message["content"] for message in heard["messages"]] == ["by http"]
+        assert (await tab.hear())["count"] == 2
         assert conversations.exists(id_of(tab.token))
 
     async def test_a_logout_takes_the_cookie_of_a_socket(self, browser: Browser) -> None:
