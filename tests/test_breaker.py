@@ -159,15 +159,6 @@ class TestProbes:
         breaker.probe_failed("something else")
         assert breaker.reason == "something else"
 
-    def test_how_long_it_has_been_open(self, breaker: Breaker, clock: Clock) -> None:
-        assert breaker.open_for == 0
-        open_it(breaker)
-        clock.now += 7
-        breaker.probe_failed("still away")
-        assert breaker.open_for == 7
-        breaker.close()
-        assert breaker.open_for == 0
-
 
 def test_threads_that_fail_at_once_open_it_once(breaker: Breaker) -> None:
     barrier, era = threading.Barrier(32), breaker.era

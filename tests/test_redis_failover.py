@@ -224,7 +224,7 @@ class TestCluster:
             backend.close()
 
     def test_a_slot_is_moved_under_load(self, cluster: list[Server]) -> None:
-        backend, id = get_backend("redis", cache_alias="cluster"), new_id()
+        backend, id = get_backend("redis", cache_alias="cluster", fallback=None), new_id()
         backend.commit(id, Change(ttl=600.0, append=[b"0"]))
         clients = [node.client() for node in cluster[:3]]
         node_ids = [c.execute_command("CLUSTER", "MYID").decode() for c in clients]

@@ -131,4 +131,4 @@ class Writer:
         try:
             return await operation
         finally:
-            self.model.operations.append((began, time.monotonic() - began))
+            self.model.of_tasks.append((began, time.monotonic() - began))

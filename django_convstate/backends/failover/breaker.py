@@ -73,11 +73,6 @@ class Breaker:
             self._failures = 0
             self._closed_at = self._clock()
 
-    @property
-    def open_for(self) -> float:
-        """For how long it has been open, in seconds."""
-        return self._clock() - self._opened_at if self.is_open else 0.0
-
     def _open(self) -> None:
         now = self._clock()
         self._reopened = self._reopened + 1 if now - self._closed_at < STEADY else 0

@@ -6,6 +6,7 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
+    ClusterError,
     ConnectionError,
     MasterDownError,
     NoPermissionError,
@@ -29,6 +30,7 @@ _BY_KIND: Final[dict[type[Exception], str]] = {
     ClusterDownError: "is a cluster of which a part is down (CLUSTERDOWN)",
     TryAgainError: "is moving the conversation to another node (TRYAGAIN)",
     MasterDownError: "is a replica that has lost its primary (MASTERDOWN)",
+    ClusterError: "is moving the conversation to another node (redirected too often)",
     TimeoutError: "did not answer in time",
 }
 # For those of which the client makes no kind of their own: how the reply begins.
@@ -73,7 +75,9 @@ def may_be_tried_again(error: Exception) -> bool:
 def is_certain(error: Exception) -> bool:
     """Tell whether the next command would fare no better, so that nobody need wait for it."""
     busy = isinstance(error, ResponseError) and str(error).startswith("BUSY ")
-    return not (busy or isinstance(error, (TimeoutError, TryAgainError)))
+    # Of the last kind itself: the client of a cluster was sent from node to node too often.
+    moving = isinstance(error, TryAgainError) or type(error) is ClusterError
+    return not (busy or moving or isinstance(error, TimeoutError))
 
 
 def is_wrong_type(error: Exception) -> bool:
