@@ -11,7 +11,7 @@ from django_convstate.backends.base import (
     Record,
 )
 from django_convstate.backends.cache import CacheBackend
-from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.backends.locmem import LocMemBackend, _forkable
 from django_convstate.exceptions import BackendUnavailable
 
 COUNTED = (
@@ -99,6 +99,7 @@ class Switched(LocMemBackend):
     def others(self) -> LocMemBackend:
         others = LocMemBackend(max_age=self.max_age)
         others._entries, others._lock = self._entries, self._lock
+        _forkable.discard(others)  # a fork would take the one lock twice, and wait for itself
         return others
 
     def __getattribute__(self, name: str) -> Any:
