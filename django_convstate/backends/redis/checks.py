@@ -3,7 +3,7 @@ server says, with `check --deploy`."""
 
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
@@ -15,8 +15,7 @@ from ..alias import check_alias, check_timeout
 from .connections import Clients, Place, factory_of
 from .errors import in_words
 from .inspection import OLDEST, look_at
-
-SCHEMES = {"redis", "rediss", "unix"}
+from .reading import Unreadable
 
 
 def check_place(alias: str) -> list[CheckMessage]:
@@ -36,54 +35,26 @@ def check_place(alias: str) -> list[CheckMessage]:
     options = config.get("OPTIONS") or {}
     try:
         place = Place.of(alias)
-        # Others would quote what is wrong in it, and that may be part of a password.
-        if unreadable := list(_check_url(alias, place)):
-            return unreadable
         return [
             *_check_sentinels(alias, place, options),
             *_check_shards(alias, options),
             *_check_logins(alias, place),
             *check_timeout(alias),
         ]
-    except (AttributeError, ImportError, InvalidBackend, TypeError, ValueError) as error:
-        return [
-            Error(
-                f"CACHES[{alias!r}] cannot be read: {error}",
-                hint="Write it as django-redis has it: LOCATION a URL, OPTIONS a dictionary.",
-                id="convstate.E010",
-            )
-        ]
-
-
-def _check_url(alias: str, place: Place) -> Iterator[CheckMessage]:
-    name = f"CACHES[{alias!r}]['LOCATION']"
-    url = urlsplit(place.url)
-    if url.scheme not in SCHEMES:
-        yield Error(
-            f"{name} has no scheme that Redis knows.",
-            hint="Write redis://host:6379/0, rediss:// for TLS, or unix:///path/to/socket.",
+    except Unreadable as error:
+        return [Error(f"CACHES[{alias!r}]: {error.problem}", hint=error.hint, id=error.id)]
+    except InvalidBackend as error:
+        problem = str(error)
+    except (AttributeError, TypeError, ValueError) as error:
+        # Not in its words: what it quotes may be a part of a password.
+        problem = f"what is in it does not fit together ({type(error).__name__})."
+    return [
+        Error(
+            f"CACHES[{alias!r}] cannot be read: {problem}",
+            hint="Write it as django-redis has it: LOCATION a URL, OPTIONS a dictionary.",
             id="convstate.E010",
         )
-    elif not _has_good_port(url):
-        yield Error(
-            f"{name} has a port that is none.",
-            hint="Write a number from 1 to 65535, as in redis://host:6379/0. In a password, "
-            "write / as %2F, : as %3A and @ as %40.",
-            id="convstate.E010",
-        )
-    elif place.is_cluster and url.path.strip("/") not in ("", "0"):
-        yield Error(
-            f"{name} names database {url.path.strip('/')}, but a cluster has only database 0.",
-            hint="Leave the number out. CONVERSATION_STATE['KEY_PREFIX'] keeps projects apart.",
-            id="convstate.E012",
-        )
-
-
-def _has_good_port(url: SplitResult) -> bool:
-    try:
-        return url.port is None or url.port > 0
-    except ValueError:
-        return False
+    ]
 
 
 def _check_sentinels(alias: str, place: Place, options: dict[str, Any]) -> Iterator[CheckMessage]:
@@ -105,11 +76,19 @@ def _check_sentinels(alias: str, place: Place, options: dict[str, Any]) -> Itera
             hint="Leave out SENTINELS, or the CONNECTION_FACTORY for a cluster.",
             id="convstate.E013",
         )
-    elif not service or service in {host.lower() for host, _ in place.sentinels}:
+    elif not service:
         yield Error(
             f"CACHES[{alias!r}]['LOCATION'] names no service for Sentinel to look up.",
             hint="Write redis://SERVICE_NAME/0, as in the sentinels' configuration.",
             id="convstate.E011",
+        )
+    elif service in {host.lower() for host, _ in place.sentinels}:
+        yield Warning(
+            f"CACHES[{alias!r}]['LOCATION'] names a sentinel's host where the name of the service "
+            "goes that the sentinels are asked for.",
+            hint="Write redis://SERVICE_NAME/0, as in the sentinels' configuration. If they are "
+            "called alike, silence this.",
+            id="convstate.W011",
         )
     elif not by_factory:
         yield Warning(
