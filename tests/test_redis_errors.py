@@ -14,6 +14,7 @@ from redis import RedisError
 from django_convstate import BackendUnavailable, ConversationStore
 from django_convstate.backends.base import Change
 from django_convstate.backends.redis.backend import RedisBackend
+from django_convstate.backends.redis.checks import check_server
 from django_convstate.ids import new_id
 from tests.conftest import on
 from tests.servers import Server, free_ports, running, wait_until
@@ -181,6 +182,71 @@ def test_who_may_do_what(
         assert "right" not in f"{caught.value} {caught.value.__cause__}"
         assert after - before <= 1, "no is no: it is not tried again"
         assert words in backend.health().detail
+    backend.close()
+
+
+@pytest.mark.parametrize("kind", ["wrong password", "no CLUSTER", "other keys"])
+def test_a_cluster_that_refuses(settings: Any, cluster: list[Server], kind: str) -> None:
+    rules, login, words = {
+        "wrong password": (["~*", "+@all"], "wrong", "password"),
+        "no CLUSTER": (["~*", "+@all", "-cluster", "-command"], "right", "NOPERM"),
+        "other keys": (["~other*", "+@all"], "right", "NOPERM"),
+    }[kind]
+    for node in cluster:
+        with node.client() as client:
+            client.execute_command("ACL", "SETUSER", "chat", "reset", "on", ">right", *rules)
+    backend = on(
+        settings,
+        f"redis://chat:{login}@127.0.0.1:{cluster[0].port}",
+        CONNECTION_FACTORY="django_convstate.backends.redis.cluster.ClusterConnectionFactory",
+    )
+    try:
+        assert_says(backend, words)
+    finally:
+        for node in cluster:
+            with node.client() as client:
+                client.acl_deluser("chat")
+
+
+def test_a_server_that_is_no_cluster(settings: Any, server: Server) -> None:
+    backend = on(
+        settings,
+        f"redis://127.0.0.1:{server.port}",
+        CONNECTION_FACTORY="django_convstate.backends.redis.cluster.ClusterConnectionFactory",
+    )
+    assert_says(backend, "is no cluster")
+
+
+def test_a_node_of_a_cluster_for_a_server(settings: Any, cluster: list[Server]) -> None:
+    backend = on(settings, f"redis://127.0.0.1:{cluster[0].port}/0")
+    with cluster[0].client() as client:
+        ids = (new_id() for _ in range(10_000))
+        elsewhere = next(i for i in ids if client.cluster("KEYSLOT", i) > 5460)
+    assert_says(backend, "CONNECTION_FACTORY", elsewhere)
+    assert "convstate.E017" in [message.id for message in check_server("own")]
+
+
+def test_a_service_that_sentinel_does_not_know(settings: Any, sentinel: list[Server]) -> None:
+    backend = on(settings, "redis://nosuch/0", SENTINELS=[("127.0.0.1", sentinel[2].port)])
+    assert_says(backend, "no primary of the service")
+
+
+def test_a_database_that_the_server_does_not_have(settings: Any, server: Server) -> None:
+    assert_says(on(settings, f"redis://127.0.0.1:{server.port}/99"), "no database")
+
+
+def assert_says(backend: RedisBackend, words: str, id: str = "a") -> None:
+    async def load() -> None:
+        try:
+            await backend.aload(id, 1)
+        finally:
+            await backend.aclose()
+
+    with pytest.raises(BackendUnavailable, match=words) as caught:
+        backend.load(id, 1)
+    assert "right" not in str(caught.value)
+    with pytest.raises(BackendUnavailable, match=words):
+        asyncio.run(load())
     backend.close()
 
 

@@ -144,6 +144,13 @@ def check_server(alias: str) -> Iterator[CheckMessage]:
             hint="Use Redis 6.2 or later, or Valkey.",
             id="convstate.E014",
         )
+    if server.is_cluster and not clients.place.is_cluster:
+        yield Error(
+            f"CACHES[{alias!r}] is a node of a cluster, which sends us on to others.",
+            hint="Set OPTIONS['CONNECTION_FACTORY'] to "
+            "'django_convstate.backends.redis.cluster.ClusterConnectionFactory'.",
+            id="convstate.E017",
+        )
     if server.role in ("slave", "replica"):
         yield Error(
             f"CACHES[{alias!r}] is a replica, which takes no writes.",

@@ -18,6 +18,7 @@ class Server:
     role: str | None = None
     policy: str | None = None
     maxmemory: int | None = None
+    is_cluster: bool | None = None
 
 
 def look_at(client: Any) -> Server:
@@ -64,6 +65,7 @@ def _server(info: dict[str, Any]) -> Server:
         role=info.get("role"),
         policy=info.get("maxmemory_policy"),
         maxmemory=info.get("maxmemory"),
+        is_cluster=None if "cluster_enabled" not in info else bool(info["cluster_enabled"]),
     )
 
 
