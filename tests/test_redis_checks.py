@@ -103,6 +103,7 @@ class TestChecks:
         [
             "redis://:hunter2/x@127.0.0.1:6379/0",
             "redis://:hunter2\u2100@127.0.0.1:6379/0",
+            "redis://:1?hunter2=x@127.0.0.1/0",
             "redis://:hun[ter2@127.0.0.1/0",
             "redis://:hunter2@[bad]:6379/0",
             "127.0.0.1:6379",

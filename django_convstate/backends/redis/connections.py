@@ -91,7 +91,7 @@ class Place:
         kwargs = reading.for_clients(
             {name: value for name, value in kwargs.items() if value is not None}
         )
-        reading.check_names(kwargs, url, cluster)
+        reading.check_names(kwargs, in_query, url, cluster)
         reading.check_sentinel_names(sentinel_kwargs)
         if cluster:
             reading.check_cluster(url, kwargs)

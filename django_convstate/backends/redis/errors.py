@@ -54,6 +54,7 @@ _BY_REPLY: Final = {
     "DB index is out of range": "has no database of the number that CACHES names",
     "Cluster mode is not enabled": _NO_CLUSTER,
     "This instance has cluster support disabled": _NO_CLUSTER,
+    "TTL exhausted": "is a cluster that sends us in circles: its slots are moving",
     "All slots are not covered": "is a cluster of which a part is down (CLUSTERDOWN)",
 }
 _UNTRUSTED: Final = (

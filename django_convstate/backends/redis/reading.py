@@ -145,18 +145,24 @@ def check_cluster(url: str, kwargs: dict[str, Any]) -> None:
         )
 
 
-def check_names(kwargs: dict[str, Any], url: str, is_cluster: bool) -> None:
+def check_names(
+    kwargs: dict[str, Any], in_query: dict[str, Any], url: str, is_cluster: bool
+) -> None:
     """Refuse options that not both kinds of our clients take, for sync and for async code."""
     scheme = urlsplit(url).scheme
     known = set.intersection(*map(_parameters, _CONNECTIONS[scheme]))
     if is_cluster:
         known = (known | _parameters(RedisCluster)) & _parameters(AsyncRedisCluster)
-    for name in sorted(kwargs.keys() - known):
-        if str(name).startswith("ssl_") and scheme != "rediss":
+    for name in sorted(map(str, kwargs.keys() - known)):
+        if name.startswith("ssl_") and scheme != "rediss":
             raise Unreadable(f"{name} is for TLS, and LOCATION is not.", "Write rediss://.")
+        # Behind the ? may be the rest of a password, so that a name there is not quoted.
+        where = (
+            "LOCATION has something behind its ?" if name in in_query else f"OPTIONS has {name!r}"
+        )
         raise Unreadable(
-            f"OPTIONS or LOCATION has {name!r}, which no connection to Redis takes.",
-            "Leave it out, or mend its spelling.",
+            f"{where}, which no connection to Redis takes.",
+            "Leave it out, or mend its spelling. In a password, write ? as %3F.",
         )
 
 
