@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from django_convstate import InvalidBackend
 from django_convstate.backends.base import Change
 from django_convstate.backends.redis.backend import RedisBackend
-from django_convstate.backends.redis.checks import check_place, check_server
+from django_convstate.backends.redis.checks import check_one, check_place, check_server
+from django_convstate.backends.redis.inspection import server_of
 from tests.conftest import on
 from tests.servers import SERVICE, Server
 
@@ -263,3 +265,59 @@ class TestChecks:
         assert "keys unknown" in backend.health().detail
         assert "keys unknown" in asyncio.run(backend.ahealth()).detail
         backend.close()
+
+    @pytest.mark.parametrize(
+        ("version", "expected"),
+        [
+            ({"redis_version": "6.0.16"}, ["convstate.E014"]),
+            ({"redis_version": "5.0.7"}, ["convstate.E014"]),
+            ({"redis_version": "6.2.14"}, []),
+            # Valkey tells which Redis it is like, and then its own version.
+            ({"redis_version": "7.2.4", "valkey_version": "8.1.0"}, []),
+            ({}, []),
+        ],
+    )
+    def test_old_servers(self, version: dict[str, str], expected: list[str]) -> None:
+        told = {"role": "master", "maxmemory_policy": "noeviction", "maxmemory": 10**9, **version}
+        messages = check_one("default", server_of(told, {}), is_cluster=False)
+        assert [message.id for message in messages] == expected
+
+
+class TestCluster:
+    """Not the node that answers first, but all primaries are looked at."""
+
+    @pytest.fixture
+    def second(self, cluster: list[Server]) -> Iterator[Any]:
+        with cluster[1].client() as client:
+            yield client
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", 0)
+
+    def test_checks(self, settings: Any, cluster: list[Server], second: Any) -> None:
+        clients = [node.client() for node in cluster[:3]]
+        try:
+            for client in clients:
+                client.config_set("maxmemory", 10**9)
+            assert list(check_server("cluster")) == []
+            second.config_set("maxmemory-policy", "allkeys-lru")
+            (message,) = check_server("cluster")
+        finally:
+            for client in clients:
+                client.config_set("maxmemory", 0)
+                client.close()
+        assert message.id == "convstate.W005"
+        assert f":{cluster[1].port}" in message.msg
+
+    async def test_health(self, cluster: list[Server], second: Any) -> None:
+        backend = RedisBackend(cache_alias="cluster")
+        try:
+            assert "3 primaries" in backend.health().detail
+            assert "3 primaries" in (await backend.ahealth()).detail
+            second.config_set("maxmemory", 1)
+            for health in (backend.health(), await backend.ahealth()):
+                assert not health.connected
+                assert "out of memory" in health.detail
+                assert f":{cluster[1].port}" in health.detail
+        finally:
+            backend.close()
+            await backend.aclose()

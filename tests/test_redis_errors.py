@@ -250,6 +250,22 @@ def assert_says(backend: RedisBackend, words: str, id: str = "a") -> None:
     backend.close()
 
 
+async def test_peek_without_scripts_that_only_read(settings: Any, tmp_path: Path) -> None:
+    """Redis 6.2 does not have them."""
+    server = Server(tmp_path, free_ports(1)[0], "--rename-command", "EVALSHA_RO", "")
+    with running([server]):
+        backend = on(settings, url(server))
+        try:
+            backend.commit("a", Change(append=[b"{}"]))
+            for record in (backend.peek("a", 1), await backend.apeek("a", 1)):
+                assert record is not None
+                assert record.messages == [b"{}"]
+            assert backend.peek("b", 1) is None
+        finally:
+            backend.close()
+            await backend.aclose()
+
+
 def test_too_many_clients(settings: Any, server: Server) -> None:
     backend = on(settings, url(server))
     with server.client() as client:

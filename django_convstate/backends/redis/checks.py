@@ -14,7 +14,7 @@ from ...exceptions import InvalidBackend
 from ..alias import check_alias, check_timeout
 from .connections import Clients, Place, factory_of
 from .errors import in_words
-from .inspection import OLDEST, look_at
+from .inspection import OLDEST, SAFE_POLICY, Server, look_at
 from .reading import Unreadable
 
 
@@ -124,10 +124,11 @@ def _check_logins(alias: str, place: Place) -> Iterator[CheckMessage]:
 
 
 def check_server(alias: str) -> Iterator[CheckMessage]:
-    """Ask the server whether it is fit to keep conversations."""
+    """Ask the server, or all primaries of a cluster, whether it is fit to keep conversations."""
     clients = Clients(alias)
     try:
-        server = look_at(clients.turn().redis)
+        servers = look_at(clients.turn().redis)
+        is_cluster = clients.place.is_cluster
     except Exception as error:
         yield Warning(
             f"Redis, CACHES[{alias!r}], {in_words(error)}.",
@@ -138,13 +139,24 @@ def check_server(alias: str) -> Iterator[CheckMessage]:
         return
     finally:
         clients.close()
+    # What is wrong with several nodes is said of the first of them.
+    said: dict[str | None, CheckMessage] = {}
+    for server in servers:
+        for message in check_one(alias, server, is_cluster):
+            said.setdefault(message.id, message)
+    yield from said.values()
+
+
+def check_one(alias: str, server: Server, is_cluster: bool) -> Iterator[CheckMessage]:
+    """Check what a server tells about itself."""
+    its_name = f" (node {server.node})" if server.node else ""
     if server.version and server.version < OLDEST:
         yield Error(
-            f"Redis {'.'.join(map(str, server.version))} is too old.",
+            f"Redis {'.'.join(map(str, server.version))}{its_name} is too old.",
             hint="Use Redis 6.2 or later, or Valkey.",
             id="convstate.E014",
         )
-    if server.is_cluster and not clients.place.is_cluster:
+    if server.is_cluster and not is_cluster:
         yield Error(
             f"CACHES[{alias!r}] is a node of a cluster, which sends us on to others.",
             hint="Set OPTIONS['CONNECTION_FACTORY'] to "
@@ -153,20 +165,20 @@ def check_server(alias: str) -> Iterator[CheckMessage]:
         )
     if server.role in ("slave", "replica"):
         yield Error(
-            f"CACHES[{alias!r}] is a replica, which takes no writes.",
+            f"CACHES[{alias!r}]{its_name} is a replica, which takes no writes.",
             hint="Set its LOCATION to the primary, or let Sentinel find that.",
             id="convstate.E015",
         )
-    if server.policy and server.policy != "noeviction":
+    if server.policy and server.policy != SAFE_POLICY:
         yield Warning(
-            f"The memory policy is {server.policy}: when memory is short, conversations that are "
-            "still in use go.",
+            f"The memory policy{its_name} is {server.policy}: when memory is short, conversations "
+            "that are still in use go.",
             hint="Set maxmemory-policy to noeviction, on a server that is not a cache as well.",
             id="convstate.W005",
         )
     if server.maxmemory == 0:
         yield Warning(
-            "The server has no maxmemory: short of memory, the system ends it.",
+            f"The server{its_name} has no maxmemory: short of memory, the system ends it.",
             hint="Set maxmemory to what the machine can spare.",
             id="convstate.W006",
         )

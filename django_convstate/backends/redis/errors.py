@@ -115,6 +115,10 @@ def is_wrong_type(error: Exception) -> bool:
     return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
 
 
+def is_unknown_command(error: BaseException | None) -> bool:
+    return isinstance(error, ResponseError) and "unknown command" in str(error).lower()
+
+
 class Explained:
     """Raises our error for every one of the client's, in a with block around the call.
 

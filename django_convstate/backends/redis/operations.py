@@ -257,9 +257,9 @@ class Operations:
         """Take ids out of an owner's index."""
         return Operation(("ZREM", self.index_key(owner), *ids), _nothing)
 
-    def probe(self) -> Operation[None]:
+    def probe(self, key: str) -> Operation[None]:
         """Write, because a server may answer and refuse just that."""
-        return Operation(("EVALSHA", PROBE.sha, 1, f"{self.prefix}:health"), _nothing, PROBE)
+        return Operation(("EVALSHA", PROBE.sha, 1, key), _nothing, PROBE)
 
     def set_aside(self, id: str) -> list[Operation[None]]:
         """Rename what is no conversation, so that it is neither served nor overwritten."""
