@@ -28,7 +28,6 @@ from ...exceptions import (
     ConversationCorrupt,
 )
 from ..base import (
-    DEFAULT_TTL,
     QUARANTINE_SECONDS,
     REMEMBERED_COMMITS,
     TURN_LOST,
@@ -173,7 +172,7 @@ class Operations:
             _CREATE[change.create],
             _number(change.expected_version),
             _number(change.ttl and _ms(change.ttl)),
-            _ms(DEFAULT_TTL),
+            _ms(change.default_ttl),
             _number(self.max_age_ms),
             _number(change.keep_messages),
             REMEMBERED_COMMITS,
