@@ -76,13 +76,15 @@ def _check_sentinels(alias: str, place: Place, options: dict[str, Any]) -> Itera
             hint="Leave out SENTINELS, or the CONNECTION_FACTORY for a cluster.",
             id="convstate.E013",
         )
-    elif not service:
+        return
+    if not service:
         yield Error(
             f"CACHES[{alias!r}]['LOCATION'] names no service for Sentinel to look up.",
             hint="Write redis://SERVICE_NAME/0, as in the sentinels' configuration.",
             id="convstate.E011",
         )
-    elif service in {host.lower() for host, _ in place.sentinels}:
+        return
+    if service in {host.lower() for host, _ in place.sentinels}:
         yield Warning(
             f"CACHES[{alias!r}]['LOCATION'] names a sentinel's host where the name of the service "
             "goes that the sentinels are asked for.",
@@ -90,7 +92,7 @@ def _check_sentinels(alias: str, place: Place, options: dict[str, Any]) -> Itera
             "called alike, silence this.",
             id="convstate.W011",
         )
-    elif not by_factory:
+    if not by_factory:
         yield Warning(
             f"CACHES[{alias!r}] has SENTINELS, which the conversations ask; the cache of the same "
             f"entry does not, and takes {service!r} for a server.",

@@ -92,7 +92,8 @@ class Place:
             {name: value for name, value in kwargs.items() if value is not None}
         )
         reading.check_names(kwargs, in_query, url, cluster)
-        reading.check_sentinel_names(sentinel_kwargs)
+        reading.check_numbers(kwargs)
+        reading.check_sentinel_kwargs(sentinel_kwargs)
         if cluster:
             reading.check_cluster(url, kwargs)
             kwargs.pop("db", None)  # 0, which its client does not want to hear

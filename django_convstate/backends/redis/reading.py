@@ -166,7 +166,8 @@ def check_names(
         )
 
 
-def check_sentinel_names(kwargs: dict[str, Any]) -> None:
+def check_sentinel_kwargs(kwargs: dict[str, Any]) -> None:
+    check_seconds(kwargs, *sorted({"socket_timeout", "socket_connect_timeout"} & kwargs.keys()))
     for name in sorted(kwargs.keys() - _parameters(Redis)):
         raise Unreadable(
             f"SENTINEL_KWARGS has {name!r}, which no client of a sentinel takes.",
@@ -185,10 +186,18 @@ def check_seconds(kwargs: dict[str, Any], *names: str) -> None:
             )
 
 
-def whole(value: Any, name: str) -> int:
-    if type(value) is not int or value < 1:
+def check_numbers(kwargs: dict[str, Any]) -> None:
+    for name, least in (("db", 0), ("health_check_interval", 0), ("socket_read_size", 1)):
+        whole(kwargs.get(name, least), name, least)
+    if kwargs.get("protocol") not in (None, 2, 3):
+        raise Unreadable("protocol must be 2 or 3.", "Leave it out, or write one of these.")
+
+
+def whole(value: Any, name: str, least: int = 1) -> int:
+    if type(value) is not int or value < least:
         raise Unreadable(
-            f"{name} must be a whole number of at least 1, not {value!r}.", "Leave it out, or mend."
+            f"{name} must be a whole number of at least {least}, not {value!r}.",
+            "Leave it out, or write such a number.",
         )
     return value
 
