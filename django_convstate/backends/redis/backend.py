@@ -281,9 +281,10 @@ class RedisBackend(ConversationStateBackend):
         started, timeout, node = time.perf_counter(), self._clients.place.timeout, ""
         try:
             with self._explained, self._clients.turn() as client:
+                until = time.perf_counter() + timeout  # for all nodes together
                 for name, key in key_on_each_primary(client, self._health_key):
                     node = name
-                    _refuse_after(started + timeout)
+                    _refuse_after(until)
                     self._send(client, self._operations.probe(key))
                 latency_ms = (time.perf_counter() - started) * 1000
                 node = ""
@@ -297,9 +298,10 @@ class RedisBackend(ConversationStateBackend):
         try:
             with self._explained:
                 async with await self._clients.aturn() as client:
+                    until = time.perf_counter() + timeout
                     for name, key in key_on_each_primary(client, self._health_key):
                         node = name
-                        _refuse_after(started + timeout)
+                        _refuse_after(until)
                         await self._asend(client, self._operations.probe(key))
                     latency_ms = (time.perf_counter() - started) * 1000
                     node = ""
@@ -334,7 +336,6 @@ async def _in_time(reply: Awaitable[T], seconds: float) -> T:
 
 
 def _refuse_after(moment: float) -> None:
-    # Each answer in its time, and all of them in the time of one.
     if time.perf_counter() > moment:
         raise TimeoutError("There was no answer in time.")
 
