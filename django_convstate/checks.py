@@ -13,8 +13,10 @@ E010  the entry of CACHES cannot be read, or its URL is none
 E011  Sentinel is to be asked for a service without a name
 E012  a cluster is to use a database other than 0
 E013  a cluster has sentinels
-E014  the server is older than 6.2 (with --deploy, as what follows)
+E014  the server is older than 6.2 (with --deploy, as E015 and E017)
 E015  the server is a replica
+E016  there is to be a Sentinel, and none is named
+E017  the server is a node of a cluster, and is taken for one by itself
 W001  conversations live in the memory of each process (with --deploy)
 W002  the cache drops conversations beyond a small number
 W003  the cache's Redis has no socket timeout
@@ -22,6 +24,10 @@ W004  the server cannot be reached (with --deploy, as the next two)
 W005  the server drops what is in use when memory is short
 W006  the server has no maxmemory
 W007  the cookie is for other sites too, but not secure
+W008  the cache does not ask the sentinels that conversations ask
+W009  the cache is spread over several servers
+W010  LOCATION and OPTIONS log in as different users
+W011  Sentinel is to be asked for a service with the name of a sentinel's host
 """
 
 import difflib
@@ -49,8 +55,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     try:
         backend = backend_class(conf.backend_name())
     except InvalidBackend as error:
-        close = difflib.get_close_matches(str(conf.backend_name()), BUILT_IN, n=1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"Built in are {', '.join(BUILT_IN)}."
+        hint = _which_instead(str(conf.backend_name()))
         return [*wrong, Error(f"{conf.BACKEND}: {error}", hint=hint, id="convstate.E003")]
     # With settings that cannot be read there is nothing to check a backend with.
     return wrong or [*_check_cookie(), *backend.check(backend_options(backend))]
@@ -62,6 +67,13 @@ def check_deployment(**kwargs: Any) -> list[CheckMessage]:
         return []  # nothing can be asked with settings that make no sense
     backend = backend_class(conf.backend_name())
     return backend.check_deployment(backend_options(backend))
+
+
+def _which_instead(name: str) -> str:
+    if name in BUILT_IN:
+        return "Install that, or use 'locmem' or 'cache'."
+    close = difflib.get_close_matches(name, BUILT_IN, n=1)
+    return f"Did you mean {close[0]!r}?" if close else f"Built in are {', '.join(BUILT_IN)}."
 
 
 def _check_cookie() -> Iterator[CheckMessage]:

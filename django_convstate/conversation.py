@@ -345,7 +345,9 @@ class Conversation(MutableMapping[str, JSON]):
                 create=self._create,
                 expected_version=expected_version,
                 owner=owner if self._is_stored else self._owner,
-                ttl=None if self._is_stored else self._ttl,
+                # Of one that may be there already, its own is kept.
+                ttl=self._ttl if self._create is Create.MUST_BE_NEW else None,
+                default_ttl=self._ttl,
                 set=changed,
                 unset=unset,
                 increment=counted,

@@ -22,6 +22,7 @@ from .backends.base import (
     Record,
     Summary,
 )
+from .codec import JSON
 from .conversation import Conversation
 from .exceptions import (
     BackendUnavailable,
@@ -172,6 +173,27 @@ class ConversationStore:
             return await self.aget(id)
         except (ConversationNotFound, ConversationCorrupt):
             return Conversation(self, id, create=Create.EITHER)
+
+    def append(self, id: str, role: str, content: JSON, **extra: JSON) -> None:
+        """Add a message to the conversation with this id, new if there is none, without loading it:
+        one round trip. For trusted code only, as `open`. How many messages there are already is not
+        known then, so that MAX_MESSAGES does not count.
+
+        Args:
+            role, content, extra: see `Messages.append`.
+
+        Raises:
+            InvalidConversationValue, ConversationTooLarge: nothing was sent.
+            BackendUnavailable: it may or may not be there. Called again, it would be another one.
+        """
+        conversation = Conversation(self, id, create=Create.EITHER)
+        conversation.messages.append(role, content, **extra)
+        conversation.save()
+
+    async def aappend(self, id: str, role: str, content: JSON, **extra: JSON) -> None:
+        conversation = Conversation(self, id, create=Create.EITHER)
+        conversation.messages.append(role, content, **extra)
+        await conversation.asave()
 
     def exists(self, id: str) -> bool:
         """Tell whether there is such a conversation. Does not prolong its life."""

@@ -31,6 +31,7 @@ from django_convstate import (
 )
 from django_convstate.backends.base import Change
 from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.ids import new_id
 from tests.backends import CountingBackend, LosesReplies, LosesRequests, record_of
 
 
@@ -799,6 +800,30 @@ class TestStore:
         second.save()
         assert contents(conversations.open(id)) == ["hello", "are you there?"]
         assert conversations.open(id).id == id
+
+    def test_open_that_meets_another_creator(self) -> None:
+        """Who comes second does not reset the time to live that the first has given it."""
+        id = new_id()
+        second = conversations.open(id)
+        ConversationStore(conversations.backend, ttl=60).append(id, "user", "hello")
+        second.messages.append("user", "are you there?")
+        second.save()
+        assert conversations.get(id).ttl == 60
+
+    async def test_append_without_loading(self) -> None:
+        store = ConversationStore(CountingBackend(), ttl=60)
+        CountingBackend.calls.clear()
+        store.append("whatsapp:+15550100", "user", "hello", source="webhook")
+        await store.aappend("whatsapp:+15550100", "user", "are you there?")
+        assert CountingBackend.calls == {"commit": 2, "acommit": 1}
+        conversation = store.get("whatsapp:+15550100")
+        assert contents(conversation) == ["hello", "are you there?"]
+        assert conversation.messages[0]["source"] == "webhook"
+        assert conversation.ttl == 60
+        with pytest.raises(InvalidConversationValue):
+            store.append("whatsapp:+15550100", "user", float("nan"))
+        with pytest.raises(InvalidConversationId):
+            store.append("", "user", "hello")
 
     def test_list_and_purge(self) -> None:
         for owner in ("u1", "u1", "u2"):

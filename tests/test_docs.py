@@ -181,10 +181,18 @@ async def test_an_async_view() -> None:
 
 
 def test_a_webhook() -> None:
-    incoming = run("def incoming(", conversations=conversations)["incoming"]
-    incoming("+15550100", "hello")
+    def answer_to(messages: list[dict[str, Any]]) -> str:
+        return f"answer to {len(messages)}"
+
+    incoming = run("def incoming(", conversations=conversations, answer_to=answer_to)["incoming"]
+    run("def log(", conversations=conversations)["log"]("+15550100", "hello")
     incoming("+15550100", "are you there?")
-    assert len(conversations.get("whatsapp:+15550100").messages) == 2
+    messages = conversations.get("whatsapp:+15550100").messages
+    assert [message["content"] for message in messages] == [
+        "hello",
+        "are you there?",
+        "answer to 2",
+    ]
 
 
 def test_after_a_login() -> None:

@@ -2,8 +2,10 @@
 without asking again and again."""
 
 import asyncio
+import re
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ import pytest
 import trustme
 from redis import RedisError
 
-from django_convstate import BackendUnavailable, ConversationStore
+from django_convstate import BackendUnavailable, ConversationCorrupt, ConversationStore
 from django_convstate.backends.base import Change
 from django_convstate.backends.redis.backend import RedisBackend
+from django_convstate.backends.redis.checks import check_server
 from django_convstate.ids import new_id
 from tests.conftest import on
 from tests.servers import Server, free_ports, running, wait_until
@@ -21,6 +24,7 @@ from tests.tls import tls_proxy
 
 # Where any password will do, so that it is there to be given away.
 PASSWORD = "hunter2"
+CLUSTER = "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
 
 
 def url(server: Server) -> str:
@@ -182,6 +186,155 @@ def test_who_may_do_what(
         assert after - before <= 1, "no is no: it is not tried again"
         assert words in backend.health().detail
     backend.close()
+
+
+@pytest.mark.parametrize("kind", ["wrong password", "no CLUSTER", "other keys"])
+def test_a_cluster_that_refuses(settings: Any, cluster: list[Server], kind: str) -> None:
+    rules, login, words = {
+        "wrong password": (["~*", "+@all"], "wrong", "password"),
+        "no CLUSTER": (["~*", "+@all", "-cluster", "-command"], "right", "NOPERM"),
+        "other keys": (["~other*", "+@all"], "right", "NOPERM"),
+    }[kind]
+    for node in cluster:
+        with node.client() as client:
+            client.execute_command("ACL", "SETUSER", "chat", "reset", "on", ">right", *rules)
+    backend = on(
+        settings,
+        f"redis://chat:{login}@127.0.0.1:{cluster[0].port}",
+        CONNECTION_FACTORY=CLUSTER,
+    )
+    try:
+        assert_says(backend, words)
+    finally:
+        for node in cluster:
+            with node.client() as client:
+                client.acl_deluser("chat")
+
+
+def test_a_server_that_is_no_cluster(settings: Any, server: Server) -> None:
+    backend = on(
+        settings,
+        f"redis://127.0.0.1:{server.port}",
+        CONNECTION_FACTORY=CLUSTER,
+    )
+    assert_says(backend, "is no cluster")
+
+
+def test_a_node_of_a_cluster_for_a_server(settings: Any, cluster: list[Server]) -> None:
+    backend = on(settings, f"redis://127.0.0.1:{cluster[0].port}/0")
+    with cluster[0].client() as client:
+        ids = (new_id() for _ in range(10_000))
+        elsewhere = next(i for i in ids if client.cluster("KEYSLOT", i) > 5460)
+    assert_says(backend, "CONNECTION_FACTORY", elsewhere)
+    assert "convstate.E017" in [message.id for message in check_server("own")]
+
+
+def test_a_service_that_sentinel_does_not_know(settings: Any, sentinel: list[Server]) -> None:
+    backend = on(settings, "redis://nosuch/0", SENTINELS=[("127.0.0.1", sentinel[2].port)])
+    assert_says(backend, "no primary of the service")
+
+
+def test_a_database_that_the_server_does_not_have(settings: Any, server: Server) -> None:
+    assert_says(on(settings, f"redis://127.0.0.1:{server.port}/99"), "no database")
+
+
+def assert_says(backend: RedisBackend, words: str, id: str = "a") -> None:
+    async def load() -> None:
+        try:
+            await backend.aload(id, 1)
+        finally:
+            await backend.aclose()
+
+    with pytest.raises(BackendUnavailable, match=words) as caught:
+        backend.load(id, 1)
+    assert "right" not in str(caught.value)
+    with pytest.raises(BackendUnavailable, match=words):
+        asyncio.run(load())
+    backend.close()
+
+
+async def test_peek_without_scripts_that_only_read(settings: Any, tmp_path: Path) -> None:
+    """Redis 6.2 does not have them."""
+    server = Server(tmp_path, free_ports(1)[0], "--rename-command", "EVALSHA_RO", "")
+    with running([server]):
+        backend = on(settings, url(server))
+        try:
+            backend.commit("a", Change(append=[b"{}"]))
+            for record in (backend.peek("a", 1), await backend.apeek("a", 1)):
+                assert record is not None
+                assert record.messages == [b"{}"]
+            assert backend.peek("b", 1) is None
+        finally:
+            backend.close()
+            await backend.aclose()
+
+
+RIGHTS = re.search(
+    r"^ACL SETUSER chat on >PASSWORD (.*)$",
+    (Path(__file__).parent.parent / "docs/redis.md").read_text(),
+    re.MULTILINE,
+)
+
+
+async def everything(backend: RedisBackend) -> None:
+    """Do what a backend can, by both doors."""
+    change = Change(owner="u1", set={"a": b"1"}, increment={"n": 1}, append=[b"{}"])
+    for id in ("a", "b", "c"):
+        assert backend.acquire(id, "lease", 5, 5).position == 0
+        backend.commit(id, replace(change, commit_id=id, lease="lease", release=True))
+        assert backend.load(id, 5) is not None
+        assert backend.peek(id, 5) is not None
+        assert backend.touch(id, 60)
+    assert backend.acquire("a", "lease", 5, 5).position == 0
+    assert backend.renew("a", "lease", 5)
+    backend.release("a", "lease")
+    await backend.acommit("a", Change(keep_messages=0, unset=["a"]))
+    assert await backend.aexists("a")
+    assert await backend.aread_messages("b", 0, 5) == [b"{}"]
+    assert {summary.id for summary in backend.scan()} == {"a", "b", "c"}
+    assert len(list(backend.scan("u1"))) == 3
+    backend.delete("a")
+    assert backend.purge(owner="u1").deleted == 2
+    for health in (backend.health(), await backend.ahealth()):
+        assert health.connected
+        assert "version unknown" not in health.detail
+
+
+@pytest.mark.parametrize("kind", ["server", "cluster"])
+async def test_the_rights_in_the_docs_are_enough(
+    settings: Any, request: pytest.FixtureRequest, kind: str
+) -> None:
+    assert RIGHTS is not None
+    rules = RIGHTS[1].replace("~convstate:", "~rights:").split()
+    options: dict[str, Any] = {}
+    servers: list[Server] = []
+    if kind == "server":
+        servers = [request.getfixturevalue("server")]
+    else:
+        servers = request.getfixturevalue("cluster")
+        rules += ["+cluster|slots", "+command"]
+        options["CONNECTION_FACTORY"] = CLUSTER
+    for server in servers:
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "chat", "reset", "on", ">right", *rules)
+    on(settings, f"redis://chat:right@127.0.0.1:{servers[0].port}", **options)
+    backend = RedisBackend(cache_alias="own", key_prefix="rights")
+    try:
+        await everything(backend)
+        with servers[0].client() as client:
+            if kind == "server":
+                client.set("rights:{bad}:meta", "no conversation")
+                with pytest.raises(ConversationCorrupt):
+                    backend.load("bad", 1)
+                assert client.exists("rights:{bad}:meta:corrupt")
+                assert backend.purge(everything=True).deleted == 0
+                assert client.exists("rights:{bad}:meta:corrupt")
+    finally:
+        backend.close()
+        await backend.aclose()
+        for server in servers:
+            with server.client() as client:
+                client.acl_deluser("chat")
 
 
 def test_too_many_clients(settings: Any, server: Server) -> None:

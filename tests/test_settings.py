@@ -1,6 +1,11 @@
 """What is wrong with the settings is said by a system check, not by the first request alone."""
 
 import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -9,7 +14,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 
-from django_convstate import ConversationStore, InvalidBackend, conf, conversations, get_backend
+from django_convstate import (
+    ConversationStore,
+    InvalidBackend,
+    checks,
+    conf,
+    conversations,
+    get_backend,
+)
 from django_convstate.checks import check_deployment, check_settings
 
 
@@ -226,3 +238,59 @@ def test_nothing_happens_at_import_or_attach(settings: Any) -> None:
     store = ConversationStore("no.such.Backend", ttl=5)
     with pytest.raises(InvalidBackend):
         store.exists("a")
+
+
+def test_the_table_of_ids_is_whole() -> None:
+    package = Path(checks.__file__).parent
+    used = {
+        id
+        for file in package.rglob("*.py")
+        for id in re.findall(r'"convstate\.([EW]\d{3})"', file.read_text())
+    }
+    table = re.findall(r"^([EW]\d{3})  ", checks.__doc__ or "", re.MULTILINE)
+    assert table == sorted(used)
+
+
+def without(packages: tuple[str, ...], program: str) -> str:
+    """Run `program` in a process in which nobody can import `packages`; return what it says."""
+    absent = f"""
+        import sys
+
+        class Absent:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in {packages!r}:
+                    raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+        sys.meta_path.insert(0, Absent())
+    """
+    whole = dedent(absent) + dedent(program)
+    done = subprocess.run(
+        [sys.executable, "-c", whole], capture_output=True, text=True, check=False
+    )
+    return done.stderr
+
+
+def test_a_backend_whose_extra_is_not_installed() -> None:
+    said = without(
+        ("redis", "django_redis", "hiredis"),
+        """
+        import django
+        from django.conf import settings
+        from django.core.management import call_command
+
+        settings.configure(
+            SECRET_KEY="x" * 50,
+            INSTALLED_APPS=["django_convstate"],
+            CONVERSATION_STATE_BACKEND="redis",
+        )
+        django.setup()
+        call_command("check")
+        """,
+    )
+    assert "pip install django-convstate[redis]" in said
+    assert "Did you mean" not in said
+
+
+def test_channels_that_is_not_installed() -> None:
+    said = without(("channels",), "import django_convstate.channels")
+    assert "pip install django-convstate[channels]" in said

@@ -35,6 +35,11 @@ def backend_class(name: object) -> type[ConversationStateBackend]:
     try:
         found = import_string(BUILT_IN.get(name, name))
     except ImportError as error:
+        if name in BUILT_IN:
+            raise InvalidBackend(
+                f"The backend {name!r} needs what is not installed: "
+                f"pip install django-convstate[{name}]. ({error})"
+            ) from error
         known = ", ".join(map(repr, BUILT_IN))
         raise InvalidBackend(
             f"There is no backend {name!r}: use {known} or the dotted path of a class. ({error})"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import parse_qsl
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
@@ -24,7 +25,13 @@ def check_timeout(alias: str) -> Iterator[CheckMessage]:
     """Check that an entry for Redis, Django's own or django-redis's, says how long to wait."""
     config: Any = settings.CACHES[alias]
     options = config.get("OPTIONS") or {}
-    found = {**options, **(options.get("CONNECTION_POOL_KWARGS") or {})}
+    location = config.get("LOCATION") or ""
+    url = location if isinstance(location, str) else str([*location, ""][0])
+    found = {
+        **options,
+        **(options.get("CONNECTION_POOL_KWARGS") or {}),
+        **dict(parse_qsl(url.partition("?")[2])),
+    }
     if config.get("BACKEND", "").endswith(".RedisCache") and not any(
         seconds for name, seconds in found.items() if name.lower() == "socket_timeout"
     ):

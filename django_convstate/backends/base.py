@@ -84,7 +84,8 @@ class Change:
         create: whether the conversation must be new, must exist, or either.
         expected_version: refuse unless this is the stored version.
         owner: take ownership; refused where somebody else has it. None leaves it alone.
-        ttl: idle seconds from now on; None keeps what there is (`DEFAULT_TTL` in a new one).
+        ttl: idle seconds from now on; None keeps what there is.
+        default_ttl: idle seconds of a new one where `ttl` is None.
         set: state key to its JSON.
         unset: state keys to drop. One that is not there is no error.
         increment: state key to what is added to it; a key that is not there counts as 0.
@@ -102,6 +103,7 @@ class Change:
     expected_version: int | None = None
     owner: str | None = field(repr=False, default=None)
     ttl: float | None = None
+    default_ttl: float = DEFAULT_TTL
     set: Mapping[str, bytes] = field(repr=False, default_factory=dict)
     unset: Sequence[str] = ()
     increment: Mapping[str, int] = field(repr=False, default_factory=dict)

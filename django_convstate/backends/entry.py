@@ -140,6 +140,8 @@ class Entry:
         """
         sums = self._sums(change)
         self.last_accessed = now
+        if self.version == 0:
+            self.ttl = change.default_ttl
         self.version += 1
         if change.owner is not None:
             self.owner = change.owner

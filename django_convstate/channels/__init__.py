@@ -3,6 +3,15 @@
 from django_convstate.channels import AsyncConversationConsumer, ConversationMiddlewareStack
 """
 
+try:
+    import channels  # noqa: F401 - only to say what is missing
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"django_convstate.channels needs Channels: pip install django-convstate[channels]. "
+        f"({error})",
+        name=error.name,
+    ) from error
+
 from .consumers import AsyncConversationConsumer, ConversationConsumer
 from .middleware import ConversationMiddleware, ConversationMiddlewareStack
 from .scope import ScopeConversation

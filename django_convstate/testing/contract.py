@@ -100,6 +100,20 @@ class BackendContract(LeaseContract):
         assert (await self.load(door, absent)).state == {"a": b"1"}
 
     @both_ways
+    async def test_a_time_to_live_for_new_ones_alone(self, door: Door) -> None:
+        id = await self.stored(door, ttl=60.0, set={"a": b"1"})
+        await door.commit(id, Change(create=Create.EITHER, default_ttl=300.0, set={"b": b"1"}))
+        assert (await self.load(door, id)).ttl == 60
+        new = new_id()
+        await door.commit(new, Change(create=Create.EITHER, default_ttl=300.0, set={"a": b"1"}))
+        await door.commit(new, Change(default_ttl=60.0, set={"b": b"1"}))
+        record = await self.load(door, new)
+        assert record.ttl == 300
+        assert abs(record.expires_at - record.last_accessed - 300) < 1
+        await door.commit(new, Change(ttl=60.0, default_ttl=300.0))
+        assert (await self.load(door, new)).ttl == 60
+
+    @both_ways
     async def test_disjoint_changes_both_hold(self, door: Door) -> None:
         id = await self.stored(door, set={"a": b"1", "b": b"1", "c": b"1"})
         await door.commit(id, Change(set={"a": b"2"}, append=[message(1)]))

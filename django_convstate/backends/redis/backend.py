@@ -30,8 +30,8 @@ from ..base import (
 from .checks import check_place, check_server
 from .connections import Clients, adrop_idle, drop_idle, target_of
 from .deadline import Deadline
-from .errors import Explained, may_be_tried_again
-from .inspection import adescribe, describe
+from .errors import Explained, is_unknown_command, may_be_tried_again
+from .inspection import adescribe, describe, key_on_each_primary
 from .listing import Listing
 from .operations import Operation, Operations
 
@@ -69,10 +69,20 @@ class RedisBackend(ConversationStateBackend):
         return await self._arun(self._operations.load, id, window)
 
     def peek(self, id: str, window: int) -> Record | None:
-        return self._run(self._operations.peek, id, window)
+        try:
+            return self._run(self._operations.peek, id, window)
+        except BackendUnavailable as error:
+            if not is_unknown_command(error.__cause__):
+                raise
+        return self.load(id, window)  # Redis 6.2, which cannot say that nothing is to be written
 
     async def apeek(self, id: str, window: int) -> Record | None:
-        return await self._arun(self._operations.peek, id, window)
+        try:
+            return await self._arun(self._operations.peek, id, window)
+        except BackendUnavailable as error:
+            if not is_unknown_command(error.__cause__):
+                raise
+        return await self.aload(id, window)
 
     def part_of(self, id: str) -> str:
         if not self._clients.place.is_cluster:
@@ -268,26 +278,41 @@ class RedisBackend(ConversationStateBackend):
     # How it is.
 
     def health(self) -> Health:
-        started = time.perf_counter()
+        started, timeout, node = time.perf_counter(), self._clients.place.timeout, ""
         try:
             with self._explained, self._clients.turn() as client:
-                self._send(client, self._operations.probe())
+                until = time.perf_counter() + timeout  # for all nodes together
+                for name, key in key_on_each_primary(client, self._health_key):
+                    node = name
+                    _refuse_after(until)
+                    self._send(client, self._operations.probe(key))
                 latency_ms = (time.perf_counter() - started) * 1000
-                return Health(self.name, True, latency_ms, detail=describe(client))
+                node = ""
+                with Deadline(timeout):
+                    return Health(self.name, True, latency_ms, detail=describe(client))
         except BackendUnavailable as error:
-            return Health(self.name, False, detail=str(error))
+            return Health(self.name, False, detail=_with_node(error, node))
 
     async def ahealth(self) -> Health:
-        started = time.perf_counter()
+        started, timeout, node = time.perf_counter(), self._clients.place.timeout, ""
         try:
             with self._explained:
                 async with await self._clients.aturn() as client:
-                    await self._asend(client, self._operations.probe())
+                    until = time.perf_counter() + timeout
+                    for name, key in key_on_each_primary(client, self._health_key):
+                        node = name
+                        _refuse_after(until)
+                        await self._asend(client, self._operations.probe(key))
                     latency_ms = (time.perf_counter() - started) * 1000
-                    detail = await _in_time(adescribe(client), self._clients.place.timeout)
+                    node = ""
+                    detail = await _in_time(adescribe(client), timeout)
                     return Health(self.name, True, latency_ms, detail=detail)
         except BackendUnavailable as error:
-            return Health(self.name, False, detail=str(error))
+            return Health(self.name, False, detail=_with_node(error, node))
+
+    @property
+    def _health_key(self) -> str:
+        return f"{self._operations.prefix}:health"
 
     @classmethod
     def check(cls, options: Mapping[str, Any]) -> list[CheckMessage]:
@@ -308,6 +333,15 @@ async def _in_time(reply: Awaitable[T], seconds: float) -> T:
         # So the client of a cluster fails in one task when it closes, because of another task, the
         # connection that the first one is reading from.
         raise ConnectionError("The connection was closed by another task.") from error
+
+
+def _refuse_after(moment: float) -> None:
+    if time.perf_counter() > moment:
+        raise TimeoutError("There was no answer in time.")
+
+
+def _with_node(error: BackendUnavailable, node: str) -> str:
+    return f"{error} That is node {node}." if node else str(error)
 
 
 def _log_index(error: BackendUnavailable) -> None:

@@ -3,7 +3,7 @@ server says, with `check --deploy`."""
 
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
@@ -14,9 +14,8 @@ from ...exceptions import InvalidBackend
 from ..alias import check_alias, check_timeout
 from .connections import Clients, Place, factory_of
 from .errors import in_words
-from .inspection import OLDEST, look_at
-
-SCHEMES = {"redis", "rediss", "unix"}
+from .inspection import OLDEST, SAFE_POLICY, Server, look_at
+from .reading import Unreadable
 
 
 def check_place(alias: str) -> list[CheckMessage]:
@@ -36,54 +35,26 @@ def check_place(alias: str) -> list[CheckMessage]:
     options = config.get("OPTIONS") or {}
     try:
         place = Place.of(alias)
-        # Others would quote what is wrong in it, and that may be part of a password.
-        if unreadable := list(_check_url(alias, place)):
-            return unreadable
         return [
             *_check_sentinels(alias, place, options),
             *_check_shards(alias, options),
             *_check_logins(alias, place),
             *check_timeout(alias),
         ]
-    except (AttributeError, ImportError, InvalidBackend, TypeError, ValueError) as error:
-        return [
-            Error(
-                f"CACHES[{alias!r}] cannot be read: {error}",
-                hint="Write it as django-redis has it: LOCATION a URL, OPTIONS a dictionary.",
-                id="convstate.E010",
-            )
-        ]
-
-
-def _check_url(alias: str, place: Place) -> Iterator[CheckMessage]:
-    name = f"CACHES[{alias!r}]['LOCATION']"
-    url = urlsplit(place.url)
-    if url.scheme not in SCHEMES:
-        yield Error(
-            f"{name} has no scheme that Redis knows.",
-            hint="Write redis://host:6379/0, rediss:// for TLS, or unix:///path/to/socket.",
+    except Unreadable as error:
+        return [Error(f"CACHES[{alias!r}]: {error.problem}", hint=error.hint, id=error.id)]
+    except InvalidBackend as error:
+        problem = str(error)
+    except (AttributeError, TypeError, ValueError) as error:
+        # Not in its words: what it quotes may be a part of a password.
+        problem = f"what is in it does not fit together ({type(error).__name__})."
+    return [
+        Error(
+            f"CACHES[{alias!r}] cannot be read: {problem}",
+            hint="Write it as django-redis has it: LOCATION a URL, OPTIONS a dictionary.",
             id="convstate.E010",
         )
-    elif not _has_good_port(url):
-        yield Error(
-            f"{name} has a port that is none.",
-            hint="Write a number from 1 to 65535, as in redis://host:6379/0. In a password, "
-            "write / as %2F, : as %3A and @ as %40.",
-            id="convstate.E010",
-        )
-    elif place.is_cluster and url.path.strip("/") not in ("", "0"):
-        yield Error(
-            f"{name} names database {url.path.strip('/')}, but a cluster has only database 0.",
-            hint="Leave the number out. CONVERSATION_STATE['KEY_PREFIX'] keeps projects apart.",
-            id="convstate.E012",
-        )
-
-
-def _has_good_port(url: SplitResult) -> bool:
-    try:
-        return url.port is None or url.port > 0
-    except ValueError:
-        return False
+    ]
 
 
 def _check_sentinels(alias: str, place: Place, options: dict[str, Any]) -> Iterator[CheckMessage]:
@@ -105,13 +76,23 @@ def _check_sentinels(alias: str, place: Place, options: dict[str, Any]) -> Itera
             hint="Leave out SENTINELS, or the CONNECTION_FACTORY for a cluster.",
             id="convstate.E013",
         )
-    elif not service or service in {host.lower() for host, _ in place.sentinels}:
+        return
+    if not service:
         yield Error(
             f"CACHES[{alias!r}]['LOCATION'] names no service for Sentinel to look up.",
             hint="Write redis://SERVICE_NAME/0, as in the sentinels' configuration.",
             id="convstate.E011",
         )
-    elif not by_factory:
+        return
+    if service in {host.lower() for host, _ in place.sentinels}:
+        yield Warning(
+            f"CACHES[{alias!r}]['LOCATION'] names a sentinel's host where the name of the service "
+            "goes that the sentinels are asked for.",
+            hint="Write redis://SERVICE_NAME/0, as in the sentinels' configuration. If they are "
+            "called alike, silence this.",
+            id="convstate.W011",
+        )
+    if not by_factory:
         yield Warning(
             f"CACHES[{alias!r}] has SENTINELS, which the conversations ask; the cache of the same "
             f"entry does not, and takes {service!r} for a server.",
@@ -145,10 +126,11 @@ def _check_logins(alias: str, place: Place) -> Iterator[CheckMessage]:
 
 
 def check_server(alias: str) -> Iterator[CheckMessage]:
-    """Ask the server whether it is fit to keep conversations."""
+    """Ask the server, or all primaries of a cluster, whether it is fit to keep conversations."""
     clients = Clients(alias)
     try:
-        server = look_at(clients.turn().redis)
+        servers = look_at(clients.turn().redis)
+        is_cluster = clients.place.is_cluster
     except Exception as error:
         yield Warning(
             f"Redis, CACHES[{alias!r}], {in_words(error)}.",
@@ -159,28 +141,46 @@ def check_server(alias: str) -> Iterator[CheckMessage]:
         return
     finally:
         clients.close()
+    # What is wrong with several nodes is said of the first of them.
+    said: dict[str | None, CheckMessage] = {}
+    for server in servers:
+        for message in check_one(alias, server, is_cluster):
+            said.setdefault(message.id, message)
+    yield from said.values()
+
+
+def check_one(alias: str, server: Server, is_cluster: bool) -> Iterator[CheckMessage]:
+    """Check what a server tells about itself."""
+    its_name = f" (node {server.node})" if server.node else ""
     if server.version and server.version < OLDEST:
         yield Error(
-            f"Redis {'.'.join(map(str, server.version))} is too old.",
+            f"Redis {'.'.join(map(str, server.version))}{its_name} is too old.",
             hint="Use Redis 6.2 or later, or Valkey.",
             id="convstate.E014",
         )
+    if server.is_cluster and not is_cluster:
+        yield Error(
+            f"CACHES[{alias!r}] is a node of a cluster, which sends us on to others.",
+            hint="Set OPTIONS['CONNECTION_FACTORY'] to "
+            "'django_convstate.backends.redis.cluster.ClusterConnectionFactory'.",
+            id="convstate.E017",
+        )
     if server.role in ("slave", "replica"):
         yield Error(
-            f"CACHES[{alias!r}] is a replica, which takes no writes.",
+            f"CACHES[{alias!r}]{its_name} is a replica, which takes no writes.",
             hint="Set its LOCATION to the primary, or let Sentinel find that.",
             id="convstate.E015",
         )
-    if server.policy and server.policy != "noeviction":
+    if server.policy and server.policy != SAFE_POLICY:
         yield Warning(
-            f"The memory policy is {server.policy}: when memory is short, conversations that are "
-            "still in use go.",
+            f"The memory policy{its_name} is {server.policy}: when memory is short, conversations "
+            "that are still in use go.",
             hint="Set maxmemory-policy to noeviction, on a server that is not a cache as well.",
             id="convstate.W005",
         )
     if server.maxmemory == 0:
         yield Warning(
-            "The server has no maxmemory: short of memory, the system ends it.",
+            f"The server{its_name} has no maxmemory: short of memory, the system ends it.",
             hint="Set maxmemory to what the machine can spare.",
             id="convstate.W006",
         )

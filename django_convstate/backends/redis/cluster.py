@@ -13,7 +13,8 @@
     }
 
 One node is enough, the others are found through it. The cache and the redis backend then both use
-the cluster. What the cache does to many keys at once, its client splits by slot.
+the cluster. Where the cache reads, writes or deletes many keys at once, each slot is asked by
+itself, so that others may see a part of it done.
 """
 
 import threading
@@ -23,25 +24,41 @@ from django_redis.pool import ConnectionFactory
 from redis.cluster import RedisCluster
 
 
-class ClusterConnectionFactory(ConnectionFactory):  # type: ignore[misc]
-    """Makes one `RedisCluster` for each URL, which keeps a pool of connections to each node."""
+class CacheCluster(RedisCluster):
+    """A client that does by slots what django-redis asks of all keys at once."""
 
-    _clusters: ClassVar[dict[str, RedisCluster]] = {}
+    def mget(self, keys: Any, *args: Any) -> list[Any]:
+        values: list[Any] = self.mget_nonatomic(keys, *args)
+        return values
+
+    def keys(self, pattern: Any = "*", **kwargs: Any) -> list[Any]:
+        found: list[Any] = super().keys(pattern, target_nodes=self.PRIMARIES, **kwargs)
+        return found
+
+
+class ClusterConnectionFactory(ConnectionFactory):  # type: ignore[misc]
+    """Makes one client for each URL and options, which keeps a pool of connections to each node."""
+
+    _clusters: ClassVar[dict[str, CacheCluster]] = {}
     _guard: ClassVar[threading.Lock] = threading.Lock()
 
-    def get_connection(self, params: dict[str, Any]) -> RedisCluster:
-        url = params["url"]
+    def get_connection(self, params: dict[str, Any]) -> CacheCluster:
+        kwargs = {name: value for name, value in params.items() if name != "parser_class"}
+        kwargs |= self.pool_cls_kwargs | self.redis_client_cls_kwargs
+        key = repr(sorted(kwargs.items()))
+        if (known := self._clusters.get(key)) is not None:
+            return known
+        # Not under the lock: it asks where the nodes are, which may take its time.
+        made: Any = CacheCluster.from_url(**kwargs)
         with self._guard:
-            if url not in self._clusters:
-                kwargs = {name: value for name, value in params.items() if name != "parser_class"}
-                self._clusters[url] = RedisCluster.from_url(
-                    **kwargs | self.pool_cls_kwargs | self.redis_client_cls_kwargs
-                )
-            return self._clusters[url]
+            kept: CacheCluster = self._clusters.setdefault(key, made)
+        if kept is not made:
+            made.close()
+        return kept
 
-    def disconnect(self, connection: RedisCluster) -> None:
+    def disconnect(self, connection: CacheCluster) -> None:
         with self._guard:
-            for url, cluster in list(self._clusters.items()):
+            for key, cluster in list(self._clusters.items()):
                 if cluster is connection:
-                    del self._clusters[url]
+                    del self._clusters[key]
         connection.close()

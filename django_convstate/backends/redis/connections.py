@@ -30,15 +30,13 @@ from redis.sentinel import Sentinel
 from redis.utils import HIREDIS_AVAILABLE
 
 from ...exceptions import BackendUnavailable, InvalidBackend
+from . import reading
 from .deadline import PunctualParser
 
 TIMEOUT: Final = 0.25  # seconds for one answer, unless CACHES says otherwise
 AT_ONCE: Final = 50  # operations under way in this process, unless CACHES says otherwise
 PUNCTUAL: Final = 0.95  # of that time an answer is waited for; the rest is for giving up
 PATIENCE: Final = 5.0  # seconds that one more may wait for its turn
-
-# In CONNECTION_POOL_KWARGS these are about retries and the pool, which are ours to decide.
-_OURS: Final = {"max_connections", "retry", "retry_on_error", "retry_on_timeout", "timeout"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +72,38 @@ class Place:
         config: Any = settings.CACHES.get(alias)
         if config is None:
             raise InvalidBackend(f"CACHES has no entry {alias!r}.")
-        options = config.get("OPTIONS") or {}
-        location = config.get("LOCATION") or ""
-        urls = location.split(",") if isinstance(location, str) else list(location)
-        pool_kwargs = dict(options.get("CONNECTION_POOL_KWARGS") or {})
+        options = reading.dictionary(config, "OPTIONS")
+        url, in_query = reading.read_url(reading.urls(config.get("LOCATION"))[0])
+        cluster = is_cluster(options)
+        pool_kwargs = reading.dictionary(options, "CONNECTION_POOL_KWARGS")
+        sentinel_kwargs = reading.for_clients(reading.dictionary(options, "SENTINEL_KWARGS"))
+        at_once = _or((pool_kwargs | in_query).get("max_connections"), AT_ONCE)
         kwargs = {
-            "socket_timeout": options.get("SOCKET_TIMEOUT") or TIMEOUT,
-            "socket_connect_timeout": options.get("SOCKET_CONNECT_TIMEOUT") or TIMEOUT,
+            "socket_timeout": _or(options.get("SOCKET_TIMEOUT"), TIMEOUT),
+            "socket_connect_timeout": _or(options.get("SOCKET_CONNECT_TIMEOUT"), TIMEOUT),
             "username": options.get("USERNAME"),
             "password": options.get("PASSWORD"),
-            **(options.get("REDIS_CLIENT_KWARGS") or {}),
-            **{name: value for name, value in pool_kwargs.items() if name not in _OURS},
+            **reading.dictionary(options, "REDIS_CLIENT_KWARGS"),
+            **pool_kwargs,
+            **in_query,
         }
-        _refuse_other_than_seconds(kwargs, "socket_timeout", "socket_connect_timeout")
+        reading.check_seconds(kwargs, "socket_timeout", "socket_connect_timeout")
+        kwargs = reading.for_clients(
+            {name: value for name, value in kwargs.items() if value is not None}
+        )
+        reading.check_names(kwargs, in_query, url, cluster)
+        reading.check_numbers(kwargs)
+        reading.check_sentinel_kwargs(sentinel_kwargs)
+        if cluster:
+            reading.check_cluster(url, kwargs)
+            kwargs.pop("db", None)  # 0, which its client does not want to hear
         return cls(
-            url=str(urls[0]).strip() if urls else "",
+            url=url,
             sentinels=_pairs(options.get("SENTINELS") or ()),
-            sentinel_kwargs=dict(options.get("SENTINEL_KWARGS") or {}),
-            is_cluster=is_cluster(options),
-            at_once=pool_kwargs.get("max_connections") or AT_ONCE,
-            kwargs={name: value for name, value in kwargs.items() if value is not None},
+            sentinel_kwargs=sentinel_kwargs,
+            is_cluster=cluster,
+            at_once=reading.whole(at_once, "max_connections"),
+            kwargs=kwargs,
         )
 
     def client(self) -> Any:
@@ -158,7 +168,10 @@ def factory_of(options: dict[str, Any]) -> type:
     name = options.get("CONNECTION_FACTORY") or getattr(
         settings, "DJANGO_REDIS_CONNECTION_FACTORY", None
     )
-    factory = ConnectionFactory if name is None else import_string(name)
+    try:
+        factory = ConnectionFactory if name is None else import_string(name)
+    except (AttributeError, ImportError) as error:
+        raise InvalidBackend(f"CONNECTION_FACTORY, {name!r}, cannot be imported.") from error
     if not isinstance(factory, type):
         raise InvalidBackend(f"CONNECTION_FACTORY is {name!r}, which is no class.")
     return factory
@@ -171,12 +184,8 @@ def _pairs(sentinels: Any) -> tuple[tuple[str, int], ...]:
         raise InvalidBackend("SENTINELS must be a list of pairs (host, port).") from None
 
 
-def _refuse_other_than_seconds(kwargs: dict[str, Any], *names: str) -> None:
-    for name in names:
-        if type(kwargs[name]) not in (int, float) or not kwargs[name] > 0:
-            raise InvalidBackend(
-                f"{name.upper()} must be a number of seconds, not {kwargs[name]!r}."
-            )
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
 class Clients:

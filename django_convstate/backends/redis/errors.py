@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from redis.asyncio.sentinel import MasterNotFoundError as AsyncMasterNotFoundError
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -9,6 +10,7 @@ from redis.exceptions import (
     ClusterError,
     ConnectionError,
     MasterDownError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -18,9 +20,19 @@ from redis.exceptions import (
     TimeoutError,
     TryAgainError,
 )
+from redis.sentinel import MasterNotFoundError
 
 from ...exceptions import BackendUnavailable, ConversationCorrupt
 
+# What the clients of a cluster say for themselves, each in its own kind or in none.
+_NO_CLUSTER: Final = (
+    "is no cluster, but a server by itself: leave out the CONNECTION_FACTORY for a cluster"
+)
+_OF_A_CLUSTER: Final = (
+    "is a node of a cluster: set CONNECTION_FACTORY to "
+    "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
+)
+_NOT_FOUND: Final = (MasterNotFoundError, AsyncMasterNotFoundError)
 _BY_KIND: Final[dict[type[Exception], str]] = {
     NoPermissionError: "does not let this user run our commands or touch our keys (NOPERM)",
     AuthenticationError: "does not accept the user name or the password",
@@ -29,6 +41,7 @@ _BY_KIND: Final[dict[type[Exception], str]] = {
     BusyLoadingError: "is still loading its data set (LOADING)",
     ClusterDownError: "is a cluster of which a part is down (CLUSTERDOWN)",
     TryAgainError: "is moving the conversation to another node (TRYAGAIN)",
+    MovedError: _OF_A_CLUSTER,
     MasterDownError: "is a replica that has lost its primary (MASTERDOWN)",
     ClusterError: "is moving the conversation to another node (redirected too often)",
     TimeoutError: "did not answer in time",
@@ -40,22 +53,34 @@ _BY_REPLY: Final = {
     "NOREPLICAS": "has too few replicas in step and refuses to write (NOREPLICAS)",
     "BUSY": "is busy with somebody's script (BUSY)",
     "max number of clients": "has reached its maxclients",
+    "DB index is out of range": "has no database of the number that CACHES names",
+    "Cluster mode is not enabled": _NO_CLUSTER,
+    "This instance has cluster support disabled": _NO_CLUSTER,
+    "TTL exhausted": "is a cluster that sends us in circles: its slots are moving",
+    "All slots are not covered": "is a cluster of which a part is down (CLUSTERDOWN)",
 }
 _UNTRUSTED: Final = (
     "shows a certificate that is not trusted, or is for another name: see ssl_ca_certs in "
     "CONNECTION_POOL_KWARGS"
 )
 _UNREACHABLE: Final = "cannot be reached"
+_NO_PRIMARY: Final = (
+    "is behind Sentinel, which knows no primary of the service that is up: see the name of the "
+    "service in LOCATION"
+)
 
 
 def in_words(error: Exception) -> str:
     """Return what is wrong with the server, to be read after its name."""
+    error = _cause_in_a_cluster(error)
     for kind, meaning in _BY_KIND.items():
         if isinstance(error, kind):
             return meaning
     for beginning, meaning in _BY_REPLY.items():
         if str(error).startswith(beginning):
             return meaning
+    if isinstance(error, _NOT_FOUND) and " : " not in str(error):
+        return _NO_PRIMARY  # and no sentinel failed to answer
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return _UNTRUSTED
     # Of the last kind is what the client of a cluster raises when it finds no node that answers.
@@ -64,12 +89,22 @@ def in_words(error: Exception) -> str:
     return f"answered with an error that is not expected ({type(error).__name__})"
 
 
+def _cause_in_a_cluster(error: Exception) -> Exception:
+    """Return what the last node said that a cluster's client asked where the others are."""
+    while isinstance(error, RedisClusterException):
+        cause = error.__cause__ or error.__context__
+        if not isinstance(cause, (RedisError, RedisClusterException)):
+            break
+        error = cause
+    return error
+
+
 def may_be_tried_again(error: Exception) -> bool:
     """Tell whether the same command on a new connection may fare better: the connection broke.
 
     Not after a timeout, for then the time is up; and not where the server has said no.
     """
-    return in_words(error) == _UNREACHABLE
+    return in_words(error) in (_UNREACHABLE, _NO_PRIMARY)
 
 
 def is_certain(error: Exception) -> bool:
@@ -82,6 +117,10 @@ def is_certain(error: Exception) -> bool:
 
 def is_wrong_type(error: Exception) -> bool:
     return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
+
+
+def is_unknown_command(error: BaseException | None) -> bool:
+    return isinstance(error, ResponseError) and "unknown command" in str(error).lower()
 
 
 class Explained:

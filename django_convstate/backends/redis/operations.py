@@ -28,7 +28,6 @@ from ...exceptions import (
     ConversationCorrupt,
 )
 from ..base import (
-    DEFAULT_TTL,
     QUARANTINE_SECONDS,
     REMEMBERED_COMMITS,
     TURN_LOST,
@@ -173,7 +172,7 @@ class Operations:
             _CREATE[change.create],
             _number(change.expected_version),
             _number(change.ttl and _ms(change.ttl)),
-            _ms(DEFAULT_TTL),
+            _ms(change.default_ttl),
             _number(self.max_age_ms),
             _number(change.keep_messages),
             REMEMBERED_COMMITS,
@@ -257,9 +256,9 @@ class Operations:
         """Take ids out of an owner's index."""
         return Operation(("ZREM", self.index_key(owner), *ids), _nothing)
 
-    def probe(self) -> Operation[None]:
+    def probe(self, key: str) -> Operation[None]:
         """Write, because a server may answer and refuse just that."""
-        return Operation(("EVALSHA", PROBE.sha, 1, f"{self.prefix}:health"), _nothing, PROBE)
+        return Operation(("EVALSHA", PROBE.sha, 1, key), _nothing, PROBE)
 
     def set_aside(self, id: str) -> list[Operation[None]]:
         """Rename what is no conversation, so that it is neither served nor overwritten."""
