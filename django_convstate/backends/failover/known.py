@@ -70,7 +70,7 @@ class LastKnown:
         now = time.time()
         with self._lock:
             known = self._drop(id)
-            if known is None and change.create is Create.MUST_BE_NEW:
+            if known is None and _creates(change, committed):
                 known = Known(Entry(now, now), OVERHEAD)
             if known is not None:  # else there is more to it than this change, which we do not know
                 known.since.append((now, change, committed))
@@ -116,3 +116,7 @@ class LastKnown:
         if known is not None:
             self._bytes -= known.size
         return known
+
+
+def _creates(change: Change, committed: Committed) -> bool:
+    return change.create is not Create.MUST_EXIST and committed.version == 1
