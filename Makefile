@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ADDRESS ?= 127.0.0.1:8000
 PYTEST_ARGS ?=
 
-.PHONY: help demo demo-redis test test-all test-wheel lint format bench bench-redis wheel locale clean
+.PHONY: help demo demo-redis test test-all test-wheel chaos lint format bench bench-redis bench-live wheel locale clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,6 +38,10 @@ test-all: export PATH := $(subst $(eval) ,:,$(wildcard $(HOME)/.pyenv/versions/3
 test-all: $(VENV)/.matrix ## Run them on each Python and Django that is supported and present.
 	$(BIN)/python -m tox run -- $(PYTEST_ARGS)
 
+# One after the other: they measure time.
+chaos: $(VENV)/.test ## Kill, freeze, cut off and fill up real servers, and see what becomes of conversations.
+	$(BIN)/python -m pytest -m '' tests/chaos $(PYTEST_ARGS)
+
 lint: $(VENV)/.lint ## Check style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,6 +56,9 @@ bench: $(VENV)/.test ## Measure, side by side with Django's sessions.
 
 bench-redis: $(VENV)/.bench ## Measure a turn on Valkey beside what others pay for it.
 	$(BIN)/python -W ignore -m benchmarks.bench_redis
+
+bench-live: $(VENV)/.bench ## Measure requests on real servers, turns, and a thousand websockets.
+	$(BIN)/python -W ignore -m benchmarks.bench_live
 
 wheel: $(VENV)/.build ## Build the wheel and the source distribution into dist/.
 	rm -rf dist

@@ -294,7 +294,7 @@ class Conversation(MutableMapping[str, JSON]):
 
     @property
     def _is_stored(self) -> bool:
-        return self._create is Create.MUST_EXIST
+        return self._create is Create.MUST_EXIST or self._degraded
 
     def _begin(self, id: str, owner: str | None, ttl: float | None, create: Create) -> None:
         self._id = id
@@ -317,10 +317,15 @@ class Conversation(MutableMapping[str, JSON]):
         self._created_at = record.created_at
         self._last_accessed = record.last_accessed
         self._expires_at = record.expires_at
-        self._create = Create.MUST_EXIST
+        # Of nothing known, it is not known either that there is something. The store may be back
+        # before this is saved.
+        unknown = record.degraded and not record.version
+        self._create = Create.EITHER if unknown else Create.MUST_EXIST
         self.save_failed = False
         self._state.take_stored(record.state)
-        self.messages.take_stored(record.id, record.messages, record.message_count)
+        self.messages.take_stored(
+            record.id, record.messages, record.message_count, at_hand=record.degraded
+        )
         self._outbox.clear()
 
     def _pack(self, expected_version: int | None = None, owner: str | None = None) -> None:

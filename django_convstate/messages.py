@@ -44,6 +44,7 @@ class Messages(Sequence[Message]):
 
     __slots__ = (
         "_answers",
+        "_at_hand",
         "_id",
         "_kept",
         "_loaded",
@@ -61,9 +62,15 @@ class Messages(Sequence[Message]):
         self.slipped_in: list[tuple[int, int]] | None = None
         self.take_stored("", [], 0)
 
-    def take_stored(self, id: str, loaded: list[bytes], count: int) -> None:
-        """Begin with the newest messages as `loaded` of the `count` that are stored under `id`."""
+    def take_stored(
+        self, id: str, loaded: list[bytes], count: int, *, at_hand: bool = False
+    ) -> None:
+        """Begin with the newest messages as `loaded` of the `count` that are stored under `id`.
+
+        `at_hand`: the others are in a store that is away, so let a window end where these do.
+        """
         self._id = id
+        self._at_hand = at_hand
         self._loaded = loaded
         self._stored = self._kept = count
         self._new: list[bytes] = []
@@ -130,8 +137,12 @@ class Messages(Sequence[Message]):
         )
 
     def window(self, size: int) -> list[Message]:
-        """Return the newest `size` messages, oldest first."""
-        return self._slice(max(0, len(self) - max(0, operator.index(size))), len(self))
+        """Return the newest `size` messages, oldest first; in an outage, those of them that are
+        known here."""
+        first = max(0, len(self) - max(0, operator.index(size)))
+        if self._at_hand:
+            first = max(first, min(self._stored - len(self._loaded), self._kept))
+        return self._slice(first, len(self))
 
     def for_llm(self, size: int) -> list[Message]:
         """Return the newest `size` messages with the fields that chat completion APIs take."""

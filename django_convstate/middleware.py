@@ -16,6 +16,7 @@ from django.utils.functional import SimpleLazyObject
 
 from . import identity, ids, streaming
 from .answers import answer_to
+from .backends.base import Create
 from .conversation import Conversation
 from .exceptions import ConversationCorrupt, ConversationNotFound
 from .store import ConversationStore, conversations
@@ -192,7 +193,7 @@ class RequestConversation:
         try:
             return self._store.get(self._presented_id())
         except (ConversationNotFound, ConversationCorrupt):
-            return self._store.create()
+            return self._new()
 
     @markcoroutinefunction
     def _unawaited(self) -> Unawaited:
@@ -206,8 +207,16 @@ class RequestConversation:
             try:
                 self._loaded = await self._store.aget(self._presented_id())
             except (ConversationNotFound, ConversationCorrupt):
-                self._loaded = self._store.create()
+                self._loaded = self._new()
             return self._loaded
+
+    def _new(self) -> Conversation:
+        """Return a new conversation: under the id that an open websocket has already, if that has
+        yet to say its first word, and else under a new one."""
+        token = identity.presented_token(self._request, self._store.options)
+        if token and ids.is_unsaved(token) and (id := ids.unsign_token(token)):
+            return Conversation(self._store, id, create=Create.EITHER)
+        return self._store.create()
 
     def _presented_id(self) -> str:
         self._touched = True

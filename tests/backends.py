@@ -7,6 +7,7 @@ from django_convstate.backends.base import (
     Change,
     Committed,
     ConversationStateBackend,
+    Health,
     Record,
 )
 from django_convstate.backends.cache import CacheBackend
@@ -80,6 +81,45 @@ class LosesRequests(LocMemBackend):
             self.to_lose -= 1
             raise BackendUnavailable("The request was lost.")
         return super().commit(id, change)
+
+
+class Switched(LocMemBackend):
+    """Can be switched off, wholly (`away`) or for writes (`read_only`); `slow`, only perhaps.
+    `fails_after` so many writes it is away.
+
+    What another process does to it, that has found the way, goes by `others`.
+    """
+
+    name: ClassVar = "switched"
+    is_shared: ClassVar = True
+    away = read_only = slow = False
+    fails_after: int | None = None
+
+    @property
+    def others(self) -> LocMemBackend:
+        others = LocMemBackend(max_age=self.max_age)
+        others._entries, others._lock = self._entries, self._lock
+        return others
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("load", "read_messages", "exists"):
+            self._answer(self.away)
+        elif name in ("commit", "touch", "delete"):
+            self._answer(self.away or self.read_only or self.fails_after == 0)
+            if self.fails_after:
+                self.fails_after -= 1
+        return super().__getattribute__(name)
+
+    def _answer(self, refuses: bool) -> None:
+        if refuses:
+            raise BackendUnavailable("It was switched off.", certain=not self.slow)
+
+    def peek(self, id: str, window: int) -> Record | None:
+        self._answer(self.away)
+        return LocMemBackend.load(self.others, id, window)
+
+    def health(self) -> Health:
+        return Health(self.name, connected=not self.away)
 
 
 class NotABackend:

@@ -6,7 +6,6 @@ Screenshots go to the directory that CONVSTATE_SCREENSHOTS names, else to pytest
 import os
 import re
 import shutil
-import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -196,7 +195,7 @@ async def test_an_outage_of_redis(visitor, server, site):
     tab = await visitor.tab()
     await tab.say(HOTEL)
     await tab.is_quiet(2)
-    server.process.send_signal(signal.SIGSTOP)
+    server.freeze()
     try:
         await tab.say("under $90")
         await expect(tab.banner).to_contain_text("out of reach")
@@ -206,7 +205,7 @@ async def test_an_outage_of_redis(visitor, server, site):
         await expect(tab.banner).to_contain_text("out of reach")
         await expect(tab.messages).to_have_count(4)
     finally:
-        server.process.send_signal(signal.SIGCONT)
+        server.thaw()
     await expect(tab.banner).to_have_count(0, timeout=2 * PATIENCE)
     await tab.say("thanks")
     await tab.is_quiet(6)

@@ -27,6 +27,9 @@ from django_convstate.ids import sign_id, unsign_token
 from tests.backends import CountingBackend
 from tests.consumers import Chat, Plain, SyncChat
 
+# Before each message Channels looks after the connections to the database, if there are any.
+pytestmark = pytest.mark.django_db
+
 PATIENCE = 5.0  # seconds for whatever has to come
 
 IN_MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
@@ -201,6 +204,15 @@ class TestRemembering:
         cookie = response.cookies["conversation"].value
         assert cookie == sign_id(id_of(tab.token)), "and it is a stored one's from now on"
         assert (await (await browser.open(cookie)).ask())["count"] == 2
+
+    async def test_http_may_say_the_first_word(self, browser: Browser) -> None:
+        tab, client = await browser.open(), AsyncClient()
+        client.cookies["conversation"] = tab.token or ""
+        await client.get("/async/say?text=by http")
+        heard = await tab.ask(say="by socket")
+        assert [message["content"] for message in heard["messages"]] == ["by http"]
+        assert (await tab.hear())["count"] == 2
+        assert conversations.exists(id_of(tab.token))
 
     async def test_a_logout_takes_the_cookie_of_a_socket(self, browser: Browser) -> None:
         tab, client = await browser.open(), AsyncClient()

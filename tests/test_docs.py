@@ -285,12 +285,14 @@ async def ask(application: Any, **content: Any) -> Any:
     return heard
 
 
+@pytest.mark.django_db  # Channels looks after connections to it
 async def test_a_websocket() -> None:
     (heard,) = await ask(run("class Chat(")["websocket"], text="hello")
     said = [message["content"] for message in heard["messages"]]
     assert said == ["hello", "1 things so far"]
 
 
+@pytest.mark.django_db
 class TestLive:
     """docs/live.md"""
 

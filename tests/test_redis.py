@@ -23,8 +23,8 @@ from django_convstate import (
 from django_convstate.backends.base import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.ids import new_id
+from tests.chaos.proxy import Proxy
 from tests.conftest import on
-from tests.proxy import Proxy
 from tests.servers import Server, wait_until
 
 pytestmark = pytest.mark.usefixtures("valkey")

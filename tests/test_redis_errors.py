@@ -16,8 +16,8 @@ from django_convstate.backends.base import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.ids import new_id
 from tests.conftest import on
-from tests.proxy import tls_proxy
 from tests.servers import Server, free_ports, running, wait_until
+from tests.tls import tls_proxy
 
 # Where any password will do, so that it is there to be given away.
 PASSWORD = "hunter2"

@@ -148,12 +148,20 @@ def add_to_counter(stored: bytes | None, delta: int, key: str) -> bytes:
     try:
         total = int(stored or b"0") + delta
     except ValueError:
-        raise InvalidConversationType(
-            f"state[{key!r}] is not an integer, so nothing can be added to it."
-        ) from None
+        raise not_a_number(key) from None
     if not COUNTER_MIN <= total <= COUNTER_MAX:
-        raise InvalidConversationValue(f"state[{key!r}] would leave the signed 64-bit range.")
+        raise beyond_64_bits(key)
     return b"%d" % total
+
+
+def not_a_number(key: str) -> InvalidConversationType:
+    return InvalidConversationType(
+        f"state[{key!r}] is not an integer, so nothing can be added to it."
+    )
+
+
+def beyond_64_bits(key: str) -> InvalidConversationValue:
+    return InvalidConversationValue(f"state[{key!r}] would leave the signed 64-bit range.")
 
 
 @dataclass(frozen=True, slots=True)

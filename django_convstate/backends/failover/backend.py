@@ -280,6 +280,8 @@ class FailoverBackend(ConversationStateBackend):
         part = self._parts.get(name)
         if part is None:
             part = self._parts.setdefault(name, Part())
+        if part.breaker.is_open:
+            self._recovery.wake()  # unless somebody has closed us, it is
         return _Way(part, self._recovery, self._shelter.holds(id))
 
 
@@ -327,6 +329,7 @@ _alive: Final["weakref.WeakSet[FailoverBackend]"] = weakref.WeakSet()
 def _forget_the_parent() -> None:
     # The parent brings home what it has accepted, and its thread is not in the child.
     for backend in list(_alive):
+        backend.fallback.purge(everything=True)
         backend.begin()
 
 

@@ -87,10 +87,11 @@ class Breaker:
         self._plan()
 
     def _plan(self) -> None:
-        # Half as long as it has lasted: so the waits grow by half each time, and somebody who
-        # was away for ten seconds is found within five. Jitter over the whole of it keeps many
-        # processes from coming at once. A server that keeps falling over is left alone for longer.
+        # A third of what it has lasted: so the waits grow, and somebody who was away for ten
+        # seconds is found within four and has everything within five. Jitter over the whole of it
+        # keeps many processes from coming at once. A server that keeps falling over is left alone
+        # for longer.
         now = self._clock()
         least = min(LONGEST, SHORTEST * 5**self._reopened)
-        most = min(LONGEST, max(2 * least, (now - self._opened_at) / 2))
+        most = min(LONGEST, max(2 * least, (now - self._opened_at) / 3))
         self.next_probe = now + random.uniform(least, most)  # noqa: S311 - hides nothing

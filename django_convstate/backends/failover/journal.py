@@ -35,13 +35,15 @@ class Line:
     """What has happened to one conversation.
 
     `base` is what was known of it before; None: nothing. `surplus` is how many messages the primary
-    turned out to have more than was thought here.
+    turned out to have more than was thought here, once that is known. They are behind the `shared`
+    ones, those from before that are still wanted, and what was said here is behind them.
     """
 
     base: Entry | None
     # Each with the number of messages there are after it, as was thought here.
     writes: deque[tuple[Write, int]] = field(default_factory=deque)
-    surplus: int = 0
+    surplus: int | None = None
+    shared: int = 0
     size: int = LINE_OVERHEAD
 
 
@@ -82,7 +84,7 @@ class Journal:
 
     def add(self, id: str, write: Write, count: int, base: Entry | None) -> None:
         if id not in self._lines:
-            self._lines[id] = Line(base)
+            self._lines[id] = Line(base, shared=0 if base is None else base.message_count)
             self._bytes += LINE_OVERHEAD
         line, size = self._lines[id], _size(write)
         line.writes.append((write, count))

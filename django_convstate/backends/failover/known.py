@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ...exceptions import InvalidConversationValue
-from ..base import Change, Committed, Create, Record
+from ..base import Change, Committed, Record
 from ..entry import Entry
 
 KEPT_MESSAGES: Final = 100  # of each conversation, the newest
@@ -70,7 +70,7 @@ class LastKnown:
         now = time.time()
         with self._lock:
             known = self._drop(id)
-            if known is None and _creates(change, committed):
+            if known is None and committed.version == 1:
                 known = Known(Entry(now, now), OVERHEAD)
             if known is not None:  # else there is more to it than this change, which we do not know
                 known.since.append((now, change, committed))
@@ -116,7 +116,3 @@ class LastKnown:
         if known is not None:
             self._bytes -= known.size
         return known
-
-
-def _creates(change: Change, committed: Committed) -> bool:
-    return change.create is not Create.MUST_EXIST and committed.version == 1

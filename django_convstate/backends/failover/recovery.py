@@ -85,6 +85,8 @@ class Recovery:
             for name, part in self._open():
                 self._probe(name, part)
             self._replay(until=time.monotonic() + FLUSH_SECONDS)
+        if self._is_over:
+            self._tell_recovered()
         if for_good and self._shelter.journal.pending:
             logger.error(
                 "The %s backend is still away: %d changes of %d conversations are lost with this "

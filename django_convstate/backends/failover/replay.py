@@ -68,34 +68,46 @@ def bring_home(primary: ConversationStateBackend, shelter: Shelter, id: str, tal
 def _commit(
     primary: ConversationStateBackend, id: str, line: Line, change: Change, count: int, tally: Tally
 ) -> None:
-    change = _as_of_now(change, line)
+    keep = change.keep_messages
+    if keep is not None and line.surplus is None:
+        record = primary.peek(id, 1)
+        line.surplus = 0 if record is None else record.message_count - line.shared
     try:
-        committed = primary.commit(id, change)
+        committed = primary.commit(id, _as_of_now(change, line))
     except ConversationInterrupted:
         if line.base is None or line.base.expires_at(primary.max_age) > time.time():
             raise  # it did not expire: somebody has deleted it, and so it stays
         primary.commit(id, _all_of(line.base))
-        committed = primary.commit(id, change)
+        line.surplus = -line.base.hidden
+        committed = primary.commit(id, _as_of_now(change, line))
     except InvalidConversationValue:
         # Somebody has made something else of a counter. What was said goes home all the same.
         tally.conflicts += 1
-        committed = primary.commit(id, replace(change, increment={}))
+        committed = primary.commit(id, replace(_as_of_now(change, line), increment={}))
+    if keep is not None:
+        tally.conflicts += _keeps_more(keep, line)
+        line.shared = min(line.shared, keep)
     line.surplus = committed.message_count - count
 
 
 def _as_of_now(change: Change, line: Line) -> Change:
     """Return a change as it is sent after an outage: it was accepted, so it is not checked against
     a version any more, and it drops only messages that its author had seen."""
-    keep = change.keep_messages
+    keep, surplus = change.keep_messages, line.surplus or 0
+    if keep is not None:
+        if _keeps_more(keep, line):
+            keep = line.shared + surplus
+        elif keep >= line.shared:
+            keep = max(0, keep + surplus)
     create = change.create
     if create is Create.MUST_EXIST and line.base is None:
         create = Create.EITHER  # nothing was known of it, but a client had a token for it
-    return replace(
-        change,
-        create=create,
-        expected_version=None,
-        keep_messages=None if keep is None else max(0, keep + line.surplus),
-    )
+    return replace(change, create=create, expected_version=None, keep_messages=keep)
+
+
+def _keeps_more(keep: int, line: Line) -> bool:
+    """Tell whether others have said something behind what is to be dropped."""
+    return keep < line.shared and (line.surplus or 0) > 0
 
 
 def _all_of(entry: Entry) -> Change:

@@ -37,7 +37,7 @@ from .operations import Operation, Operations
 
 logger = logging.getLogger("django_convstate")
 
-LATE: Final = 1.1  # times its timeout: then the event loop itself is overdue
+LATE: Final = 0.1  # of its timeout: then the event loop itself is overdue
 
 T = TypeVar("T")
 
@@ -165,40 +165,42 @@ class RedisBackend(ConversationStateBackend):
     def _send(self, client: Any, operation: Operation[Any]) -> Any:
         command, target = operation.command, target_of(client, operation.key)
         place = self._clients.place
-        for tries_left in reversed(range(place.tries)):
-            try:
-                with Deadline(place.timeout):
+        with Deadline(place.timeout):  # for all tries together
+            for tries_left in reversed(range(place.tries)):
+                try:
                     return client.execute_command(*command, **target)
-            except NoScriptError:
-                with Deadline(place.timeout):
+                except NoScriptError:
                     return client.execute_command(*operation.again())
-            except RedisError as error:
-                if not (tries_left and may_be_tried_again(error)):
-                    raise
-            # Safely: a change that was applied already is not applied again.
-            drop_idle(client)
-            command, target = operation.again(), {}
+                except RedisError as error:
+                    if not (tries_left and may_be_tried_again(error)):
+                        raise
+                # Safely: a change that was applied already is not applied again.
+                drop_idle(client)
+                command, target = operation.again(), {}
         raise AssertionError("there is at least one try")
 
     async def _asend(self, client: Any, operation: Operation[Any]) -> Any:
         command, target = operation.command, target_of(client, operation.key)
         place = self._clients.place
+        until = time.monotonic() + place.timeout  # for all tries together
         for tries_left in reversed(range(place.tries)):
-            started = time.monotonic()
             try:
                 reply = client.execute_command(*command, **target)
-                return await _in_time(reply, place.timeout)
+                return await _in_time(reply, until - time.monotonic())
             except NoScriptError:
-                return await _in_time(client.execute_command(*operation.again()), place.timeout)
+                reply = client.execute_command(*operation.again())
+                return await _in_time(reply, until - time.monotonic())
             except RedisError as error:
                 # A time-out that comes too late itself: the loop was busy elsewhere, and the
                 # server's answer may have been lying there.
                 late = (
                     isinstance(error, TimeoutError)
-                    and time.monotonic() - started > LATE * place.timeout
+                    and time.monotonic() > until + LATE * place.timeout
                 )
                 if not (tries_left and (late or may_be_tried_again(error))):
                     raise
+                if late:
+                    until = time.monotonic() + place.timeout
             await adrop_idle(client)
             command, target = operation.again(), {}
         raise AssertionError("there is at least one try")

@@ -38,14 +38,15 @@ for at = 1, #(log or ''), SIZE do
 end
 
 if lease and not is_held_by(lease, now) then return {'lost'} end
+-- What is wrong with it, Change.refuse_unless_fits says.
+local unfit
 if version then
-    if create == MUST_BE_NEW then return {'taken'} end
-    if expected >= 0 and expected ~= tonumber(version) then return {'version', version} end
-    if claimant ~= '' and owner and owner ~= claimant then return {'owner'} end
+    unfit = create == MUST_BE_NEW or (expected >= 0 and expected ~= tonumber(version))
+        or (claimant ~= '' and owner and owner ~= claimant)
 else
-    if create == MUST_EXIST then return {'gone'} end
-    if expected > 0 then return {'version', '0'} end
+    unfit = create == MUST_EXIST or expected > 0
 end
+if unfit then return {'unfit', version, owner} end
 
 local first_set = 5
 local first_unset = first_set + 2 * sets

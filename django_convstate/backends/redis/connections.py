@@ -34,6 +34,7 @@ from .deadline import PunctualParser
 
 TIMEOUT: Final = 0.25  # seconds for one answer, unless CACHES says otherwise
 AT_ONCE: Final = 50  # operations under way in this process, unless CACHES says otherwise
+PUNCTUAL: Final = 0.95  # of that time an answer is waited for; the rest is for giving up
 PATIENCE: Final = 5.0  # seconds that one more may wait for its turn
 
 # In CONNECTION_POOL_KWARGS these are about retries and the pool, which are ours to decide.
@@ -53,8 +54,9 @@ class Place:
 
     @property
     def timeout(self) -> float:
-        """How long an operation may take, in seconds."""
-        return float(self.kwargs["socket_timeout"])
+        """How long an answer is waited for, in seconds, so that an operation takes no longer than
+        its time."""
+        return PUNCTUAL * float(self.kwargs["socket_timeout"])
 
     @property
     def tries(self) -> int:
@@ -98,7 +100,9 @@ class Place:
         """Return a client for sync code. Connects when it is first used; a cluster's, at once."""
         retry = Retry(NoBackoff(), 0)
         parser = {"parser_class": PunctualParser} if HIREDIS_AVAILABLE else {}
-        kwargs: dict[str, Any] = parser | self.kwargs
+        # To connect is a part of the operation that needs it.
+        connect = min(self.kwargs["socket_connect_timeout"], self.timeout)
+        kwargs: dict[str, Any] = parser | self.kwargs | {"socket_connect_timeout": connect}
         if self.is_cluster:
             return redis.RedisCluster.from_url(self.url, retry=retry, **kwargs)
         if not self.sentinels:

@@ -2,10 +2,10 @@
 -- KEYS: meta, state, messages.
 -- ARGV: expected version, idle (ms), owner, whether only to tell: each may be '' for none.
 -- Returns {1, owner}, {0} where there is none, {2} where it is in use or another's, or
--- {'version', version}.
+-- {'unfit', version, nil}.
 local version, owner, accessed = unpack(redis.call('HMGET', KEYS[1], 'v', 'o', 'a'))
 if not version then return {0} end
-if ARGV[1] ~= '' and ARGV[1] ~= version then return {'version', version} end
+if ARGV[1] ~= '' and ARGV[1] ~= version then return {'unfit', version, false} end
 if ARGV[2] ~= '' then
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -26,9 +26,6 @@ from typing import Any, Final, Generic, TypeVar
 from ...exceptions import (
     ConversationConflict,
     ConversationCorrupt,
-    ConversationInterrupted,
-    InvalidConversationType,
-    InvalidConversationValue,
 )
 from ..base import (
     DEFAULT_TTL,
@@ -41,6 +38,8 @@ from ..base import (
     Create,
     Record,
     Summary,
+    beyond_64_bits,
+    not_a_number,
 )
 from ..entry import CommitLog
 
@@ -78,6 +77,7 @@ PROBE: Final = Script(_lua("probe"))
 PAGE: Final = 500  # ids that are read from an index in one go
 
 # The numbers of a commit go in one word, because the asyncio client takes its time over each.
+_NOT_OURS: Final = "The fields of the stored hash are none of ours."
 NONE: Final = -1
 _HEAD: Final = struct.Struct("<12d")
 _CREATE: Final = {Create.EITHER: 0, Create.MUST_BE_NEW: 1, Create.MUST_EXIST: 2}
@@ -163,7 +163,7 @@ class Operations:
     def commit(self, id: str, change: Change) -> Operation[Committed]:
         def read(reply: Any) -> Answer[Committed]:
             if not isinstance(reply[0], int):
-                raise _refusal(*map(_text, reply))
+                raise _refusal(change, *reply)
             version, message_count, left, now, ttl, owner = reply
             committed = Committed(version, message_count, (now + left) / 1000)
             then = self._index(_text(owner), id, int(ttl) / 1000) if owner else None
@@ -213,7 +213,7 @@ class Operations:
     def delete(self, id: str, expected_version: int | None) -> Operation[bool]:
         def read(reply: Any) -> Answer[bool]:
             if not isinstance(reply[0], int):
-                raise _refusal(*map(_text, reply))
+                raise _refusal(Change(expected_version=expected_version), *reply)
             owner = reply[1] if len(reply) > 1 else None
             return Answer(bool(reply[0]), self.forget(_text(owner), [id]) if owner else None)
 
@@ -277,7 +277,7 @@ class Operations:
         if reply is None:
             return Answer(None)
         if len(reply) == 1:
-            raise _refusal(_text(reply[0]))
+            raise ConversationCorrupt(_NOT_OURS)
         record, index_due = _record(id, reply)
         due = index_due and record.owner is not None
         return Answer(record, self._index(record.owner, id, record.ttl) if due else None)
@@ -333,7 +333,7 @@ def _record(id: str, reply: list[Any]) -> tuple[Record, bool]:
             message_count=count,
         )
     except (TypeError, ValueError):
-        raise ConversationCorrupt("The fields of the stored hash are none of ours.") from None
+        raise ConversationCorrupt(_NOT_OURS) from None
     if record.id != id:
         raise ConversationCorrupt("Stored is another conversation.")
     return record, bool(index_due)
@@ -358,28 +358,17 @@ def _summary(id: str, reply: list[Any] | None) -> Summary | None:
         return None  # no conversation; what it is turns out when somebody loads it
 
 
-def _refusal(kind: str, *details: str) -> Exception:
-    match kind:
-        case "lost":
+def _refusal(change: Change, kind: bytes, *details: Any) -> Exception:
+    """Return why `change` was refused, in the words that every backend uses."""
+    match kind, *details:
+        case b"lost", *_:
             return ConversationConflict(TURN_LOST)
-        case "taken":
-            return ConversationConflict("The id of this new conversation is taken.")
-        case "version":
-            return ConversationConflict(
-                f"Another version was expected than the stored one, {details[0]}."
+        case b"unfit", version, owner:
+            change.refuse_unless_fits(
+                None if version is None else int(version), None if owner is None else _text(owner)
             )
-        case "owner":
-            return ConversationConflict("The conversation belongs to another owner.")
-        case "gone":
-            return ConversationInterrupted(
-                "The conversation was deleted or expired before this change was saved."
-            )
-        case "number":
-            return InvalidConversationType(
-                f"state[{details[0]!r}] is not an integer, so nothing can be added to it."
-            )
-        case "overflow":
-            return InvalidConversationValue(
-                f"state[{details[0]!r}] would leave the signed 64-bit range."
-            )
-    return ConversationCorrupt("The fields of the stored hash are none of ours.")
+        case b"number", key:
+            return not_a_number(_text(key))
+        case b"overflow", key:
+            return beyond_64_bits(_text(key))
+    return ConversationCorrupt(_NOT_OURS)

@@ -1,0 +1,176 @@
+"""The network, or the server, is slow, loses what it carries, or says nothing at all."""
+
+import asyncio
+import socket
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import Any
+
+import pytest
+
+from django_convstate import BackendUnavailable, ConversationStore
+from django_convstate.backends.base import Change
+from django_convstate.backends.redis.backend import RedisBackend
+from django_convstate.ids import new_id
+from tests.chaos.crowd import Crowd, Writer
+from tests.chaos.proxy import Proxy
+from tests.chaos.world import Ruler, World
+
+TTL = 60.0
+
+
+def test_replies_lost_after_an_append(world: World) -> None:
+    with Crowd(world, threads=2, tasks=2):
+        for _ in range(20):
+            time.sleep(0.1)
+            world.proxy.lose_next_reply()
+    world.note(f"{world.proxy.lost} replies lost")
+    assert world.proxy.lost > 10
+    world.check()
+
+
+@pytest.mark.parametrize("fault", ["mute", "deaf"])
+def test_one_direction_is_dropped(world: World, fault: str) -> None:
+    with Crowd(world):
+        time.sleep(0.3)
+        setattr(world.proxy, fault, True)
+        time.sleep(0.8)
+        setattr(world.proxy, fault, False)
+        world.settle()
+    world.check()
+
+
+def spoil_by_drip(proxy: Proxy) -> None:
+    proxy.drip_every = 0.05
+
+
+def spoil_by_truncation(proxy: Proxy) -> None:
+    proxy.truncate_next_reply(3)
+
+
+def reset_now(proxy: Proxy) -> None:
+    proxy.reset()
+
+
+def spoil_by_delay_and_loss(proxy: Proxy) -> None:
+    """The first try is as slow as it may be, and its reply lost; so would the second one be."""
+    proxy.slow_share, proxy.slow_by = 1.0, 0.2
+    proxy.lose_next_reply()
+
+
+FAULTS = [spoil_by_drip, spoil_by_truncation, spoil_by_delay_and_loss, reset_now]
+
+
+@pytest.mark.parametrize("spoil", FAULTS)
+@pytest.mark.parametrize("in_loop", [False, True], ids=["sync", "async"])
+def test_a_spoiled_reply_is_nobody_elses(
+    world: World, spoil: Callable[[Proxy], None], in_loop: bool
+) -> None:
+    """The deadline is kept, and the connection thrown away: what still comes by it is not read as
+    the answer to the next question."""
+    backend = RedisBackend(cache_alias=world.alias)
+    ids = [new_id() for _ in range(20)]
+    for id in ids:
+        backend.commit(id, Change(ttl=TTL, append=[b'"%s"' % id.encode()]))
+
+    async def visit(load: Callable[[str], Any]) -> None:
+        for number, id in enumerate(ids):
+            if number % 5 == 1:
+                spoil(world.proxy)
+            accepted, began, record = world.proxy.accepted, time.monotonic(), None
+            with suppress(BackendUnavailable):
+                record = await load(id)
+            world.model.operations.append((began, time.monotonic() - began))
+            world.proxy.calm()
+            if record is None or number % 5 == 1:
+                assert number % 5 == 1
+                assert (await load(id)).messages == [b'"%s"' % id.encode()]
+                assert world.proxy.accepted > accepted, "the connection was used again"
+            else:
+                assert (record.id, record.messages) == (id, [b'"%s"' % id.encode()])
+
+    async def load(id: str) -> Any:
+        return backend.load(id, 5)
+
+    with Ruler() as ruler:
+        asyncio.run(visit(partial(backend.aload, window=5) if in_loop else load))
+    assert world.slowest(ruler) <= 0.25
+    backend.close()
+    world.check()
+
+
+@pytest.mark.parametrize("in_loop", [False, True], ids=["sync", "async"])
+def test_nobody_takes_the_call(world: World, in_loop: bool) -> None:
+    """A machine that is gone does not even refuse: the connection itself is waited for."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as gone, ExitStack() as callers:
+        for _ in range(4):  # until there is no room for one more
+            caller = callers.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(gone.getsockname())
+        # However patient one is with connections: the operation has its time.
+        world.point_at(f"redis://127.0.0.1:{gone.getsockname()[1]}", SOCKET_CONNECT_TIMEOUT=2)
+        backend = RedisBackend(cache_alias=world.alias)
+        with Ruler() as ruler:
+            began = time.monotonic()
+            with pytest.raises(BackendUnavailable):
+                asyncio.run(backend.aload("a", 5)) if in_loop else backend.load("a", 5)
+            world.model.operations.append((began, time.monotonic() - began))
+        assert world.slowest(ruler) <= 0.25
+        backend.close()
+    world.point_at(world.url)
+    world.check()
+
+
+@pytest.mark.parametrize("spoil", FAULTS)
+def test_a_crowd_with_spoiled_replies(world: World, spoil: Callable[[Proxy], None]) -> None:
+    with Ruler() as ruler, Crowd(world):
+        for _ in range(5):
+            time.sleep(0.2)
+            spoil(world.proxy)
+        time.sleep(0.5)
+        world.proxy.calm()
+        world.settle()
+    assert world.slowest(ruler) <= 0.25
+    world.check()
+
+
+def test_a_blackhole_costs_the_next_ones_nothing(world: World) -> None:
+    writer = Writer(world, ConversationStore(world.backend()), 0, [new_id() for _ in range(20)])
+    writer.turns(300)
+    before = turn_times(world)
+    world.proxy.silent = True
+    writer.turns(3)
+    turn_times(world)
+    writer.turns(300)
+    during = turn_times(world)
+    added = statistics.median(during) - statistics.median(before)
+    world.note(
+        f"median turn {statistics.median(before) * 1000:.2f} ms before, "
+        f"{statistics.median(during) * 1000:.2f} ms in the blackhole"
+    )
+    assert added < 0.001
+    world.proxy.silent = False
+    world.check()
+
+
+def turn_times(world: World) -> list[float]:
+    """Return how long each turn took, of which each is two operations, and forget that."""
+    took = [seconds for _, seconds in world.model.operations]
+    world.model.operations.clear()
+    return [load + save for load, save in zip(took[::2], took[1::2], strict=True)]
+
+
+@pytest.mark.chaos
+def test_a_third_of_the_calls_slow_for_a_minute(world: World) -> None:
+    with Crowd(world):
+        time.sleep(1)
+        world.proxy.slow_share, world.proxy.slow_by = 0.3, 0.2
+        time.sleep(60)
+    world.proxy.calm()
+    changes = 2 * world.outages_told
+    world.note(f"{changes} changes of state in a minute, {len(world.model.operations)} operations")
+    assert changes <= 2
+    world.check()
