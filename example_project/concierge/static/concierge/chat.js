@@ -15,7 +15,8 @@ const tabs = new BroadcastChannel("concierge");
 
 let seen = Number(page.messageCount); // how many messages we know the server to have
 let degraded = Boolean(page.degraded);
-let busy = false;
+let queue = Promise.resolve(); // what somebody does comes one after the other
+let waiting = 0;
 
 const line = new Line(page.socketPath, {
   seen: () => seen,
@@ -74,9 +75,9 @@ function noteAnother(status) {
 
 // While Redis is away: is it back?
 async function look() {
-  if (!degraded || busy) return;
+  if (!degraded || waiting) return;
   const transcript = await call("GET", page.conversationUrl).catch(() => null);
-  if (!transcript || busy) return;
+  if (!transcript || waiting) return;
   if (transcript.message_count !== seen) showAll(transcript);
   else showStatus(transcript);
 }
@@ -84,43 +85,45 @@ async function look() {
 function onLost() {
   view.endLive();
   if (line.wasOpen) view.showBanner("line", "The line to the concierge is down. I keep trying.");
-  // What is said by HTTP meanwhile may begin a new conversation, so `exclusively` opens it then.
-  if (!busy) line.openLater();
+  // What is said by HTTP meanwhile may begin a new conversation, so `inTurn` opens it after that.
+  if (!waiting) line.openLater();
 }
 
 tabs.onmessage = ({ data }) => {
   if (data === "anew") line.open();
-  if (data === "anew" || !(busy || line.isOpen)) refresh().catch(() => {});
+  if (data === "anew" || !(waiting || line.isOpen)) refresh().catch(() => {});
 };
 
 // What somebody does.
 
-async function exclusively(action) {
-  if (busy) return;
-  busy = true;
-  view.showNotice("");
-  try {
-    await action();
-  } catch (error) {
-    view.showNotice(error.message);
-  } finally {
-    busy = false;
+function inTurn(action) {
+  waiting += 1;
+  queue = queue.then(async () => {
+    view.showNotice("");
+    try {
+      await action();
+    } catch (error) {
+      view.showNotice(error.message);
+    }
+    waiting -= 1;
     if (!line.isOpen) line.openLater();
-    get("text").focus();
-  }
+  });
 }
 
-async function send(text) {
+function send(text) {
   // With a name, under which it is answered once, however often and by whichever way it is sent.
   const message = { id: `${Date.now()}-${Math.random()}`, text };
   const item = view.addMessage({ role: "user", content: text, id: message.id });
-  get("text").value = "";
+  inTurn(() => say(message, item));
+}
+
+async function say(message, item) {
   view.showLive({ text: "" });
   try {
     if (!(await line.say(message))) await sayByHttp(message);
   } catch (error) {
     view.removeMessage(item);
-    get("text").value = [text, get("text").value].filter(Boolean).join("\n");
+    get("text").value = [message.text, get("text").value].filter(Boolean).join("\n");
     throw error;
   } finally {
     view.endLive();
@@ -128,7 +131,7 @@ async function send(text) {
 }
 
 async function sayByHttp(message) {
-  view.showLive({ text: "" });
+  view.showLive({ text: "" }); // a line that was lost has hidden it
   const last = await stream(page.streamUrl, message, take);
   if (!last) await post(message);
   else if (last.messages?.at(-1).role !== "assistant") await refresh(); // it has broken off
@@ -157,15 +160,17 @@ async function beginAnew() {
 function onSubmit(form, action) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    exclusively(() => action(event));
+    action(event);
+    get("text").focus();
   });
 }
 
-onSubmit(get("new-form"), beginAnew);
+onSubmit(get("new-form"), () => inTurn(beginAnew));
 onSubmit(get("suggestions"), (event) => send(event.submitter.value));
-onSubmit(get("composer"), async () => {
+onSubmit(get("composer"), () => {
   const text = get("text").value.trim();
-  if (text) await send(text);
+  get("text").value = "";
+  if (text) send(text);
 });
 get("text").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
