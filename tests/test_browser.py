@@ -281,7 +281,7 @@ async def test_a_new_conversation_is_new_in_all_tabs(visitor):
 
 async def test_after_it_has_expired_the_next_message_begins_anew(visitor, site):
     site.stop()
-    site.environment["CONVERSATION_TTL"] = "2"
+    site.environment |= {"CONVERSATION_TTL": "4", "CONCIERGE_PAUSE": "0.005"}
     site.start()
     tab = await visitor.tab()
     await tab.say(HOTEL)
@@ -314,6 +314,8 @@ class TestFallback:
         for count, text in enumerate((HOTEL, "under $90"), 1):
             await tab.say(text)
             await tab.is_quiet(2 * count)
+        said = await tab.said.all_text_contents()
+        assert said[::2] == [HOTEL, "under $90"]
         assert tab.posted == ["stream", "messages"] * 2
 
     async def test_a_server_that_is_away_loses_no_text(self, visitor, site):

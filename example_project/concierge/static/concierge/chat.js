@@ -113,16 +113,16 @@ function inTurn(action) {
 function send(text) {
   // With a name, under which it is answered once, however often and by whichever way it is sent.
   const message = { id: `${Date.now()}-${Math.random()}`, text };
-  const item = view.addMessage({ role: "user", content: text, id: message.id });
-  inTurn(() => say(message, item));
+  view.addUnstored(message);
+  inTurn(() => say(message));
 }
 
-async function say(message, item) {
+async function say(message) {
   view.showLive({ text: "" });
   try {
     if (!(await line.say(message))) await sayByHttp(message);
   } catch (error) {
-    view.removeMessage(item);
+    view.removeUnstored(message.id);
     get("text").value = [message.text, get("text").value].filter(Boolean).join("\n");
     throw error;
   } finally {
@@ -142,6 +142,7 @@ async function post(message) {
   const known = seen;
   const answer = await call("POST", page.messagesUrl, message);
   if (answer.message_count === known + 2) {
+    view.addMessage({ role: "user", content: message.text, id: message.id });
     view.addMessage(answer.reply);
     seen = answer.message_count;
     showStatus(answer);

@@ -23,29 +23,40 @@ function scrollDown() {
   get("transcript").scrollTop = 0; // the bottom, because it is laid out from there
 }
 
-// Show a message at the end, in place of what was shown of it before it was stored.
-export function addMessage(message) {
-  const item = messageElement(message);
-  const preview = message.role === "assistant" ? live : ownPreview(message.id);
-  if (preview) {
-    preview.replaceWith(item);
-  } else {
-    item.classList.add("new");
-    get("messages").append(item);
-  }
-  if (message.role === "assistant") endLive();
+// Behind all that is stored, and before what somebody has said here that is not stored yet.
+function place(item) {
+  get("messages").insertBefore(item, get("messages").querySelector(".unstored"));
   get("welcome").hidden = true;
   scrollDown();
-  return item;
 }
 
-export function ownPreview(id) {
-  return id && [...get("messages").children].find((item) => item.dataset.id === id);
+// Show a stored message, in place of what was shown of it before.
+export function addMessage(message) {
+  const item = messageElement(message);
+  const preview = message.role === "assistant" ? live : unstored(message.id);
+  preview?.remove();
+  item.classList.toggle("new", !preview);
+  if (message.role === "assistant") endLive();
+  place(item);
 }
 
-export function removeMessage(item) {
-  item.remove();
+// Show what somebody has just said here.
+export function addUnstored(message) {
+  const item = messageElement({ ...message, role: "user", content: message.text });
+  item.classList.add("unstored", "new");
+  get("messages").append(item);
+  get("welcome").hidden = true;
+  scrollDown();
+}
+
+export function removeUnstored(id) {
+  unstored(id)?.remove();
   get("welcome").hidden = get("messages").childElementCount > 0;
+}
+
+function unstored(id) {
+  const items = [...get("messages").querySelectorAll(".unstored")];
+  return id && items.find((item) => item.dataset.id === id);
 }
 
 // The answer as far as it has come. Not read out: that is done once, when it is finished.
@@ -56,7 +67,7 @@ export function showLive({ text, image }) {
       live = messageElement({ role: "assistant", content: "", image });
       live.classList.add("live", "new");
       live.setAttribute("aria-hidden", "true");
-      get("messages").append(live);
+      place(live);
     }
     live.querySelector(".text").textContent = text;
   }
