@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ADDRESS ?= 127.0.0.1:8000
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-all test-wheel chaos lint format bench bench-redis bench-live wheel locale clean
+.PHONY: help demo demo-redis test test-all test-wheel chaos lint format bench bench-redis bench-live wheel locale clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ $(VENV)/.%: $(BIN)/python pyproject.toml
 demo: $(VENV)/.demo ## Serve the example chatbot on http://127.0.0.1:8000.
 	@echo "The concierge is at http://$(ADDRESS) (Ctrl-C stops it)."
 	$(BIN)/python manage.py runserver --noreload $(ADDRESS)
+
+demo-redis: $(VENV)/.demo-redis ## Serve it with a Valkey that comes along.
+	$(BIN)/python -m example_project.with_valkey $(ADDRESS)
 
 test: $(VENV)/.test ## Run all tests.
 	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)

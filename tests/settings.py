@@ -16,6 +16,7 @@ USE_TZ = True
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "tests.urls"
 STATIC_URL = "static/"
+CONCIERGE_PAUSE = 0.0  # the example's
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 SILENCED_SYSTEM_CHECKS: list[str] = []
 

@@ -1,16 +1,12 @@
 """The example as a visitor, a program and an operator meet it: its page, its API, its settings."""
 
 import json
-import os
 import re
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from http.cookiejar import CookieJar
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,22 +14,19 @@ from django.contrib.staticfiles import finders
 from django.test import AsyncClient, Client
 
 from django_convstate import Conversation, conversations
-from example_project import settings as example
 from example_project.concierge import api, pages
 from example_project.concierge.chat import reply_to
 from example_project.concierge.refusals import MAX_TEXT
 from example_project.concierge.vocabulary import CATEGORIES
+from tests.example_site import ROOT, ExampleSite, environment, use_settings_of_example
 
-ROOT = Path(__file__).parents[1]
 MESSAGES, CONVERSATION = "/api/messages", "/api/conversation"
-COPIED = ("INSTALLED_APPS", "MIDDLEWARE", "TEMPLATES", "ROOT_URLCONF", "STATIC_URL")
 
 
 @pytest.fixture(autouse=True)
 def site(settings: Any) -> Any:
     """Run the test under the settings of the example, but for where conversations are kept."""
-    for name in COPIED:
-        setattr(settings, name, getattr(example, name))
+    use_settings_of_example(settings)
     return settings
 
 
@@ -175,9 +168,9 @@ class TestApi:
         assert client.get(CONVERSATION).json()["message_count"] == 2
 
     def test_a_conversation_that_ends_meanwhile(self, client, monkeypatch):
-        def delete_meanwhile(conversation: Conversation, text: str) -> str:
+        def delete_meanwhile(conversation: Conversation, text: str, id: str | None) -> str:
             conversations.delete(conversation.id)
-            return reply_to(conversation, text)
+            return reply_to(conversation, text, id)
 
         say(client, "a hotel in Paris")
         monkeypatch.setattr(api, "reply_to", delete_meanwhile)
@@ -288,11 +281,6 @@ def manage(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def environment(**env: str) -> dict[str, str]:
-    ours = ("CONVERSATION_STATE_BACKEND", "CONVERSATION_TTL", "REDIS_URL", "DEBUG", "SECRET_KEY")
-    return {k: v for k, v in os.environ.items() if k not in (*ours, "DJANGO_SETTINGS_MODULE")} | env
-
-
 class TestSettings:
     @pytest.mark.parametrize(
         "env",
@@ -319,55 +307,23 @@ class TestSettings:
         assert "SECRET_KEY" in done.stderr
 
 
-@pytest.fixture
-def server() -> Iterator[str]:
-    """The URL of a real server, on a port that nobody else has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"]
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            wait_for(port)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
-def wait_for(port: int) -> None:
-    give_up = time.monotonic() + 30
-    while time.monotonic() < give_up:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise TimeoutError("The server did not start.")
-
-
-def test_a_conversation_over_http(server):
+def test_a_conversation_over_http(tmp_path):
     jar = CookieJar()
     browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
-    answers = []
-    for text in ("a 4 day trip to Jaipur, we love food", "make it 3 days"):
-        request = urllib.request.Request(
-            server + MESSAGES,
-            json.dumps({"text": text}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with browser.open(request) as response:
-            answers.append(json.load(response))
-    assert [cookie.name for cookie in jar] == ["conversation"]
-    assert answers[1]["message_count"] == 4
-    assert answers[1]["state"]["preferences"]["duration_days"] == 3
-    assert len(answers[1]["state"]["itinerary"]) == 3
-    for path in ("/", "/static/concierge/chat.js", answers[0]["reply"]["image"]):
-        with browser.open(server + path) as response:
-            assert response.status == 200
+    with ExampleSite(tmp_path / "log") as site:
+        answers = []
+        for text in ("a 4 day trip to Jaipur, we love food", "make it 3 days"):
+            request = urllib.request.Request(
+                site.url + MESSAGES,
+                json.dumps({"text": text}).encode(),
+                {"Content-Type": "application/json"},
+            )
+            with browser.open(request) as response:
+                answers.append(json.load(response))
+        assert [cookie.name for cookie in jar] == ["conversation"]
+        assert answers[1]["message_count"] == 4
+        assert answers[1]["state"]["preferences"]["duration_days"] == 3
+        assert len(answers[1]["state"]["itinerary"]) == 3
+        for path in ("/", "/static/concierge/chat.js", answers[0]["reply"]["image"]):
+            with browser.open(site.url + path) as response:
+                assert response.status == 200

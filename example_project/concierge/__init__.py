@@ -8,7 +8,9 @@
     phrases, replies                  the state in, an answer out
     chat                              one turn of a conversation
     transcript, refusals              what a client is shown, and what it is told instead
+    live                              an answer as it comes, and who else sees it
     pages, api                        the doors, for people and for programs
+    consumers, stream                 the doors through which an answer comes word by word
     dialogues, replay                 recorded dialogues, driven through the store
 
 Only `chat` and what comes after it knows Django or django_convstate; the rest are rules, and pure.

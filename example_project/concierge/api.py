@@ -11,14 +11,16 @@ first, which ours never does.
 
 from typing import Any
 
+from asgiref.sync import async_to_sync
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
-from .chat import reply_to
-from .refusals import Refused, json_of, refusing, text_of
+from .chat import is_known, reply_to
+from .live import tell_others
+from .refusals import Refused, json_of, refusing, said
 from .request import ChatRequest
 from .transcript import status_of, transcript_of
 
@@ -32,27 +34,29 @@ class ApiView(View):
             with refusing():
                 return super().dispatch(request, *args, **kwargs)
         except Refused as refused:
-            return _refusal(refused)
+            return refusal(refused)
 
     def http_method_not_allowed(
         self, request: HttpRequest, *args: Any, **kwargs: Any
     ) -> JsonResponse:
         allowed = super().http_method_not_allowed(request, *args, **kwargs).headers["Allow"]
-        response = _refusal(Refused(405, "method_not_allowed", f"Here, use one of {allowed}."))
+        response = refusal(Refused(405, "method_not_allowed", f"Here, use one of {allowed}."))
         response.headers["Allow"] = allowed
         return response
 
 
 class MessagesView(ApiView):
-    """POST {"text": ...}: say something, and get the answer."""
+    """POST {"text": ...}: say something, and get the answer. With an "id" of the client's own, that
+    is safe to repeat."""
 
     def post(self, request: ChatRequest) -> JsonResponse:
-        text = text_of(json_of(request).get("text"))
+        text, id = said(json_of(request))
         conversation = request.conversation
         started = conversation.is_new
-        reply_to(conversation, text)
-        # The middleware would do so, but the response is to tell when it expires.
-        conversation.save()
+        with conversation.turn():
+            if not is_known(conversation, id):
+                reply_to(conversation, text, id)
+        async_to_sync(tell_others)(conversation)
         return JsonResponse(
             {
                 "reply": conversation.messages[-1],
@@ -73,6 +77,5 @@ class ConversationView(ApiView):
         return JsonResponse(transcript_of(request.conversation))
 
 
-def _refusal(refused: Refused) -> JsonResponse:
-    error = {"code": refused.code, "message": refused.message}
-    return JsonResponse({"error": error}, status=refused.status)
+def refusal(refused: Refused) -> JsonResponse:
+    return JsonResponse({"error": refused.as_json()}, status=refused.status)

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Final
 
+from asgiref.sync import async_to_sync
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
 from .chat import reply_to
+from .live import tell_others
 from .refusals import MAX_TEXT, Refused, refusing, text_of
 from .request import ChatRequest
 from .transcript import transcript_of
@@ -22,9 +24,14 @@ SUGGESTIONS: Final = (
     "Flights to Tokyo",
     "What is near the Louvre?",
 )
-# Everything comes from here, and nothing is inline.
+# Everything comes from here, and nothing is inline. 'self' covers the websocket, too.
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+# Shown while Redis is away.
+DEGRADED: Final = (
+    "My notebook is out of reach for a moment. We can go on talking: I remember this, and write it "
+    "down when it is back."
 )
 
 Page = Callable[[ChatRequest], HttpResponse]
@@ -51,8 +58,10 @@ def chat(request: ChatRequest) -> HttpResponse:
     """Show the conversation; POST says something first."""
     if request.method != "POST":
         return _page(request, transcript_of(request.conversation))
-    reply_to(request.conversation, text_of(request.POST.get("text")))
-    request.conversation.save()  # here, where a refusal still becomes a page
+    text = text_of(request.POST.get("text"))
+    with request.conversation.turn():
+        reply_to(request.conversation, text)
+    async_to_sync(tell_others)(request.conversation)
     return redirect("chat")
 
 
@@ -65,6 +74,7 @@ def begin_anew(request: ChatRequest) -> HttpResponse:
 
 def _page(request: ChatRequest, shown: dict[str, object], status: int = 200) -> HttpResponse:
     context = {**shown, "suggestions": SUGGESTIONS, "max_text": MAX_TEXT}
+    context["degraded_text"] = DEGRADED
     response = render(request, "concierge/chat.html", context, status=status)
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     return response

@@ -10,7 +10,9 @@ from django.http import HttpRequest
 
 from django_convstate import BackendUnavailable, ConversationBusy, ConversationInterrupted
 
-MAX_TEXT: Final = 2000  # characters
+# Characters.
+MAX_TEXT: Final = 2000
+MAX_ID: Final = 64
 
 
 class Refused(Exception):
@@ -28,6 +30,9 @@ class Refused(Exception):
         self.code = code
         self.message = message
 
+    def as_json(self) -> dict[str, str]:
+        return {"code": self.code, "message": self.message}
+
 
 @contextmanager
 def refusing() -> Iterator[None]:
@@ -38,7 +43,11 @@ def refusing() -> Iterator[None]:
         raise Refused(
             409, "ended", "This conversation has just ended. Send it again, and a new one begins."
         ) from error
-    except (BackendUnavailable, ConversationBusy) as error:
+    except ConversationBusy as error:
+        raise Refused(
+            503, "busy", "I am still busy with what was said before. Please try again."
+        ) from error
+    except BackendUnavailable as error:
         raise Refused(
             503, "unavailable", "My memory cannot be reached at the moment. Please try again."
         ) from error
@@ -64,6 +73,20 @@ def text_of(value: object) -> str:
     except UnicodeEncodeError:
         raise Refused(400, "bad_text", "The text has half a surrogate pair in it.") from None
     return text
+
+
+def said(content: object) -> tuple[str, str | None]:
+    """Return what a client says, and its own name for that message, if it has one.
+
+    Raises:
+        Refused: `content` is not {"text": ...}, or {"text": ..., "id": ...}.
+    """
+    if not isinstance(content, dict):
+        raise Refused(400, "bad_json", "That is not a JSON object.")
+    id = content.get("id")
+    if not (id is None or (isinstance(id, str) and id.isascii() and 0 < len(id) <= MAX_ID)):
+        raise Refused(400, "bad_id", f"An id is 1 to {MAX_ID} ASCII characters.")
+    return text_of(content.get("text")), id
 
 
 def json_of(request: HttpRequest) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def status_of(conversation: Conversation) -> dict[str, Any]:
         # For clients whose clock is wrong.
         "expires_in": round(max(0.0, left), 1) if left is not None else None,
         "ttl": conversation.ttl,
+        # Whether Redis is away, and this is what this process knows.
+        "degraded": conversation.degraded,
     }
 
 

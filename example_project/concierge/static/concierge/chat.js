@@ -1,177 +1,177 @@
-// The page without reloads: sends, shows what comes back, counts down to the expiry.
-// Whatever somebody has said goes through textContent, and so is never markup.
+// The page without reloads: says what somebody writes, by the best way there is, and shows what comes
+// back. view.js is what is shown, socket.js and http.js are the ways, clock.js counts down.
 
-const WHO = { user: "You:", assistant: "Concierge:" };
-const PATIENCE = 15_000; // milliseconds
-const SOON = 60; // seconds
+import { startClock } from "./clock.js";
+import { call, stream } from "./http.js";
+import { Line } from "./socket.js";
+import * as view from "./view.js";
 
-const get = (id) => document.getElementById(id);
-const { messagesUrl, conversationUrl, messageCount, expiresIn } = document.body.dataset;
+const { get } = view;
+const page = document.body.dataset;
+const LOOK_EVERY = 3000; // milliseconds, at whether Redis is back
 
 // The other tabs of this browser, which share the cookie and so the conversation.
 const tabs = new BroadcastChannel("concierge");
 
-let count = Number(messageCount); // of the messages that we know the server to have
-let deadline = null; // when the conversation expires, by our clock, in milliseconds
-let busy = false;
+let seen = Number(page.messageCount); // how many messages we know the server to have
+let degraded = Boolean(page.degraded);
+let queue = Promise.resolve(); // what somebody does comes one after the other
+let waiting = 0;
 
-async function call(method, url, body) {
-  let response;
-  try {
-    response = await fetch(url, {
-      method,
-      headers: body && { "Content-Type": "application/json" },
-      body: body && JSON.stringify(body),
-      signal: AbortSignal.timeout(PATIENCE),
-    });
-  } catch {
-    throw new Error("The server does not answer. Your message is still here.");
+const line = new Line(page.socketPath, {
+  seen: () => seen,
+  onEvent: take,
+  onOpen: () => view.showBanner("line", ""),
+  onLost,
+});
+
+// What comes.
+
+function take(event) {
+  if (event.type === "answer") view.showLive(event);
+  else if (event.type === "messages") takeMessages(event);
+  else if (event.type === "ready" && event.seen !== seen) refresh().catch(() => {});
+}
+
+function takeMessages({ messages, status, ...event }) {
+  showStatus(status);
+  if (event.seen === seen + messages.length) {
+    for (const message of messages) view.addMessage(message);
+  } else {
+    if (event.seen <= seen) noteAnother(status);
+    refresh().catch(() => {}); // something has happened that we have not seen
   }
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) {
-    throw new Error(answer.error?.message ?? `The server has a problem (${response.status}).`);
-  }
-  return answer;
+  seen = event.seen;
 }
 
-// What is shown.
-
-function messageElement({ role, content, image }) {
-  const item = get("message-template").content.firstElementChild.cloneNode(true);
-  const picture = item.querySelector("img");
-  item.className = `message ${role}`;
-  item.querySelector(".who").textContent = WHO[role];
-  item.querySelector(".text").textContent = content;
-  if (image) picture.src = image;
-  else picture.remove();
-  return item;
+function showStatus(status) {
+  view.showNotes(status.notes);
+  startClock(status.expires_in);
+  showDegraded(status.degraded);
 }
 
-function addMessage(message) {
-  const item = messageElement(message);
-  item.classList.add("new");
-  get("messages").append(item);
-  get("welcome").hidden = true;
-  get("transcript").scrollTop = 0; // the bottom, because it is laid out from there
-  return item;
-}
-
-function noteElement({ name, value }, before) {
-  const row = get("note-template").content.firstElementChild.cloneNode(true);
-  row.querySelector("dt").textContent = name;
-  row.querySelector("dd").textContent = value;
-  row.classList.toggle("changed", before.get(name) !== value);
-  return row;
-}
-
-function showStatus({ notes, message_count, expires_in }) {
-  const rows = get("state").querySelectorAll(".note");
-  const before = new Map([...rows].map((row) => [...row.children].map((cell) => cell.textContent)));
-  get("state").replaceChildren(...notes.map((note) => noteElement(note, before)));
-  get("nothing").hidden = notes.length > 0;
-  count = message_count;
-  startClock(expires_in);
-  tabs.postMessage(expires_in);
+function showDegraded(isDegraded) {
+  degraded = isDegraded;
+  view.showBanner("degraded", degraded ? page.degradedText : "");
 }
 
 function showAll(transcript) {
-  get("messages").replaceChildren(...transcript.messages.map(messageElement));
-  get("welcome").hidden = transcript.message_count > 0;
-  get("transcript").scrollTop = 0;
+  view.showMessages(transcript.messages);
+  seen = transcript.message_count;
   showStatus(transcript);
 }
 
-function showNotice(text) {
-  get("notice").textContent = text;
-  get("notice").hidden = !text;
+async function refresh() {
+  const transcript = await call("GET", page.conversationUrl);
+  const isShorter = transcript.message_count < seen;
+  showAll(transcript);
+  if (isShorter) noteAnother(transcript);
 }
 
-// The time that is left.
+function noteAnother(status) {
+  // While Redis is away, there may just be less to be seen of the one that it was.
+  if (!status.degraded) view.showNotice("The last conversation was over, so this is a new one.");
+}
 
-// What is said in one tab prolongs the life of the conversation in the others.
+// While Redis is away: is it back?
+async function look() {
+  if (!degraded || waiting) return;
+  const transcript = await call("GET", page.conversationUrl).catch(() => null);
+  if (!transcript || waiting) return;
+  if (transcript.message_count !== seen) showAll(transcript);
+  else showStatus(transcript);
+}
+
+function onLost() {
+  view.endLive();
+  if (line.wasOpen) view.showBanner("line", "The line to the concierge is down. I keep trying.");
+  // What is said by HTTP meanwhile may begin a new conversation, so `inTurn` opens it after that.
+  if (!waiting) line.openLater();
+}
+
 tabs.onmessage = ({ data }) => {
-  if (document.body.classList.contains("expired")) showNotice("");
-  startClock(data);
+  if (data === "anew") line.open();
+  if (data === "anew" || !(waiting || line.isOpen)) refresh().catch(() => {});
 };
-
-function startClock(seconds) {
-  deadline = seconds === null ? null : Date.now() + seconds * 1000;
-  document.body.classList.remove("expired");
-  tick();
-}
-
-function tick() {
-  const left = deadline === null ? null : Math.max(0, Math.ceil((deadline - Date.now()) / 1000));
-  get("expiry").textContent = left === null ? "" : left ? `expires in ${clockFace(left)}` : "expired";
-  get("expiry").classList.toggle("soon", left !== null && left <= SOON);
-  if (left === 0 && !document.body.classList.contains("expired")) {
-    document.body.classList.add("expired");
-    showNotice("This conversation has expired. Your next message begins a new one.");
-  }
-}
-
-function clockFace(seconds) {
-  const parts = [Math.floor(seconds / 60) % 60, seconds % 60].map((n) => String(n).padStart(2, "0"));
-  const hours = Math.floor(seconds / 3600);
-  return (hours ? [hours, ...parts] : parts).join(":");
-}
 
 // What somebody does.
 
-async function exclusively(action) {
-  if (busy) return;
-  busy = true;
-  showNotice("");
+function inTurn(action) {
+  waiting += 1;
+  queue = queue.then(async () => {
+    view.showNotice("");
+    try {
+      await action();
+    } catch (error) {
+      view.showNotice(error.message);
+    }
+    waiting -= 1;
+    if (!line.isOpen) line.openLater();
+  });
+}
+
+function send(text) {
+  // With a name, under which it is answered once, however often and by whichever way it is sent.
+  const message = { id: `${Date.now()}-${Math.random()}`, text };
+  view.addUnstored(message);
+  inTurn(() => say(message));
+}
+
+async function say(message) {
+  view.showLive({ text: "" });
   try {
-    await action();
+    if (!(await line.say(message))) await sayByHttp(message);
   } catch (error) {
-    showNotice(error.message);
+    view.removeUnstored(message.id);
+    get("text").value = [message.text, get("text").value].filter(Boolean).join("\n");
+    throw error;
   } finally {
-    busy = false;
-    get("typing").hidden = true;
-    get("text").focus();
+    view.endLive();
   }
 }
 
-async function send(text) {
-  const item = addMessage({ role: "user", content: text });
-  const known = count;
-  get("text").value = "";
-  get("typing").hidden = false;
-  try {
-    const answer = await call("POST", messagesUrl, { text });
-    if (answer.message_count === known + 2) {
-      addMessage(answer.reply);
-      showStatus(answer);
-      return;
-    }
-    // Something has happened that we have not seen: another tab, or an end.
-    showAll(await call("GET", conversationUrl));
-    if (answer.started) showNotice("The last conversation was over, so this is a new one.");
-  } catch (error) {
-    item.remove();
-    get("welcome").hidden = get("messages").childElementCount > 0;
-    get("text").value = [text, get("text").value].filter(Boolean).join("\n");
-    throw error;
+async function sayByHttp(message) {
+  view.showLive({ text: "" }); // a line that was lost has hidden it
+  const last = await stream(page.streamUrl, message, take);
+  if (!last) await post(message);
+  else if (last.messages?.at(-1).role !== "assistant") await refresh(); // it has broken off
+  tabs.postMessage("said");
+}
+
+async function post(message) {
+  const known = seen;
+  const answer = await call("POST", page.messagesUrl, message);
+  if (answer.message_count === known + 2) {
+    view.addMessage({ role: "user", content: message.text, id: message.id });
+    view.addMessage(answer.reply);
+    seen = answer.message_count;
+    showStatus(answer);
+  } else {
+    await refresh();
+    if (answer.started) noteAnother(answer);
   }
 }
 
 async function beginAnew() {
-  showAll(await call("DELETE", conversationUrl));
+  showAll(await call("DELETE", page.conversationUrl));
+  await line.open();
+  tabs.postMessage("anew"); // now that they get the same cookie
 }
 
 function onSubmit(form, action) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    exclusively(() => action(event));
+    action(event);
+    get("text").focus();
   });
 }
 
-onSubmit(get("new-form"), beginAnew);
+onSubmit(get("new-form"), () => inTurn(beginAnew));
 onSubmit(get("suggestions"), (event) => send(event.submitter.value));
-onSubmit(get("composer"), async () => {
+onSubmit(get("composer"), () => {
   const text = get("text").value.trim();
-  if (text) await send(text);
+  get("text").value = "";
+  if (text) send(text);
 });
 get("text").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -179,5 +179,6 @@ get("text").addEventListener("keydown", (event) => {
   get("composer").requestSubmit();
 });
 
-startClock(expiresIn ? Number(expiresIn) : null);
-setInterval(tick, 250);
+startClock(page.expiresIn ? Number(page.expiresIn) : null);
+setInterval(look, LOOK_EVERY);
+line.open();

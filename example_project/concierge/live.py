@@ -1,0 +1,98 @@
+"""An answer as it comes, and who else is to see it: what the websocket and the event stream share.
+
+What a client is sent are events, JSON objects told apart by their `type`:
+
+    messages    `messages` that are stored now, after which the client has `seen` so many of them;
+                with `status`, as `status_of` has it
+    answer      `text`, what there is so far of the answer that is being made, "" at its beginning,
+                and `image`, if it has one
+    ready       what was missed has been sent, and the client has `seen` so many messages
+    refused     `error`, as over HTTP
+
+With each word the answer is sent as far as it has come, so that whoever begins to listen in the
+middle, or has missed a part, has it whole a moment later.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from channels.layers import get_channel_layer
+from django.conf import settings
+
+from django_convstate import Conversation
+from django_convstate.ids import group_name
+from django_convstate.messages import Message
+
+from .chat import Answer, is_known, take_in
+from .transcript import status_of
+
+Event = dict[str, Any]
+
+
+def messages_event(conversation: Conversation, messages: list[Message], seen: int) -> Event:
+    status = status_of(conversation)
+    return {"type": "messages", "messages": messages, "seen": seen, "status": status}
+
+
+async def answering(
+    conversation: Conversation,
+    text: str,
+    id: str | None,
+    save: Callable[[Conversation], Awaitable[None]],
+) -> AsyncGenerator[Event, None]:
+    """Answer `text` within a turn of `conversation`, and yield the events of it; none, if the
+    message `id` has been answered before.
+
+    What was said is saved before the answer begins. One that breaks off is saved as interrupted.
+    """
+    if is_known(conversation, id):
+        return
+    answer = take_in(conversation, text, id)
+    await save(conversation)
+    yield _newest(conversation)
+    yield await _shown(conversation, answer, "")
+    so_far = ""
+    words = conversation.messages.stream("assistant", _spoken(answer.text), **answer.extra)
+    try:
+        async with aclosing(words):
+            async for word in words:
+                so_far += word
+                yield await _shown(conversation, answer, so_far)
+        conversation["lastAnswer"] = answer.text
+    finally:
+        await save(conversation)
+    yield _newest(conversation)
+
+
+async def tell_others(conversation: Conversation) -> None:
+    """Have the sockets of this conversation look for what was saved by a request. A consumer does
+    so by itself when it saves."""
+    news = {"count": len(conversation.messages), "kept": None, "sender": ""}
+    await _send(conversation, {"type": "conversation.news", **news})
+
+
+def _newest(conversation: Conversation) -> Event:
+    return messages_event(conversation, [conversation.messages[-1]], len(conversation.messages))
+
+
+async def _spoken(text: str) -> AsyncIterator[str]:
+    """Yield the words as if a model thought about each."""
+    for word in re.findall(r"\s*\S+|\s+", text):
+        await asyncio.sleep(settings.CONCIERGE_PAUSE)
+        yield word
+
+
+async def _shown(conversation: Conversation, answer: Answer, so_far: str) -> Event:
+    """Return the event of an answer in the making, and let the others have it, too. They know by
+    the place `at` which it will have among the messages whether it is still in the making."""
+    event = {"type": "answer", "text": so_far, "image": answer.extra.get("image")}
+    at = len(conversation.messages)
+    await _send(conversation, {"type": "chat.answer", "event": event, "at": at})
+    return event
+
+
+async def _send(conversation: Conversation, message: dict[str, Any]) -> None:
+    await get_channel_layer().group_send(group_name(conversation.id), message)

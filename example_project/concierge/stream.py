@@ -1,0 +1,71 @@
+"""The concierge for clients without websockets: an answer as server-sent events.
+
+    curl -N -c jar -b jar -H 'Content-Type: application/json' \\
+         -d '{"text": "a hotel in Paris"}' http://127.0.0.1:8000/api/stream
+
+Needs no CSRF token, for the reasons given in `api`.
+"""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpResponseBase, StreamingHttpResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+
+from django_convstate import Conversation
+
+from .api import refusal
+from .live import answering, tell_others
+from .refusals import Refused, json_of, refusing, said
+from .request import ChatRequest
+
+
+@csrf_exempt
+@never_cache
+async def stream(request: ChatRequest) -> HttpResponseBase:
+    """POST {"text": ...}: say something, and watch the answer being made. Ends without an event if
+    this has been answered before."""
+    try:
+        with refusing():
+            return await _answer(request)
+    except Refused as refused:
+        return refusal(refused)
+
+
+async def _answer(request: ChatRequest) -> HttpResponseBase:
+    if request.method != "POST":
+        raise Refused(405, "method_not_allowed", "Here, use POST.")
+    if not isinstance(request, ASGIRequest):
+        raise Refused(501, "not_streaming", "This server does not stream. POST to /api/messages.")
+    text, id = said(json_of(request))
+    events = _events(await request.aconversation(), text, id)
+    # What the store refuses is still a refusal here, and no stream that breaks off.
+    first = await anext(events, "")
+    return StreamingHttpResponse(
+        _from(first, events),
+        content_type="text/event-stream",
+        headers={"X-Accel-Buffering": "no"},  # or nginx would collect what is to be seen at once
+    )
+
+
+async def _events(
+    conversation: Conversation, text: str, id: str | None
+) -> AsyncGenerator[str, None]:
+    async with conversation.aturn(), aclosing(answering(conversation, text, id, _save)) as events:
+        async for event in events:
+            yield f"data: {json.dumps(event)}\n\n"
+
+
+async def _save(conversation: Conversation) -> None:
+    await conversation.asave()
+    await tell_others(conversation)
+
+
+async def _from(first: str, events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    async with aclosing(events):
+        yield first
+        async for event in events:
+            yield event
