@@ -83,10 +83,11 @@ async def _aretire_again(store: "ConversationStore", id: str, version: int) -> b
 
 
 def _copy_of(record: Record) -> Change:
-    if len(record.messages) < record.message_count:
+    if record.degraded:
         raise BackendUnavailable(
-            "The store is away, and the older messages with it; the conversation cannot be given "
-            "a new id now."
+            "The store is away, and perhaps messages with it that are not known here; the "
+            "conversation cannot be given a new id now.",
+            certain=True,
         )
     return Change(
         create=Create.MUST_BE_NEW,

@@ -1,5 +1,6 @@
 """What comes home after an outage, and how it is merged with what others have done meanwhile."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -175,6 +176,7 @@ class TestDeleted:
 class TestExpired:
     def test_meanwhile_it_is_made_again_with_its_history(self, outage: Outage) -> None:
         outage.others.touch("a", 0.001)
+        time.sleep(0.01)
         base = outage.backend._known._known["a"].first
         outage.commit(create=Create.MUST_EXIST, append=[b"mine"])
         base.created_at -= 7200

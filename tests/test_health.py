@@ -92,6 +92,7 @@ def test_only_reads() -> None:
 @pytest.mark.parametrize("is_staff", [True, False])
 def test_details_are_for_staff(is_staff: bool) -> None:
     request = RequestFactory().get("/")
+    request.COOKIES["sessionid"] = "somebody's"
     request.user = User(is_staff=is_staff) if is_staff else AnonymousUser()
     shown = json.loads(views.ready(request).content)
     assert ("detail" in shown) is is_staff

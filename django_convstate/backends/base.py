@@ -221,6 +221,7 @@ class Health:
         pending_replay: how many changes it has yet to be told.
         detail: what is wrong, or else what there is to tell, in words.
         since: when the outage began, in seconds since the epoch; None: there is none.
+        is_full: whether no more changes can be noted for later, so that they are refused.
     """
 
     backend: str
@@ -230,6 +231,7 @@ class Health:
     pending_replay: int = 0
     detail: str = ""
     since: float | None = None
+    is_full: bool = False
 
 
 class ConversationStateBackend(ABC):

@@ -109,6 +109,12 @@ class LocMemBackend(ConversationStateBackend):
             else:
                 self._entries[id] = entry
 
+    def clear(self) -> None:
+        """Forget everything, turns included."""
+        with self._lock:
+            self._entries.clear()
+            self._lines = Lines()
+
     def has_line(self, id: str) -> bool:
         """Tell whether anybody has, or waits for, a turn."""
         with self._lock:

@@ -27,6 +27,7 @@ from .journal import Journal
 from .known import LastKnown
 from .recovery import Part, Recovery
 from .shelter import Shelter
+from .turns import Turns
 
 logger = logging.getLogger("django_convstate")
 
@@ -121,7 +122,7 @@ class FailoverBackend(ConversationStateBackend):
         way = self._way(id)
         if way.is_open:
             with way:
-                sent = self._shelter.without_our_lease(id, change)
+                sent = self._turns.checked(id, change, by_primary=True)
                 return self._known.change(id, change, self.primary.commit(id, sent))
         return self._recovery.needed_after(self._shelter.commit(id, change))
 
@@ -129,7 +130,7 @@ class FailoverBackend(ConversationStateBackend):
         way = self._way(id)
         if way.is_open:
             with way:
-                sent = self._shelter.without_our_lease(id, change)
+                sent = self._turns.checked(id, change, by_primary=True)
                 return self._known.change(id, change, await self.primary.acommit(id, sent))
         return self._recovery.needed_after(self._shelter.commit(id, change))
 
@@ -197,39 +198,46 @@ class FailoverBackend(ConversationStateBackend):
         way = self._way(id)
         if way.is_open and not self.fallback.has_line(id):
             with way:
-                return self._noted(id, self.primary.acquire(id, lease, seconds, window))
+                acquired = self.primary.acquire(id, lease, seconds, window)
+                return self._noted(id, lease, seconds, acquired)
         return self._shelter.acquire(id, lease, seconds, window)
 
     async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         way = self._way(id)
         if way.is_open and not self.fallback.has_line(id):
             with way:
-                return self._noted(id, await self.primary.aacquire(id, lease, seconds, window))
+                acquired = await self.primary.aacquire(id, lease, seconds, window)
+                return self._noted(id, lease, seconds, acquired)
         return self._shelter.acquire(id, lease, seconds, window)
 
     def renew(self, id: str, lease: str, seconds: float) -> bool:
         way = self._way(id)
         if way.is_open and not self.fallback.has_line(id):
             with way:
-                return self.primary.renew(id, lease, seconds)
-        return self._shelter.renew(id, lease, seconds)
+                return self._renewed(id, lease, seconds, self.primary.renew(id, lease, seconds))
+            if not way.has_closed:
+                return True  # it was slow this once, and there is time for another try
+        return self._turns.renew(id, lease, seconds)
 
     async def arenew(self, id: str, lease: str, seconds: float) -> bool:
         way = self._way(id)
         if way.is_open and not self.fallback.has_line(id):
             with way:
-                return await self.primary.arenew(id, lease, seconds)
-        return self._shelter.renew(id, lease, seconds)
+                renewed = await self.primary.arenew(id, lease, seconds)
+                return self._renewed(id, lease, seconds, renewed)
+            if not way.has_closed:
+                return True
+        return self._turns.renew(id, lease, seconds)
 
     def release(self, id: str, lease: str) -> None:
-        self.fallback.release(id, lease)
+        self._turns.over(id, lease)
         way = self._way(id)
         if way.is_open:
             with way:
                 self.primary.release(id, lease)
 
     async def arelease(self, id: str, lease: str) -> None:
-        self.fallback.release(id, lease)
+        self._turns.over(id, lease)
         way = self._way(id)
         if way.is_open:
             with way:
@@ -270,17 +278,27 @@ class FailoverBackend(ConversationStateBackend):
         await sync_to_async(self.close, thread_sensitive=False)()
         await self.primary.aclose()
 
-    def _noted(self, id: str, acquired: Acquired) -> Acquired:
+    @property
+    def _turns(self) -> Turns:
+        return self._shelter.turns
+
+    def _noted(self, id: str, lease: str, seconds: float, acquired: Acquired) -> Acquired:
         if not acquired.position:
             self._known.keep(id, acquired.record)
+            self._turns.given(id, lease, seconds)
         return acquired
+
+    def _renewed(self, id: str, lease: str, seconds: float, renewed: bool) -> bool:
+        if renewed:
+            self._turns.given(id, lease, seconds)
+        return renewed
 
     def _way(self, id: str) -> "_Way":
         name = self.primary.part_of(id)
         part = self._parts.get(name)
         if part is None:
             part = self._parts.setdefault(name, Part())
-        if part.breaker.is_open:
+        if part.breaker.is_open or self._shelter.journal.pending:
             self._recovery.wake()  # unless somebody has closed us, it is
         return _Way(part, self._recovery, self._shelter.holds(id))
 
@@ -302,6 +320,11 @@ class _Way:
         # What waits to be brought home is more than the primary has.
         self.is_open = not (held or part.breaker.is_open)
         self.is_readable = self.is_open or (part.readable and not held)
+
+    @property
+    def has_closed(self) -> bool:
+        """Whether it has become clear that the primary is away."""
+        return self._part.breaker.is_open
 
     def __enter__(self) -> None:
         pass
@@ -329,7 +352,7 @@ _alive: Final["weakref.WeakSet[FailoverBackend]"] = weakref.WeakSet()
 def _forget_the_parent() -> None:
     # The parent brings home what it has accepted, and its thread is not in the child.
     for backend in list(_alive):
-        backend.fallback.purge(everything=True)
+        backend.fallback.clear()
         backend.begin()
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ...exceptions import BackendUnavailable
-from ..base import Change
+from ..base import Change, Create
 from ..entry import Entry
 
 # Bytes that a Change, a line of the journal and what the fallback has of it take besides their
@@ -24,7 +24,10 @@ class Touch:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """The conversation was deleted; everything before is of no account."""
+    """The conversation was deleted, at a moment in seconds since the epoch; everything before is
+    of no account, and what somebody has begun under its id since then is none of its business."""
+
+    at: float
 
 
 Write = Change | Touch | Delete
@@ -44,7 +47,18 @@ class Line:
     writes: deque[tuple[Write, int]] = field(default_factory=deque)
     surplus: int | None = None
     shared: int = 0
+    # All of `base`, on its way to a primary from which it has expired meanwhile.
+    restoring: Change | None = None
     size: int = LINE_OVERHEAD
+
+    @property
+    def is_all_known(self) -> bool:
+        """Whether there is nothing to it that is not known here: it was begun here, if nothing
+        was known before."""
+        first = self.writes[0][0] if self.writes else None
+        return self.base is not None or (
+            isinstance(first, Change) and first.create is Create.MUST_BE_NEW
+        )
 
 
 class Journal:
@@ -68,13 +82,18 @@ class Journal:
     def line(self, id: str) -> Line | None:
         return self._lines.get(id)
 
-    def make_room(self, write: Write) -> None:
-        """Make sure that `write` can be added.
+    @property
+    def is_full(self) -> bool:
+        """Whether hardly anything can be added."""
+        return self._bytes + 2 * LINE_OVERHEAD > self._max_bytes
+
+    def make_room(self, write: Write, base: Entry | None) -> None:
+        """Make sure that `write` can be added, to what is known of its conversation.
 
         Raises:
             BackendUnavailable: the journal is full. Nothing was changed.
         """
-        if self._bytes + LINE_OVERHEAD + _size(write) > self._max_bytes:
+        if self._bytes + _first(base) + _size(write) > self._max_bytes:
             self.refused += 1
             raise BackendUnavailable(
                 f"The store cannot be reached, and the {self._max_bytes >> 20} MiB in which this "
@@ -84,8 +103,9 @@ class Journal:
 
     def add(self, id: str, write: Write, count: int, base: Entry | None) -> None:
         if id not in self._lines:
-            self._lines[id] = Line(base, shared=0 if base is None else base.message_count)
-            self._bytes += LINE_OVERHEAD
+            shared = 0 if base is None else base.message_count
+            self._lines[id] = Line(base, shared=shared, size=_first(base))
+            self._bytes += _first(base)
         line, size = self._lines[id], _size(write)
         line.writes.append((write, count))
         line.size += size
@@ -116,6 +136,11 @@ class Journal:
     def clear(self) -> None:
         self._lines.clear()
         self._bytes = self.pending = 0
+
+
+def _first(base: Entry | None) -> int:
+    # It is here, and once more in the fallback.
+    return LINE_OVERHEAD + (0 if base is None else 2 * base.size)
 
 
 def _size(write: Write) -> int:

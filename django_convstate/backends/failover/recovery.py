@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
+from django.dispatch import Signal
+
 from ... import signals
 from ...exceptions import BackendUnavailable, ConversationError
 from ...ids import new_id
@@ -23,6 +25,7 @@ SPREAD: Final = 0.5  # seconds at most before the first comes home: many process
 PACE: Final = 0.002  # seconds at most between two conversations
 FLUSH_SECONDS: Final = 5.0  # for what is still to be brought home when the backend is closed
 PROBE_TTL: Final = 1.0
+LAST_WORD: Final = 1.0  # seconds for receivers of a signal when the backend is closed
 
 T = TypeVar("T")
 
@@ -52,6 +55,7 @@ class Recovery:
         self._thread: threading.Thread | None = None
         self._tally = Tally()
         self._since: float | None = None  # seconds since the epoch; None: nobody was told
+        self._telling: threading.Thread | None = None
 
     def wake(self) -> None:
         """See to it that the thread runs."""
@@ -87,6 +91,8 @@ class Recovery:
             self._replay(until=time.monotonic() + FLUSH_SECONDS)
         if self._is_over:
             self._tell_recovered()
+        if self._telling is not None:
+            self._telling.join(LAST_WORD)
         if for_good and self._shelter.journal.pending:
             logger.error(
                 "The %s backend is still away: %d changes of %d conversations are lost with this "
@@ -108,6 +114,7 @@ class Recovery:
             health,
             using_fallback=bool(pending or self._open() or not health.connected),
             pending_replay=pending,
+            is_full=self._shelter.journal.is_full,
             since=self._since,
         )
 
@@ -160,6 +167,9 @@ class Recovery:
             part.breaker.probe_failed(str(error))
         except ConversationError:
             part.breaker.close()  # it did answer
+        except Exception as error:
+            logger.exception("The %s backend cannot be asked whether it is back.", name)
+            part.breaker.probe_failed(type(error).__name__)
         else:
             part.breaker.close()
 
@@ -178,7 +188,10 @@ class Recovery:
             try:
                 bring_home(self._primary, self._shelter, id, self._tally)
             except BackendUnavailable as error:
-                part.breaker.failed(part.breaker.era, str(error), certain=True)
+                # Not certain unless it is: one change that takes too long says little of the rest.
+                part.breaker.failed(part.breaker.era, str(error), certain=error.certain)
+            except Exception:
+                logger.exception("What is to be brought home cannot be. It is tried again.")
             time.sleep(random.uniform(0, PACE))  # noqa: S311 - hides nothing
 
     def _tell_degraded(self) -> None:
@@ -186,7 +199,7 @@ class Recovery:
             self._since = time.time()
             self._tally = Tally()
             logger.error("%s Conversations go on in the memory of this process.", self._reason)
-            signals.backend_degraded.send_robust(self._primary, reason=self._reason)
+            self._tell(signals.backend_degraded, reason=self._reason)
 
     def _tell_recovered(self) -> None:
         if self._since is None:
@@ -201,10 +214,22 @@ class Recovery:
             tally.conflicts,
             tally.lost,
         )
-        signals.backend_recovered.send_robust(
-            self._primary,
+        self._tell(
+            signals.backend_recovered,
             seconds=seconds,
             home=tally.home,
             conflicts=tally.conflicts,
             lost=tally.lost,
         )
+
+    def _tell(self, signal: Signal, **about: object) -> None:
+        """Send a signal, after the last one, and without waiting for its receivers."""
+        before = self._telling
+
+        def send() -> None:
+            if before is not None:
+                before.join()
+            signal.send_robust(self._primary, **about)
+
+        self._telling = threading.Thread(target=send, name="convstate-signal", daemon=True)
+        self._telling.start()

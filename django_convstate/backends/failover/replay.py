@@ -7,18 +7,21 @@ up, the later value of a key wins, and a conversation that somebody has deleted 
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ... import ids
 from ...exceptions import (
     BackendUnavailable,
+    ConversationBusy,
+    ConversationConflict,
     ConversationError,
     ConversationInterrupted,
     InvalidConversationValue,
 )
 from ..base import Change, ConversationStateBackend, Create
 from ..entry import Entry
-from .journal import Line, Touch
+from .journal import Line, Touch, Write
 from .shelter import Shelter
 
 logger = logging.getLogger("django_convstate")
@@ -47,14 +50,11 @@ def bring_home(primary: ConversationStateBackend, shelter: Shelter, id: str, tal
                 return
             write, count = line.writes[0]
         try:
-            if isinstance(write, Change):
-                _commit(primary, id, line, write, count, tally)
-            elif isinstance(write, Touch):
-                primary.touch(id, write.ttl)
-            else:
-                primary.delete(id)
+            _tell(primary, id, line, write, count, tally)
         except BackendUnavailable:
             raise
+        except ConversationBusy as error:
+            raise BackendUnavailable(str(error)) from error
         except ConversationError as error:
             _give_up(shelter, id, error, tally)
             return
@@ -65,11 +65,23 @@ def bring_home(primary: ConversationStateBackend, shelter: Shelter, id: str, tal
                 return
 
 
+def _tell(
+    primary: ConversationStateBackend, id: str, line: Line, write: Write, count: int, tally: Tally
+) -> None:
+    if isinstance(write, Change):
+        _commit(primary, id, line, write, count, tally)
+    elif isinstance(write, Touch):
+        primary.touch(id, write.ttl)
+    elif (record := primary.peek(id, 1)) and record.created_at <= write.at:
+        primary.delete(id)
+
+
 def _commit(
     primary: ConversationStateBackend, id: str, line: Line, change: Change, count: int, tally: Tally
 ) -> None:
     keep = change.keep_messages
-    if keep is not None and line.surplus is None:
+    # Of a conversation of which nothing is known here, its author has seen all that is dropped.
+    if keep is not None and line.surplus is None and line.base is not None:
         record = primary.peek(id, 1)
         line.surplus = 0 if record is None else record.message_count - line.shared
     try:
@@ -77,7 +89,9 @@ def _commit(
     except ConversationInterrupted:
         if line.base is None or line.base.expires_at(primary.max_age) > time.time():
             raise  # it did not expire: somebody has deleted it, and so it stays
-        primary.commit(id, _all_of(line.base))
+        line.restoring = line.restoring or _all_of(line.base)
+        with suppress(ConversationConflict):  # another process has done so
+            primary.commit(id, line.restoring)
         line.surplus = -line.base.hidden
         committed = primary.commit(id, _as_of_now(change, line))
     except InvalidConversationValue:
@@ -100,8 +114,10 @@ def _as_of_now(change: Change, line: Line) -> Change:
         elif keep >= line.shared:
             keep = max(0, keep + surplus)
     create = change.create
-    if create is Create.MUST_EXIST and line.base is None:
-        create = Create.EITHER  # nothing was known of it, but a client had a token for it
+    if create is Create.MUST_BE_NEW or line.base is None:
+        # Begun here; or nothing was known of it, but a client had a token for it. In either case
+        # another process may have come home first with what the client has said there.
+        create = Create.EITHER
     return replace(change, create=create, expected_version=None, keep_messages=keep)
 
 
@@ -112,7 +128,7 @@ def _keeps_more(keep: int, line: Line) -> bool:
 
 def _all_of(entry: Entry) -> Change:
     return Change(
-        create=Create.EITHER,
+        create=Create.MUST_BE_NEW,
         owner=entry.owner,
         ttl=entry.ttl,
         set=entry.state,

@@ -16,6 +16,7 @@ from ..entry import Entry
 from ..locmem import LocMemBackend
 from .journal import Delete, Journal, Touch, Write
 from .known import LastKnown
+from .turns import Turns
 
 
 class Shelter:
@@ -25,6 +26,7 @@ class Shelter:
         self.fallback = fallback
         self.known = known
         self.journal = journal
+        self.turns = Turns(fallback)
         self.lock = threading.Lock()
 
     def holds(self, id: str) -> bool:
@@ -40,29 +42,14 @@ class Shelter:
                 record = _blank(id)
         return None if record is None else replace(record, degraded=True)
 
-    # Turns. Those that were given here go on here when the primary is back.
-
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
-        position = self.fallback.acquire(id, lease, seconds, 1).position
+        position = self.turns.stand(id, lease, seconds)
         return Acquired(position, None if position else self.load(id, window))
 
-    def renew(self, id: str, lease: str, seconds: float) -> bool:
-        """Keep a turn. One that the primary has given goes on here if nobody else has one."""
-        return self.fallback.acquire(id, lease, seconds, 1).position == 0
-
-    def without_our_lease(self, id: str, change: Change) -> Change:
-        """Return a change as the primary may have it: of a turn given here it knows nothing."""
-        if change.lease is None or not self.fallback.has_line(id):
-            return change
-        if change.release:
-            self.fallback.release(id, change.lease)
-        return replace(change, lease=None, release=False)
-
-    # Conversations.
-
     def commit(self, id: str, change: Change) -> Committed:
-        change = replace(self.without_our_lease(id, change), lease=None, release=False)
+        change = self.turns.checked(id, change, by_primary=False)
         with self._writing(id, change, blank=change.create is Create.MUST_EXIST) as base:
+            self._check_owner(id, change, base)
             committed = self.fallback.commit(id, change)
             self.journal.add(id, change, committed.message_count, base)
         return replace(committed, degraded=True)
@@ -91,11 +78,11 @@ class Shelter:
             return there
 
     def delete(self, id: str, expected_version: int | None) -> bool:
-        with self._writing(id, Delete(), blank=True):
+        with self._writing(id, Delete(time.time()), blank=True):
             there = self.fallback.delete(id, expected_version)
             if there:
                 self.journal.drop(id)  # what came before is of no account any more
-                self.journal.add(id, Delete(), 0, None)
+                self.journal.add(id, Delete(time.time()), 0, None)
                 self.known.forget(id)
             return there
 
@@ -104,6 +91,15 @@ class Shelter:
         held."""
         self.fallback.adopt(id, None)
         self.known.forget(id)
+
+    def _check_owner(self, id: str, change: Change, base: Entry | None) -> None:
+        """Refuse to make somebody the owner of what may be another's."""
+        if change.owner is None or change.create is Create.MUST_BE_NEW or base is not None:
+            return
+        if (line := self.journal.line(id)) is None or not line.is_all_known:
+            raise BackendUnavailable(
+                "Whose conversation this is, only the store knows that is away.", certain=True
+            )
 
     @contextmanager
     def _writing(self, id: str, write: Write, *, blank: bool) -> Iterator[Entry | None]:
@@ -114,11 +110,10 @@ class Shelter:
             blank: of a conversation of which nothing is known, suppose that there is one.
         """
         with self.lock:
-            self.journal.make_room(write)
-            base = None
+            base = None if id in self.journal else self.known.find(id)
+            self.journal.make_room(write, base)
             if id not in self.journal:
                 now = time.time()
-                base = self.known.find(id)
                 first = base.copy() if base is not None else Entry(now, now) if blank else None
                 self.fallback.adopt(id, first)
             try:
