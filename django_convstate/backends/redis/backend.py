@@ -205,34 +205,33 @@ class RedisBackend(ConversationStateBackend):
             command, target = operation.again(), {}
         raise AssertionError("there is at least one try")
 
-    def _afterwards(self, operation: Operation[None]) -> None:
+    def _afterwards(self, operation: Operation[None] | None) -> None:
         try:
-            with self._explained, self._clients.turn() as client:
-                self._send(client, operation)
-        except BackendUnavailable as error:
+            while operation is not None:
+                with self._explained, self._clients.turn() as client:
+                    operation = operation.read(self._send(client, operation)).then
+        except (BackendUnavailable, ConversationCorrupt) as error:
             _log_index(error)
 
-    async def _aafterwards(self, operation: Operation[None]) -> None:
+    async def _aafterwards(self, operation: Operation[None] | None) -> None:
         try:
-            with self._explained:
-                async with await self._clients.aturn() as client:
-                    await self._asend(client, operation)
-        except BackendUnavailable as error:
+            while operation is not None:
+                with self._explained:
+                    async with await self._clients.aturn() as client:
+                        operation = operation.read(await self._asend(client, operation)).then
+        except (BackendUnavailable, ConversationCorrupt) as error:
             _log_index(error)
+
+    # If that fails, the next one who comes finds it as it is.
 
     def _set_aside(self, id: str) -> None:
-        with self._clients.turn() as client:
-            for operation in self._operations.set_aside(id):
-                with suppress(RedisError):  # a part that is not there cannot be renamed
-                    client.execute_command(*operation.command)
+        with suppress(BackendUnavailable), self._explained, self._clients.turn() as client:
+            self._send(client, self._operations.set_aside(id))
 
     async def _aset_aside(self, id: str) -> None:
-        async with await self._clients.aturn() as client:
-            for operation in self._operations.set_aside(id):
-                with suppress(RedisError):
-                    await _in_time(
-                        client.execute_command(*operation.command), self._clients.place.timeout
-                    )
+        with suppress(BackendUnavailable), self._explained:
+            async with await self._clients.aturn() as client:
+                await self._asend(client, self._operations.set_aside(id))
 
     # Listing and purging.
 
@@ -310,6 +309,6 @@ async def _in_time(reply: Awaitable[T], seconds: float) -> T:
         raise ConnectionError("The connection was closed by another task.") from error
 
 
-def _log_index(error: BackendUnavailable) -> None:
-    # What was to be done is done; the index is told again within half a time to live.
+def _log_index(error: BackendUnavailable | ConversationCorrupt) -> None:
+    # What was to be done is done; the index is told by the next one who comes.
     logger.warning("The index of an owner could not be brought up to date: %s", error)
