@@ -13,6 +13,7 @@ from redis.connection import parse_url
 from ...exceptions import InvalidBackend
 from ..alias import check_alias, check_timeout
 from .connections import Clients, Place, factory_of
+from .deadline import Deadline
 from .errors import in_words
 from .inspection import OLDEST, look_at
 
@@ -148,7 +149,8 @@ def check_server(alias: str) -> Iterator[CheckMessage]:
     """Ask the server whether it is fit to keep conversations."""
     clients = Clients(alias)
     try:
-        server = look_at(clients.turn().redis)
+        with clients.turn() as client, Deadline(clients.place.timeout):
+            server = look_at(client)
     except Exception as error:
         yield Warning(
             f"Redis, CACHES[{alias!r}], {in_words(error)}.",

@@ -6,6 +6,7 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
+    ClusterError,
     ConnectionError,
     MasterDownError,
     NoPermissionError,
@@ -20,6 +21,7 @@ from redis.exceptions import (
 
 from ...exceptions import BackendUnavailable, ConversationCorrupt
 
+_MOVING: Final = "is moving the conversation to another node (TRYAGAIN)"
 _BY_KIND: Final[dict[type[Exception], str]] = {
     NoPermissionError: "does not let this user run our commands or touch our keys (NOPERM)",
     AuthenticationError: "does not accept the user name or the password",
@@ -27,7 +29,6 @@ _BY_KIND: Final[dict[type[Exception], str]] = {
     ReadOnlyError: "is a replica and refuses to write (READONLY)",
     BusyLoadingError: "is still loading its data set (LOADING)",
     ClusterDownError: "is a cluster of which a part is down (CLUSTERDOWN)",
-    TryAgainError: "is moving the conversation to another node (TRYAGAIN)",
     MasterDownError: "is a replica that has lost its primary (MASTERDOWN)",
     TimeoutError: "did not answer in time",
 }
@@ -48,6 +49,8 @@ _UNREACHABLE: Final = "cannot be reached"
 
 def in_words(error: Exception) -> str:
     """Return what is wrong with the server, to be read after its name."""
+    if is_moving(error):
+        return _MOVING
     for kind, meaning in _BY_KIND.items():
         if isinstance(error, kind):
             return meaning
@@ -73,7 +76,13 @@ def may_be_tried_again(error: Exception) -> bool:
 def is_certain(error: Exception) -> bool:
     """Tell whether the next command would fare no better, so that nobody need wait for it."""
     busy = isinstance(error, ResponseError) and str(error).startswith("BUSY ")
-    return not (busy or isinstance(error, (TimeoutError, TryAgainError)))
+    return not (busy or isinstance(error, TimeoutError) or is_moving(error))
+
+
+def is_moving(error: Exception) -> bool:
+    """Tell whether a part of the conversation is on one node and a part on another: the client of
+    a cluster gives up, after so many tries, with an error of no kind of its own."""
+    return isinstance(error, TryAgainError) or type(error) is ClusterError
 
 
 def is_wrong_type(error: Exception) -> bool:
