@@ -100,7 +100,7 @@ class State(MutableMapping[str, JSON]):
                     f"{what} is of type {type(number).__name__}; only integers can be counted."
                 )
         total = current + delta
-        if not COUNTER_MIN <= total <= COUNTER_MAX:
+        if not all(COUNTER_MIN <= each <= COUNTER_MAX for each in (current, delta, total)):
             raise InvalidConversationValue(f"{path} would leave the signed 64-bit range.")
         # A number assigned or deleted since the last commit is not the one that is stored, so what
         # is added goes into what is set.

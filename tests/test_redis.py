@@ -88,6 +88,36 @@ class TestRoundTrips:
 
         assert self.commands_of(turn) == ["EVALSHA", "EVALSHA"]
 
+    def test_a_turn_of_a_task_takes_two(self, backend: RedisBackend) -> None:
+        store = ConversationStore(backend)
+
+        async def begin() -> str:
+            conversation = store.create(owner="u1")
+            conversation.messages.append("user", "hello")
+            await conversation.asave()
+            return conversation.id
+
+        async def turn() -> None:
+            known = await store.aget(stored)
+            known["lastQuery"] = "text"
+            known.incr("turns")
+            known.messages.append("user", "hello")
+            await known.asave()
+
+        with asyncio.Runner() as runner:
+            stored = runner.run(begin())
+            assert self.commands_of(lambda: runner.run(turn())) == ["EVALSHA", "EVALSHA"]
+
+    def test_a_first_turn_tells_the_index_and_that_it_is_told(self, backend: RedisBackend) -> None:
+        store = ConversationStore(backend)
+
+        def first() -> None:
+            conversation = store.create(owner="u1")
+            conversation.messages.append("user", "hello")
+            conversation.save()
+
+        assert self.commands_of(first) == ["EVALSHA", "EVALSHA", "EVALSHA"]
+
     def test_one_turn_at_a_time_takes_one_more(self, backend: RedisBackend) -> None:
         store = ConversationStore(backend)
 

@@ -106,6 +106,46 @@ class TestWritesRefused:
         assert backend.health().connected
         backend.close()
 
+    @pytest.mark.parametrize(
+        ("breaks", "mends", "words"),
+        [
+            (
+                lambda c: c.config_set("maxmemory", 1),
+                lambda c: c.config_set("maxmemory", 0),
+                "out of memory",
+            ),
+            (lambda c: c.replicaof("127.0.0.1", 1), lambda c: c.replicaof("NO", "ONE"), "replica"),
+            (
+                lambda c: c.config_set("min-replicas-to-write", 1),
+                lambda c: c.config_set("min-replicas-to-write", 0),
+                "replicas",
+            ),
+        ],
+        ids=["OOM", "READONLY", "NOREPLICAS"],
+    )
+    def test_a_counter_says_so_too(
+        self, settings: Any, server: Server, breaks: Any, mends: Any, words: str
+    ) -> None:
+        backend, id = on(settings, url(server)), new_id()
+        backend.commit(id, Change(set={"n": b"5", "m": b"1"}, append=[b"{}"]))
+        with server.client() as client:
+            breaks(client)
+            for increment in ({"n": 1}, {"new": 1}, {"new": 1, "n": 1}):
+                for also in ({}, {"a": b"1"}, {"n": b"7"}):
+                    change = Change(increment=increment, set=also, append=[b"{}"])
+                    with pytest.raises(BackendUnavailable, match=words):
+                        backend.commit(id, change)
+            for change in (Change(append=[b"{}"]), Change(increment={"n": 1})):
+                with pytest.raises(BackendUnavailable, match=words):
+                    backend.commit("new", change)
+            mends(client)
+        record = backend.load(id, 5)
+        assert record is not None
+        assert (record.version, record.state) == (1, {"n": b"5", "m": b"1"})
+        assert record.messages == [b"{}"]
+        assert not backend.exists("new")
+        backend.close()
+
     def test_reads_go_on_where_snapshots_fail(self, settings: Any, tmp_path: Path) -> None:
         snapshots = tmp_path / "snapshots"
         snapshots.mkdir()

@@ -60,6 +60,18 @@ def fail_over(primary: Server, acknowledged: list[list[bytes]]) -> tuple[list[in
     return safe, killed
 
 
+def kill_node(node: Server, written: dict[str, list[bytes]]) -> None:
+    """Kill a node of a cluster while all write, and wait until all go on."""
+
+    def all_go_on_from(before: dict[str, int]) -> bool:
+        return all(len(mine) > before[id] + 50 for id, mine in written.items())
+
+    wait_until(lambda: all_go_on_from(dict.fromkeys(written, 0)))
+    node.kill()
+    killed = {id: len(mine) for id, mine in written.items()}
+    wait_until(lambda: all_go_on_from(killed))
+
+
 def assert_kept(
     stored: list[bytes], acknowledged: list[list[bytes]], safe: list[int], killed: list[int]
 ) -> None:
@@ -223,18 +235,48 @@ class TestCluster:
                 assert len(set(written[id]) - set(stored)) <= 2
             backend.close()
 
+    def test_a_node_dies_under_load_of_tasks(self, tmp_path: Path, settings: Any) -> None:
+        ids = [new_id() for _ in range(30)]
+        written: dict[str, list[bytes]] = {id: [] for id in ids}
+
+        async def write(id: str) -> None:
+            while True:
+                change = Change(ttl=600.0, append=[b"%d" % len(written[id])])
+                while True:
+                    try:
+                        await backend.acommit(id, change)
+                        break
+                    except BackendUnavailable:
+                        await asyncio.sleep(0.02)
+                written[id].extend(change.append)
+                await asyncio.sleep(0.01)
+
+        async def visit(node: Server) -> None:
+            tasks = [asyncio.create_task(write(id)) for id in ids]
+            try:
+                await asyncio.to_thread(kill_node, node, written)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(result) for result in results} == {asyncio.CancelledError}
+            for id in ids:
+                stored = await backend.aread_messages(id, 0, 10**6)
+                assert len(stored) == len(set(stored)), "none is there twice"
+                # Replication is asynchronous: what the dead node alone had is gone with it.
+                assert len(set(written[id]) - set(stored)) <= 2
+            await backend.aclose()
+
+        with cluster_setup(tmp_path, free_ports(6)) as nodes:
+            factory = "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
+            url = f"redis://127.0.0.1:{nodes[1].port}"
+            backend = on(settings, url, CONNECTION_FACTORY=factory)
+            asyncio.run(visit(nodes[0]))
+            backend.close()
+
     def test_a_slot_is_moved_under_load(self, cluster: list[Server]) -> None:
         backend, id = get_backend("redis", cache_alias="cluster", fallback=None), new_id()
         backend.commit(id, Change(ttl=600.0, append=[b"0"]))
-        clients = [node.client() for node in cluster[:3]]
-        node_ids = [c.execute_command("CLUSTER", "MYID").decode() for c in clients]
-        slot = clients[0].execute_command("CLUSTER", "KEYSLOT", id)
-        source = next(
-            n
-            for n, c in enumerate(clients)
-            if c.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)
-        )
-        target = (source + 1) % 3
         stop, written = threading.Event(), [b"0"]
 
         def write() -> None:
@@ -248,26 +290,114 @@ class TestCluster:
                         time.sleep(0.01)
                 written.append(b"%d" % len(written))
 
-        with ThreadPoolExecutor(1) as pool:
+        with Slot(cluster, id) as slot, ThreadPoolExecutor(1) as pool:
             writing = pool.submit(write)
-            time.sleep(0.2)
-            setslot = ("CLUSTER", "SETSLOT", slot)
-            clients[target].execute_command(*setslot, "IMPORTING", node_ids[source])
-            clients[source].execute_command(*setslot, "MIGRATING", node_ids[target])
-            time.sleep(0.1)
-            keys = clients[source].execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
-            port = cluster[target].port
-            clients[source].execute_command(
-                "MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *keys
-            )
-            time.sleep(0.1)
-            for client in (clients[target], clients[source], clients[3 - source - target]):
-                client.execute_command(*setslot, "NODE", node_ids[target])
-            time.sleep(0.3)
-            stop.set()
+            try:
+                slot.move()
+            finally:
+                stop.set()
             writing.result(timeout=30)
         assert backend.read_messages(id, 0, 10**6) == written
         assert len(written) > 10
-        for client in clients:
-            client.close()
         backend.close()
+
+    def test_a_slot_is_moved_under_load_of_a_task(self, cluster: list[Server]) -> None:
+        backend, id, written = (
+            get_backend("redis", cache_alias="cluster", fallback=None),
+            new_id(),
+            [b"0"],
+        )
+
+        async def write(moving: asyncio.Future[None]) -> None:
+            while not moving.done():
+                change = Change(append=[b"%d" % len(written)])
+                while True:
+                    try:
+                        await backend.acommit(id, change)
+                        break
+                    except BackendUnavailable:
+                        await asyncio.sleep(0.01)
+                written.append(b"%d" % len(written))
+
+        async def visit() -> None:
+            await backend.acommit(id, Change(ttl=600.0, append=[b"0"]))
+            with Slot(cluster, id) as slot:
+                moving = asyncio.ensure_future(asyncio.to_thread(slot.move))
+                await write(moving)
+                await moving
+            assert await backend.aread_messages(id, 0, 10**6) == written
+            assert len(written) > 10
+            await backend.aclose()
+
+        asyncio.run(visit())
+        backend.close()
+
+    def test_a_slot_is_half_moved(
+        self, cluster: list[Server], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """What is in it is said to be on its way, and the others are listed."""
+        backend, owner = get_backend("redis", cache_alias="cluster", fallback=None), new_id()
+        ids = [new_id() for _ in range(20)]
+        for id in ids:
+            backend.commit(id, Change(ttl=600.0, owner=owner, append=[b"{}"]))
+        with Slot(cluster, ids[0]) as slot:
+            slot.begin()
+            slot.migrate(1)
+            with pytest.raises(BackendUnavailable, match="moving") as caught:
+                backend.load(ids[0], 1)
+            assert not caught.value.certain
+            assert {each.id for each in backend.scan(owner)} == set(ids[1:])
+            assert "being moved" in caplog.text
+            assert backend.purge(owner=owner, dry_run=True).examined == 19
+            slot.migrate(100)
+            slot.end()
+        assert {each.id for each in backend.scan(owner)} == set(ids), "nothing was forgotten"
+        assert backend.purge(owner=owner).deleted == 20
+        backend.close()
+
+
+class Slot:
+    """The slot of a conversation, to be moved to the next node."""
+
+    def __init__(self, cluster: list[Server], id: str) -> None:
+        self._clients = [node.client() for node in cluster[:3]]
+        self._ids = [c.execute_command("CLUSTER", "MYID").decode() for c in self._clients]
+        self._number = self._clients[0].execute_command("CLUSTER", "KEYSLOT", id)
+        counts = [
+            c.execute_command("CLUSTER", "COUNTKEYSINSLOT", self._number) for c in self._clients
+        ]
+        self._from = next(n for n, count in enumerate(counts) if count)
+        self._to = (self._from + 1) % 3
+        self._port = cluster[self._to].port
+
+    def __enter__(self) -> "Slot":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for client in self._clients:
+            client.close()
+
+    def move(self) -> None:
+        time.sleep(0.2)
+        self.begin()
+        time.sleep(0.1)
+        self.migrate(100)
+        time.sleep(0.1)
+        self.end()
+        time.sleep(0.3)
+
+    def begin(self) -> None:
+        self._set(self._to, "IMPORTING", self._ids[self._from])
+        self._set(self._from, "MIGRATING", self._ids[self._to])
+
+    def migrate(self, count: int) -> None:
+        source = self._clients[self._from]
+        keys = source.execute_command("CLUSTER", "GETKEYSINSLOT", self._number, count)
+        source.execute_command("MIGRATE", "127.0.0.1", self._port, "", 0, 5000, "KEYS", *keys)
+
+    def end(self) -> None:
+        for node in (self._to, self._from, 3 - self._from - self._to):
+            self._set(node, "NODE", self._ids[self._to])
+
+    def _set(self, node: int, *words: str) -> None:
+        self._clients[node].execute_command("CLUSTER", "SETSLOT", self._number, *words)

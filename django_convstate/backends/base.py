@@ -145,15 +145,16 @@ def add_to_counter(stored: bytes | None, delta: int, key: str) -> bytes:
 
     Raises:
         InvalidConversationType: what is stored is no integer.
-        InvalidConversationValue: the sum is beyond a signed 64-bit integer.
+        InvalidConversationValue: what is stored, or is added, or the sum is beyond a signed 64-bit
+            integer.
     """
     try:
-        total = int(stored or b"0") + delta
+        value = int(stored or b"0")
     except ValueError:
         raise not_a_number(key) from None
-    if not COUNTER_MIN <= total <= COUNTER_MAX:
+    if not all(COUNTER_MIN <= each <= COUNTER_MAX for each in (value, delta, value + delta)):
         raise beyond_64_bits(key)
-    return b"%d" % total
+    return b"%d" % (value + delta)
 
 
 def not_a_number(key: str) -> InvalidConversationType:

@@ -10,6 +10,7 @@ from ..exceptions import (
     ConversationConflict,
     ConversationInterrupted,
     InvalidBackend,
+    InvalidConversationType,
     InvalidConversationValue,
 )
 from ..ids import new_id
@@ -126,18 +127,31 @@ class BackendContract(LeaseContract):
 
     @both_ways
     async def test_counters(self, door: Door) -> None:
-        id = await self.stored(door, set={"n": b"5", "text": b'"x"', "high": b"%d" % COUNTER_MAX})
+        values = {"n": b"5", "text": b'"x"', "float": b"1.5", "high": b"%d" % COUNTER_MAX}
+        # JSON knows a number that is beyond what can be counted.
+        id = await self.stored(door, set=values | {"beyond": b"%d" % (COUNTER_MAX + 1)})
         await door.commit(id, Change(increment={"n": 2, "new": -3}))
         await door.commit(id, Change(set={"n": b"100"}, increment={"n": 1}))
         state = (await self.load(door, id)).state
         assert (state["n"], state["new"]) == (b"101", b"-3")
-        for key in ("text", "high"):
-            with refused(InvalidConversationValue):
+        for key, by, why in (
+            ("text", 1, InvalidConversationType),
+            ("float", 1, InvalidConversationType),
+            ("high", 1, InvalidConversationValue),
+            ("beyond", -1, InvalidConversationValue),
+            ("n", COUNTER_MAX + 1, InvalidConversationValue),
+            ("never there", COUNTER_MAX + 1, InvalidConversationValue),
+        ):
+            with refused(why):
                 await door.commit(
-                    id, Change(set={"n": b"0"}, increment={key: 1}, append=[message(1)])
+                    id, Change(set={"m": b"0"}, increment={key: by}, append=[message(1)])
                 )
         record = await self.load(door, id)
-        assert record.state["n"] == b"101", "a refused change must change nothing"
+        assert record.state == values | {
+            "n": b"101",
+            "new": b"-3",
+            "beyond": b"%d" % (COUNTER_MAX + 1),
+        }, "a refused change must change nothing"
         assert (record.version, record.message_count) == (3, 0)
 
     @both_ways

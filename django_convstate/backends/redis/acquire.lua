@@ -1,5 +1,5 @@
--- Stand in line for a turn, and load the conversation if it is ours. Follows line.lua, and load.lua
--- as a function.
+-- Stand in line for a turn, and load the conversation if it is ours. Follows line.lua, meta.lua, and
+-- load.lua as a function.
 -- KEYS: meta, state, messages, line.  ARGV: window, max_age (ms, or ''), lease, ms.
 -- Returns {0, what load returns}, or {how many are before us}.
 local time = redis.call('TIME')

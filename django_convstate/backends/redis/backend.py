@@ -3,17 +3,14 @@
 The commands are plain ones of Redis 6.2, in Lua scripts; no module is needed.
 """
 
-import asyncio
-import builtins
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
-from redis.exceptions import ConnectionError, NoScriptError, RedisError, TimeoutError
 
 from ...exceptions import BackendUnavailable, ConversationCorrupt
 from ..base import (
@@ -28,16 +25,15 @@ from ..base import (
     Summary,
 )
 from .checks import check_place, check_server
-from .connections import Clients, adrop_idle, drop_idle, target_of
+from .connections import Clients
 from .deadline import Deadline
-from .errors import Explained, is_unknown_command, may_be_tried_again
+from .errors import Explained, is_unknown_command
 from .inspection import adescribe, describe, key_on_each_primary
 from .listing import Listing
 from .operations import Operation, Operations
+from .sending import asend, in_time, send
 
 logger = logging.getLogger("django_convstate")
-
-LATE: Final = 0.1  # of its timeout: then the event loop itself is overdue
 
 T = TypeVar("T")
 
@@ -173,76 +169,38 @@ class RedisBackend(ConversationStateBackend):
         return answer.value
 
     def _send(self, client: Any, operation: Operation[Any]) -> Any:
-        command, target = operation.command, target_of(client, operation.key)
-        place = self._clients.place
-        with Deadline(place.timeout):  # for all tries together
-            for tries_left in reversed(range(place.tries)):
-                try:
-                    return client.execute_command(*command, **target)
-                except NoScriptError:
-                    return client.execute_command(*operation.again())
-                except RedisError as error:
-                    if not (tries_left and may_be_tried_again(error)):
-                        raise
-                # Safely: a change that was applied already is not applied again.
-                drop_idle(client)
-                command, target = operation.again(), {}
-        raise AssertionError("there is at least one try")
+        return send(self._clients.place, client, operation)
 
     async def _asend(self, client: Any, operation: Operation[Any]) -> Any:
-        command, target = operation.command, target_of(client, operation.key)
-        place = self._clients.place
-        until = time.monotonic() + place.timeout  # for all tries together
-        for tries_left in reversed(range(place.tries)):
-            try:
-                reply = client.execute_command(*command, **target)
-                return await _in_time(reply, until - time.monotonic())
-            except NoScriptError:
-                reply = client.execute_command(*operation.again())
-                return await _in_time(reply, until - time.monotonic())
-            except RedisError as error:
-                # A time-out that comes too late itself: the loop was busy elsewhere, and the
-                # server's answer may have been lying there.
-                late = (
-                    isinstance(error, TimeoutError)
-                    and time.monotonic() > until + LATE * place.timeout
-                )
-                if not (tries_left and (late or may_be_tried_again(error))):
-                    raise
-                if late:
-                    until = time.monotonic() + place.timeout
-            await adrop_idle(client)
-            command, target = operation.again(), {}
-        raise AssertionError("there is at least one try")
+        return await asend(self._clients.place, client, operation)
 
-    def _afterwards(self, operation: Operation[None]) -> None:
+    def _afterwards(self, operation: Operation[None] | None) -> None:
         try:
-            with self._explained, self._clients.turn() as client:
-                self._send(client, operation)
-        except BackendUnavailable as error:
+            while operation is not None:
+                with self._explained, self._clients.turn() as client:
+                    operation = operation.read(self._send(client, operation)).then
+        except (BackendUnavailable, ConversationCorrupt) as error:
             _log_index(error)
 
-    async def _aafterwards(self, operation: Operation[None]) -> None:
+    async def _aafterwards(self, operation: Operation[None] | None) -> None:
         try:
-            with self._explained:
-                async with await self._clients.aturn() as client:
-                    await self._asend(client, operation)
-        except BackendUnavailable as error:
+            while operation is not None:
+                with self._explained:
+                    async with await self._clients.aturn() as client:
+                        operation = operation.read(await self._asend(client, operation)).then
+        except (BackendUnavailable, ConversationCorrupt) as error:
             _log_index(error)
+
+    # If that fails, the next one who comes finds it as it is.
 
     def _set_aside(self, id: str) -> None:
-        with self._clients.turn() as client:
-            for operation in self._operations.set_aside(id):
-                with suppress(RedisError):  # a part that is not there cannot be renamed
-                    client.execute_command(*operation.command)
+        with suppress(BackendUnavailable), self._explained, self._clients.turn() as client:
+            self._send(client, self._operations.set_aside(id))
 
     async def _aset_aside(self, id: str) -> None:
-        async with await self._clients.aturn() as client:
-            for operation in self._operations.set_aside(id):
-                with suppress(RedisError):
-                    await _in_time(
-                        client.execute_command(*operation.command), self._clients.place.timeout
-                    )
+        with suppress(BackendUnavailable), self._explained:
+            async with await self._clients.aturn() as client:
+                await self._asend(client, self._operations.set_aside(id))
 
     # Listing and purging.
 
@@ -305,7 +263,7 @@ class RedisBackend(ConversationStateBackend):
                         await self._asend(client, self._operations.probe(key))
                     latency_ms = (time.perf_counter() - started) * 1000
                     node = ""
-                    detail = await _in_time(adescribe(client), timeout)
+                    detail = await in_time(adescribe(client), timeout)
                     return Health(self.name, True, latency_ms, detail=detail)
         except BackendUnavailable as error:
             return Health(self.name, False, detail=_with_node(error, node))
@@ -323,18 +281,6 @@ class RedisBackend(ConversationStateBackend):
         return list(check_server(options["cache_alias"]))
 
 
-async def _in_time(reply: Awaitable[T], seconds: float) -> T:
-    try:
-        async with asyncio.timeout(seconds):
-            return await reply
-    except builtins.TimeoutError as error:
-        raise TimeoutError("There was no answer in time.") from error
-    except AttributeError as error:
-        # So the client of a cluster fails in one task when it closes, because of another task, the
-        # connection that the first one is reading from.
-        raise ConnectionError("The connection was closed by another task.") from error
-
-
 def _refuse_after(moment: float) -> None:
     if time.perf_counter() > moment:
         raise TimeoutError("There was no answer in time.")
@@ -344,6 +290,6 @@ def _with_node(error: BackendUnavailable, node: str) -> str:
     return f"{error} That is node {node}." if node else str(error)
 
 
-def _log_index(error: BackendUnavailable) -> None:
-    # What was to be done is done; the index is told again within half a time to live.
+def _log_index(error: BackendUnavailable | ConversationCorrupt) -> None:
+    # What was to be done is done; the index is told by the next one who comes.
     logger.warning("The index of an owner could not be brought up to date: %s", error)

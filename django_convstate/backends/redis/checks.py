@@ -13,6 +13,7 @@ from redis.connection import parse_url
 from ...exceptions import InvalidBackend
 from ..alias import check_alias, check_timeout
 from .connections import Clients, Place, factory_of
+from .deadline import Deadline
 from .errors import in_words
 from .inspection import OLDEST, SAFE_POLICY, Server, look_at
 from .reading import Unreadable
@@ -129,7 +130,8 @@ def check_server(alias: str) -> Iterator[CheckMessage]:
     """Ask the server, or all primaries of a cluster, whether it is fit to keep conversations."""
     clients = Clients(alias)
     try:
-        servers = look_at(clients.turn().redis)
+        with clients.turn() as client, Deadline(clients.place.timeout):
+            servers = look_at(client)
         is_cluster = clients.place.is_cluster
     except Exception as error:
         yield Warning(

@@ -1,5 +1,5 @@
 -- Apply a change wholly or not at all, exactly once, and slide the expiry.
--- Follows line.lua.
+-- Follows line.lua and meta.lua.
 -- KEYS: meta, state, messages; and the line, if there is a lease.
 -- ARGV: id, head, commit id (8 bytes), owner (or ''), then the keys to set with their values, the keys
 --       to unset, the keys to add to with their numbers, the messages to append, and the lease.
@@ -17,14 +17,12 @@ local id, key, claimant = ARGV[1], ARGV[3], ARGV[4]
 local create, expected, new_ttl, default_ttl, max_age, keep, remembered, sets, unsets, adds, appends,
     release = struct.unpack('<dddddddddddd', ARGV[2])
 local lease = #KEYS == 4 and ARGV[#ARGV]
-local version, owner, created, ttl, log, due =
-    unpack(redis.call('HMGET', KEYS[1], 'v', 'o', 'c', 't', 'l', 'x'))
+local stored_id, version, owner, created, ttl, log, due =
+    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'l', 'x'))
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-if version and not (tonumber(version) and tonumber(created) and tonumber(ttl)) then
-    return {'corrupt'}
-end
+if kind_of(stored_id, version, created, ttl) == 'corrupt' then return {'corrupt'} end
 if version and max_age >= 0 and created + max_age <= now then
     redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
     version, owner, created, ttl, log, due = false, false, false, false, false, false
@@ -33,7 +31,8 @@ end
 for at = 1, #(log or ''), SIZE do
     if string.sub(log, at, at + 7) == key then
         local _, was, count, expires = struct.unpack(RECORD, string.sub(log, at, at + SIZE - 1))
-        return {was, count, math.floor(expires * 1000 + 0.5) - now, now, ttl, false}
+        return {was, count, math.floor(expires * 1000 + 0.5) - now, now, ttl,
+            index_is_due(owner, due, now) and owner}
     end
 end
 
@@ -47,11 +46,28 @@ else
     unfit = create == MUST_EXIST or expected > 0
 end
 if unfit then return {'unfit', version, owner} end
+-- What a lost conversation has left behind is not the new one's. Only where it is, because after any
+-- write the server no longer says that it is out of memory.
+if not version and redis.call('EXISTS', KEYS[2], KEYS[3]) > 0 then
+    redis.call('DEL', KEYS[2], KEYS[3])
+end
 
 local first_set = 5
 local first_unset = first_set + 2 * sets
 local first_add = first_unset + unsets
 local first_append = first_add + 2 * adds
+
+-- Return what to answer where a counter could not be added to: its reason, or else the server's.
+local function why_not_added(failed, field)
+    if string.find(failed.err, 'hash value is not an integer', 1, true) then
+        local digits = string.find(redis.call('HGET', KEYS[2], field), '^-?%d+$')
+        return {digits and 'overflow' or 'number', field}
+    end
+    if string.find(failed.err, 'overflow', 1, true) or string.find(failed.err, 'out of range', 1, true) then
+        return {'overflow', field}
+    end
+    return failed
+end
 
 -- Counters come first, for they alone may fail. What they count from may be set or unset by the
 -- same change; and if one fails, all are put back.
@@ -69,14 +85,15 @@ if adds > 0 then
         end
         local sum = redis.pcall('HINCRBY', KEYS[2], field, ARGV[i + 1])
         if type(sum) == 'table' then
+            local answer = why_not_added(sum, field)
             for changed, value in pairs(before) do
                 if value then
-                    redis.call('HSET', KEYS[2], changed, value)
+                    redis.pcall('HSET', KEYS[2], changed, value)
                 else
-                    redis.call('HDEL', KEYS[2], changed)
+                    redis.pcall('HDEL', KEYS[2], changed)
                 end
             end
-            return {string.find(sum.err, 'overflow') and 'overflow' or 'number', field}
+            return answer
         end
     end
     for i = first_add, first_append - 1, 2 do
@@ -114,28 +131,25 @@ end
 
 version = (tonumber(version) or 0) + 1
 created = created or now
-ttl = new_ttl >= 0 and new_ttl or tonumber(ttl) or default_ttl
+local former_ttl = tonumber(ttl)
+ttl = new_ttl >= 0 and new_ttl or former_ttl or default_ttl
 local left = ttl
 if max_age >= 0 then
     left = math.min(left, created + max_age - now)
 end
-local index = 0
 if claimant ~= '' and not owner then
-    owner, index = claimant, 1
+    owner, due = claimant, 0
     redis.call('HSET', KEYS[1], 'o', owner)
-elseif owner and now > tonumber(due or 0) then
-    index = 1
 end
-if index == 1 then
-    redis.call('HSET', KEYS[1], 'x', now + math.floor(ttl / 2))
-end
+if ttl ~= former_ttl then due = 0 end  -- or the index might expire before the conversation
 local count = redis.call('LLEN', KEYS[3])
 local record = struct.pack(RECORD, key, version, count, (now + left) / 1000)
 log = string.sub((log or '') .. record, -SIZE * remembered)
-redis.call('HSET', KEYS[1], 'id', id, 'v', version, 'c', created, 'a', now, 't', ttl, 'l', log)
+redis.call('HSET', KEYS[1], 'id', id, 'v', version, 'c', created, 'a', now, 't', ttl, 'l', log,
+    'x', due or 0)
 if bytes ~= 0 then redis.call('HINCRBY', KEYS[1], 'b', bytes) end
 redis.call('PEXPIRE', KEYS[1], left)
 redis.call('PEXPIRE', KEYS[2], left)
 redis.call('PEXPIRE', KEYS[3], left)
 if lease and release == 1 then leave(lease, now) end
-return {version, count, left, now, ttl, index == 1 and owner}
+return {version, count, left, now, ttl, index_is_due(owner, due, now) and owner}

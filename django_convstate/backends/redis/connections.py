@@ -8,6 +8,7 @@ tried ten times, and a process never has more than so many operations under way 
 import asyncio
 import os
 import queue
+import socket
 import threading
 import weakref
 from collections.abc import AsyncIterator
@@ -20,9 +21,11 @@ import redis
 import redis.asyncio
 from django.conf import settings
 from django.utils.module_loading import import_string
+from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
 from redis.connection import parse_url
 from redis.exceptions import SlotNotCoveredError
 from redis.retry import Retry
@@ -31,19 +34,20 @@ from redis.utils import HIREDIS_AVAILABLE
 
 from ...exceptions import BackendUnavailable, InvalidBackend
 from . import reading
-from .deadline import PunctualParser
+from .deadline import Deadline, PunctualParser
 
 TIMEOUT: Final = 0.25  # seconds for one answer, unless CACHES says otherwise
 AT_ONCE: Final = 50  # operations under way in this process, unless CACHES says otherwise
 PUNCTUAL: Final = 0.95  # of that time an answer is waited for; the rest is for giving up
 PATIENCE: Final = 5.0  # seconds that one more may wait for its turn
+STARTING: Final = 1.0  # seconds at least to find out where the nodes of a cluster are
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a server is and how to get in, as an entry of CACHES says."""
 
-    url: str
+    urls: tuple[str, ...]
     sentinels: tuple[tuple[str, int], ...]
     sentinel_kwargs: dict[str, Any]
     is_cluster: bool
@@ -51,10 +55,21 @@ class Place:
     kwargs: dict[str, Any]
 
     @property
+    def url(self) -> str:
+        """The first one: of others a cluster alone makes use."""
+        return next(iter(self.urls), "")
+
+    @property
     def timeout(self) -> float:
         """How long an answer is waited for, in seconds, so that an operation takes no longer than
         its time."""
         return PUNCTUAL * float(self.kwargs["socket_timeout"])
+
+    @property
+    def starting(self) -> float:
+        """How long a cluster may take to tell where its nodes are, in seconds: that is not a part
+        of an operation."""
+        return max(STARTING, self.timeout)
 
     @property
     def tries(self) -> int:
@@ -73,7 +88,8 @@ class Place:
         if config is None:
             raise InvalidBackend(f"CACHES has no entry {alias!r}.")
         options = reading.dictionary(config, "OPTIONS")
-        url, in_query = reading.read_url(reading.urls(config.get("LOCATION"))[0])
+        read = [reading.read_url(url) for url in reading.urls(config.get("LOCATION"))]
+        url, in_query = read[0]
         cluster = is_cluster(options)
         pool_kwargs = reading.dictionary(options, "CONNECTION_POOL_KWARGS")
         sentinel_kwargs = reading.for_clients(reading.dictionary(options, "SENTINEL_KWARGS"))
@@ -98,7 +114,7 @@ class Place:
             reading.check_cluster(url, kwargs)
             kwargs.pop("db", None)  # 0, which its client does not want to hear
         return cls(
-            url=url,
+            urls=tuple(url for url, _ in read),
             sentinels=_pairs(options.get("SENTINELS") or ()),
             sentinel_kwargs=sentinel_kwargs,
             is_cluster=cluster,
@@ -114,12 +130,21 @@ class Place:
         connect = min(self.kwargs["socket_connect_timeout"], self.timeout)
         kwargs: dict[str, Any] = parser | self.kwargs | {"socket_connect_timeout": connect}
         if self.is_cluster:
-            return redis.RedisCluster.from_url(self.url, retry=retry, **kwargs)
+            others = [ClusterNode(*address) for address in self._other_nodes()]  # type: ignore[no-untyped-call]
+            with Deadline(self.starting):
+                return PunctualCluster.from_url(
+                    self.url, startup_nodes=others, retry=retry, **kwargs
+                )
         if not self.sentinels:
             return redis.Redis.from_url(self.url, retry=retry, **kwargs)
         sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            self.sentinels, sentinel_kwargs=self._sentinel_kwargs(retry), retry=retry, **kwargs
+            self.sentinels,
+            sentinel_kwargs=self._sentinel_kwargs(retry),
+            retry=retry,
+            **kwargs,
         )
+        for each in sentinel.sentinels:  # of which the constructor takes no parser
+            each.connection_pool.connection_kwargs.update(parser)
         return sentinel.master_for(*self._service(), **self._login())  # type: ignore[no-untyped-call]
 
     def async_client(self) -> Any:
@@ -130,9 +155,20 @@ class Place:
         if self.is_cluster:
             # Else the client closes all its connections at every fifth redirection, those that
             # other tasks are reading from, too. A redirection mends its map of slots anyway.
-            return redis.asyncio.RedisCluster.from_url(
-                self.url, retry=retry, reinitialize_steps=0, **kwargs
+            client = redis.asyncio.RedisCluster.from_url(
+                self.url,
+                startup_nodes=[AsyncClusterNode(*address) for address in self._other_nodes()],
+                retry=retry,
+                reinitialize_steps=0,
+                **kwargs,
             )
+            # One that is silent, so that the next is asked. Once they are known, others are used.
+            nodes = client.nodes_manager.startup_nodes.values()
+            for node in nodes:
+                node.connection_kwargs["socket_timeout"] = min(
+                    self.timeout, self.starting / (len(nodes) + 1)
+                )
+            return client
         if not self.sentinels:
             return redis.asyncio.Redis.from_url(self.url, retry=retry, **kwargs)
         sentinel = AsyncSentinel(  # type: ignore[no-untyped-call]
@@ -141,8 +177,14 @@ class Place:
         return sentinel.master_for(*self._service(), **self._login())
 
     def _sentinel_kwargs(self, retry: Any) -> dict[str, Any]:
-        limits = {name: self.kwargs[name] for name in ("socket_timeout", "socket_connect_timeout")}
+        # If all but one are silent, that one is asked in time, and first from then on.
+        each = self.timeout / (len(self.sentinels) + 1)
+        limits = {"socket_timeout": each, "socket_connect_timeout": each}
         return {**limits, "retry": retry, **self.sentinel_kwargs}
+
+    def _other_nodes(self) -> list[tuple[str, int]]:
+        addresses = [urlsplit(url) for url in self.urls[1:]]
+        return [(each.hostname or "localhost", each.port or 6379) for each in addresses]
 
     def _service(self) -> tuple[str]:
         # With Sentinel, the host in the URL is the name of the service.
@@ -153,6 +195,15 @@ class Place:
         login = {name: found[name] for name in ("username", "password", "db") if name in found}
         # Else what is meant for TLS, the password too, would go out in plain text.
         return {**login, "ssl": True} if urlsplit(self.url).scheme == "rediss" else login
+
+
+class PunctualCluster(redis.RedisCluster):
+    """A client of a cluster that keeps a deadline: it takes no parser by a name."""
+
+    def on_connect(self, connection: Any) -> None:
+        if HIREDIS_AVAILABLE:
+            connection.set_parser(PunctualParser)
+        super().on_connect(connection)  # type: ignore[no-untyped-call]
 
 
 def is_cluster(options: dict[str, Any]) -> bool:
@@ -229,10 +280,20 @@ class Clients:
     async def aturn(self) -> "LoopClient":
         """Return the client of the running event loop, to be entered with `async with`."""
         place, loop = self.place, asyncio.get_running_loop()
-        if loop not in self._of_loops:
-            self._of_loops[loop] = LoopClient(place)
-            await self._of_loops[loop].open()
-        return self._of_loops[loop]
+        client = self._of_loops.get(loop)
+        if client is None:
+            self._let_go_of_closed_loops()
+            client = self._of_loops[loop] = LoopClient(place)
+        if not client.is_open:
+            await client.open()
+        return client
+
+    def _let_go_of_closed_loops(self) -> None:
+        # Of those that were closed without their async generators, which closes our clients else.
+        for loop, client in list(self._of_loops.items()):
+            if loop.is_closed():
+                self._of_loops.pop(loop, None)
+                client.abandon()
 
     def node_of(self, key: str) -> str:
         """Name the node of a cluster that `key` is on; "" as long as that is not known."""
@@ -285,6 +346,8 @@ class LoopClient:
 
     def __init__(self, place: Place) -> None:
         self.redis = place.async_client()
+        self.is_open = False
+        self._starting = place.starting
         self._at_once = place.at_once
         self._turns = asyncio.Semaphore(place.at_once)
         self._closer: AsyncIterator[None] | None = None
@@ -309,11 +372,17 @@ class LoopClient:
         Before a loop is closed, whoever runs it (asyncio.run, an ASGI server) closes the async
         generators that were begun in it, and so this one.
         """
-        self._closer = self._close_when_closed()
-        await anext(self._closer)
+        if self._closer is None:
+            self._closer = self._close_when_closed()
+            await anext(self._closer)
         if isinstance(self.redis, redis.asyncio.RedisCluster):
             # Now, because to ask where the nodes are may take longer than an operation.
-            await self.redis.initialize()
+            try:
+                async with asyncio.timeout(self._starting):
+                    await self.redis.initialize()
+            except TimeoutError as error:
+                raise redis.TimeoutError("No node told in time where the others are.") from error
+        self.is_open = True
 
     async def _close_when_closed(self) -> AsyncIterator[None]:
         try:
@@ -324,6 +393,12 @@ class LoopClient:
     async def close(self) -> None:
         for each in (self.redis, *_sentinels(self.redis)):
             await each.aclose()
+
+    def abandon(self) -> None:
+        """Close the connections of a loop that is closed, and so cannot."""
+        for each in (self.redis, *_sentinels(self.redis)):
+            for connection in _connections(each):
+                _cut(connection)
 
 
 def target_of(client: Any, key: Any) -> dict[str, Any]:
@@ -353,6 +428,29 @@ def _sentinels(client: Any) -> list[Any]:
     """Return the clients that ask sentinels on behalf of `client`, which does not close them."""
     manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
     return [] if manager is None else list(manager.sentinels)
+
+
+def _connections(client: Any) -> list[Any]:
+    if isinstance(client, redis.asyncio.RedisCluster):
+        manager = client.nodes_manager
+        nodes = {*manager.nodes_cache.values(), *manager.startup_nodes.values()}
+        return [connection for node in nodes for connection in node._connections]
+    pool = client.connection_pool
+    return [*pool._available_connections, *pool._in_use_connections]
+
+
+def _cut(connection: Any) -> None:
+    writer, connection._writer, connection._reader = connection._writer, None, None
+    if writer is None:
+        return
+    with suppress(RuntimeError):  # as far as a transport gets by itself
+        writer.transport.close()
+    # What the loop would call, if it could. Not every kind of transport has it.
+    if (lost := getattr(writer.transport, "_call_connection_lost", None)) is not None:
+        lost(None)
+    elif (its_socket := writer.get_extra_info("socket")) is not None:
+        with suppress(OSError):
+            its_socket.shutdown(socket.SHUT_RDWR)
 
 
 def _busy(at_once: int) -> BackendUnavailable:

@@ -43,4 +43,6 @@ class PunctualParser(_HiredisParser):
         left = _limit.until - time.monotonic()
         if left <= 0:
             raise TimeoutError("There was no answer in time.")
-        return super().read_from_socket(left)  # type: ignore[no-untyped-call]
+        # A sentinel has less time than the operation that asks it.
+        each = min(left, self._socket_timeout or left)
+        return super().read_from_socket(each)  # type: ignore[no-untyped-call]

@@ -33,6 +33,7 @@ _OF_A_CLUSTER: Final = (
     "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
 )
 _NOT_FOUND: Final = (MasterNotFoundError, AsyncMasterNotFoundError)
+_MOVING: Final = "is moving the conversation to another node (TRYAGAIN, or redirected too often)"
 _BY_KIND: Final[dict[type[Exception], str]] = {
     NoPermissionError: "does not let this user run our commands or touch our keys (NOPERM)",
     AuthenticationError: "does not accept the user name or the password",
@@ -40,10 +41,10 @@ _BY_KIND: Final[dict[type[Exception], str]] = {
     ReadOnlyError: "is a replica and refuses to write (READONLY)",
     BusyLoadingError: "is still loading its data set (LOADING)",
     ClusterDownError: "is a cluster of which a part is down (CLUSTERDOWN)",
-    TryAgainError: "is moving the conversation to another node (TRYAGAIN)",
     MovedError: _OF_A_CLUSTER,
     MasterDownError: "is a replica that has lost its primary (MASTERDOWN)",
-    ClusterError: "is moving the conversation to another node (redirected too often)",
+    TryAgainError: _MOVING,
+    ClusterError: _MOVING,
     TimeoutError: "did not answer in time",
 }
 # For those of which the client makes no kind of their own: how the reply begins.
@@ -110,9 +111,13 @@ def may_be_tried_again(error: Exception) -> bool:
 def is_certain(error: Exception) -> bool:
     """Tell whether the next command would fare no better, so that nobody need wait for it."""
     busy = isinstance(error, ResponseError) and str(error).startswith("BUSY ")
-    # Of the last kind itself: the client of a cluster was sent from node to node too often.
-    moving = isinstance(error, TryAgainError) or type(error) is ClusterError
-    return not (busy or moving or isinstance(error, TimeoutError))
+    return not (busy or isinstance(error, TimeoutError) or is_moving(error))
+
+
+def is_moving(error: Exception) -> bool:
+    """Tell whether a part of the conversation is on one node and a part on another: the client of
+    a cluster gives up, after so many tries, with an error of no kind of its own."""
+    return isinstance(error, TryAgainError) or type(error) is ClusterError
 
 
 def is_wrong_type(error: Exception) -> bool:

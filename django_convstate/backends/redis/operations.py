@@ -62,15 +62,17 @@ def _function(name: str) -> bytes:
     return b"local function %b()\n%b\nend\n" % (name.encode(), _lua(name))
 
 
-LOAD: Final = Script(_lua("load"))
-COMMIT: Final = Script(_lua("line"), _lua("commit"))
-ACQUIRE: Final = Script(_lua("line"), _function("load"), _lua("acquire"))
+LOAD: Final = Script(_lua("meta"), _lua("load"))
+COMMIT: Final = Script(_lua("line"), _lua("meta"), _lua("commit"))
+ACQUIRE: Final = Script(_lua("line"), _lua("meta"), _function("load"), _lua("acquire"))
 RENEW: Final = Script(_lua("line"), _lua("renew"))
 RELEASE: Final = Script(_lua("line"), _lua("release"))
-TOUCH: Final = Script(_lua("touch"))
+TOUCH: Final = Script(_lua("meta"), _lua("touch"))
+SET_ASIDE: Final = Script(_lua("meta"), _lua("aside"))
 DELETE: Final = Script(_lua("delete"))
 SUMMARY: Final = Script(_lua("summary"))
 INDEX: Final = Script(_lua("index"))
+NOTED: Final = Script(_lua("noted"))
 PROBE: Final = Script(_lua("probe"))
 
 PAGE: Final = 500  # ids that are read from an index in one go
@@ -165,7 +167,7 @@ class Operations:
                 raise _refusal(change, *reply)
             version, message_count, left, now, ttl, owner = reply
             committed = Committed(version, message_count, (now + left) / 1000)
-            then = self._index(_text(owner), id, int(ttl) / 1000) if owner else None
+            then = None if owner is None else self._index(_text(owner), id, int(ttl) / 1000)
             return Answer(committed, then)
 
         head = _HEAD.pack(
@@ -206,8 +208,18 @@ class Operations:
         return Operation(("EXISTS", self.keys(id)[0]), lambda reply: Answer(bool(reply)))
 
     def touch(self, id: str, ttl: float | None) -> Operation[bool]:
+        def read(reply: Any) -> Answer[bool]:
+            match reply:
+                case [0]:
+                    return Answer(False)
+                case [1, _, None]:
+                    return Answer(True)
+                case [1, lasts, owner]:
+                    return Answer(True, self._index(_text(owner), id, int(lasts) / 1000))
+            raise ConversationCorrupt(_NOT_OURS)
+
         arguments = (_optional(ttl and _ms(ttl)), _optional(self.max_age_ms))
-        return self._script(TOUCH, self.keys(id), arguments, lambda reply: Answer(bool(reply)))
+        return self._script(TOUCH, self.keys(id), arguments, read)
 
     def delete(self, id: str, expected_version: int | None) -> Operation[bool]:
         def read(reply: Any) -> Answer[bool]:
@@ -260,17 +272,17 @@ class Operations:
         """Write, because a server may answer and refuse just that."""
         return Operation(("EVALSHA", PROBE.sha, 1, key), _nothing, PROBE)
 
-    def set_aside(self, id: str) -> list[Operation[None]]:
+    def set_aside(self, id: str) -> Operation[None]:
         """Rename what is no conversation, so that it is neither served nor overwritten."""
-        commands: list[tuple[Word, ...]] = []
-        for key in self.keys(id):
-            commands.append(("RENAME", key, f"{key}:corrupt"))
-            commands.append(("PEXPIRE", f"{key}:corrupt", _ms(QUARANTINE_SECONDS)))
-        return [Operation(command, _nothing) for command in commands]
+        return self._script(SET_ASIDE, self.keys(id), (_ms(QUARANTINE_SECONDS),), _nothing)
 
-    def _index(self, owner: str | None, id: str, ttl: float) -> Operation[None]:
-        key = self.index_key(owner or "")
-        return self._script(INDEX, (key,), (id, _ms(ttl)), _nothing)
+    def _index(self, owner: str, id: str, ttl: float) -> Operation[None]:
+        """Note in the owner's index that the conversation is theirs, and then with the conversation
+        that this is done: whatever happens in between, it stays due."""
+        meta, _, _ = self.keys(id)
+        noted = self._script(NOTED, (meta,), (owner, _ms(ttl)), _nothing)
+        index = (self.index_key(owner),)
+        return self._script(INDEX, index, (id, _ms(ttl)), lambda reply: Answer(None, noted))
 
     def _loaded(self, id: str, reply: Any) -> Answer[Record | None]:
         if reply is None:
@@ -278,8 +290,9 @@ class Operations:
         if len(reply) == 1:
             raise ConversationCorrupt(_NOT_OURS)
         record, index_due = _record(id, reply)
-        due = index_due and record.owner is not None
-        return Answer(record, self._index(record.owner, id, record.ttl) if due else None)
+        if not index_due or record.owner is None:
+            return Answer(record)
+        return Answer(record, self._index(record.owner, id, record.ttl))
 
     def _script(
         self,
