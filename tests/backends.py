@@ -105,7 +105,7 @@ class Switched(LocMemBackend):
     def __getattribute__(self, name: str) -> Any:
         if name in ("load", "read_messages", "exists"):
             self._answer(self.away)
-        elif name in ("commit", "touch", "delete"):
+        elif name in ("commit", "touch", "delete", "acquire", "renew", "release"):
             self._answer(self.away or self.read_only or self.fails_after == 0)
             if self.fails_after:
                 self.fails_after -= 1

@@ -121,7 +121,7 @@ class TestKnown:
         assert record is not None
         assert (record.messages, record.message_count) == (numbers(15, 20), 20)
         assert backend.read_messages("a", 15, 20) == numbers(15, 20)
-        with pytest.raises(BackendUnavailable, match="new id"):
+        with pytest.raises(BackendUnavailable, match="older messages"):
             backend.read_messages("a", 14, 20)
 
     def test_truncated_within_what_is_known_and_beyond(
@@ -230,12 +230,8 @@ class TestStore:
         whole = store.create()
         whole["a"] = 1
         whole.save()
-        before = whole.id
-        whole.cycle_id()
-        primary.away = False
-        backend.close()
-        assert not primary.exists(before)
-        assert record_of(primary, whole.id).state == {"a": b"1"}
+        with pytest.raises(BackendUnavailable, match="new id"):
+            whole.cycle_id()  # what its client has said to another process is not known here
 
     @pytest.mark.usefixtures("quick")
     def test_loaded_in_an_outage_and_saved_after_it(

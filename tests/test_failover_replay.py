@@ -1,16 +1,18 @@
 """What comes home after an outage, and how it is merged with what others have done meanwhile."""
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from django_convstate import signals
+from django_convstate import BackendUnavailable, ConversationBusy, backends, signals
 from django_convstate.backends.base import Change, Create
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
 from tests.backends import Switched, record_of
+from tests.servers import wait_until
 
 
 class Outage:
@@ -228,3 +230,123 @@ class TestRefused:
         assert outage.backend.health().pending_replay == 6
         outage.primary.fails_after = None
         assert outage.end().messages == [b"1", b"2", b"3", *(b"m%d" % n for n in range(10))]
+
+
+class TestTwoProcesses:
+    """What two processes have accepted in the same outage, each for itself."""
+
+    @pytest.fixture
+    def other(self, outage: Outage) -> Iterator[FailoverBackend]:
+        primary = Switched()
+        primary._entries, primary._lock = outage.primary._entries, outage.primary._lock
+        backends.locmem._forkable.discard(primary)  # it would be locked twice
+        backend = FailoverBackend(primary, LocMemBackend(max_conversations=10**6))
+        primary.away = True
+        yield backend
+        self.recover(backend)
+
+    def recover(self, backend: FailoverBackend) -> None:
+        backend.primary.away = False  # type: ignore[attr-defined]
+        backend.close()
+
+    @pytest.mark.parametrize("first_home", ["begun", "continued"])
+    def test_a_newcomer(self, outage: Outage, other: FailoverBackend, first_home: str) -> None:
+        outage.backend.commit("new", Change(create=Create.MUST_BE_NEW, append=[b"one"]))
+        other.commit("new", Change(create=Create.MUST_EXIST, append=[b"two"]))
+        if first_home == "begun":
+            outage.end()
+            self.recover(other)
+        else:
+            self.recover(other)
+            outage.end()
+        assert sorted(record_of(outage.others, "new").messages) == [b"one", b"two"]
+
+    def test_one_that_expired_is_made_again_once(
+        self, outage: Outage, other: FailoverBackend
+    ) -> None:
+        other._known.keep("a", outage.others.load("a", 10))
+        outage.others.delete("a")
+        for backend in (outage.backend, other):
+            backend.commit("a", Change(create=Create.MUST_EXIST, append=[b"mine"]))
+            line = backend._shelter.journal.line("a")
+            assert line is not None
+            assert line.base is not None
+            line.base.last_accessed -= 7200
+        outage.end()
+        self.recover(other)
+        assert record_of(outage.others, "a").messages == [b"1", b"2", b"3", b"mine", b"mine"]
+
+    def test_a_deletion_is_older_than_what_was_begun_anew(self, outage: Outage) -> None:
+        assert outage.backend.delete("a")
+        time.sleep(0.01)
+        outage.others.delete("a")
+        outage.others_commit(append=[b"anew"])
+        assert outage.end().messages == [b"anew"]
+
+
+class TestTrouble:
+    @pytest.mark.parametrize("trouble", [ConversationBusy("busy"), RuntimeError("a bug")])
+    def test_while_bringing_home_loses_nothing(
+        self, outage: Outage, trouble: Exception, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        outage.commit(append=[b"said"])
+        outage.primary.away = False
+        real, troubles = outage.primary.commit, [trouble]
+
+        def commit(id: str, change: Change) -> Any:
+            if id == "a" and troubles:
+                raise troubles.pop()
+            return real(id, change)
+
+        monkeypatch.setattr(outage.primary, "commit", commit)
+        wait_until(lambda: not outage.backend.health().using_fallback)
+        assert record_of(outage.others, "a").messages[-1] == b"said"
+
+    def test_whose_it_is_cannot_be_decided_here(self, outage: Outage) -> None:
+        outage.others.commit("theirs", Change(owner="1", append=[b"secret"]))
+        with pytest.raises(BackendUnavailable, match="Whose"):
+            outage.backend.commit("theirs", Change(create=Create.MUST_EXIST, owner="2"))
+        outage.commit(owner="2")
+        assert outage.end().owner == "2"
+
+    def test_everything_dropped_that_its_author_had_seen(self, outage: Outage) -> None:
+        outage.backend._known.forget("a")
+        outage.commit(create=Create.MUST_EXIST, keep_messages=0)
+        assert outage.end().messages == []
+
+    def test_what_is_known_counts_towards_the_journal(self, outage: Outage) -> None:
+        journal = outage.backend._shelter.journal
+        outage.backend._known.find("a")
+        outage.commit(append=[b"x"])
+        assert journal._bytes > 2 * len(b"123")
+        before = journal._bytes
+        outage.end()
+        assert journal._bytes == 0 < before
+
+    def test_a_slow_receiver_holds_nothing_up(self, outage: Outage) -> None:
+        done = threading.Event()
+
+        def wait(**kwargs: Any) -> None:
+            done.wait(20)
+
+        signals.backend_degraded.connect(wait, sender=outage.primary)
+        try:
+            outage.commit(append=[b"said"])
+            outage.primary.away = False
+            wait_until(lambda: not outage.backend.health().using_fallback)
+        finally:
+            done.set()
+            signals.backend_degraded.disconnect(wait, sender=outage.primary)
+
+    def test_a_full_journal_is_told(self) -> None:
+        primary = Switched()
+        backend = FailoverBackend(primary, LocMemBackend(), journal_bytes=12_000)
+        primary.away = True
+        assert not backend.health().is_full
+        with pytest.raises(BackendUnavailable, match="full"):
+            for number in range(10):
+                backend.commit(f"c{number}", Change(append=[b"x" * 1000]))
+        assert backend.health().is_full
+        primary.away = False
+        backend.close()
+        assert not backend.health().is_full

@@ -4,6 +4,7 @@ The commands are plain ones of Redis 6.2, in Lua scripts; no module is needed.
 """
 
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
@@ -240,7 +241,7 @@ class RedisBackend(ConversationStateBackend):
         try:
             with self._explained, self._clients.turn() as client:
                 until = time.perf_counter() + timeout  # for all nodes together
-                for name, key in key_on_each_primary(client, self._health_key):
+                for name, key in key_on_each_primary(client, self._health_key()):
                     node = name
                     _refuse_after(until)
                     self._send(client, self._operations.probe(key))
@@ -257,7 +258,7 @@ class RedisBackend(ConversationStateBackend):
             with self._explained:
                 async with await self._clients.aturn() as client:
                     until = time.perf_counter() + timeout
-                    for name, key in key_on_each_primary(client, self._health_key):
+                    for name, key in key_on_each_primary(client, self._health_key()):
                         node = name
                         _refuse_after(until)
                         await self._asend(client, self._operations.probe(key))
@@ -268,9 +269,9 @@ class RedisBackend(ConversationStateBackend):
         except BackendUnavailable as error:
             return Health(self.name, False, detail=_with_node(error, node))
 
-    @property
     def _health_key(self) -> str:
-        return f"{self._operations.prefix}:health"
+        # That nobody else has thought of.
+        return f"{self._operations.prefix}:health:{secrets.token_hex(8)}"
 
     @classmethod
     def check(cls, options: Mapping[str, Any]) -> list[CheckMessage]:

@@ -10,6 +10,7 @@ import os
 import queue
 import socket
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -40,6 +41,7 @@ TIMEOUT: Final = 0.25  # seconds for one answer, unless CACHES says otherwise
 AT_ONCE: Final = 50  # operations under way in this process, unless CACHES says otherwise
 PUNCTUAL: Final = 0.95  # of that time an answer is waited for; the rest is for giving up
 PATIENCE: Final = 5.0  # seconds that one more may wait for its turn
+SILENT: Final = 2  # timeouts without any answer, after which nobody waits for a turn any more
 STARTING: Final = 1.0  # seconds at least to find out where the nodes of a cluster are
 
 
@@ -315,26 +317,51 @@ class Clients:
             await client.close()
 
 
+class Patience:
+    """For how long it is worth waiting for a turn: while the server answers others, or may."""
+
+    def __init__(self, place: Place) -> None:
+        self.slice = place.timeout
+        self._at_once = place.at_once
+        self._answered_at = 0.0
+
+    def note(self, error: object) -> None:
+        """Take note of how an operation has ended."""
+        if not isinstance(error, (redis.RedisError, OSError)):
+            self._answered_at = time.monotonic()
+
+    def check(self, began: float) -> None:
+        """Raise `BackendUnavailable` if somebody who waits since `began` has waited for enough."""
+        now = time.monotonic()
+        silent = now - max(self._answered_at, began) > SILENT * self.slice
+        if silent or now - began > PATIENCE:
+            raise _busy(self._at_once, now - began)
+
+
 class SyncClient:
     """The client of all threads, and their turns: `with` waits for one and gives the client."""
 
     def __init__(self, place: Place) -> None:
         self.redis = place.client()
-        self._at_once = place.at_once
+        self._patience = Patience(place)
         # A semaphore, whose items are the turns: in C, and so ten times faster than threading's.
         self._turns: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(place.at_once):
             self._turns.put(None)
 
     def __enter__(self) -> Any:
-        try:
-            self._turns.get(timeout=PATIENCE)
-        except queue.Empty:
-            raise _busy(self._at_once) from None
-        return self.redis
+        began = time.monotonic()
+        while True:
+            try:
+                self._turns.get(timeout=self._patience.slice)
+            except queue.Empty:
+                self._patience.check(began)
+            else:
+                return self.redis
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._turns.put(None)
+        self._patience.note(error)
 
     def close(self) -> None:
         for each in (self.redis, *_sentinels(self.redis)):
@@ -348,23 +375,29 @@ class LoopClient:
         self.redis = place.async_client()
         self.is_open = False
         self._starting = place.starting
-        self._at_once = place.at_once
+        self._patience = Patience(place)
         self._turns = asyncio.Semaphore(place.at_once)
         self._closer: AsyncIterator[None] | None = None
 
     async def __aenter__(self) -> Any:
-        if self._turns.locked():
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    await self._turns.acquire()
-            except TimeoutError:
-                raise _busy(self._at_once) from None
-        else:
+        if not self._turns.locked():
             await self._turns.acquire()  # which needs no waiting, and so no timeout
+            return self.redis
+        # The place in the line is kept while we look up from time to time.
+        began, waiting = time.monotonic(), asyncio.ensure_future(self._turns.acquire())
+        try:
+            while not (await asyncio.wait([waiting], timeout=self._patience.slice))[0]:
+                self._patience.check(began)
+        except BaseException:
+            waiting.cancel()
+            if waiting.done() and not waiting.cancelled():
+                self._turns.release()
+            raise
         return self.redis
 
-    async def __aexit__(self, *error: object) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._turns.release()
+        self._patience.note(error)
 
     async def open(self) -> None:
         """See to it that no connection outlives its loop.
@@ -453,8 +486,8 @@ def _cut(connection: Any) -> None:
             its_socket.shutdown(socket.SHUT_RDWR)
 
 
-def _busy(at_once: int) -> BackendUnavailable:
+def _busy(at_once: int, waited: float) -> BackendUnavailable:
     return BackendUnavailable(
-        f"{at_once} operations on Redis were under way for {PATIENCE:g} s. Raise max_connections "
-        "in CONNECTION_POOL_KWARGS if the server can take more."
+        f"{at_once} operations on Redis were under way for {waited:.1f} s. If it does answer, "
+        "raise max_connections in CONNECTION_POOL_KWARGS."
     )
