@@ -11,6 +11,7 @@ from django_convstate.backends.base import (
     Record,
 )
 from django_convstate.backends.cache import CacheBackend
+from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend, _forkable
 from django_convstate.exceptions import BackendUnavailable
 
@@ -121,6 +122,16 @@ class Switched(LocMemBackend):
 
     def health(self) -> Health:
         return Health(self.name, connected=not self.away)
+
+
+class SwitchedFailover(FailoverBackend):
+    """A failover as the settings would build it, whose primary can be switched off."""
+
+    uses: ClassVar = ()
+    primary: Switched
+
+    def __init__(self) -> None:
+        super().__init__(Switched(), LocMemBackend(max_conversations=10**6))
 
 
 class NotABackend:

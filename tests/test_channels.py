@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperatio
 from django.test import AsyncClient
 
 from django_convstate import ConversationNotFound, InvalidBackend, conversations
+from django_convstate.backends.base import Change
 from django_convstate.channels import (
     ConversationMiddleware,
     ConversationMiddlewareStack,
@@ -578,6 +579,24 @@ class TestStayingOpen:
         settings.CONVERSATION_STATE_BACKEND = "tests.backends.AwayBackend"
         await asyncio.sleep(0.5)
         assert await tab.receive_nothing()
+
+    async def test_what_came_home_is_heard_again(self, browser: Browser, settings: Any) -> None:
+        """For others may have spoken in between."""
+        settings.CONVERSATION_STATE_BACKEND = "tests.backends.SwitchedFailover"
+        backend: Any = conversations.backend
+        tab = await browser.open()
+        await tab.say("before")
+        backend.primary.away = True
+        await tab.say("mine")
+        backend.primary.others.commit(
+            id_of(tab.token), Change(append=[b'{"role":"user","content":"theirs"}'])
+        )
+        backend.primary.away = False
+        await backend.aclose()
+        heard = await tab.ask(say="after")
+        assert contents(heard) == ["theirs", "mine"]
+        assert heard["count"] == 3
+        assert (await tab.hear())["count"] == 4
 
     async def test_silence_stores_nothing_and_asks_nothing(
         self, browser: Browser, settings: Any, calls: Any

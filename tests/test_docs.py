@@ -1,6 +1,7 @@
 """The README does what it says: its Python is run, its settings are the defaults, its links lead
 somewhere."""
 
+import asyncio
 import json
 import re
 import sys
@@ -18,6 +19,9 @@ from django.core.management import get_commands, load_command_class
 from django.http import Http404, HttpRequest, JsonResponse, StreamingHttpResponse
 from django.template import Context, Template
 from django.test import RequestFactory
+from rest_framework import serializers
+from rest_framework.response import Response
+from rest_framework.views import APIView
 
 import django_convstate
 from django_convstate import ConversationConflict, ConversationNotFound, conf, conversations
@@ -171,6 +175,42 @@ async def test_server_sent_events() -> None:
     assert sent.startswith('data: ""\n\ndata: "hello "\n\n')
     assert sent.endswith("event: done\ndata:\n\n")
     assert kept() == [("user", "hello"), ("assistant", "hello you")]
+
+
+def test_a_view_of_django_rest_framework() -> None:
+    view: Any = run(
+        "class ChatView(APIView)", APIView=APIView, serializers=serializers, Response=Response
+    )["ChatView"].as_view()
+
+    def rendered(request: Any) -> Any:
+        return view(request).render()
+
+    request = RequestFactory().post("/", {"text": "hello"})
+    response = ConversationMiddleware(rendered)(request)
+    assert b"You said: hello" in response.content  # type: ignore[union-attr]
+    assert "conversation" in response.cookies  # type: ignore[union-attr]
+    assert ConversationMiddleware(rendered)(RequestFactory().post("/")).status_code == 400  # type: ignore[union-attr]
+
+
+def test_closing_the_store_with_the_application() -> None:
+    outages = (ROOT / "docs/outages.md").read_text()
+    (block,) = [block for block in blocks(outages, "python") if "lifespan" in block]
+    namespace: dict[str, Any] = {"conversations": conversations, "django_application": None}
+    exec(compile(block, "docs/outages.md", "exec"), namespace)
+    coming = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return coming.pop(0)
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(namespace["application"]({"type": "lifespan"}, receive, send))
+    assert [message["type"] for message in sent] == [
+        "lifespan.startup.complete",
+        "lifespan.shutdown.complete",
+    ]
 
 
 async def test_an_async_view() -> None:

@@ -87,6 +87,8 @@ class Listening:
     one_turn = False
     # How many messages the client has heard; None: it has not said, and starts from here.
     seen: int | None = None
+    # How many it had heard before an outage; None: there is none.
+    _sure: int | None = None
     _has_spoken = False
     _ttl: float | None = None
     _group: str | None = None
@@ -133,9 +135,18 @@ class Listening:
         self._ttl = conversation.ttl
         conversation.messages.slipped_in = []
         count = len(conversation.messages)
+        self._note_outage(conversation)
         if self.seen is None or (conversation.degraded and count < self.seen):
             # Of what is out of reach in an outage nothing was taken back.
             self.seen = count
+
+    def _note_outage(self, conversation: Conversation) -> None:
+        """After an outage, have the client hear again what came home, for others may have spoken in
+        between: until then it can only be told what is known here."""
+        if conversation.degraded and self._sure is None:
+            self._sure = self.seen
+        elif not conversation.degraded and self._sure is not None:
+            self.seen, self._sure = self._sure, None
 
     def _lacking(self, conversation: Conversation, kept: int | None) -> range | None:
         """Return the positions that the client has to be told; None: it knows it all. What was
@@ -148,6 +159,8 @@ class Listening:
         """Take note of a save. Return whether it said something, and where others have spoken
         meanwhile."""
         self._door.note_saved(conversation)
+        if conversation.degraded:
+            self._note_outage(conversation)
         slipped_in = [range(*bounds) for bounds in conversation.messages.slipped_in or ()]
         conversation.messages.slipped_in = []
         heard = len(conversation.messages) - sum(map(len, slipped_in))
