@@ -54,7 +54,6 @@ class ConversationMiddleware:
             try:
                 conversation.save()
             except Exception as error:
-                response.close()
                 response = response_to(request, error)
         return door.follow(response) if streaming.is_stream(response) else door.finish(response)
 
@@ -66,7 +65,6 @@ class ConversationMiddleware:
             try:
                 await conversation.asave()
             except Exception as error:
-                response.close()
                 in_thread = sync_to_async(response_to, thread_sensitive=False)
                 response = await in_thread(request, error)
         return door.follow(response) if streaming.is_stream(response) else door.finish(response)
