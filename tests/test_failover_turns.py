@@ -79,6 +79,29 @@ def test_a_turn_that_lapsed_in_an_outage_is_fenced(
     assert record_of(backend, "a").messages == [b"0", b"2"]
 
 
+def test_a_turn_that_was_given_back_with_a_commit_holds_nobody_up(
+    primary: Switched, backend: FailoverBackend
+) -> None:
+    assert position(backend, "first") == 0
+    say(backend, b"1", "first")
+    primary.away = True
+    assert position(backend, "second") == 0
+
+
+def test_a_commit_that_the_primary_did_not_take_gives_nothing_back(
+    primary: Switched, backend: FailoverBackend
+) -> None:
+    primary.away = True
+    assert position(backend, "first") == 0
+    assert position(backend, "second") == 1
+    primary.away = False
+    backend.close()
+    primary.away = True  # and this is found out by the commit alone
+    say(backend, b"1", "first")
+    assert position(backend, "second") == 0
+    assert record_of(backend, "a").messages == [b"0", b"1"]
+
+
 def test_one_slow_renewal_moves_no_turn_into_memory(
     primary: Switched, backend: FailoverBackend
 ) -> None:

@@ -123,7 +123,7 @@ class FailoverBackend(ConversationStateBackend):
         if way.is_open:
             with way:
                 sent = self._turns.checked(id, change, by_primary=True)
-                return self._known.change(id, change, self.primary.commit(id, sent))
+                return self._committed(id, change, self.primary.commit(id, sent))
         return self._recovery.needed_after(self._shelter.commit(id, change))
 
     async def acommit(self, id: str, change: Change) -> Committed:
@@ -131,7 +131,7 @@ class FailoverBackend(ConversationStateBackend):
         if way.is_open:
             with way:
                 sent = self._turns.checked(id, change, by_primary=True)
-                return self._known.change(id, change, await self.primary.acommit(id, sent))
+                return self._committed(id, change, await self.primary.acommit(id, sent))
         return self._recovery.needed_after(self._shelter.commit(id, change))
 
     def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
@@ -281,6 +281,10 @@ class FailoverBackend(ConversationStateBackend):
     @property
     def _turns(self) -> Turns:
         return self._shelter.turns
+
+    def _committed(self, id: str, change: Change, committed: Committed) -> Committed:
+        self._turns.after(id, change)
+        return self._known.change(id, change, committed)
 
     def _noted(self, id: str, lease: str, seconds: float, acquired: Acquired) -> Acquired:
         if not acquired.position:

@@ -168,7 +168,9 @@ class Recovery:
         except ConversationError:
             part.breaker.close()  # it did answer
         except Exception as error:
-            logger.exception("The %s backend cannot be asked whether it is back.", name)
+            logger.exception(
+                "The %s backend cannot be asked whether it is back.", self._primary.name
+            )
             part.breaker.probe_failed(type(error).__name__)
         else:
             part.breaker.close()

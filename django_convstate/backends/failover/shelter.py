@@ -47,11 +47,12 @@ class Shelter:
         return Acquired(position, None if position else self.load(id, window))
 
     def commit(self, id: str, change: Change) -> Committed:
-        change = self.turns.checked(id, change, by_primary=False)
-        with self._writing(id, change, blank=change.create is Create.MUST_EXIST) as base:
-            self._check_owner(id, change, base)
-            committed = self.fallback.commit(id, change)
-            self.journal.add(id, change, committed.message_count, base)
+        sent = self.turns.checked(id, change, by_primary=False)
+        with self._writing(id, sent, blank=change.create is Create.MUST_EXIST) as base:
+            self._check_owner(id, sent, base)
+            committed = self.fallback.commit(id, sent)
+            self.journal.add(id, sent, committed.message_count, base)
+        self.turns.after(id, change)
         return replace(committed, degraded=True)
 
     def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:

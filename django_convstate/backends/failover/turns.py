@@ -36,6 +36,11 @@ class Turns:
                     id: held for id, held in self._from_primary.items() if held[1] > now
                 }
 
+    def after(self, id: str, change: Change) -> None:
+        """Take note of a change that was applied, with which a turn may have been given back."""
+        if change.lease is not None and change.release:
+            self.over(id, change.lease)
+
     def over(self, id: str, lease: str) -> None:
         self._fallback.release(id, lease)
         with self._lock:
@@ -80,6 +85,4 @@ class Turns:
             id, lease, GRACE
         ):
             raise ConversationConflict(TURN_LOST)
-        if change.release:
-            self.over(id, lease)
         return replace(change, lease=None, release=False)
