@@ -338,7 +338,7 @@ class TestTrouble:
             done.set()
             signals.backend_degraded.disconnect(wait, sender=outage.primary)
 
-    def test_a_full_journal_is_told(self) -> None:
+    def test_a_full_journal_is_told(self, caplog: pytest.LogCaptureFixture) -> None:
         primary = Switched()
         backend = FailoverBackend(primary, LocMemBackend(), journal_bytes=12_000)
         primary.away = True
@@ -350,3 +350,4 @@ class TestTrouble:
         primary.away = False
         backend.close()
         assert not backend.health().is_full
+        assert "1 were refused" in caplog.text

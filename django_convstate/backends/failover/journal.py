@@ -133,10 +133,6 @@ class Journal:
         self.pending -= len(line.writes)
         return len(line.writes)
 
-    def clear(self) -> None:
-        self._lines.clear()
-        self._bytes = self.pending = 0
-
 
 def _first(base: Entry | None) -> int:
     # It is here, and once more in the fallback.

@@ -207,14 +207,17 @@ class Recovery:
         if self._since is None:
             return
         seconds, self._since, tally = time.time() - self._since, None, self._tally
+        journal = self._shelter.journal
+        refused, journal.refused = journal.refused, 0
         logger.warning(
             "The %s backend is back after %.1f s: %d changes brought home, %d of them in part, "
-            "%d lost.",
+            "%d lost; %d were refused, because no more could be noted.",
             self._primary.name,
             seconds,
             tally.home,
             tally.conflicts,
             tally.lost,
+            refused,
         )
         self._tell(
             signals.backend_recovered,
