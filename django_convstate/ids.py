@@ -11,11 +11,7 @@ from django.core.signing import BadSignature, Signer
 from django.utils.crypto import salted_hmac
 
 from .codec import encode
-from .exceptions import (
-    InvalidConversationId,
-    InvalidConversationType,
-    InvalidConversationValue,
-)
+from .exceptions import InvalidConversationId, InvalidConversationType, InvalidConversationValue
 
 MAX_LENGTH = 128
 MAX_OWNER_LENGTH = 256

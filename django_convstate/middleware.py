@@ -14,13 +14,14 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
-from . import identity, ids, streaming
-from .answers import answer_to
+from . import ids
 from .backends.base import Create
-from .conversation import Conversation
+from .conversation.conversation import Conversation
 from .exceptions import ConversationCorrupt, ConversationNotFound
+from .http import identity, streaming
+from .http.awaitable import Unawaited
+from .http.responses import answer_to
 from .store import ConversationStore, conversations
-from .unawaited import Unawaited
 
 logger = logging.getLogger("django_convstate")
 

@@ -23,7 +23,7 @@ from .backends.base import (
     Summary,
 )
 from .codec import JSON
-from .conversation import Conversation
+from .conversation.conversation import Conversation
 from .exceptions import (
     BackendUnavailable,
     ConversationCorrupt,

@@ -10,7 +10,7 @@ from django_convstate.backends.base import (
     Health,
     Record,
 )
-from django_convstate.backends.cache import CacheBackend
+from django_convstate.backends.cache.backend import CacheBackend
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend, _forkable
 from django_convstate.exceptions import BackendUnavailable

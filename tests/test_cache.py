@@ -26,9 +26,10 @@ from django_convstate import (
     get_backend,
     signals,
 )
-from django_convstate.backends import cachelock, document
 from django_convstate.backends.base import Change
-from django_convstate.backends.cache import CacheBackend
+from django_convstate.backends.cache import document
+from django_convstate.backends.cache import lock as cachelock
+from django_convstate.backends.cache.backend import CacheBackend
 from django_convstate.ids import new_id
 
 CACHES = [

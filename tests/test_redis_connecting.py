@@ -15,7 +15,7 @@ from django.core.checks import CheckMessage
 from django_convstate import BackendUnavailable
 from django_convstate.backends.base import Change
 from django_convstate.backends.redis.backend import RedisBackend
-from django_convstate.backends.redis.checks import check_server
+from django_convstate.backends.redis.diagnostics.checks import check_server
 from tests.conftest import on
 from tests.servers import SERVICE, Server, free_ports, sentinel_setup, wait_until
 

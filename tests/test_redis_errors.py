@@ -16,7 +16,7 @@ from redis import RedisError
 from django_convstate import BackendUnavailable, ConversationCorrupt, ConversationStore
 from django_convstate.backends.base import Change
 from django_convstate.backends.redis.backend import RedisBackend
-from django_convstate.backends.redis.checks import check_server
+from django_convstate.backends.redis.diagnostics.checks import check_server
 from django_convstate.ids import new_id
 from tests.conftest import on
 from tests.servers import Server, free_ports, running, wait_until

@@ -17,12 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from django_convstate.backends.base import (
-    Change,
-    Committed,
-    ConversationStateBackend,
-    Create,
-)
+from django_convstate.backends.base import Change, Committed, ConversationStateBackend, Create
 from django_convstate.exceptions import (
     ConversationConflict,
     ConversationInterrupted,

@@ -19,7 +19,7 @@ _built: Final[dict[tuple[type, tuple[tuple[str, Any], ...]], ConversationStateBa
 
 BUILT_IN: Final = {
     "locmem": "django_convstate.backends.locmem.LocMemBackend",
-    "cache": "django_convstate.backends.cache.CacheBackend",
+    "cache": "django_convstate.backends.cache.backend.CacheBackend",
     "redis": "django_convstate.backends.redis.backend.RedisBackend",
 }
 

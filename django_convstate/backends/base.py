@@ -22,7 +22,7 @@ from ..exceptions import (
     InvalidConversationType,
     InvalidConversationValue,
 )
-from .apart import apart
+from .toolkit.isolation import apart
 
 DEFAULT_TTL: Final = 3600.0
 REMEMBERED_COMMITS: Final = 64

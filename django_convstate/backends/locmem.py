@@ -29,8 +29,8 @@ from .base import (
     Record,
     Summary,
 )
-from .entry import Entry
-from .line import Lines
+from .toolkit.lease_queue import Lines
+from .toolkit.stored import Entry
 
 logger = logging.getLogger("django_convstate")
 

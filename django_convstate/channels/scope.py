@@ -7,10 +7,11 @@ from typing import Any, NoReturn
 from django.core.exceptions import SynchronousOnlyOperation
 from django.http import HttpResponse
 
-from .. import identity, ids
+from .. import ids
 from ..backends.base import Create
-from ..conversation import Conversation
+from ..conversation.conversation import Conversation
 from ..exceptions import ConversationCorrupt, ConversationNotFound, InvalidConversationId
+from ..http import identity
 from ..store import ConversationStore
 
 TOKEN_MESSAGE = "conversation.token"  # noqa: S105 - what such a message is called

@@ -24,10 +24,10 @@ from ..base import (
 )
 from ..locmem import LocMemBackend
 from .journal import Journal
-from .known import LastKnown
+from .last_known import LastKnown
+from .leases import Turns
+from .offline import Shelter
 from .recovery import Part, Recovery
-from .shelter import Shelter
-from .turns import Turns
 
 logger = logging.getLogger("django_convstate")
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from ...exceptions import BackendUnavailable
 from ..base import Change, Create
-from ..entry import Entry
+from ..toolkit.stored import Entry
 
 # Bytes that a Change, a line of the journal and what the fallback has of it take besides their
 # contents, measured.

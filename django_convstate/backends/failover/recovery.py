@@ -16,8 +16,8 @@ from ...exceptions import BackendUnavailable, ConversationError
 from ...ids import new_id
 from ..base import Change, ConversationStateBackend, Health
 from .breaker import Breaker
+from .offline import Shelter
 from .replay import Tally, bring_home
-from .shelter import Shelter
 
 logger = logging.getLogger("django_convstate")
 

@@ -20,9 +20,9 @@ from ...exceptions import (
     InvalidConversationValue,
 )
 from ..base import Change, ConversationStateBackend, Create
-from ..entry import Entry
+from ..toolkit.stored import Entry
 from .journal import Line, Touch, Write
-from .shelter import Shelter
+from .offline import Shelter
 
 logger = logging.getLogger("django_convstate")
 

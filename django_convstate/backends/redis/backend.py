@@ -25,14 +25,14 @@ from ..base import (
     Record,
     Summary,
 )
-from .checks import check_place, check_server
-from .connections import Clients
-from .deadline import Deadline
+from .client.connections import Clients
+from .client.deadline import Deadline
+from .client.retrying import asend, in_time, send
+from .diagnostics.checks import check_place, check_server
+from .diagnostics.server_info import adescribe, describe, key_on_each_primary
 from .errors import Explained, is_unknown_command
-from .inspection import adescribe, describe, key_on_each_primary
 from .listing import Listing
 from .operations import Operation, Operations
-from .sending import asend, in_time, send
 
 logger = logging.getLogger("django_convstate")
 

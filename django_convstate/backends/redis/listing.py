@@ -16,10 +16,10 @@ from redis.exceptions import NoScriptError, RedisError
 
 from ...exceptions import BackendUnavailable
 from ..base import Progress, PurgeReport, Summary
-from .connections import Clients
+from .client.connections import Clients
+from .client.retrying import persist
 from .errors import Explained, is_moving, is_wrong_type
 from .operations import Answer, Operation, Operations
-from .sending import persist
 
 BATCH: Final = 100  # operations sent in one go: others are served between two of them
 SCAN_COUNT: Final = 1500  # keys that one SCAN looks at: a conversation has two or three

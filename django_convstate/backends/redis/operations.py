@@ -23,10 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from ...exceptions import (
-    ConversationConflict,
-    ConversationCorrupt,
-)
+from ...exceptions import ConversationConflict, ConversationCorrupt
 from ..base import (
     QUARANTINE_SECONDS,
     REMEMBERED_COMMITS,
@@ -40,7 +37,7 @@ from ..base import (
     beyond_64_bits,
     not_a_number,
 )
-from ..entry import CommitLog
+from ..toolkit.stored import CommitLog
 
 T = TypeVar("T")
 Word = str | bytes | int | float
@@ -55,7 +52,7 @@ class Script:
 
 
 def _lua(name: str) -> bytes:
-    return (Path(__file__).parent / f"{name}.lua").read_bytes()
+    return (Path(__file__).parent / "scripts" / f"{name}.lua").read_bytes()
 
 
 def _function(name: str) -> bytes:

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 from ...exceptions import BackendUnavailable
 from ..base import DEFAULT_TTL, Acquired, Change, Committed, Create, Record
-from ..entry import Entry
 from ..locmem import LocMemBackend
+from ..toolkit.stored import Entry
 from .journal import Delete, Journal, Touch, Write
-from .known import LastKnown
-from .turns import Turns
+from .last_known import LastKnown
+from .leases import Turns
 
 
 class Shelter:

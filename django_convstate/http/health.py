@@ -15,9 +15,9 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from .backends.apart import apart
-from .backends.base import Health
-from .store import conversations
+from ..backends.base import Health
+from ..backends.toolkit.isolation import apart
+from ..store import conversations
 
 FRESH: Final = 1.0  # seconds for which an answer is good
 PATIENCE: Final = 0.6  # seconds to wait for one

@@ -6,12 +6,12 @@ copied is deleted only if it is still what was copied.
 
 from typing import TYPE_CHECKING, Final
 
-from . import ids
-from .backends.base import Change, Create, Record
-from .exceptions import BackendUnavailable, ConversationBusy, ConversationConflict
+from .. import ids
+from ..backends.base import Change, Create, Record
+from ..exceptions import BackendUnavailable, ConversationBusy, ConversationConflict
 
 if TYPE_CHECKING:
-    from .store import ConversationStore
+    from ..store import ConversationStore
 
 ALL_MESSAGES: Final = 2**31 - 1
 TRIES: Final = 10  # while others keep writing to what is being moved

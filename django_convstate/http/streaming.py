@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 from asgiref.sync import async_to_sync
 from django.http import HttpResponseBase, StreamingHttpResponse
 
-from .codec import JSON, encode
-from .exceptions import BackendUnavailable, ConversationTooLarge, InvalidConversationType
+from ..codec import JSON, encode
+from ..exceptions import BackendUnavailable, ConversationTooLarge, InvalidConversationType
 
 if TYPE_CHECKING:
-    from .messages import Messages
+    from ..conversation.messages import Messages
 
 logger = logging.getLogger("django_convstate")
 

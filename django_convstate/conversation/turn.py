@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from .backends.apart import apart
-from .backends.base import ConversationStateBackend, Record
-from .exceptions import ConversationBusy, ConversationError, ConversationInterrupted
-from .waiting import Waiter, turn_ended
+from ..backends.base import ConversationStateBackend, Record
+from ..backends.toolkit.isolation import apart
+from ..exceptions import ConversationBusy, ConversationError, ConversationInterrupted
+from .wakeups import Waiter, turn_ended
 
 if TYPE_CHECKING:
+    from ..store import ConversationStore
     from .conversation import Conversation
-    from .store import ConversationStore
 
 OnBusy = Literal["wait", "reject"]
 

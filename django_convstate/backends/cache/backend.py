@@ -20,16 +20,14 @@ from django.core.cache.backends.db import BaseDatabaseCache
 from django.core.checks import CheckMessage
 from django.core.exceptions import SynchronousOnlyOperation
 
-from ..exceptions import (
+from ...exceptions import (
     BackendUnavailable,
     ConversationConflict,
     ConversationCorrupt,
     ConversationError,
     InvalidBackend,
 )
-from . import cachelock, document
-from .alias import check_alias
-from .base import (
+from ..base import (
     QUARANTINE_SECONDS,
     TURN_LOST,
     Acquired,
@@ -39,9 +37,12 @@ from .base import (
     Health,
     Record,
 )
-from .cachechecks import CHECKS
-from .entry import Entry
-from .line import Line
+from ..toolkit.caches import check_alias
+from ..toolkit.lease_queue import Line
+from ..toolkit.stored import Entry
+from . import document
+from . import lock as cachelock
+from .checks import CHECKS
 
 # What reading a value may raise that the cache did reach but cannot make sense of.
 _UNREADABLE = (

@@ -14,7 +14,7 @@ from typing import Final
 
 from ...exceptions import InvalidConversationValue
 from ..base import Change, Committed, Record
-from ..entry import Entry
+from ..toolkit.stored import Entry
 
 KEPT_MESSAGES: Final = 100  # of each conversation, the newest
 KEPT_CHANGES: Final = 8  # before they are applied after all

@@ -8,8 +8,8 @@ import hashlib
 import struct
 from dataclasses import dataclass, field, replace
 
-from ..exceptions import BackendUnavailable
-from .base import (
+from ...exceptions import BackendUnavailable
+from ..base import (
     DEFAULT_TTL,
     REMEMBERED_COMMITS,
     Change,
