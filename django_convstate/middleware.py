@@ -14,8 +14,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
-from . import ids
-from .backends.base import Create
+from . import ids, tokens
+from .backends.records import Create
 from .conversation.conversation import Conversation
 from .exceptions import ConversationCorrupt, ConversationNotFound
 from .http import identity, streaming
@@ -213,7 +213,7 @@ class RequestConversation:
         """Return a new conversation: under the id that an open websocket has already, if that has
         yet to say its first word, and else under a new one."""
         token = identity.presented_token(self._request, self._store.options)
-        if token and ids.is_unsaved(token) and (id := ids.unsign_token(token)):
+        if token and tokens.is_unsaved(token) and (id := tokens.unsign_token(token)):
             return Conversation(self._store, id, create=Create.EITHER)
         return self._store.create()
 

@@ -3,16 +3,11 @@
 from collections import Counter
 from typing import Any, ClassVar
 
-from django_convstate.backends.base import (
-    Change,
-    Committed,
-    ConversationStateBackend,
-    Health,
-    Record,
-)
+from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.cache.backend import CacheBackend
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend, _forkable
+from django_convstate.backends.records import Change, Committed, Health, Record
 from django_convstate.exceptions import BackendUnavailable
 
 COUNTED = (

@@ -10,9 +10,9 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.test import Client, RequestFactory
 from health_check.exceptions import ServiceUnavailable, ServiceWarning
 
-from django_convstate.backends.base import Health
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.backends.records import Health
 from django_convstate.health_check import Conversations
 from django_convstate.http import health as views
 from tests.backends import AwayBackend, CountingBackend

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from django_convstate import InvalidBackend
-from django_convstate.backends.base import Change
+from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.backends.redis.diagnostics.checks import check_one, check_place, check_server
 from django_convstate.backends.redis.diagnostics.server_info import server_of

@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 from django.core.exceptions import SynchronousOnlyOperation
 from django.http import HttpResponse
 
-from .. import ids
-from ..backends.base import Create
+from .. import ids, tokens
+from ..backends.records import Create
 from ..conversation.conversation import Conversation
 from ..exceptions import ConversationCorrupt, ConversationNotFound, InvalidConversationId
 from ..http import identity
@@ -48,14 +48,14 @@ class ScopeConversation:
         token = identity.presented_token(handshake, store.options)
         self._by_hand = self._refused = False
         # Whether it may be absent because nothing was said yet.
-        self._may_begin = id is None or ids.is_unsaved(token or "")
+        self._may_begin = id is None or tokens.is_unsaved(token or "")
         self.id = id or ids.new_id()
 
     def present(self, token: str) -> None:
         """Mean the conversation of a token that was presented by hand, whatever the cookie says."""
-        id = ids.unsign_token(token)
+        id = tokens.unsign_token(token)
         self._by_hand, self._refused = True, id is None
-        self._may_begin = ids.is_unsaved(token)
+        self._may_begin = tokens.is_unsaved(token)
         self.id = id or ids.new_id()
 
     @property
@@ -129,7 +129,7 @@ class ScopeConversation:
             accept = accept | {"subprotocol": identity.SUBPROTOCOL}
         if self._by_hand:
             return [accept]
-        token = ids.sign_id(self.id, unsaved=self._may_begin)
+        token = tokens.sign_id(self.id, unsaved=self._may_begin)
         handshake = identity.handshake_of(scope)
         if knows_us and not identity.presented_token(handshake, options):
             text = json.dumps({"type": TOKEN_MESSAGE, "token": token})

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from django.utils.asyncio import async_unsafe
 
-from .. import ids
-from ..backends.base import Change, Committed, Create, Record
+from .. import ids, tokens
+from ..backends.records import Change, Committed, Create, Record
 from ..codec import JSON
 from ..exceptions import ConversationConflict, ConversationInterrupted, InvalidConversationType
 from . import rename as moving
@@ -118,7 +118,7 @@ class Conversation(MutableMapping[str, JSON]):
     @property
     def token(self) -> str:
         """The id with our signature: what a client may hold, in a cookie or a header."""
-        return ids.sign_id(self._id)
+        return tokens.sign_id(self._id)
 
     @property
     def owner(self) -> str | None:

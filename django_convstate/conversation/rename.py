@@ -7,7 +7,7 @@ copied is deleted only if it is still what was copied.
 from typing import TYPE_CHECKING, Final
 
 from .. import ids
-from ..backends.base import Change, Create, Record
+from ..backends.records import Change, Create, Record
 from ..exceptions import BackendUnavailable, ConversationBusy, ConversationConflict
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Final
 
-from ..backends.base import COUNTER_MAX, COUNTER_MIN
+from ..backends.records import COUNTER_MAX, COUNTER_MIN
 from ..codec import JSON, decode, encode, path_of
 from ..exceptions import ConversationTooLarge, InvalidConversationType, InvalidConversationValue
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ..backends.base import ConversationStateBackend, Record
+from ..backends.base import ConversationStateBackend
+from ..backends.records import Record
 from ..backends.toolkit.isolation import apart
 from ..exceptions import ConversationBusy, ConversationError, ConversationInterrupted
 from .wakeups import Waiter, turn_ended

@@ -15,7 +15,7 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from ..backends.base import Health
+from ..backends.records import Health
 from ..backends.toolkit.isolation import apart
 from ..store import conversations
 

@@ -20,7 +20,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.functional import SimpleLazyObject
 
-from .. import ids
+from .. import tokens
 from ..conf import Options
 from ..conversation.conversation import Conversation
 
@@ -38,7 +38,7 @@ def presented_id(request: HttpRequest, options: Options) -> str | None:
     token = presented_token(request, options)
     if not token:
         return None
-    id = ids.unsign_token(token)
+    id = tokens.unsign_token(token)
     if id is None:
         logger.warning("A conversation token has no valid signature: treated as absent.")
     return id
@@ -103,7 +103,7 @@ def _is_early(request: HttpRequest, cookie: str) -> bool:
     """Tell whether this is the cookie of a websocket that may have said nothing yet. After a
     logout, or where the view has put another conversation in its place, it goes as any other."""
     is_replaced = not isinstance(request.conversation, SimpleLazyObject)  # type: ignore[attr-defined]
-    return ids.is_unsaved(cookie) and not is_replaced
+    return tokens.is_unsaved(cookie) and not is_replaced
 
 
 def _header_token(request: HttpRequest, options: Options) -> str | None:

@@ -8,7 +8,8 @@ import pytest
 import redis
 
 from django_convstate import ConversationStore
-from django_convstate.backends.base import Change, ConversationStateBackend
+from django_convstate.backends.base import ConversationStateBackend
+from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.exceptions import BackendUnavailable
 from django_convstate.ids import new_id

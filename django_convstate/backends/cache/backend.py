@@ -27,16 +27,8 @@ from ...exceptions import (
     ConversationError,
     InvalidBackend,
 )
-from ..base import (
-    QUARANTINE_SECONDS,
-    TURN_LOST,
-    Acquired,
-    Change,
-    Committed,
-    ConversationStateBackend,
-    Health,
-    Record,
-)
+from ..base import ConversationStateBackend
+from ..records import QUARANTINE_SECONDS, TURN_LOST, Acquired, Change, Committed, Health, Record
 from ..toolkit.caches import check_alias
 from ..toolkit.lease_queue import Line
 from ..toolkit.stored import Entry

@@ -12,17 +12,18 @@ from typing import Any, ClassVar, Final
 from asgiref.sync import sync_to_async
 
 from ...exceptions import BackendUnavailable
-from ..base import (
+from ..base import ConversationStateBackend
+from ..locmem import LocMemBackend
+from ..records import (
     Acquired,
     Change,
     Committed,
-    ConversationStateBackend,
+    ConversationSummary,
     Health,
     PurgeReport,
     Record,
-    Summary,
+    Selection,
 )
-from ..locmem import LocMemBackend
 from .journal import Journal
 from .last_known import LastKnown
 from .leases import Turns
@@ -245,17 +246,17 @@ class FailoverBackend(ConversationStateBackend):
 
     # Only the primary knows them all.
 
-    def scan(self, owner: str | None = None) -> Iterator[Summary]:
+    def scan(self, owner: str | None = None) -> Iterator[ConversationSummary]:
         return self.primary.scan(owner)
 
-    def ascan(self, owner: str | None = None) -> AsyncIterator[Summary]:
+    def ascan(self, owner: str | None = None) -> AsyncIterator[ConversationSummary]:
         return self.primary.ascan(owner)
 
-    def purge(self, **selection: Any) -> PurgeReport:
-        return self.primary.purge(**selection)
+    def purge(self, selection: Selection, **how: Any) -> PurgeReport:
+        return self.primary.purge(selection, **how)
 
-    async def apurge(self, **selection: Any) -> PurgeReport:
-        return await self.primary.apurge(**selection)
+    async def apurge(self, selection: Selection, **how: Any) -> PurgeReport:
+        return await self.primary.apurge(selection, **how)
 
     def health(self) -> Health:
         return self._recovery.health_now() or self._recovery.health_after(self.primary.health())

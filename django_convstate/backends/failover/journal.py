@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ...exceptions import BackendUnavailable
-from ..base import Change, Create
+from ..records import Change, Create
 from ..toolkit.stored import Entry
 
 # Bytes that a Change, a line of the journal and what the fallback has of it take besides their

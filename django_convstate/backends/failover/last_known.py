@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ...exceptions import InvalidConversationValue
-from ..base import Change, Committed, Record
+from ..records import Change, Committed, Record
 from ..toolkit.stored import Entry
 
 KEPT_MESSAGES: Final = 100  # of each conversation, the newest

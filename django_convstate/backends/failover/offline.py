@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from ...exceptions import BackendUnavailable
-from ..base import DEFAULT_TTL, Acquired, Change, Committed, Create, Record
 from ..locmem import LocMemBackend
+from ..records import DEFAULT_TTL, Acquired, Change, Committed, Create, Record
 from ..toolkit.stored import Entry
 from .journal import Delete, Journal, Touch, Write
 from .last_known import LastKnown

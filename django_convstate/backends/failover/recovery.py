@@ -14,7 +14,8 @@ from django.dispatch import Signal
 from ... import signals
 from ...exceptions import BackendUnavailable, ConversationError
 from ...ids import new_id
-from ..base import Change, ConversationStateBackend, Health
+from ..base import ConversationStateBackend
+from ..records import Change, Health
 from .breaker import Breaker
 from .offline import Shelter
 from .replay import Tally, bring_home

@@ -19,7 +19,8 @@ from ...exceptions import (
     ConversationInterrupted,
     InvalidConversationValue,
 )
-from ..base import Change, ConversationStateBackend, Create
+from ..base import ConversationStateBackend
+from ..records import Change, Create
 from ..toolkit.stored import Entry
 from .journal import Line, Touch, Write
 from .offline import Shelter

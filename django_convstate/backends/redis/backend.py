@@ -14,16 +14,17 @@ from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
 
 from ...exceptions import BackendUnavailable, ConversationCorrupt
-from ..base import (
+from ..base import ConversationStateBackend
+from ..records import (
     Acquired,
     Change,
     Committed,
-    ConversationStateBackend,
+    ConversationSummary,
     Health,
     Progress,
     PurgeReport,
     Record,
-    Summary,
+    Selection,
 )
 from .client.connections import Clients
 from .client.deadline import Deadline
@@ -205,13 +206,13 @@ class RedisBackend(ConversationStateBackend):
 
     # Listing and purging.
 
-    def scan(self, owner: str | None = None) -> Iterator[Summary]:
+    def scan(self, owner: str | None = None) -> Iterator[ConversationSummary]:
         # Newest first needs them all; of an owner there are few, of all perhaps millions.
         if owner is not None:
             return iter(self._listing.of_owner(owner))
         return self._listing.everything()
 
-    async def ascan(self, owner: str | None = None) -> AsyncIterator[Summary]:
+    async def ascan(self, owner: str | None = None) -> AsyncIterator[ConversationSummary]:
         for summary in await sync_to_async(
             lambda: list(self.scan(owner)), thread_sensitive=False
         )():
@@ -219,20 +220,18 @@ class RedisBackend(ConversationStateBackend):
 
     def purge(
         self,
+        selection: Selection,
         *,
-        idle_for: float | None = None,
-        owner: str | None = None,
-        everything: bool = False,
         dry_run: bool = False,
         batch_size: int = 500,
         progress: Progress | None = None,
     ) -> PurgeReport:
-        if idle_for is None and owner is None and not everything:
+        if selection.only_expired:
             return PurgeReport(dry_run=dry_run)  # Redis drops what has expired by itself
-        return self._listing.purge(idle_for, owner, dry_run, batch_size, progress)
+        return self._listing.purge(selection, dry_run, batch_size, progress)
 
-    async def apurge(self, **selection: Any) -> PurgeReport:
-        return await sync_to_async(lambda: self.purge(**selection), thread_sensitive=False)()
+    async def apurge(self, selection: Selection, **how: Any) -> PurgeReport:
+        return await sync_to_async(self.purge, thread_sensitive=False)(selection, **how)
 
     # How it is.
 
