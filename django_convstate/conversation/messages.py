@@ -21,7 +21,7 @@ from ..exceptions import (
     ConversationTooLarge,
     InvalidConversationType,
 )
-from ..http.streaming import Answer
+from .streamed import Answer
 from .templating import alters_data
 
 if TYPE_CHECKING:
