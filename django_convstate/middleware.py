@@ -15,7 +15,6 @@ from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
 from . import ids, tokens
-from .backends.records import Create
 from .conversation.conversation import Conversation
 from .exceptions import ConversationCorrupt, ConversationNotFound
 from .http import identity, streaming
@@ -214,7 +213,7 @@ class RequestConversation:
         yet to say its first word, and else under a new one."""
         token = identity.presented_token(self._request, self._store.options)
         if token and tokens.is_unsaved(token) and (id := tokens.unsign_token(token)):
-            return Conversation(self._store, id, create=Create.EITHER)
+            return self._store.begin(id)
         return self._store.create()
 
     def _presented_id(self) -> str:

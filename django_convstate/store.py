@@ -62,7 +62,7 @@ class ConversationStore:
             InvalidBackend: the options are for building a backend, and this one is built already.
         """
         if isinstance(backend, ConversationStateBackend) and (
-            surplus := options.keys() & set(backend.uses)
+            surplus := options.keys() & set(backend.option_names)
         ):
             raise InvalidBackend(
                 f"{', '.join(sorted(surplus))}: give that to the backend when you make it."
@@ -109,6 +109,17 @@ class ConversationStore:
             ids.validate_owner(owner)
         return Conversation(self, ids.new_id(), owner=owner, ttl=ttl)
 
+    def begin(self, id: str) -> Conversation:
+        """Return an empty conversation under a given id, without a load. When it is saved, it is
+        created, or added to what others have stored there meanwhile.
+
+        For an id that was given out before anything was stored: see `tokens.is_unsaved`.
+
+        Raises:
+            InvalidConversationId: the id cannot be the id of a conversation.
+        """
+        return Conversation(self, ids.validate_id(id), create=Create.EITHER)
+
     def get(self, id: str, *, owner: str | None = _ANYBODY) -> Conversation:
         """Return a stored conversation.
 
@@ -137,13 +148,13 @@ class ConversationStore:
         try:
             return self.get(id)
         except (ConversationNotFound, ConversationCorrupt):
-            return Conversation(self, id, create=Create.EITHER)
+            return self.begin(id)
 
     async def aopen(self, id: str) -> Conversation:
         try:
             return await self.aget(id)
         except (ConversationNotFound, ConversationCorrupt):
-            return Conversation(self, id, create=Create.EITHER)
+            return self.begin(id)
 
     def append(self, id: str, role: str, content: JSON, **extra: JSON) -> None:
         """Add a message to the conversation with this id, new if there is none, without loading it:
@@ -157,12 +168,12 @@ class ConversationStore:
             InvalidConversationValue, ConversationTooLarge: nothing was sent.
             BackendUnavailable: it may or may not be there. Called again, it would be another one.
         """
-        conversation = Conversation(self, id, create=Create.EITHER)
+        conversation = self.begin(id)
         conversation.messages.append(role, content, **extra)
         conversation.save()
 
     async def aappend(self, id: str, role: str, content: JSON, **extra: JSON) -> None:
-        conversation = Conversation(self, id, create=Create.EITHER)
+        conversation = self.begin(id)
         conversation.messages.append(role, content, **extra)
         await conversation.asave()
 

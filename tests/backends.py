@@ -109,7 +109,7 @@ class Switched(LocMemBackend):
 
     def _answer(self, refuses: bool) -> None:
         if refuses:
-            raise BackendUnavailable("It was switched off.", certain=not self.slow)
+            raise BackendUnavailable("It was switched off.", transient=self.slow)
 
     def peek(self, id: str, window: int) -> Record | None:
         self._answer(self.away)
@@ -122,7 +122,7 @@ class Switched(LocMemBackend):
 class SwitchedFailover(FailoverBackend):
     """A failover as the settings would build it, whose primary can be switched off."""
 
-    uses: ClassVar = ()
+    option_names: ClassVar = ()
     primary: Switched
 
     def __init__(self) -> None:

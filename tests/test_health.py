@@ -21,7 +21,7 @@ from tests.backends import AwayBackend, CountingBackend
 class DegradedBackend(FailoverBackend):
     """A backend whose primary nobody reaches, as the settings would build it."""
 
-    uses: ClassVar = ()
+    option_names: ClassVar = ()
 
     def __init__(self) -> None:
         super().__init__(AwayBackend(), LocMemBackend())

@@ -346,7 +346,7 @@ class TestCluster:
             slot.migrate(1)
             with pytest.raises(BackendUnavailable, match="moving") as caught:
                 backend.load(ids[0], 1)
-            assert not caught.value.certain
+            assert caught.value.transient
             assert {each.id for each in backend.scan(owner)} == set(ids[1:])
             assert "being moved" in caplog.text
             assert backend.purge(Selection(owner=owner), dry_run=True).examined == 19

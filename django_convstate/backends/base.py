@@ -21,7 +21,7 @@ from .records import (
     Record,
     Selection,
 )
-from .toolkit.isolation import apart
+from .toolkit.isolation import run_isolated
 
 __all__ = [
     "Acquired",
@@ -55,7 +55,7 @@ class ConversationStateBackend(ABC):
     # What to call it, in health and in sentences.
     name: ClassVar[str]
     # The keys of CONVERSATION_STATE, in lower case, that the constructor takes.
-    uses: ClassVar[tuple[str, ...]] = ("max_age",)
+    option_names: ClassVar[tuple[str, ...]] = ("max_age",)
     # It can list conversations, and so purge them by owner or idle time.
     can_scan: ClassVar[bool] = True
     # The server drops what has expired by itself.
@@ -134,7 +134,7 @@ class ConversationStateBackend(ABC):
         """Load where nothing may be written: the expiry is not slid, if that can be helped."""
         return self.load(id, window)
 
-    def part_of(self, id: str) -> str:
+    def shard_of(self, id: str) -> str:
         """Name the part of the server, if there are several that fail by themselves, where a
         conversation is. No I/O."""
         return ""
@@ -216,7 +216,8 @@ class ConversationStateBackend(ABC):
     async def arenew(self, id: str, lease: str, seconds: float) -> bool:
         """See `renew`."""
         # Not in the thread that the other twins share: that may be busy for longer than a lease.
-        return await sync_to_async(apart, thread_sensitive=False)(self.renew, id, lease, seconds)
+        in_thread = sync_to_async(run_isolated, thread_sensitive=False)
+        return await in_thread(self.renew, id, lease, seconds)
 
     async def arelease(self, id: str, lease: str) -> None:
         """See `release`."""

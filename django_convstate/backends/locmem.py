@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 class LocMemBackend(ConversationStateBackend):
     name: ClassVar = "locmem"
-    uses: ClassVar = ("max_age", "max_conversations")
+    option_names: ClassVar = ("max_age", "max_conversations")
     is_shared: ClassVar = False
 
     def __init__(self, *, max_age: float | None = None, max_conversations: int = 1000) -> None:

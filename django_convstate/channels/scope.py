@@ -8,7 +8,6 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.http import HttpResponse
 
 from .. import ids, tokens
-from ..backends.records import Create
 from ..conversation.conversation import Conversation
 from ..exceptions import ConversationCorrupt, ConversationNotFound, InvalidConversationId
 from ..http import identity
@@ -150,7 +149,7 @@ class ScopeConversation:
         if not self._may_begin:
             # It is gone. Nobody is left under its id, and the new one goes out with the handshake.
             self.id, self._may_begin = ids.new_id(), True
-        return Conversation(self._store, self.id, create=Create.EITHER)
+        return self._store.begin(self.id)
 
     # What is the conversation's own business.
 

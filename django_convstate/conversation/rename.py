@@ -87,7 +87,7 @@ def _copy_of(record: Record) -> Change:
         raise BackendUnavailable(
             "The store is away, and perhaps messages with it that are not known here; the "
             "conversation cannot be given a new id now.",
-            certain=True,
+            transient=False,
         )
     return Change(
         create=Create.MUST_BE_NEW,

@@ -52,7 +52,7 @@ _UNREADABLE = (
 
 class CacheBackend(ConversationStateBackend):
     name: ClassVar = "cache"
-    uses: ClassVar = ("max_age", "cache_alias", "key_prefix")
+    option_names: ClassVar = ("max_age", "cache_alias", "key_prefix")
     can_scan: ClassVar = False
     expires_natively: ClassVar = True
 

@@ -266,8 +266,8 @@ class FailoverBackend(ConversationStateBackend):
             await self.primary.ahealth()
         )
 
-    def part_of(self, id: str) -> str:
-        return self.primary.part_of(id)
+    def shard_of(self, id: str) -> str:
+        return self.primary.shard_of(id)
 
     def close(self) -> None:
         """Bring home what can be, and let go of connections. What cannot be is kept in memory, and
@@ -299,7 +299,7 @@ class FailoverBackend(ConversationStateBackend):
         return renewed
 
     def _way(self, id: str) -> "_Way":
-        name = self.primary.part_of(id)
+        name = self.primary.shard_of(id)
         part = self._parts.get(name)
         if part is None:
             part = self._parts.setdefault(name, Part())
@@ -341,7 +341,7 @@ class _Way:
             return False
         if not self.is_open:
             self._part.readable = False
-        elif self._part.breaker.failed(self._era, str(error), certain=error.certain):
+        elif self._part.breaker.failed(self._era, str(error), transient=error.transient):
             self._part.readable = True  # as far as is known
             self._recovery.wake()
         return True

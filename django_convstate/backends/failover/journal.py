@@ -98,7 +98,7 @@ class Journal:
             raise BackendUnavailable(
                 f"The store cannot be reached, and the {self._max_bytes >> 20} MiB in which this "
                 "process notes what is to be told it later are full. Nothing was changed.",
-                certain=True,
+                transient=False,
             )
 
     def add(self, id: str, write: Write, count: int, base: Entry | None) -> None:

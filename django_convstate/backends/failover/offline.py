@@ -99,7 +99,7 @@ class Shelter:
             return
         if (line := self.journal.line(id)) is None or not line.is_all_known:
             raise BackendUnavailable(
-                "Whose conversation this is, only the store knows that is away.", certain=True
+                "Whose conversation this is, only the store knows that is away.", transient=False
             )
 
     @contextmanager

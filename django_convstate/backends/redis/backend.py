@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 class RedisBackend(ConversationStateBackend):
     name: ClassVar = "redis"
-    uses: ClassVar = ("max_age", "cache_alias", "key_prefix")
+    option_names: ClassVar = ("max_age", "cache_alias", "key_prefix")
     expires_natively: ClassVar = True
     can_fall_back: ClassVar = True
 
@@ -82,7 +82,7 @@ class RedisBackend(ConversationStateBackend):
                 raise
         return await self.aload(id, window)
 
-    def part_of(self, id: str) -> str:
+    def shard_of(self, id: str) -> str:
         if not self._clients.place.is_cluster:
             return ""
         return self._clients.node_of(self._operations.keys(id)[0])
