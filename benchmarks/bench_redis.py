@@ -36,7 +36,7 @@ from benchmarks import rivals  # noqa: E402
 from benchmarks.rivals import TEXT, messages  # noqa: E402
 from benchmarks.settings_redis import CACHES  # noqa: E402
 from django_convstate import ConversationStore  # noqa: E402
-from django_convstate.backends.redis.connections import Place  # noqa: E402
+from django_convstate.backends.redis.client.connections import Place  # noqa: E402
 from tests.servers import cluster_setup, free_ports  # noqa: E402
 
 T = TypeVar("T")

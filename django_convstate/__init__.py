@@ -6,7 +6,7 @@ from django_convstate import conversations
 __version__ = "0.1.0"
 
 from .backends import get_backend
-from .conversation import Conversation
+from .conversation.conversation import Conversation
 from .exceptions import (
     BackendUnavailable,
     ConversationBusy,

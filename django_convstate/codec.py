@@ -9,11 +9,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from .exceptions import (
-    ConversationCorrupt,
-    InvalidConversationType,
-    InvalidConversationValue,
-)
+from .exceptions import ConversationCorrupt, InvalidConversationType, InvalidConversationValue
 
 # A JSON value. `Any`, because `conversation["trip"]["days"]` would need casts otherwise.
 JSON: TypeAlias = Any

@@ -7,9 +7,9 @@ from typing import Any, TypeVar, cast, overload
 from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 
-from .answers import answer_to
+from .conversation.turn import OnBusy, check_on_busy
 from .exceptions import ConversationBusy
-from .turns import OnBusy, check_on_busy
+from .http.responses import answer_to
 
 View = TypeVar("View", bound=Callable[..., Any])
 

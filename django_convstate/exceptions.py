@@ -52,12 +52,12 @@ class BackendUnavailable(ConversationError):
     """The store could not be reached, or did not keep what it was given. This says nothing about
     whether a conversation exists. Django answers 503 when a view lets it through.
 
-    `certain`: the store has refused, and would again. Else it may only have been slow this once.
+    `transient`: the next try may succeed. False: the store has refused, and would refuse again.
     """
 
-    def __init__(self, *args: object, certain: bool = False) -> None:
+    def __init__(self, *args: object, transient: bool = True) -> None:
         super().__init__(*args)
-        self.certain = certain
+        self.transient = transient
 
 
 class InvalidBackend(ConversationError, ImproperlyConfigured):

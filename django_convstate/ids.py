@@ -1,21 +1,15 @@
-"""Conversation ids: how they are made, which are accepted, how they travel, how they are logged.
+"""Conversation ids and owners: how ids are made, which are accepted, how they are logged.
 
-An id is a key in the store and no secret by itself; what a browser holds is a *token*, the id with
-a signature made from SECRET_KEY, so that nobody can name a conversation that was not given to them.
+An id is a key in the store and no secret by itself. What a client holds is a token: see tokens.py.
 """
 
 import re
 import secrets
 
-from django.core.signing import BadSignature, Signer
 from django.utils.crypto import salted_hmac
 
 from .codec import encode
-from .exceptions import (
-    InvalidConversationId,
-    InvalidConversationType,
-    InvalidConversationValue,
-)
+from .exceptions import InvalidConversationId, InvalidConversationType, InvalidConversationValue
 
 MAX_LENGTH = 128
 MAX_OWNER_LENGTH = 256
@@ -23,9 +17,6 @@ MAX_OWNER_LENGTH = 256
 # Room for "whatsapp:+15550100", "user@example.com", "C024BE91L:1712.5"; none for what has a meaning
 # in a path, a header, a glob or a hash tag.
 _VALID = re.compile(r"[A-Za-z0-9_+@-][A-Za-z0-9_.:+@=~-]*", re.ASCII)
-
-_SALT = "django_convstate.token"
-_UNSAVED_SALT = "django_convstate.token.unsaved"
 
 
 def new_id() -> str:
@@ -77,33 +68,6 @@ def validate_owner(owner: object) -> str:
         )
     encode(owner, "An owner")
     return owner
-
-
-def sign_id(id: str, *, unsaved: bool = False) -> str:
-    """Return the token for `id`: what a client holds, and the only thing accepted back.
-
-    A websocket has to be given its token with the handshake, before anything is said. `unsaved`
-    notes in the token that it was made for a conversation which is not stored yet, so that its
-    absence later does not look as if it were gone.
-    """
-    return Signer(salt=_UNSAVED_SALT if unsaved else _SALT).sign(id)
-
-
-def unsign_token(token: str) -> str | None:
-    """Return the id in `token`, or None if we did not sign it (SECRET_KEY_FALLBACKS count)."""
-    return _unsign(token, _SALT) or _unsign(token, _UNSAVED_SALT)
-
-
-def is_unsaved(token: str) -> bool:
-    """Tell whether we made `token` for a conversation that was not stored yet."""
-    return _unsign(token, _UNSAVED_SALT) is not None
-
-
-def _unsign(token: str, salt: str) -> str | None:
-    try:
-        return validate_id(Signer(salt=salt).unsign(token))
-    except (BadSignature, InvalidConversationId, UnicodeEncodeError):
-        return None
 
 
 def hashed_id(id: str) -> str:

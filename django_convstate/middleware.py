@@ -14,13 +14,13 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
-from . import identity, ids, streaming
-from .answers import answer_to
-from .backends.base import Create
-from .conversation import Conversation
+from . import ids, tokens
+from .conversation.conversation import Conversation
 from .exceptions import ConversationCorrupt, ConversationNotFound
+from .http import identity, streaming
+from .http.awaitable import Unawaited
+from .http.responses import answer_to
 from .store import ConversationStore, conversations
-from .unawaited import Unawaited
 
 logger = logging.getLogger("django_convstate")
 
@@ -212,8 +212,8 @@ class RequestConversation:
         """Return a new conversation: under the id that an open websocket has already, if that has
         yet to say its first word, and else under a new one."""
         token = identity.presented_token(self._request, self._store.options)
-        if token and ids.is_unsaved(token) and (id := ids.unsign_token(token)):
-            return Conversation(self._store, id, create=Create.EITHER)
+        if token and tokens.is_unsaved(token) and (id := tokens.unsign_token(token)):
+            return self._store.begin(id)
         return self._store.create()
 
     def _presented_id(self) -> str:

@@ -4,26 +4,25 @@ backend cannot make sense of is reported. A twin differs from its method by the 
 
 import logging
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from . import conf, ids, signals
 from .backends import backend_class, building, default_backend, get_backend, options_of
-from .backends.base import (
+from .backends.base import ConversationStateBackend
+from .backends.records import (
     Acquired,
     Change,
     Committed,
-    ConversationStateBackend,
+    ConversationSummary,
     Create,
     Health,
     Progress,
     PurgeReport,
     Record,
-    Summary,
+    Selection,
 )
 from .codec import JSON
-from .conversation import Conversation
+from .conversation.conversation import Conversation
 from .exceptions import (
     BackendUnavailable,
     ConversationCorrupt,
@@ -39,34 +38,6 @@ logger = logging.getLogger("django_convstate")
 _ANYBODY: Final[Any] = object()
 
 _Encoded = list[bytes]  # `list` is a method in the class below
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConversationSummary:
-    """What a listing tells about a conversation: nothing of its contents. Times are aware, in UTC;
-    `size` is in bytes of JSON."""
-
-    id: str = field(repr=False)
-    owner: str | None = field(repr=False)
-    version: int
-    created_at: datetime
-    last_accessed: datetime
-    expires_at: datetime
-    message_count: int
-    size: int
-
-    @classmethod
-    def of(cls, summary: Summary) -> "ConversationSummary":
-        return cls(
-            id=summary.id,
-            owner=summary.owner,
-            version=summary.version,
-            created_at=datetime.fromtimestamp(summary.created_at, UTC),
-            last_accessed=datetime.fromtimestamp(summary.last_accessed, UTC),
-            expires_at=datetime.fromtimestamp(summary.expires_at, UTC),
-            message_count=summary.message_count,
-            size=summary.size,
-        )
 
 
 class ConversationStore:
@@ -91,7 +62,7 @@ class ConversationStore:
             InvalidBackend: the options are for building a backend, and this one is built already.
         """
         if isinstance(backend, ConversationStateBackend) and (
-            surplus := options.keys() & set(backend.uses)
+            surplus := options.keys() & set(backend.option_names)
         ):
             raise InvalidBackend(
                 f"{', '.join(sorted(surplus))}: give that to the backend when you make it."
@@ -138,6 +109,17 @@ class ConversationStore:
             ids.validate_owner(owner)
         return Conversation(self, ids.new_id(), owner=owner, ttl=ttl)
 
+    def begin(self, id: str) -> Conversation:
+        """Return an empty conversation under a given id, without a load. When it is saved, it is
+        created, or added to what others have stored there meanwhile.
+
+        For an id that was given out before anything was stored: see `tokens.is_unsaved`.
+
+        Raises:
+            InvalidConversationId: the id cannot be the id of a conversation.
+        """
+        return Conversation(self, ids.validate_id(id), create=Create.EITHER)
+
     def get(self, id: str, *, owner: str | None = _ANYBODY) -> Conversation:
         """Return a stored conversation.
 
@@ -166,13 +148,13 @@ class ConversationStore:
         try:
             return self.get(id)
         except (ConversationNotFound, ConversationCorrupt):
-            return Conversation(self, id, create=Create.EITHER)
+            return self.begin(id)
 
     async def aopen(self, id: str) -> Conversation:
         try:
             return await self.aget(id)
         except (ConversationNotFound, ConversationCorrupt):
-            return Conversation(self, id, create=Create.EITHER)
+            return self.begin(id)
 
     def append(self, id: str, role: str, content: JSON, **extra: JSON) -> None:
         """Add a message to the conversation with this id, new if there is none, without loading it:
@@ -186,12 +168,12 @@ class ConversationStore:
             InvalidConversationValue, ConversationTooLarge: nothing was sent.
             BackendUnavailable: it may or may not be there. Called again, it would be another one.
         """
-        conversation = Conversation(self, id, create=Create.EITHER)
+        conversation = self.begin(id)
         conversation.messages.append(role, content, **extra)
         conversation.save()
 
     async def aappend(self, id: str, role: str, content: JSON, **extra: JSON) -> None:
-        conversation = Conversation(self, id, create=Create.EITHER)
+        conversation = self.begin(id)
         conversation.messages.append(role, content, **extra)
         await conversation.asave()
 
@@ -237,11 +219,11 @@ class ConversationStore:
         Raises:
             InvalidBackend: the backend cannot list.
         """
-        return map(ConversationSummary.of, self.backend.scan(owner))
+        return self.backend.scan(owner)
 
     async def alist(self, owner: str | None = None) -> AsyncIterator[ConversationSummary]:
         async for summary in self.backend.ascan(owner):
-            yield ConversationSummary.of(summary)
+            yield summary
 
     def purge(
         self,
@@ -259,14 +241,10 @@ class ConversationStore:
             InvalidConversationValue: a selection that makes no sense.
             InvalidBackend: the backend cannot find them.
         """
-        _check_selection(idle_for, owner, everything, batch_size)
+        selection = _selection(idle_for, owner, everything)
+        _check_batch_size(batch_size)
         return self.backend.purge(
-            idle_for=idle_for,
-            owner=owner,
-            everything=everything,
-            dry_run=dry_run,
-            batch_size=batch_size,
-            progress=progress,
+            selection, dry_run=dry_run, batch_size=batch_size, progress=progress
         )
 
     async def apurge(
@@ -278,14 +256,10 @@ class ConversationStore:
         progress: Progress | None = None,
         batch_size: int = 500,
     ) -> PurgeReport:
-        _check_selection(idle_for, owner, everything, batch_size)
+        selection = _selection(idle_for, owner, everything)
+        _check_batch_size(batch_size)
         return await self.backend.apurge(
-            idle_for=idle_for,
-            owner=owner,
-            everything=everything,
-            dry_run=dry_run,
-            batch_size=batch_size,
-            progress=progress,
+            selection, dry_run=dry_run, batch_size=batch_size, progress=progress
         )
 
     def health(self) -> Health:
@@ -402,15 +376,17 @@ def _check_ttl(ttl: float | None) -> None:
         raise InvalidConversationValue(f"ttl {problem}.")
 
 
-def _check_selection(
-    idle_for: float | None, owner: str | None, everything: bool, batch_size: int
-) -> None:
+def _selection(idle_for: float | None, owner: str | None, everything: bool) -> Selection:
     if idle_for is not None and (problem := conf.seconds(idle_for)):
         raise InvalidConversationValue(f"idle_for {problem}.")
     if owner is not None:
         ids.validate_owner(owner)
     if everything and not (idle_for is None and owner is None):
         raise InvalidConversationValue("everything does not go with idle_for or owner.")
+    return Selection(idle_for=idle_for, owner=owner, everything=bool(everything))
+
+
+def _check_batch_size(batch_size: int) -> None:
     if type(batch_size) is not int or batch_size < 1:
         raise InvalidConversationValue("batch_size must be a whole number of at least 1.")
 

@@ -7,7 +7,7 @@ makes /health/ tell whether the process can serve conversations, and /health/liv
 
 from django.urls import path
 
-from . import views
+from .http import health as views
 
 app_name = "convstate"
 

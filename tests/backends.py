@@ -3,16 +3,11 @@
 from collections import Counter
 from typing import Any, ClassVar
 
-from django_convstate.backends.base import (
-    Change,
-    Committed,
-    ConversationStateBackend,
-    Health,
-    Record,
-)
-from django_convstate.backends.cache import CacheBackend
+from django_convstate.backends.base import ConversationStateBackend
+from django_convstate.backends.cache.backend import CacheBackend
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend, _forkable
+from django_convstate.backends.records import Change, Committed, Health, Record
 from django_convstate.exceptions import BackendUnavailable
 
 COUNTED = (
@@ -114,7 +109,7 @@ class Switched(LocMemBackend):
 
     def _answer(self, refuses: bool) -> None:
         if refuses:
-            raise BackendUnavailable("It was switched off.", certain=not self.slow)
+            raise BackendUnavailable("It was switched off.", transient=self.slow)
 
     def peek(self, id: str, window: int) -> Record | None:
         self._answer(self.away)
@@ -127,7 +122,7 @@ class Switched(LocMemBackend):
 class SwitchedFailover(FailoverBackend):
     """A failover as the settings would build it, whose primary can be switched off."""
 
-    uses: ClassVar = ()
+    option_names: ClassVar = ()
     primary: Switched
 
     def __init__(self) -> None:

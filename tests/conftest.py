@@ -130,7 +130,7 @@ def store(place: str) -> Iterator[ConversationStore]:
 def _empty_memory() -> Iterator[None]:
     """Let no test find what another has left in the default store."""
     yield
-    conversations.backend.purge(everything=True)
+    conversations.purge(everything=True)
 
 
 @pytest.fixture(autouse=True)

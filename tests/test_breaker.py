@@ -34,7 +34,7 @@ def breaker(clock: Clock) -> Breaker:
 
 
 def open_it(breaker: Breaker) -> None:
-    assert breaker.failed(breaker.era, "away", certain=True)
+    assert breaker.failed(breaker.era, "away", transient=False)
 
 
 class TestOpens:
@@ -48,7 +48,7 @@ class TestOpens:
         assert breaker.reason == "slow"
 
     def test_at_once_on_a_certain_one(self, breaker: Breaker) -> None:
-        assert breaker.failed(breaker.era, "refused", certain=True)
+        assert breaker.failed(breaker.era, "refused", transient=False)
         assert breaker.is_open
 
     def test_not_while_answers_come_between(self, breaker: Breaker) -> None:
@@ -60,7 +60,8 @@ class TestOpens:
 
     def test_tells_one_caller_only(self, breaker: Breaker) -> None:
         era = breaker.era
-        assert [breaker.failed(era, "away", certain=True) for _ in range(5)] == [True] + 4 * [False]
+        told = [breaker.failed(era, "away", transient=False) for _ in range(5)]
+        assert told == [True, False, False, False, False]
 
 
 class TestWhatIsFromBefore:
@@ -71,7 +72,7 @@ class TestWhatIsFromBefore:
         open_it(breaker)
         breaker.close()
         for _ in range(10):
-            assert not breaker.failed(era, "late", certain=True)
+            assert not breaker.failed(era, "late", transient=False)
         assert not breaker.is_open
 
     def test_an_answer(self, breaker: Breaker) -> None:
@@ -165,7 +166,7 @@ def test_threads_that_fail_at_once_open_it_once(breaker: Breaker) -> None:
 
     def fail(_: int) -> bool:
         barrier.wait()
-        return breaker.failed(era, "away", certain=True)
+        return breaker.failed(era, "away", transient=False)
 
     with ThreadPoolExecutor(32) as pool:
         opened = list(pool.map(fail, range(32)))

@@ -26,9 +26,10 @@ from django_convstate import (
     get_backend,
     signals,
 )
-from django_convstate.backends import cachelock, document
-from django_convstate.backends.base import Change
-from django_convstate.backends.cache import CacheBackend
+from django_convstate.backends.cache import document
+from django_convstate.backends.cache import lock as cachelock
+from django_convstate.backends.cache.backend import CacheBackend
+from django_convstate.backends.records import Change
 from django_convstate.ids import new_id
 
 CACHES = [
@@ -283,7 +284,7 @@ from django.conf import settings
 settings.configure(CACHES={"default": {
     "BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": sys.argv[1]}})
 django.setup()
-from django_convstate.backends.base import Change
+from django_convstate.backends.records import Change
 from django_convstate.backends.cache import CacheBackend
 for number in range(50):
     CacheBackend().commit("a", Change(append=[b"[%d,%d]" % (int(sys.argv[2]), number)]))

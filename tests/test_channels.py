@@ -17,14 +17,14 @@ from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperatio
 from django.test import AsyncClient
 
 from django_convstate import ConversationNotFound, InvalidBackend, conversations
-from django_convstate.backends.base import Change
+from django_convstate.backends.records import Change
 from django_convstate.channels import (
     ConversationMiddleware,
     ConversationMiddlewareStack,
     ScopeConversation,
 )
 from django_convstate.identity import as_subprotocol
-from django_convstate.ids import sign_id, unsign_token
+from django_convstate.tokens import sign_id, unsign_token
 from tests.backends import CountingBackend
 from tests.consumers import Chat, Plain, SyncChat
 

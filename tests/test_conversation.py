@@ -29,8 +29,8 @@ from django_convstate import (
     get_backend,
     signals,
 )
-from django_convstate.backends.base import Change
 from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.backends.records import Change
 from django_convstate.ids import new_id
 from tests.backends import CountingBackend, LosesReplies, LosesRequests, record_of
 

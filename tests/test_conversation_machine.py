@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from django_convstate import BackendUnavailable, Conversation, ConversationStore
-from django_convstate.backends.base import Change, Committed
 from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.backends.records import Change, Committed
 
 KEYS = st.sampled_from(["a", "b", "c"])
 VALUES = st.recursive(

@@ -16,7 +16,7 @@ from channels.testing import WebsocketCommunicator
 from django.test import AsyncClient, Client
 
 from django_convstate import Conversation, conversations
-from django_convstate.ids import unsign_token
+from django_convstate.tokens import unsign_token
 from tests.conftest import on
 from tests.example_site import use_settings_of_example
 from tests.servers import Server

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from django_convstate import BackendUnavailable, ConversationBusy, backends, signals
-from django_convstate.backends.base import Change, Create
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.backends.records import Change, Create
 from tests.backends import Switched, record_of
 from tests.servers import wait_until
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from django_convstate import ConversationConflict
-from django_convstate.backends.base import Change
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.backends.records import Change
 from tests.backends import Switched, record_of
 
 LONG, SHORT = 60.0, 0.001

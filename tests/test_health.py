@@ -10,18 +10,18 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.test import Client, RequestFactory
 from health_check.exceptions import ServiceUnavailable, ServiceWarning
 
-from django_convstate import views
-from django_convstate.backends.base import Health
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.backends.records import Health
 from django_convstate.health_check import Conversations
+from django_convstate.http import health as views
 from tests.backends import AwayBackend, CountingBackend
 
 
 class DegradedBackend(FailoverBackend):
     """A backend whose primary nobody reaches, as the settings would build it."""
 
-    uses: ClassVar = ()
+    option_names: ClassVar = ()
 
     def __init__(self) -> None:
         super().__init__(AwayBackend(), LocMemBackend())

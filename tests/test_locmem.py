@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from django_convstate.backends.base import Change, Create
 from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.backends.records import Change, Create
 
 
 def fill(backend: LocMemBackend, count: int, prefix: str = "c", ttl: float = 60.0) -> None:

@@ -16,9 +16,9 @@ from django.http import HttpResponse
 from django.test import AsyncClient, Client, RequestFactory
 
 from django_convstate import conversations
-from django_convstate.backends.base import Change
-from django_convstate.ids import sign_id
+from django_convstate.backends.records import Change
 from django_convstate.middleware import ConversationMiddleware
+from django_convstate.tokens import sign_id
 from tests.backends import CountingBackend
 
 

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connections
 
-from django_convstate.backends.base import Change, ConversationStateBackend
+from django_convstate.backends.base import ConversationStateBackend
+from django_convstate.backends.records import Change
 from django_convstate.ids import new_id
 from tests.conftest import make_place
 

@@ -20,7 +20,8 @@ from django_convstate import (
     ConversationNotFound,
     ConversationStore,
 )
-from django_convstate.backends.base import Change
+from django_convstate.backends.base import Selection
+from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.ids import new_id
 from tests.chaos.proxy import Proxy
@@ -142,7 +143,7 @@ class TestRoundTrips:
             for use in (
                 lambda: list(backend.scan("u1")),
                 lambda: list(backend.scan()),
-                lambda: backend.purge(everything=True),
+                lambda: backend.purge(Selection(everything=True)),
             ):
                 before = client.info("stats")["total_reads_processed"]
                 use()
@@ -460,7 +461,7 @@ from django.conf import settings
 settings.configure(CACHES={"default": {
     "BACKEND": "django_redis.cache.RedisCache", "LOCATION": sys.argv[1]}})
 django.setup()
-from django_convstate.backends.base import Change
+from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 backend = RedisBackend()
 backend.commit("parent", Change(append=[b"0"]))

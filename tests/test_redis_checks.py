@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from django_convstate import InvalidBackend
-from django_convstate.backends.base import Change
+from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
-from django_convstate.backends.redis.checks import check_one, check_place, check_server
-from django_convstate.backends.redis.inspection import server_of
+from django_convstate.backends.redis.diagnostics.checks import check_one, check_place, check_server
+from django_convstate.backends.redis.diagnostics.server_info import server_of
 from tests.conftest import on
 from tests.servers import SERVICE, Server
 

@@ -9,7 +9,7 @@ import pytest
 from django.core.cache import caches
 from redis.exceptions import RedisClusterException
 
-from django_convstate.backends.base import Change
+from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.backends.redis.cluster import ClusterConnectionFactory
 from tests.servers import Server

@@ -13,9 +13,10 @@ import pytest
 from django.core.checks import CheckMessage
 
 from django_convstate import BackendUnavailable
-from django_convstate.backends.base import Change
+from django_convstate.backends.base import Selection
+from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
-from django_convstate.backends.redis.checks import check_server
+from django_convstate.backends.redis.diagnostics.checks import check_server
 from tests.conftest import on
 from tests.servers import SERVICE, Server, free_ports, sentinel_setup, wait_until
 
@@ -169,7 +170,7 @@ class TestDripping:
         assert_given_up(lambda: backend.load("a", 1))
         assert_given_up(lambda: list(backend.scan()))
         assert_given_up(lambda: list(backend.scan("u1")))
-        assert_given_up(lambda: backend.purge(everything=True))
+        assert_given_up(lambda: backend.purge(Selection(everything=True)))
         started = time.monotonic()
         assert not backend.health().connected
         (message,) = check(backend)

@@ -12,7 +12,7 @@ import pytest
 from django.core.cache import caches
 
 from django_convstate import ConversationCorrupt, InvalidConversationValue
-from django_convstate.backends.base import Change
+from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.exceptions import InvalidConversationType
 from django_convstate.ids import new_id

@@ -14,9 +14,10 @@ import trustme
 from redis import RedisError
 
 from django_convstate import BackendUnavailable, ConversationCorrupt, ConversationStore
-from django_convstate.backends.base import Change
+from django_convstate.backends.base import Selection
+from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
-from django_convstate.backends.redis.checks import check_server
+from django_convstate.backends.redis.diagnostics.checks import check_server
 from django_convstate.ids import new_id
 from tests.conftest import on
 from tests.servers import Server, free_ports, running, wait_until
@@ -334,7 +335,7 @@ async def everything(backend: RedisBackend) -> None:
     assert {summary.id for summary in backend.scan()} == {"a", "b", "c"}
     assert len(list(backend.scan("u1"))) == 3
     backend.delete("a")
-    assert backend.purge(owner="u1").deleted == 2
+    assert backend.purge(Selection(owner="u1")).deleted == 2
     for health in (backend.health(), await backend.ahealth()):
         assert health.connected
         assert "version unknown" not in health.detail
@@ -367,7 +368,7 @@ async def test_the_rights_in_the_docs_are_enough(
                 with pytest.raises(ConversationCorrupt):
                     backend.load("bad", 1)
                 assert client.exists("rights:{bad}:meta:corrupt")
-                assert backend.purge(everything=True).deleted == 0
+                assert backend.purge(Selection(everything=True)).deleted == 0
                 assert client.exists("rights:{bad}:meta:corrupt")
     finally:
         backend.close()

@@ -14,7 +14,8 @@ import pytest
 from django.core.cache import caches
 
 from django_convstate import BackendUnavailable, get_backend
-from django_convstate.backends.base import Change
+from django_convstate.backends.base import Selection
+from django_convstate.backends.records import Change
 from django_convstate.ids import new_id
 from tests.conftest import on
 from tests.servers import SERVICE, Server, cluster_setup, free_ports, sentinel_setup, wait_until
@@ -181,7 +182,7 @@ class TestCluster:
         assert max(counts) / min(counts) < 1.2
         assert f"{sum(counts)} keys" in backend.health().detail, "those of all nodes"
         assert f"{sum(counts)} keys" in asyncio.run(backend.ahealth()).detail
-        backend.purge(everything=True)
+        backend.purge(Selection(everything=True))
         backend.close()
 
     def test_the_cache_shares_the_entry(self, cluster: list[Server]) -> None:
@@ -345,14 +346,14 @@ class TestCluster:
             slot.migrate(1)
             with pytest.raises(BackendUnavailable, match="moving") as caught:
                 backend.load(ids[0], 1)
-            assert not caught.value.certain
+            assert caught.value.transient
             assert {each.id for each in backend.scan(owner)} == set(ids[1:])
             assert "being moved" in caplog.text
-            assert backend.purge(owner=owner, dry_run=True).examined == 19
+            assert backend.purge(Selection(owner=owner), dry_run=True).examined == 19
             slot.migrate(100)
             slot.end()
         assert {each.id for each in backend.scan(owner)} == set(ids), "nothing was forgotten"
-        assert backend.purge(owner=owner).deleted == 20
+        assert backend.purge(Selection(owner=owner)).deleted == 20
         backend.close()
 
 

@@ -10,7 +10,8 @@ import pytest
 from django.core.cache import caches
 
 from django_convstate import BackendUnavailable
-from django_convstate.backends.base import Change
+from django_convstate.backends.base import Selection
+from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.ids import new_id
 from tests.conftest import on
@@ -33,7 +34,7 @@ class TestListing:
             request.getfixturevalue("cluster")
         backend = RedisBackend(cache_alias=request.param, key_prefix=f"many-{new_id()}")
         yield backend
-        backend.purge(everything=True)
+        backend.purge(Selection(everything=True))
         backend.close()
 
     def test_by_owner_newest_first(self, many: RedisBackend) -> None:
@@ -53,14 +54,17 @@ class TestListing:
             many.commit(f"c{number}", Change(owner=f"u{number % 3}", append=[b"{}"]))
         told: list[int] = []
         report = many.purge(
-            owner="u0", dry_run=True, batch_size=150, progress=lambda done, _: told.append(done)
+            Selection(owner="u0"),
+            dry_run=True,
+            batch_size=150,
+            progress=lambda done, _: told.append(done),
         )
         assert (report.examined, report.deleted, report.dry_run) == (400, 400, True)
         assert told == [150, 300, 400]
-        assert many.purge(owner="u0").deleted == 400
+        assert many.purge(Selection(owner="u0")).deleted == 400
         assert list(many.scan("u0")) == []
-        assert many.purge(idle_for=60.0).deleted == 0
-        report = many.purge(everything=True)
+        assert many.purge(Selection(idle_for=60.0)).deleted == 0
+        report = many.purge(Selection(everything=True))
         assert (report.examined, report.deleted) == (800, 800)
         assert list(many.scan()) == []
         assert list(many.scan("u1")) == []
@@ -73,7 +77,7 @@ class TestListing:
                 client.script_flush()
         raw("django_redis").script_flush()
         assert len(list(many.scan())) == 50
-        assert many.purge(everything=True).deleted == 50
+        assert many.purge(Selection(everything=True)).deleted == 50
 
     def test_what_is_in_use_again_survives(self, many: RedisBackend) -> None:
         """It was idle when the purge came to its batch, and is visited before it is deleted."""
@@ -89,7 +93,7 @@ class TestListing:
                     visited.add(id)
 
         visited: set[str] = set()
-        report = many.purge(idle_for=0.25, owner="u1", batch_size=100, progress=visit)
+        report = many.purge(Selection(idle_for=0.25, owner="u1"), batch_size=100, progress=visit)
         assert visited
         assert {id for id in ids if many.exists(id)} == visited
         assert report.deleted == 300 - len(visited)
@@ -110,7 +114,7 @@ class TestListing:
                 busy = [pool.submit(keep_busy, mine) for mine in (ids[:10], ids[-10:])]
                 time.sleep(3)
                 for _ in range(5):
-                    many.purge(idle_for=2.0)
+                    many.purge(Selection(idle_for=2.0))
             finally:
                 stop.set()
             for future in busy:
@@ -124,7 +128,7 @@ class TestListing:
         client = raw(many.cache_alias)
         client.set(bad, "no hash", ex=60)
         assert [summary.id for summary in many.scan()] == ["good"]
-        assert many.purge(everything=True).deleted == 1
+        assert many.purge(Selection(everything=True)).deleted == 1
         assert client.delete(bad) == 1
 
     def test_a_restart_costs_no_error(self, settings: Any, server: Server) -> None:
@@ -146,5 +150,5 @@ class TestListing:
             client.replicaof("127.0.0.1", 1)
             assert [summary.id for summary in backend.scan("u1")] == ["long"]
             with pytest.raises(BackendUnavailable, match="READONLY"):
-                backend.purge(everything=True)
+                backend.purge(Selection(everything=True))
         backend.close()

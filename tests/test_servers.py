@@ -15,7 +15,7 @@ import pytest
 from django.conf import settings
 
 from django_convstate import Conversation, ConversationStore
-from django_convstate.ids import unsign_token
+from django_convstate.tokens import unsign_token
 from tests.servers import free_ports, wait_until
 from tests.streams import text
 

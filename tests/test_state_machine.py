@@ -17,12 +17,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from django_convstate.backends.base import (
-    Change,
-    Committed,
-    ConversationStateBackend,
-    Create,
-)
+from django_convstate.backends.base import ConversationStateBackend
+from django_convstate.backends.records import Change, Committed, Create
 from django_convstate.exceptions import (
     ConversationConflict,
     ConversationInterrupted,

@@ -20,11 +20,11 @@ from django_convstate import (
     ConversationTooLarge,
     InvalidConversationValue,
     conversations,
-    streaming,
 )
-from django_convstate.backends.base import Change, Committed, Create
 from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.backends.records import Change, Committed, Create
 from django_convstate.exceptions import InvalidConversationType
+from django_convstate.http import streaming
 from django_convstate.middleware import ConversationMiddleware
 from tests.streams import amodel, text
 

@@ -29,13 +29,14 @@ from django_convstate import (
     ConversationInterrupted,
     ConversationStore,
     conversations,
-    turns,
 )
-from django_convstate.backends.base import Change, Committed, ConversationStateBackend
+from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.backends.records import Change, Committed
+from django_convstate.conversation import turn as turns
+from django_convstate.conversation.wakeups import Waiter, _rooms, turn_ended
 from django_convstate.decorators import conversation_turn
 from django_convstate.middleware import ConversationMiddleware
-from django_convstate.waiting import Waiter, _rooms, turn_ended
 from tests.backends import CountingBackend
 from tests.conftest import make_place
 

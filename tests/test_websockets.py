@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from django_convstate import ConversationStore
 from django_convstate.identity import as_subprotocol
-from django_convstate.ids import sign_id, unsign_token
+from django_convstate.tokens import sign_id, unsign_token
 from tests.servers import Server, free_ports, running, wait_until
 
 PATIENCE = 30.0  # seconds for whatever has to come

@@ -9,12 +9,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import include, path
 from django.views.decorators.cache import cache_control
 
-from django_convstate import (
-    BackendUnavailable,
-    Conversation,
-    ConversationError,
-    conversations,
-)
+from django_convstate import BackendUnavailable, Conversation, ConversationError, conversations
 
 
 def shown(conversation: Conversation) -> JsonResponse:

@@ -19,7 +19,7 @@ _built: Final[dict[tuple[type, tuple[tuple[str, Any], ...]], ConversationStateBa
 
 BUILT_IN: Final = {
     "locmem": "django_convstate.backends.locmem.LocMemBackend",
-    "cache": "django_convstate.backends.cache.CacheBackend",
+    "cache": "django_convstate.backends.cache.backend.CacheBackend",
     "redis": "django_convstate.backends.redis.backend.RedisBackend",
 }
 
@@ -59,7 +59,7 @@ def backend_options(cls: type[ConversationStateBackend]) -> dict[str, Any]:
 
 def options_of(cls: type[ConversationStateBackend]) -> tuple[str, ...]:
     """Return the keys of CONVERSATION_STATE that building a backend of `cls` takes."""
-    return (*cls.uses, "fallback") if cls.can_fall_back else cls.uses
+    return (*cls.option_names, "fallback") if cls.can_fall_back else cls.option_names
 
 
 def get_backend(name: str, **options: Any) -> ConversationStateBackend:

@@ -10,34 +10,38 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from django.core.checks import CheckMessage, Warning
 
 from .. import conf
 from ..exceptions import ConversationConflict
-from .base import (
+from .base import ConversationStateBackend
+from .records import (
     TURN_LOST,
     Acquired,
     Change,
     Committed,
-    ConversationStateBackend,
+    ConversationSummary,
     Health,
     Progress,
     PurgeReport,
     Record,
-    Summary,
+    Selection,
 )
-from .entry import Entry
-from .line import Lines
+from .toolkit.lease_queue import Lines
+from .toolkit.stored import Entry
 
 logger = logging.getLogger("django_convstate")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class LocMemBackend(ConversationStateBackend):
     name: ClassVar = "locmem"
-    uses: ClassVar = ("max_age", "max_conversations")
+    option_names: ClassVar = ("max_age", "max_conversations")
     is_shared: ClassVar = False
 
     def __init__(self, *, max_age: float | None = None, max_conversations: int = 1000) -> None:
@@ -133,7 +137,7 @@ class LocMemBackend(ConversationStateBackend):
         with self._lock:
             self._lines.leave(id, lease)
 
-    def scan(self, owner: str | None = None) -> Iterator[Summary]:
+    def scan(self, owner: str | None = None) -> Iterator[ConversationSummary]:
         now = time.time()
         with self._lock:
             found = [
@@ -141,26 +145,24 @@ class LocMemBackend(ConversationStateBackend):
                 for id, entry in self._entries.items()
                 if entry.expires_at(self.max_age) > now and owner in (None, entry.owner)
             ]
-        return iter(sorted(found, key=lambda summary: -summary.last_accessed))
+        return iter(sorted(found, key=lambda summary: summary.last_accessed, reverse=True))
 
     def purge(
         self,
+        selection: Selection,
         *,
-        idle_for: float | None = None,
-        owner: str | None = None,
-        everything: bool = False,
         dry_run: bool = False,
         batch_size: int = 500,
         progress: Progress | None = None,
     ) -> PurgeReport:
         now = time.time()
-        only_expired = idle_for is None and owner is None and not everything
 
         def selected(entry: Entry) -> bool:
-            if only_expired:
+            if selection.only_expired:
                 return entry.expires_at(self.max_age) <= now
-            idle = idle_for is None or now - entry.last_accessed >= idle_for
-            return idle and owner in (None, entry.owner)
+            idle_for, owner = selection.idle_for, selection.owner
+            is_idle = idle_for is None or now - entry.last_accessed >= idle_for
+            return is_idle and owner in (None, entry.owner)
 
         with self._lock:
             ids = [id for id, entry in self._entries.items() if selected(entry)]
@@ -244,47 +246,12 @@ class LocMemBackend(ConversationStateBackend):
             del self._entries[id]
         return len(idle_for_longest)
 
-    # Memory is no I/O: the twins need no thread.
-
-    async def aload(self, id: str, window: int) -> Record | None:
-        return self.load(id, window)
-
-    async def acommit(self, id: str, change: Change) -> Committed:
-        return self.commit(id, change)
-
-    async def aread_messages(self, id: str, start: int, stop: int) -> list[bytes]:
-        return self.read_messages(id, start, stop)
-
-    async def aexists(self, id: str) -> bool:
-        return self.exists(id)
-
-    async def atouch(self, id: str, ttl: float | None = None) -> bool:
-        return self.touch(id, ttl)
-
-    async def adelete(self, id: str, expected_version: int | None = None) -> bool:
-        return self.delete(id, expected_version)
-
-    async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
-        return self.acquire(id, lease, seconds, window)
+    async def _call(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return method(*args, **kwargs)  # memory is no I/O: the twins need no thread
 
     async def arenew(self, id: str, lease: str, seconds: float) -> bool:
+        """See `renew`."""
         return self.renew(id, lease, seconds)
-
-    async def arelease(self, id: str, lease: str) -> None:
-        self.release(id, lease)
-
-    async def ahealth(self) -> Health:
-        return self.health()
-
-    async def ascan(self, owner: str | None = None) -> AsyncIterator[Summary]:
-        for summary in self.scan(owner):
-            yield summary
-
-    async def apurge(self, **selection: Any) -> PurgeReport:
-        return self.purge(**selection)
-
-    async def aclose(self) -> None:
-        self.close()
 
 
 # A fork while another thread is at work would leave the child a lock that nobody releases and an

@@ -9,9 +9,9 @@ from typing import Any
 from asgiref.sync import async_to_sync
 from channels.generic.websocket import AsyncJsonWebsocketConsumer, JsonWebsocketConsumer
 
-from ..conversation import Conversation
+from ..conversation.conversation import Conversation
+from ..conversation.messages import Message
 from ..exceptions import BackendUnavailable, ConversationError, ConversationNotFound
-from ..messages import Message
 from .listening import Listening, error_message, is_token, logger, news_message, pages
 
 

@@ -12,7 +12,8 @@ from urllib.parse import parse_qs
 from django.core.exceptions import ImproperlyConfigured
 
 from .. import ids
-from ..conversation import Conversation
+from ..conversation.conversation import Conversation
+from ..conversation.messages import Message
 from ..exceptions import (
     BackendUnavailable,
     ConversationBusy,
@@ -25,7 +26,6 @@ from ..exceptions import (
     InvalidConversationId,
     InvalidConversationValue,
 )
-from ..messages import Message
 from .scope import TOKEN_MESSAGE, ScopeConversation
 
 logger = logging.getLogger("django_convstate")

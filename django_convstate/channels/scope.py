@@ -7,10 +7,10 @@ from typing import Any, NoReturn
 from django.core.exceptions import SynchronousOnlyOperation
 from django.http import HttpResponse
 
-from .. import identity, ids
-from ..backends.base import Create
-from ..conversation import Conversation
+from .. import ids, tokens
+from ..conversation.conversation import Conversation
 from ..exceptions import ConversationCorrupt, ConversationNotFound, InvalidConversationId
+from ..http import identity
 from ..store import ConversationStore
 
 TOKEN_MESSAGE = "conversation.token"  # noqa: S105 - what such a message is called
@@ -47,14 +47,14 @@ class ScopeConversation:
         token = identity.presented_token(handshake, store.options)
         self._by_hand = self._refused = False
         # Whether it may be absent because nothing was said yet.
-        self._may_begin = id is None or ids.is_unsaved(token or "")
+        self._may_begin = id is None or tokens.is_unsaved(token or "")
         self.id = id or ids.new_id()
 
     def present(self, token: str) -> None:
         """Mean the conversation of a token that was presented by hand, whatever the cookie says."""
-        id = ids.unsign_token(token)
+        id = tokens.unsign_token(token)
         self._by_hand, self._refused = True, id is None
-        self._may_begin = ids.is_unsaved(token)
+        self._may_begin = tokens.is_unsaved(token)
         self.id = id or ids.new_id()
 
     @property
@@ -128,7 +128,7 @@ class ScopeConversation:
             accept = accept | {"subprotocol": identity.SUBPROTOCOL}
         if self._by_hand:
             return [accept]
-        token = ids.sign_id(self.id, unsaved=self._may_begin)
+        token = tokens.sign_id(self.id, unsaved=self._may_begin)
         handshake = identity.handshake_of(scope)
         if knows_us and not identity.presented_token(handshake, options):
             text = json.dumps({"type": TOKEN_MESSAGE, "token": token})
@@ -149,7 +149,7 @@ class ScopeConversation:
         if not self._may_begin:
             # It is gone. Nobody is left under its id, and the new one goes out with the handshake.
             self.id, self._may_begin = ids.new_id(), True
-        return Conversation(self._store, self.id, create=Create.EITHER)
+        return self._store.begin(self.id)
 
     # What is the conversation's own business.
 

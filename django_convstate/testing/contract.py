@@ -5,7 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 from django.db import connections
 
-from ..backends.base import COUNTER_MAX, REMEMBERED_COMMITS, Change, Committed, Create, Health
+from ..backends.records import (
+    COUNTER_MAX,
+    REMEMBERED_COMMITS,
+    Change,
+    Committed,
+    Create,
+    Health,
+    Selection,
+    moment,
+)
 from ..exceptions import (
     ConversationConflict,
     ConversationInterrupted,
@@ -320,7 +329,7 @@ class BackendContract(LeaseContract):
         summary = found[0]
         assert (summary.owner, summary.version, summary.message_count) == (owner, 2, 2)
         assert summary.size >= len(message(0)) * 2 + len("a") + len('"xyz"')
-        assert before - 5 <= summary.created_at < summary.last_accessed < summary.expires_at
+        assert moment(before - 5) <= summary.created_at < summary.last_accessed < summary.expires_at
         assert {older, newer, other} <= {summary.id for summary in await door.scan()}
 
     @both_ways
@@ -328,32 +337,32 @@ class BackendContract(LeaseContract):
         if not door.backend.can_scan:
             for selection in ({"idle_for": 1.0}, {"owner": "u1"}, {"everything": True}):
                 with refused(InvalidBackend):
-                    await door.purge(**selection)
-            assert (await door.purge()).deleted == 0
+                    await door.purge(Selection(**selection))
+            assert (await door.purge(Selection())).deleted == 0
             return
         owner = new_id()
         mine = [await self.stored(door, owner=owner) for _ in range(5)]
         other = await self.stored(door, owner=new_id())
         told: list[tuple[int, int | None]] = []
         report = await door.purge(
-            owner=owner,
+            Selection(owner=owner),
             dry_run=True,
             batch_size=2,
             progress=lambda done, total: told.append((done, total)),
         )
         assert (report.deleted, report.dry_run) == (5, True)
         assert told
-        assert (await door.purge(owner=owner, idle_for=30.0)).deleted == 0
+        assert (await door.purge(Selection(owner=owner, idle_for=30.0))).deleted == 0
         assert await door.exists(mine[0]) is True
-        report = await door.purge(owner=owner, batch_size=2)
+        report = await door.purge(Selection(owner=owner), batch_size=2)
         assert (report.deleted, report.dry_run) == (5, False)
         assert [await door.exists(id) for id in mine] == [False] * 5
         assert await door.exists(other) is True
         wait(0.2)
         fresh = await self.stored(door)
-        await door.purge(idle_for=0.1)
+        await door.purge(Selection(idle_for=0.1))
         assert (await door.exists(other), await door.exists(fresh)) == (False, True)
-        await door.purge(everything=True)
+        await door.purge(Selection(everything=True))
         assert await door.exists(fresh) is False
 
     @both_ways
@@ -361,7 +370,7 @@ class BackendContract(LeaseContract):
         kept = await self.stored(door)
         await self.stored(door, ttl=1.0)
         wait(1.1 + self.expiry_slack)
-        await door.purge()
+        await door.purge(Selection())
         assert await door.exists(kept) is True
 
     @both_ways

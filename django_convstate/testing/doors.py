@@ -7,7 +7,8 @@ from typing import Any, ClassVar, TypeVar
 
 from asgiref.sync import async_to_sync
 
-from ..backends.base import Change, ConversationStateBackend, Create, Record
+from ..backends.base import ConversationStateBackend
+from ..backends.records import Change, Create, Record
 from ..ids import new_id
 
 

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from django.db import connections
 
-from ..backends.base import Acquired, Change, Create
+from ..backends.records import Acquired, Change, Create
 from ..exceptions import ConversationConflict, ConversationInterrupted
 from ..ids import new_id
 from .doors import Door, Scenarios, both_ways, message, refused, wait

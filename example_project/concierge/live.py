@@ -23,8 +23,8 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 
 from django_convstate import Conversation
+from django_convstate.conversation.messages import Message
 from django_convstate.ids import group_name
-from django_convstate.messages import Message
 
 from .chat import Answer, is_known, take_in
 from .transcript import status_of

@@ -15,7 +15,7 @@ from urllib.error import URLError
 
 import pytest
 
-from django_convstate import ids
+from django_convstate import tokens
 from tests.chaos.world import PASSWORD, TEXT, World
 from tests.servers import free_ports, wait_until
 
@@ -92,7 +92,7 @@ def test_down_at_boot(world: World, tmp_path: Path) -> None:
         world.note(f"serves {time.monotonic() - began:.1f} s after its start")
         said = [f"{TEXT}-{number}" for number in range(4)]
         assert [browser.say(text) for text in said[:3]][-1] == said[:3]
-        id = str(ids.unsign_token(browser.tokens[0]))
+        id = str(tokens.unsign_token(browser.tokens[0]))
         back = world.restart()
         with world.server.client() as client:
             wait_until(lambda: client.llen(f"convstate:{{{id}}}:messages") == 3)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.test import AsyncClient, Client
 
-from django_convstate import conversations, ids
+from django_convstate import conversations, tokens
 from tests.chaos.world import Ruler, World
 
 COOKIE = "conversation"
@@ -34,7 +34,7 @@ class Visitor:
         self._world.model.operations.append((began, time.monotonic() - began))
         assert response.status_code == 200
         if not self.id:
-            self.id = str(ids.unsign_token(self._client.cookies[COOKIE].value))
+            self.id = str(tokens.unsign_token(self._client.cookies[COOKIE].value))
         else:
             assert COOKIE not in response.cookies, "the cookie was dropped or changed"
         assert response.json()["id"] == self.id

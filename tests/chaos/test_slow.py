@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from django_convstate import BackendUnavailable, ConversationStore
-from django_convstate.backends.base import Change
+from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.ids import new_id
 from tests.chaos.crowd import Crowd, Writer

@@ -8,7 +8,8 @@ import pytest
 import redis
 
 from django_convstate import ConversationStore
-from django_convstate.backends.base import Change, ConversationStateBackend
+from django_convstate.backends.base import ConversationStateBackend
+from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.exceptions import BackendUnavailable
 from django_convstate.ids import new_id
@@ -170,5 +171,5 @@ def ids_by_node(backend: ConversationStateBackend, node: Server) -> tuple[list[s
     stricken, others = list[str](), list[str]()
     while len(stricken) < 3 or len(others) < 6:
         id = new_id()
-        (stricken if backend.part_of(id).endswith(f":{node.port}") else others).append(id)
+        (stricken if backend.shard_of(id).endswith(f":{node.port}") else others).append(id)
     return stricken[:3], others[:6]

@@ -12,22 +12,23 @@ from typing import Any, ClassVar, Final
 from asgiref.sync import sync_to_async
 
 from ...exceptions import BackendUnavailable
-from ..base import (
+from ..base import ConversationStateBackend
+from ..locmem import LocMemBackend
+from ..records import (
     Acquired,
     Change,
     Committed,
-    ConversationStateBackend,
+    ConversationSummary,
     Health,
     PurgeReport,
     Record,
-    Summary,
+    Selection,
 )
-from ..locmem import LocMemBackend
 from .journal import Journal
-from .known import LastKnown
+from .last_known import LastKnown
+from .leases import Turns
+from .offline import Shelter
 from .recovery import Part, Recovery
-from .shelter import Shelter
-from .turns import Turns
 
 logger = logging.getLogger("django_convstate")
 
@@ -245,17 +246,17 @@ class FailoverBackend(ConversationStateBackend):
 
     # Only the primary knows them all.
 
-    def scan(self, owner: str | None = None) -> Iterator[Summary]:
+    def scan(self, owner: str | None = None) -> Iterator[ConversationSummary]:
         return self.primary.scan(owner)
 
-    def ascan(self, owner: str | None = None) -> AsyncIterator[Summary]:
+    def ascan(self, owner: str | None = None) -> AsyncIterator[ConversationSummary]:
         return self.primary.ascan(owner)
 
-    def purge(self, **selection: Any) -> PurgeReport:
-        return self.primary.purge(**selection)
+    def purge(self, selection: Selection, **how: Any) -> PurgeReport:
+        return self.primary.purge(selection, **how)
 
-    async def apurge(self, **selection: Any) -> PurgeReport:
-        return await self.primary.apurge(**selection)
+    async def apurge(self, selection: Selection, **how: Any) -> PurgeReport:
+        return await self.primary.apurge(selection, **how)
 
     def health(self) -> Health:
         return self._recovery.health_now() or self._recovery.health_after(self.primary.health())
@@ -265,8 +266,8 @@ class FailoverBackend(ConversationStateBackend):
             await self.primary.ahealth()
         )
 
-    def part_of(self, id: str) -> str:
-        return self.primary.part_of(id)
+    def shard_of(self, id: str) -> str:
+        return self.primary.shard_of(id)
 
     def close(self) -> None:
         """Bring home what can be, and let go of connections. What cannot be is kept in memory, and
@@ -298,7 +299,7 @@ class FailoverBackend(ConversationStateBackend):
         return renewed
 
     def _way(self, id: str) -> "_Way":
-        name = self.primary.part_of(id)
+        name = self.primary.shard_of(id)
         part = self._parts.get(name)
         if part is None:
             part = self._parts.setdefault(name, Part())
@@ -340,7 +341,7 @@ class _Way:
             return False
         if not self.is_open:
             self._part.readable = False
-        elif self._part.breaker.failed(self._era, str(error), certain=error.certain):
+        elif self._part.breaker.failed(self._era, str(error), transient=error.transient):
             self._part.readable = True  # as far as is known
             self._recovery.wake()
         return True

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-OPENS_AFTER: Final = 3  # failures in a row, unless one of them is certain
+OPENS_AFTER: Final = 3  # failures in a row, unless one of them is not transient
 SHORTEST: Final = 1.0  # seconds to the next probe
 LONGEST: Final = 30.0
 STEADY: Final = 30.0  # seconds without trouble after which a new outage is another one
@@ -42,19 +42,19 @@ class Breaker:
         if self._failures and era == self.era:
             self._failures = 0
 
-    def failed(self, era: int, reason: str, *, certain: bool = False) -> bool:
+    def failed(self, era: int, reason: str, *, transient: bool = True) -> bool:
         """Take note of a failure of what was asked in `era`, and tell whether this opened it.
 
         Args:
             reason: for people.
-            certain: the next one would fare no better, so do not wait for it.
+            transient: the next one may fare better. False: it would not, so do not wait for it.
         """
         with self._lock:
             if self.is_open or era != self.era:
                 return False
             self._failures += 1
             self.reason = reason
-            if not certain and self._failures < OPENS_AFTER:
+            if transient and self._failures < OPENS_AFTER:
                 return False
             self._open()
             return True

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ...exceptions import BackendUnavailable
-from ..base import Change, Create
-from ..entry import Entry
+from ..records import Change, Create
+from ..toolkit.stored import Entry
 
 # Bytes that a Change, a line of the journal and what the fallback has of it take besides their
 # contents, measured.
@@ -98,7 +98,7 @@ class Journal:
             raise BackendUnavailable(
                 f"The store cannot be reached, and the {self._max_bytes >> 20} MiB in which this "
                 "process notes what is to be told it later are full. Nothing was changed.",
-                certain=True,
+                transient=False,
             )
 
     def add(self, id: str, write: Write, count: int, base: Entry | None) -> None:

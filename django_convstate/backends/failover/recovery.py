@@ -14,10 +14,11 @@ from django.dispatch import Signal
 from ... import signals
 from ...exceptions import BackendUnavailable, ConversationError
 from ...ids import new_id
-from ..base import Change, ConversationStateBackend, Health
+from ..base import ConversationStateBackend
+from ..records import Change, Health
 from .breaker import Breaker
+from .offline import Shelter
 from .replay import Tally, bring_home
-from .shelter import Shelter
 
 logger = logging.getLogger("django_convstate")
 
@@ -177,21 +178,21 @@ class Recovery:
 
     def _id_in(self, name: str) -> str | None:
         candidates = (new_id() for _ in range(500))
-        return next((id for id in candidates if self._primary.part_of(id) == name), None)
+        return next((id for id in candidates if self._primary.shard_of(id) == name), None)
 
     def _replay(self, until: float = float("inf")) -> None:
         stops_early = until == float("inf")
         for id in self._shelter.journal.ids():
             if time.monotonic() > until or (stops_early and self._stopping.is_set()):
                 return
-            part = self._parts.setdefault(self._primary.part_of(id), Part())
+            part = self._parts.setdefault(self._primary.shard_of(id), Part())
             if part.breaker.is_open:
                 continue
             try:
                 bring_home(self._primary, self._shelter, id, self._tally)
             except BackendUnavailable as error:
-                # Not certain unless it is: one change that takes too long says little of the rest.
-                part.breaker.failed(part.breaker.era, str(error), certain=error.certain)
+                # One change that takes too long says little of the others.
+                part.breaker.failed(part.breaker.era, str(error), transient=error.transient)
             except Exception:
                 logger.exception("What is to be brought home cannot be. It is tried again.")
             time.sleep(random.uniform(0, PACE))  # noqa: S311 - hides nothing

@@ -19,10 +19,11 @@ from ...exceptions import (
     ConversationInterrupted,
     InvalidConversationValue,
 )
-from ..base import Change, ConversationStateBackend, Create
-from ..entry import Entry
+from ..base import ConversationStateBackend
+from ..records import Change, Create
+from ..toolkit.stored import Entry
 from .journal import Line, Touch, Write
-from .shelter import Shelter
+from .offline import Shelter
 
 logger = logging.getLogger("django_convstate")
 

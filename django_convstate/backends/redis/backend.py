@@ -14,25 +14,26 @@ from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
 
 from ...exceptions import BackendUnavailable, ConversationCorrupt
-from ..base import (
+from ..base import ConversationStateBackend
+from ..records import (
     Acquired,
     Change,
     Committed,
-    ConversationStateBackend,
+    ConversationSummary,
     Health,
     Progress,
     PurgeReport,
     Record,
-    Summary,
+    Selection,
 )
-from .checks import check_place, check_server
-from .connections import Clients
-from .deadline import Deadline
+from .client.connections import Clients
+from .client.deadline import Deadline
+from .client.retrying import asend, in_time, send
+from .diagnostics.checks import check_place, check_server
+from .diagnostics.server_info import adescribe, describe, key_on_each_primary
 from .errors import Explained, is_unknown_command
-from .inspection import adescribe, describe, key_on_each_primary
 from .listing import Listing
 from .operations import Operation, Operations
-from .sending import asend, in_time, send
 
 logger = logging.getLogger("django_convstate")
 
@@ -41,7 +42,7 @@ T = TypeVar("T")
 
 class RedisBackend(ConversationStateBackend):
     name: ClassVar = "redis"
-    uses: ClassVar = ("max_age", "cache_alias", "key_prefix")
+    option_names: ClassVar = ("max_age", "cache_alias", "key_prefix")
     expires_natively: ClassVar = True
     can_fall_back: ClassVar = True
 
@@ -81,7 +82,7 @@ class RedisBackend(ConversationStateBackend):
                 raise
         return await self.aload(id, window)
 
-    def part_of(self, id: str) -> str:
+    def shard_of(self, id: str) -> str:
         if not self._clients.place.is_cluster:
             return ""
         return self._clients.node_of(self._operations.keys(id)[0])
@@ -205,13 +206,13 @@ class RedisBackend(ConversationStateBackend):
 
     # Listing and purging.
 
-    def scan(self, owner: str | None = None) -> Iterator[Summary]:
+    def scan(self, owner: str | None = None) -> Iterator[ConversationSummary]:
         # Newest first needs them all; of an owner there are few, of all perhaps millions.
         if owner is not None:
             return iter(self._listing.of_owner(owner))
         return self._listing.everything()
 
-    async def ascan(self, owner: str | None = None) -> AsyncIterator[Summary]:
+    async def ascan(self, owner: str | None = None) -> AsyncIterator[ConversationSummary]:
         for summary in await sync_to_async(
             lambda: list(self.scan(owner)), thread_sensitive=False
         )():
@@ -219,20 +220,18 @@ class RedisBackend(ConversationStateBackend):
 
     def purge(
         self,
+        selection: Selection,
         *,
-        idle_for: float | None = None,
-        owner: str | None = None,
-        everything: bool = False,
         dry_run: bool = False,
         batch_size: int = 500,
         progress: Progress | None = None,
     ) -> PurgeReport:
-        if idle_for is None and owner is None and not everything:
+        if selection.only_expired:
             return PurgeReport(dry_run=dry_run)  # Redis drops what has expired by itself
-        return self._listing.purge(idle_for, owner, dry_run, batch_size, progress)
+        return self._listing.purge(selection, dry_run, batch_size, progress)
 
-    async def apurge(self, **selection: Any) -> PurgeReport:
-        return await sync_to_async(lambda: self.purge(**selection), thread_sensitive=False)()
+    async def apurge(self, selection: Selection, **how: Any) -> PurgeReport:
+        return await sync_to_async(self.purge, thread_sensitive=False)(selection, **how)
 
     # How it is.
 

@@ -108,10 +108,10 @@ def may_be_tried_again(error: Exception) -> bool:
     return in_words(error) in (_UNREACHABLE, _NO_PRIMARY)
 
 
-def is_certain(error: Exception) -> bool:
-    """Tell whether the next command would fare no better, so that nobody need wait for it."""
+def is_transient(error: Exception) -> bool:
+    """Tell whether the next command may fare better."""
     busy = isinstance(error, ResponseError) and str(error).startswith("BUSY ")
-    return not (busy or isinstance(error, TimeoutError) or is_moving(error))
+    return busy or isinstance(error, TimeoutError) or is_moving(error)
 
 
 def is_moving(error: Exception) -> bool:
@@ -148,5 +148,5 @@ class Explained:
             raise ConversationCorrupt("Under the key is something else.") from error
         if isinstance(error, (RedisError, RedisClusterException, OSError)):
             raise BackendUnavailable(
-                f"Redis, CACHES[{self._alias!r}], {in_words(error)}.", certain=is_certain(error)
+                f"Redis, CACHES[{self._alias!r}], {in_words(error)}.", transient=is_transient(error)
             ) from error

@@ -15,11 +15,11 @@ from typing import Any, Final, TypeVar
 from redis.exceptions import NoScriptError, RedisError
 
 from ...exceptions import BackendUnavailable
-from ..base import Progress, PurgeReport, Summary
-from .connections import Clients
+from ..records import ConversationSummary, Progress, PurgeReport, Selection
+from .client.connections import Clients
+from .client.retrying import persist
 from .errors import Explained, is_moving, is_wrong_type
 from .operations import Answer, Operation, Operations
-from .sending import persist
 
 BATCH: Final = 100  # operations sent in one go: others are served between two of them
 SCAN_COUNT: Final = 1500  # keys that one SCAN looks at: a conversation has two or three
@@ -37,7 +37,7 @@ class Listing:
         self._clients = clients
         self._explained = explained
 
-    def of_owner(self, owner: str) -> list[Summary]:
+    def of_owner(self, owner: str) -> list[ConversationSummary]:
         """Return what belongs to `owner`, newest activity first."""
         found, expired = [], []
         for batch in _batches(self._owned(owner), BATCH):
@@ -49,26 +49,27 @@ class Listing:
         self._forget(owner, expired)
         return sorted(found, key=lambda summary: summary.last_accessed, reverse=True)
 
-    def everything(self) -> Iterator[Summary]:
+    def everything(self) -> Iterator[ConversationSummary]:
         """Yield all there are, perhaps millions, in no order."""
         for batch in _batches(self._ids(), BATCH):
             yield from filter(None, self._summaries(batch).values())
 
     def purge(
         self,
-        idle_for: float | None,
-        owner: str | None,
+        selection: Selection,
         dry_run: bool,
         batch_size: int,
         progress: Progress | None,
     ) -> PurgeReport:
+        """Delete what is selected, in batches; in a dry run, only count it."""
+        owner = selection.owner
         examined = deleted = 0
         ids = self._ids() if owner is None else self._owned(owner)
         for batch in _batches(ids, batch_size):
             verdicts: dict[str, bool | None] = {}
             for part in _batches(iter(batch), BATCH):
                 verdicts |= self._run(
-                    {id: self._operations.purge(id, idle_for, owner, dry_run) for id in part}
+                    {id: self._operations.purge(id, selection, dry_run) for id in part}
                 )
             gone = [id for id, verdict in verdicts.items() if verdict is None]
             examined += len(verdicts) - len(gone)
@@ -119,7 +120,7 @@ class Listing:
             ids += page
         return iter(dict.fromkeys(ids))
 
-    def _summaries(self, ids: list[str]) -> dict[str, Summary | None]:
+    def _summaries(self, ids: list[str]) -> dict[str, ConversationSummary | None]:
         return self._run({id: self._operations.summary(id) for id in ids})
 
     def _forget(self, owner: str, ids: list[str]) -> None:

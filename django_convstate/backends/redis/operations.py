@@ -23,24 +23,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from ...exceptions import (
-    ConversationConflict,
-    ConversationCorrupt,
-)
-from ..base import (
+from ...exceptions import ConversationConflict, ConversationCorrupt
+from ..records import (
     QUARANTINE_SECONDS,
     REMEMBERED_COMMITS,
     TURN_LOST,
     Acquired,
     Change,
     Committed,
+    ConversationSummary,
     Create,
     Record,
-    Summary,
+    Selection,
     beyond_64_bits,
+    moment,
     not_a_number,
 )
-from ..entry import CommitLog
+from ..toolkit.stored import CommitLog
 
 T = TypeVar("T")
 Word = str | bytes | int | float
@@ -55,7 +54,7 @@ class Script:
 
 
 def _lua(name: str) -> bytes:
-    return (Path(__file__).parent / f"{name}.lua").read_bytes()
+    return (Path(__file__).parent / "scripts" / f"{name}.lua").read_bytes()
 
 
 def _function(name: str) -> bytes:
@@ -230,11 +229,9 @@ class Operations:
 
         return self._script(DELETE, self.keys(id), (_optional(expected_version), "", "", ""), read)
 
-    def purge(
-        self, id: str, idle_for: float | None, owner: str | None, dry_run: bool
-    ) -> Operation[bool | None]:
-        """Delete a conversation if it has been idle for so long, and is the owner's. None: there
-        is none. With `dry_run`, tell what would become of it."""
+    def purge(self, id: str, selection: Selection, dry_run: bool) -> Operation[bool | None]:
+        """Delete a conversation if it is selected. None: there is none. With `dry_run`, tell what
+        would become of it."""
 
         def read(reply: Any) -> Answer[bool | None]:
             deleted, owner = reply if len(reply) > 1 else (reply[0], None)
@@ -245,13 +242,13 @@ class Operations:
 
         arguments = (
             "",
-            _optional(idle_for and _ms(idle_for)),
-            _optional(owner),
+            _optional(selection.idle_for and _ms(selection.idle_for)),
+            _optional(selection.owner),
             "1" if dry_run else "",
         )
         return self._script(DELETE, self.keys(id), arguments, read)
 
-    def summary(self, id: str) -> Operation[Summary | None]:
+    def summary(self, id: str) -> Operation[ConversationSummary | None]:
         return self._script(SUMMARY, self.keys(id), (), lambda reply: Answer(_summary(id, reply)))
 
     def owned(self, owner: str, cursor: int) -> Operation[tuple[int | None, list[str]]]:
@@ -351,22 +348,22 @@ def _record(id: str, reply: list[Any]) -> tuple[Record, bool]:
     return record, bool(index_due)
 
 
-def _summary(id: str, reply: list[Any] | None) -> Summary | None:
+def _summary(id: str, reply: list[Any] | None) -> ConversationSummary | None:
     if reply is None:
         return None
     stored_id, version, owner, created, accessed, left, count, size = reply
     try:
-        return Summary(
+        return ConversationSummary(
             id=_text(stored_id),
             version=int(version),
             owner=None if owner is None else _text(owner),
-            created_at=int(created) / 1000,
-            last_accessed=int(accessed) / 1000,
-            expires_at=(int(accessed) + left) / 1000,
+            created_at=moment(int(created) / 1000),
+            last_accessed=moment(int(accessed) / 1000),
+            expires_at=moment((int(accessed) + left) / 1000),
             message_count=count,
             size=size,
         )
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None  # no conversation; what it is turns out when somebody loads it
 
 

@@ -8,7 +8,8 @@ from django_rich.management import RichCommand
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from django_convstate import ConversationError, conversations
-from django_convstate.backends.base import ConversationStateBackend, PurgeReport
+from django_convstate.backends.base import ConversationStateBackend
+from django_convstate.backends.records import PurgeReport
 
 from ..durations import format_duration, parse_duration
 

@@ -22,7 +22,7 @@ from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.filebased import FileBasedCache
 from django.core.files import locks
 
-from ..exceptions import BackendUnavailable, ConversationBusy
+from ...exceptions import BackendUnavailable, ConversationBusy
 
 LEASE: Final = 4  # whole seconds, because most caches know no others
 PATIENCE: Final = 5.0  # seconds; longer than the lease: a dead holder costs time, not an error

@@ -11,7 +11,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def run_isolated(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call `function` with connections of this thread's own, and close them after it, as Django
     does after a request."""
 

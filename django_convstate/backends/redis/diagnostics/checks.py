@@ -10,13 +10,13 @@ from django.core.checks import CheckMessage, Error, Warning
 from django_redis.pool import SentinelConnectionFactory
 from redis.connection import parse_url
 
-from ...exceptions import InvalidBackend
-from ..alias import check_alias, check_timeout
-from .connections import Clients, Place, factory_of
-from .deadline import Deadline
-from .errors import in_words
-from .inspection import OLDEST, SAFE_POLICY, Server, look_at
-from .reading import Unreadable
+from ....exceptions import InvalidBackend
+from ...toolkit.caches import check_alias, check_timeout
+from ..client.config import Unreadable
+from ..client.connections import Clients, Place, factory_of
+from ..client.deadline import Deadline
+from ..errors import in_words
+from .server_info import OLDEST, SAFE_POLICY, Server, look_at
 
 
 def check_place(alias: str) -> list[CheckMessage]:

@@ -6,12 +6,12 @@ copied is deleted only if it is still what was copied.
 
 from typing import TYPE_CHECKING, Final
 
-from . import ids
-from .backends.base import Change, Create, Record
-from .exceptions import BackendUnavailable, ConversationBusy, ConversationConflict
+from .. import ids
+from ..backends.records import Change, Create, Record
+from ..exceptions import BackendUnavailable, ConversationBusy, ConversationConflict
 
 if TYPE_CHECKING:
-    from .store import ConversationStore
+    from ..store import ConversationStore
 
 ALL_MESSAGES: Final = 2**31 - 1
 TRIES: Final = 10  # while others keep writing to what is being moved
@@ -87,7 +87,7 @@ def _copy_of(record: Record) -> Change:
         raise BackendUnavailable(
             "The store is away, and perhaps messages with it that are not known here; the "
             "conversation cannot be given a new id now.",
-            certain=True,
+            transient=False,
         )
     return Change(
         create=Create.MUST_BE_NEW,

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import orjson
 
-from ..exceptions import ConversationCorrupt
-from .entry import CommitLog, Entry
+from ...exceptions import ConversationCorrupt
+from ..toolkit.stored import CommitLog, Entry
 
 FORMAT: Final = 1
 

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from ...exceptions import BackendUnavailable
-from ..base import DEFAULT_TTL, Acquired, Change, Committed, Create, Record
-from ..entry import Entry
 from ..locmem import LocMemBackend
+from ..records import DEFAULT_TTL, Acquired, Change, Committed, Create, Record
+from ..toolkit.stored import Entry
 from .journal import Delete, Journal, Touch, Write
-from .known import LastKnown
-from .turns import Turns
+from .last_known import LastKnown
+from .leases import Turns
 
 
 class Shelter:
@@ -99,7 +99,7 @@ class Shelter:
             return
         if (line := self.journal.line(id)) is None or not line.is_all_known:
             raise BackendUnavailable(
-                "Whose conversation this is, only the store knows that is away.", certain=True
+                "Whose conversation this is, only the store knows that is away.", transient=False
             )
 
     @contextmanager

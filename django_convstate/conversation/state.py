@@ -3,16 +3,12 @@
 from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Final
 
-from .backends.base import COUNTER_MAX, COUNTER_MIN
-from .codec import JSON, decode, encode, path_of
-from .exceptions import (
-    ConversationTooLarge,
-    InvalidConversationType,
-    InvalidConversationValue,
-)
+from ..backends.records import COUNTER_MAX, COUNTER_MIN
+from ..codec import JSON, decode, encode, path_of
+from ..exceptions import ConversationTooLarge, InvalidConversationType, InvalidConversationValue
 
 if TYPE_CHECKING:
-    from .store import ConversationStore
+    from ..store import ConversationStore
 
 _IMMUTABLE: Final = (str, int, float, bool, type(None))
 

@@ -1,5 +1,4 @@
-"""What comes in pieces: a streaming response, after which the conversation is saved, and an answer
-that is passed on chunk by chunk and kept as one message.
+"""Saving the conversation when a streaming response is over.
 
 A stream may be over in many ways: at its end, by an error of its own, by a client that has gone
 (a generator is closed, a task is cancelled), or before it has even begun. Each leads here, once.
@@ -7,28 +6,19 @@ A stream may be over in many ways: at its end, by an error of its own, by a clie
 
 import asyncio
 import logging
-from bisect import bisect_right
 from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
     AsyncIterator,
     Awaitable,
     Callable,
-    Generator,
-    Iterable,
     Iterator,
 )
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from asgiref.sync import async_to_sync
 from django.http import HttpResponseBase, StreamingHttpResponse
 
-from .codec import JSON, encode
-from .exceptions import BackendUnavailable, ConversationTooLarge, InvalidConversationType
-
-if TYPE_CHECKING:
-    from .messages import Messages
+from ..exceptions import BackendUnavailable
 
 logger = logging.getLogger("django_convstate")
 
@@ -193,93 +183,3 @@ def _log(error: Exception) -> None:
     logger.error(
         "The conversation was not saved at the end of a stream. %s: %s", type(error).__name__, error
     )
-
-
-class Answer:
-    """One message in the making: what has come of it so far."""
-
-    def __init__(
-        self, messages: "Messages", role: str, extra: dict[str, JSON], room: int, limit: int
-    ) -> None:
-        """Expect the content of a message that may take `room` bytes of JSON more than it does
-        without content, which makes `limit` bytes."""
-        self._messages = messages
-        self._role = role
-        self._extra = extra
-        self._room = room
-        self._limit = limit
-        self._parts: list[str] = []
-        self._is_over = False
-
-    def pass_on(self, chunks: Iterable[str]) -> Generator[str, None, None]:
-        try:
-            for chunk in chunks:
-                self._take(chunk)
-                yield chunk
-                if self._room < 0:
-                    break
-        except BaseException:
-            self.end(interrupted=True)
-            raise
-        else:
-            self.end()
-        finally:
-            if hasattr(chunks, "close"):
-                chunks.close()
-
-    async def apass_on(self, chunks: AsyncIterable[str]) -> AsyncGenerator[str, None]:
-        try:
-            async for chunk in chunks:
-                self._take(chunk)
-                yield chunk
-                if self._room < 0:
-                    break
-        except BaseException:
-            self.end(interrupted=True)
-            raise
-        else:
-            self.end()
-        finally:
-            if hasattr(chunks, "aclose"):
-                await chunks.aclose()
-
-    def end(self, *, interrupted: bool = False) -> None:
-        """Append what has come as one message, the first time that this is called.
-
-        Raises:
-            ConversationTooLarge: what fits was appended, and marked as interrupted.
-        """
-        if self._is_over or not self._parts:
-            return
-        self._is_over = True
-        self._messages.note_ended(self)
-        text = "".join(self._parts)
-        if not text:
-            return
-        marked = self._extra | {"interrupted": True}
-        try:
-            self._messages.append(self._role, text, **(marked if interrupted else self._extra))
-        except ConversationTooLarge:
-            self._messages.append(self._role, self._cut(text, marked), **marked)
-            if not interrupted:
-                raise
-
-    def _take(self, chunk: object) -> None:
-        if not isinstance(chunk, str):
-            raise InvalidConversationType(
-                f"Chunk {len(self._parts)} of a stream is of type {type(chunk).__name__}; write "
-                "an iterator that yields the text of each, and nothing else."
-            )
-        self._room -= len(encode(chunk, f"chunk {len(self._parts)}")) - len('""')
-        if not self._parts:
-            self._messages.note_begun(self)
-        self._parts.append(chunk)
-
-    def _cut(self, text: str, extra: dict[str, JSON]) -> str:
-        """Return as much from the beginning of `text` as there is room for."""
-
-        def size(length: int) -> int:
-            return len(self._messages.encoded(self._role, text[:length], **extra))
-
-        fitting = bisect_right(range(len(text)), self._limit, key=size)
-        return text[: max(0, fitting - 1)]

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Final
 
 from ...exceptions import ConversationConflict
-from ..base import TURN_LOST, Change
 from ..locmem import LocMemBackend
+from ..records import TURN_LOST, Change
 
 GRACE: Final = 5.0  # seconds for which a lease is good after a commit with it
 MANY: Final = 10_000  # turns after which those are dropped that were never given back

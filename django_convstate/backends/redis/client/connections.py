@@ -33,8 +33,8 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 from redis.utils import HIREDIS_AVAILABLE
 
-from ...exceptions import BackendUnavailable, InvalidBackend
-from . import reading
+from ....exceptions import BackendUnavailable, InvalidBackend
+from . import config as reading
 from .deadline import Deadline, PunctualParser
 
 TIMEOUT: Final = 0.25  # seconds for one answer, unless CACHES says otherwise
@@ -209,7 +209,7 @@ class PunctualCluster(redis.RedisCluster):
 
 
 def is_cluster(options: dict[str, Any]) -> bool:
-    from .cluster import ClusterConnectionFactory
+    from ..cluster import ClusterConnectionFactory
 
     return issubclass(factory_of(options), ClusterConnectionFactory)
 

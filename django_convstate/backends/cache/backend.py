@@ -20,28 +20,21 @@ from django.core.cache.backends.db import BaseDatabaseCache
 from django.core.checks import CheckMessage
 from django.core.exceptions import SynchronousOnlyOperation
 
-from ..exceptions import (
+from ...exceptions import (
     BackendUnavailable,
     ConversationConflict,
     ConversationCorrupt,
     ConversationError,
     InvalidBackend,
 )
-from . import cachelock, document
-from .alias import check_alias
-from .base import (
-    QUARANTINE_SECONDS,
-    TURN_LOST,
-    Acquired,
-    Change,
-    Committed,
-    ConversationStateBackend,
-    Health,
-    Record,
-)
-from .cachechecks import CHECKS
-from .entry import Entry
-from .line import Line
+from ..base import ConversationStateBackend
+from ..records import QUARANTINE_SECONDS, TURN_LOST, Acquired, Change, Committed, Health, Record
+from ..toolkit.caches import check_alias
+from ..toolkit.lease_queue import Line
+from ..toolkit.stored import Entry
+from . import document
+from . import lock as cachelock
+from .checks import CHECKS
 
 # What reading a value may raise that the cache did reach but cannot make sense of.
 _UNREADABLE = (
@@ -59,7 +52,7 @@ _UNREADABLE = (
 
 class CacheBackend(ConversationStateBackend):
     name: ClassVar = "cache"
-    uses: ClassVar = ("max_age", "cache_alias", "key_prefix")
+    option_names: ClassVar = ("max_age", "cache_alias", "key_prefix")
     can_scan: ClassVar = False
     expires_natively: ClassVar = True
 

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, Final, overload
 
 from django.utils.asyncio import async_unsafe
 
-from .codec import JSON, decode_all, encode
-from .exceptions import (
+from ..codec import JSON, decode_all, encode
+from ..exceptions import (
     ConversationCorrupt,
     ConversationInterrupted,
     ConversationTooLarge,
     InvalidConversationType,
 )
-from .streaming import Answer
+from .streamed import Answer
 from .templating import alters_data
 
 if TYPE_CHECKING:
-    from .store import ConversationStore
+    from ..store import ConversationStore
 
 Message = dict[str, JSON]
 

@@ -8,15 +8,16 @@ import hashlib
 import struct
 from dataclasses import dataclass, field, replace
 
-from ..exceptions import BackendUnavailable
-from .base import (
+from ...exceptions import BackendUnavailable
+from ..records import (
     DEFAULT_TTL,
     REMEMBERED_COMMITS,
     Change,
     Committed,
+    ConversationSummary,
     Record,
-    Summary,
     add_to_counter,
+    moment,
 )
 
 
@@ -182,14 +183,14 @@ class Entry:
             message_count=self.message_count,
         )
 
-    def summary(self, id: str, max_age: float | None) -> Summary:
-        return Summary(
+    def summary(self, id: str, max_age: float | None) -> ConversationSummary:
+        return ConversationSummary(
             id=id,
             version=self.version,
             owner=self.owner,
-            created_at=self.created_at,
-            last_accessed=self.last_accessed,
-            expires_at=self.expires_at(max_age),
+            created_at=moment(self.created_at),
+            last_accessed=moment(self.last_accessed),
+            expires_at=moment(self.expires_at(max_age)),
             message_count=self.message_count,
             size=self.size,
         )

@@ -7,7 +7,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 
-from .alias import check_timeout
+from ..toolkit.caches import check_timeout
 
 
 def _check_that_it_keeps(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMessage]:

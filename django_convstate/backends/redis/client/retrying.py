@@ -11,10 +11,10 @@ from typing import Any, Final, TypeVar
 
 from redis.exceptions import ConnectionError, NoScriptError, RedisError, TimeoutError
 
+from ..errors import may_be_tried_again
+from ..operations import Operation
 from .connections import Place, adrop_idle, drop_idle, target_of
 from .deadline import Deadline
-from .errors import may_be_tried_again
-from .operations import Operation
 
 LATE: Final = 0.1  # of its timeout: then the event loop itself is overdue
 

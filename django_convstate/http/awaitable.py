@@ -5,7 +5,7 @@ from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 if TYPE_CHECKING:
-    from .conversation import Conversation
+    from ..conversation.conversation import Conversation
 
 _HINT: Final = (
     "The conversation of this request was not awaited. Write "

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ...exceptions import InvalidConversationValue
-from ..base import Change, Committed, Record
-from ..entry import Entry
+from ..records import Change, Committed, Record
+from ..toolkit.stored import Entry
 
 KEPT_MESSAGES: Final = 100  # of each conversation, the newest
 KEPT_CHANGES: Final = 8  # before they are applied after all

@@ -4,8 +4,8 @@ from collections import deque
 from dataclasses import replace
 from typing import Final
 
-from .backends.base import Change, Committed
-from .exceptions import (
+from ..backends.records import Change, Committed
+from ..exceptions import (
     ConversationConflict,
     ConversationCorrupt,
     ConversationInterrupted,

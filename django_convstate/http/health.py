@@ -15,9 +15,9 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from .backends.apart import apart
-from .backends.base import Health
-from .store import conversations
+from ..backends.records import Health
+from ..backends.toolkit.isolation import run_isolated
+from ..store import conversations
 
 FRESH: Final = 1.0  # seconds for which an answer is good
 PATIENCE: Final = 0.6  # seconds to wait for one
@@ -53,7 +53,7 @@ def _is_staff(request: HttpRequest) -> bool:
         with suppress(Exception):
             found.append(bool(request.user.is_staff))
 
-    looking = threading.Thread(target=apart, args=(look,), daemon=True)
+    looking = threading.Thread(target=run_isolated, args=(look,), daemon=True)
     looking.start()
     looking.join(PATIENCE_FOR_STAFF)
     return found == [True]
@@ -85,7 +85,7 @@ class _Looks:
 
     def _look(self) -> None:
         try:
-            health = apart(conversations.health)
+            health = run_isolated(conversations.health)
         except Exception as error:
             health = Health(conversations.backend.name, False, detail=type(error).__name__)
         with self._guard:

@@ -5,7 +5,7 @@ import logging
 from django.http import HttpResponse
 from django.utils.translation import gettext as _
 
-from .exceptions import BackendUnavailable, ConversationBusy
+from ..exceptions import BackendUnavailable, ConversationBusy
 
 logger = logging.getLogger("django_convstate")
 

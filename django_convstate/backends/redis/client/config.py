@@ -11,7 +11,7 @@ import redis.connection as synchronous
 from redis import Redis, RedisCluster
 from redis.asyncio import RedisCluster as AsyncRedisCluster
 
-from ...exceptions import InvalidBackend
+from ....exceptions import InvalidBackend
 
 LONGEST: Final = 3600.0  # seconds to wait for an answer
 

@@ -16,14 +16,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from .backends.apart import apart
-from .backends.base import ConversationStateBackend, Record
-from .exceptions import ConversationBusy, ConversationError, ConversationInterrupted
-from .waiting import Waiter, turn_ended
+from ..backends.base import ConversationStateBackend
+from ..backends.records import Record
+from ..backends.toolkit.isolation import run_isolated
+from ..exceptions import ConversationBusy, ConversationError, ConversationInterrupted
+from .wakeups import Waiter, turn_ended
 
 if TYPE_CHECKING:
+    from ..store import ConversationStore
     from .conversation import Conversation
-    from .store import ConversationStore
 
 OnBusy = Literal["wait", "reject"]
 
@@ -199,7 +200,7 @@ def _renewing(backend: ConversationStateBackend, mine: Turn) -> Iterator[None]:
         is_held = True
         while is_held and not done.wait(RENEW_EVERY):
             with suppress(ConversationError):  # there is time for another try
-                is_held = apart(backend.renew, mine.id, mine.lease, LEASE)
+                is_held = run_isolated(backend.renew, mine.id, mine.lease, LEASE)
 
     thread = threading.Thread(target=renew, name="convstate-turn", daemon=True)
     thread.start()

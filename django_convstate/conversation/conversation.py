@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING
 
 from django.utils.asyncio import async_unsafe
 
-from . import ids, moving, turns
-from .backends.base import Change, Committed, Create, Record
-from .codec import JSON
-from .exceptions import ConversationConflict, ConversationInterrupted, InvalidConversationType
+from .. import ids, tokens
+from ..backends.records import Change, Committed, Create, Record
+from ..codec import JSON
+from ..exceptions import ConversationConflict, ConversationInterrupted, InvalidConversationType
+from . import rename as moving
+from . import turn as turns
 from .messages import Messages
-from .outbox import Outbox
+from .pending import Outbox
 from .state import State
 from .templating import alters_data
 
 if TYPE_CHECKING:
-    from .store import ConversationStore
+    from ..store import ConversationStore
 
 
 class Conversation(MutableMapping[str, JSON]):
@@ -116,7 +118,7 @@ class Conversation(MutableMapping[str, JSON]):
     @property
     def token(self) -> str:
         """The id with our signature: what a client may hold, in a cookie or a header."""
-        return ids.sign_id(self._id)
+        return tokens.sign_id(self._id)
 
     @property
     def owner(self) -> str | None:

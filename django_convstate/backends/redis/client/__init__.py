@@ -1,0 +1,1 @@
+"""Connections to Redis with finite times: configuration, clients, deadlines, retries."""

@@ -1,0 +1,101 @@
+"""A message that arrives in chunks: passed through unchanged, and appended as one at its end."""
+
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+from typing import TYPE_CHECKING
+
+from ..codec import JSON, encode
+from ..exceptions import ConversationTooLarge, InvalidConversationType
+
+if TYPE_CHECKING:
+    from .messages import Messages
+
+
+class Answer:
+    """One message in the making: what has come of it so far."""
+
+    def __init__(
+        self, messages: "Messages", role: str, extra: dict[str, JSON], room: int, limit: int
+    ) -> None:
+        """Expect the content of a message that may take `room` bytes of JSON more than it does
+        without content, which makes `limit` bytes."""
+        self._messages = messages
+        self._role = role
+        self._extra = extra
+        self._room = room
+        self._limit = limit
+        self._parts: list[str] = []
+        self._is_over = False
+
+    def pass_on(self, chunks: Iterable[str]) -> Generator[str, None, None]:
+        try:
+            for chunk in chunks:
+                self._take(chunk)
+                yield chunk
+                if self._room < 0:
+                    break
+        except BaseException:
+            self.end(interrupted=True)
+            raise
+        else:
+            self.end()
+        finally:
+            if hasattr(chunks, "close"):
+                chunks.close()
+
+    async def apass_on(self, chunks: AsyncIterable[str]) -> AsyncGenerator[str, None]:
+        try:
+            async for chunk in chunks:
+                self._take(chunk)
+                yield chunk
+                if self._room < 0:
+                    break
+        except BaseException:
+            self.end(interrupted=True)
+            raise
+        else:
+            self.end()
+        finally:
+            if hasattr(chunks, "aclose"):
+                await chunks.aclose()
+
+    def end(self, *, interrupted: bool = False) -> None:
+        """Append what has come as one message, the first time that this is called.
+
+        Raises:
+            ConversationTooLarge: what fits was appended, and marked as interrupted.
+        """
+        if self._is_over or not self._parts:
+            return
+        self._is_over = True
+        self._messages.note_ended(self)
+        text = "".join(self._parts)
+        if not text:
+            return
+        marked = self._extra | {"interrupted": True}
+        try:
+            self._messages.append(self._role, text, **(marked if interrupted else self._extra))
+        except ConversationTooLarge:
+            self._messages.append(self._role, self._cut(text, marked), **marked)
+            if not interrupted:
+                raise
+
+    def _take(self, chunk: object) -> None:
+        if not isinstance(chunk, str):
+            raise InvalidConversationType(
+                f"Chunk {len(self._parts)} of a stream is of type {type(chunk).__name__}; write "
+                "an iterator that yields the text of each, and nothing else."
+            )
+        self._room -= len(encode(chunk, f"chunk {len(self._parts)}")) - len('""')
+        if not self._parts:
+            self._messages.note_begun(self)
+        self._parts.append(chunk)
+
+    def _cut(self, text: str, extra: dict[str, JSON]) -> str:
+        """Return as much from the beginning of `text` as there is room for."""
+
+        def size(length: int) -> int:
+            return len(self._messages.encoded(self._role, text[:length], **extra))
+
+        fitting = bisect_right(range(len(text)), self._limit, key=size)
+        return text[: max(0, fitting - 1)]
