@@ -13,7 +13,7 @@ class ConvstateConfig(AppConfig):
         from django.contrib.auth.signals import user_logged_out
 
         from .checks import check_deployment, check_settings
-        from .middleware import begin_anew
+        from .http.request import begin_anew
 
         checks.register(check_settings)
         checks.register(check_deployment, deploy=True)

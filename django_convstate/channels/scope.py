@@ -11,7 +11,9 @@ from .. import ids, tokens
 from ..conversation.conversation import Conversation
 from ..exceptions import ConversationCorrupt, ConversationNotFound, InvalidConversationId
 from ..http import identity
+from ..identity import SUBPROTOCOL
 from ..store import ConversationStore
+from . import handshake
 
 TOKEN_MESSAGE = "conversation.token"  # noqa: S105 - what such a message is called
 
@@ -34,17 +36,17 @@ class ScopeConversation:
     # No more than this is kept of a conversation while a socket is idle.
     __slots__ = ("_by_hand", "_may_begin", "_refused", "_store", "_was_answered", "id", "is_open")
 
-    def __init__(self, scope: identity.Scope, store: ConversationStore) -> None:
+    def __init__(self, scope: handshake.Scope, store: ConversationStore) -> None:
         self._store = store
         self.is_open = False
         self._was_answered = False
-        token = identity.subprotocol_token(scope)
+        token = handshake.subprotocol_token(scope)
         if token is not None:
             self.present(token)
             return
-        handshake = identity.handshake_of(scope)
-        id = identity.presented_id(handshake, store.options)
-        token = identity.presented_token(handshake, store.options)
+        request = handshake.request_of(scope)
+        id = identity.presented_id(request, store.options)
+        token = identity.presented_token(request, store.options)
         self._by_hand = self._refused = False
         # Whether it may be absent because nothing was said yet.
         self._may_begin = id is None or tokens.is_unsaved(token or "")
@@ -114,7 +116,7 @@ class ScopeConversation:
         if not conversation.is_new:
             self._may_begin = False
 
-    def answer(self, scope: identity.Scope, accept: dict[str, Any]) -> list[dict[str, Any]]:
+    def answer(self, scope: handshake.Scope, accept: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the `websocket.accept` that tells the client which conversation it is in, and
         what else to send: its token, if it offered our subprotocol and presented none.
 
@@ -123,19 +125,19 @@ class ScopeConversation:
         """
         self.is_open = self._was_answered = True
         options = self._store.options
-        knows_us = identity.offers_subprotocol(scope)
+        knows_us = handshake.offers_subprotocol(scope)
         if knows_us and not accept.get("subprotocol"):
-            accept = accept | {"subprotocol": identity.SUBPROTOCOL}
+            accept = accept | {"subprotocol": SUBPROTOCOL}
         if self._by_hand:
             return [accept]
         token = tokens.sign_id(self.id, unsaved=self._may_begin)
-        handshake = identity.handshake_of(scope)
-        if knows_us and not identity.presented_token(handshake, options):
+        request = handshake.request_of(scope)
+        if knows_us and not identity.presented_token(request, options):
             text = json.dumps({"type": TOKEN_MESSAGE, "token": token})
             return [accept, {"type": "websocket.send", "text": text}]
         response = HttpResponse()
-        identity.hand_out_token(handshake, response, token, options)
-        headers = [*accept.get("headers", ()), *identity.headers_of(response)]
+        identity.set_token(request, response, token, options)
+        headers = [*accept.get("headers", ()), *handshake.headers_of(response)]
         return [accept | {"headers": headers}] if headers else [accept]
 
     def _check(self) -> None:
