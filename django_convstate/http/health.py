@@ -69,6 +69,7 @@ class _HealthCache:
         self._asked: Future[tuple[Health, float]] | None = None  # the answer, and its time
 
     def get(self) -> Health:
+        """Return a health that is at most MAX_AGE old, within HEALTH_TIMEOUT."""
         with self._guard:
             asked = self._asked
             if asked is None or (asked.done() and time.monotonic() - asked.result()[1] >= MAX_AGE):

@@ -1,4 +1,4 @@
-"""Delete conversations that have expired, or that an operator has done with."""
+"""Delete conversations that have expired, or that an operator selects."""
 
 import json
 from typing import Any
@@ -21,11 +21,12 @@ class Command(RichCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
+        """See `BaseCommand.add_arguments`."""
         parser.add_argument(
             "--idle",
             type=parse_duration,
             metavar="DURATION",
-            help="those that nobody has touched for so long: 90s, 30m, 2h, 7d, 1h30m",
+            help="those without activity for so long: 90s, 30m, 2h, 7d, 1h30m",
         )
         parser.add_argument("--owner", help="those of this owner (with --idle: and idle)")
         parser.add_argument("--all", action="store_true", help="every conversation")
@@ -43,6 +44,7 @@ class Command(RichCommand):
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        """See `BaseCommand.handle`."""
         if options["batch_size"] < 1:
             raise CommandError("--batch-size must be at least 1.")
         if options["all"] and (options["idle"] is not None or options["owner"] is not None):
@@ -50,10 +52,10 @@ class Command(RichCommand):
         backend = conversations.backend
         only_expired = not options["all"] and options["idle"] is None and options["owner"] is None
         if sentence := why_not(backend, only_expired):
-            # Expired ones go without our help. Anything else was asked for and is not done.
+            # Expired ones are dropped anyway; any other selection was asked for and is refused.
             if not only_expired:
                 raise CommandError(sentence)
-            self._report(PurgeReport(dry_run=options["dry_run"]), sentence, options)
+            self._report(backend, PurgeReport(dry_run=options["dry_run"]), sentence, options)
             return
         if options["all"] and not options["dry_run"] and not options["no_input"]:
             self._confirm(backend)
@@ -61,7 +63,7 @@ class Command(RichCommand):
             report = self._purge(options)
         except ConversationError as error:
             raise CommandError(str(error)) from error
-        self._report(report, self._sentence(report, options), options)
+        self._report(backend, report, self._sentence(report, options), options)
 
     def _confirm(self, backend: ConversationStateBackend) -> None:
         question = (
@@ -69,11 +71,11 @@ class Command(RichCommand):
             "Type 'yes' to go on: "
         )
         try:
-            # On stderr, because stdout may be somebody's JSON.
+            # On stderr, because stdout may be parsed as JSON.
             self.stderr.write(question, ending="")
             answer = input()
         except EOFError:
-            raise CommandError("Nobody there to confirm. Use --no-input.") from None
+            raise CommandError("There is no input to confirm with. Use --no-input.") from None
         if answer.strip() != "yes":
             raise CommandError("Nothing was deleted.")
 
@@ -108,10 +110,16 @@ class Command(RichCommand):
         described = f"{which}{whose}{kind}" if kind != " expired" else f"expired {which}"
         return f"{verb} {report.deleted} {described}; {report.examined} looked at."
 
-    def _report(self, report: PurgeReport, sentence: str, options: dict[str, Any]) -> None:
+    def _report(
+        self,
+        backend: ConversationStateBackend,
+        report: PurgeReport,
+        sentence: str,
+        options: dict[str, Any],
+    ) -> None:
         if options["json"]:
             result = {
-                "backend": conversations.backend.name,
+                "backend": backend.name,
                 "deleted": report.deleted,
                 "examined": report.examined,
                 "dry_run": report.dry_run,
@@ -127,7 +135,7 @@ def why_not(backend: ConversationStateBackend, only_expired: bool) -> str | None
     if not backend.is_shared:
         return f"{backend.name} lives inside each server process: nothing to purge from here."
     if only_expired and backend.expires_natively:
-        return f"The {backend.name} backend lets what has expired go by itself: nothing to purge."
+        return f"The {backend.name} backend drops what has expired by itself: nothing to purge."
     if not backend.can_scan:
-        return f"The {backend.name} backend cannot list conversations, so none can be picked."
+        return f"The {backend.name} backend cannot list conversations, so none can be selected."
     return None
