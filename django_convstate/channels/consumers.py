@@ -8,8 +8,8 @@ from typing import Any
 
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 
-from ..conversation.conversation import Conversation
-from ..conversation.messages import Message
+from ..conversation.conversation import Conversation, working_copy_of
+from ..conversation.message_log import Message
 from ..exceptions import BackendUnavailable, ConversationError, ConversationNotFound
 from .listening import Listening, error_message, is_token, logger, news_message, pages
 
@@ -50,7 +50,7 @@ class AsyncConversationConsumer(Listening, AsyncJsonWebsocketConsumer):
         except ConversationNotFound:
             await self._anotify(0, 0)
             raise
-        kept = conversation.messages.shortened_to
+        kept = working_copy_of(conversation).log.shortened_to
         await conversation.asave()
         has_changed, remote = self._note_saved(conversation)
         if has_changed or kept is not None:

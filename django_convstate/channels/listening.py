@@ -12,8 +12,8 @@ from urllib.parse import parse_qs
 from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
 
-from ..conversation.conversation import Conversation
-from ..conversation.messages import Message
+from ..conversation.conversation import Conversation, working_copy_of
+from ..conversation.message_log import Message
 from ..exceptions import (
     BackendUnavailable,
     ConversationBusy,
@@ -135,7 +135,7 @@ class Listening:
 
     def _note_loaded(self, conversation: Conversation) -> None:
         self._ttl = conversation.ttl
-        conversation.messages.slipped_in = []
+        working_copy_of(conversation).log.remote_ranges = []
         count = len(conversation.messages)
         self._note_outage(conversation)
         if self.seen is None or (conversation.degraded and count < self.seen):
@@ -163,8 +163,9 @@ class Listening:
         self._handle.note_saved(conversation)
         if conversation.degraded:
             self._note_outage(conversation)
-        remote = [range(*bounds) for bounds in conversation.messages.slipped_in or ()]
-        conversation.messages.slipped_in = []
+        log = working_copy_of(conversation).log
+        remote = [range(*bounds) for bounds in log.remote_ranges or ()]
+        log.remote_ranges = []
         seen = len(conversation.messages) - sum(map(len, remote))
         has_changed, self.seen = seen != self.seen, seen
         return has_changed, remote

@@ -1,82 +1,92 @@
-"""Giving a stored conversation a new id, with nothing lost that somebody saves in the meantime.
+"""Giving a stored conversation a new id, with nothing lost that others save in the meantime.
 
 No backend can rename, least of all across the nodes of a cluster. So it is copied, and what was
 copied is deleted only if it is still what was copied.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from .. import ids
-from ..backends.records import Change, Create, Record
+from ..backends.records import Change, Committed, Create, Record
 from ..exceptions import BackendUnavailable, ConversationBusy, ConversationConflict
 
-if TYPE_CHECKING:
-    from ..store import ConversationStore
-
 ALL_MESSAGES: Final = 2**31 - 1
-TRIES: Final = 10  # while others keep writing to what is being moved
-_CANNOT_MOVE: Final = "Others kept saving this conversation, so it could not be given a new id."
+TRIES: Final = 10  # while others keep writing to what is being renamed
+_CANNOT_RENAME: Final = "Others kept saving this conversation, so it could not be given a new id."
 
 
-def move(store: "ConversationStore", id: str) -> Record:
-    """Move a conversation, and return it as it is under its new id.
+class Records(Protocol):
+    """Where conversations are kept: what of a repository a rename needs, each with a twin."""
+
+    def load(self, id: str, window: int | None = None) -> Record: ...
+    def commit(self, id: str, change: Change) -> Committed: ...
+    def remove(self, id: str, expected_version: int | None = None) -> bool: ...
+    async def aload(self, id: str, window: int | None = None) -> Record: ...
+    async def acommit(self, id: str, change: Change) -> Committed: ...
+    async def aremove(self, id: str, expected_version: int | None = None) -> bool: ...
+
+
+def rename(records: Records, id: str) -> Record:
+    """Give a conversation a new id, and return it as it is under that.
 
     Raises:
         ConversationNotFound: there is none (any more).
         ConversationBusy: others did not stop saving it.
+        BackendUnavailable: the store is unavailable, so that its older messages are not known.
     """
     for _ in range(TRIES):
-        record = store.load(id, ALL_MESSAGES)
+        record = records.load(id, ALL_MESSAGES)
         copy = ids.new_id()
-        store.commit(copy, _copy_of(record))
-        if _retire(store, id, record.version):
-            return store.load(copy)
-        store.backend.delete(copy)
-    raise ConversationBusy(_CANNOT_MOVE)
+        records.commit(copy, _copy_of(record))
+        if _retire(records, id, record.version):
+            return records.load(copy)
+        records.remove(copy)
+    raise ConversationBusy(_CANNOT_RENAME)
 
 
-async def amove(store: "ConversationStore", id: str) -> Record:
+async def arename(records: Records, id: str) -> Record:
+    """See `rename`."""
     for _ in range(TRIES):
-        record = await store.aload(id, ALL_MESSAGES)
+        record = await records.aload(id, ALL_MESSAGES)
         copy = ids.new_id()
-        await store.acommit(copy, _copy_of(record))
-        if await _aretire(store, id, record.version):
-            return await store.aload(copy)
-        await store.backend.adelete(copy)
-    raise ConversationBusy(_CANNOT_MOVE)
+        await records.acommit(copy, _copy_of(record))
+        if await _aretire(records, id, record.version):
+            return await records.aload(copy)
+        await records.aremove(copy)
+    raise ConversationBusy(_CANNOT_RENAME)
 
 
-def _retire(store: "ConversationStore", id: str, version: int) -> bool:
+def _retire(records: Records, id: str, version: int) -> bool:
     """Delete what has been copied. False: it is not, or not any more, what was copied."""
     try:
-        return store.backend.delete(id, version)
+        return records.remove(id, version)
     except ConversationConflict:
         return False
     except BackendUnavailable:
-        return _retire_again(store, id, version)
+        return _retire_again(records, id, version)
 
 
-async def _aretire(store: "ConversationStore", id: str, version: int) -> bool:
+async def _aretire(records: Records, id: str, version: int) -> bool:
     try:
-        return await store.backend.adelete(id, version)
+        return await records.aremove(id, version)
     except ConversationConflict:
         return False
     except BackendUnavailable:
-        return await _aretire_again(store, id, version)
+        return await _aretire_again(records, id, version)
 
 
-def _retire_again(store: "ConversationStore", id: str, version: int) -> bool:
-    # The first time perhaps only the reply was lost. If it is gone now, that was us.
+def _retire_again(records: Records, id: str, version: int) -> bool:
+    # The first time perhaps only the reply was lost. If it is gone now, we have deleted it.
     try:
-        store.backend.delete(id, version)
+        records.remove(id, version)
     except ConversationConflict:
         return False
     return True
 
 
-async def _aretire_again(store: "ConversationStore", id: str, version: int) -> bool:
+async def _aretire_again(records: Records, id: str, version: int) -> bool:
     try:
-        await store.backend.adelete(id, version)
+        await records.aremove(id, version)
     except ConversationConflict:
         return False
     return True
@@ -85,7 +95,7 @@ async def _aretire_again(store: "ConversationStore", id: str, version: int) -> b
 def _copy_of(record: Record) -> Change:
     if record.degraded:
         raise BackendUnavailable(
-            "The store is away, and perhaps messages with it that are not known here; the "
+            "The store is unavailable, and may hold messages that are not known here; the "
             "conversation cannot be given a new id now.",
             transient=False,
         )

@@ -10,7 +10,7 @@ from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
 from .. import ids, tokens
-from ..conversation.conversation import Conversation
+from ..conversation.conversation import Conversation, working_copy_of
 from ..exceptions import ConversationCorrupt, ConversationNotFound
 from ..store import ConversationStore, conversations
 from . import identity, streaming
@@ -82,15 +82,15 @@ class RequestConversation:
         """Return the conversation if this response lets it be saved: not an error, nor the view's
         own response to a save that has failed."""
         conversation = self.current()
-        if conversation is None or conversation.save_failed or response.status_code >= 500:
+        if conversation is None or response.status_code >= 500:
             return None
-        return conversation
+        return None if working_copy_of(conversation).save_failed else conversation
 
     def _save_late(self) -> None:
         conversation = self.current()
-        if conversation is not None and not conversation.save_failed:
+        if conversation is not None and not working_copy_of(conversation).save_failed:
             try:
-                conversation.messages.interrupt_answers()
+                working_copy_of(conversation).log.interrupt_streams()
             finally:
                 conversation.save()
             self._check_known(conversation)
@@ -98,9 +98,9 @@ class RequestConversation:
     async def _asave_late(self) -> None:
         """See `_save_late`."""
         conversation = self.current()
-        if conversation is not None and not conversation.save_failed:
+        if conversation is not None and not working_copy_of(conversation).save_failed:
             try:
-                conversation.messages.interrupt_answers()
+                working_copy_of(conversation).log.interrupt_streams()
             finally:
                 await conversation.asave()
             self._check_known(conversation)

@@ -22,9 +22,8 @@ from typing import Any
 from channels.layers import get_channel_layer
 from django.conf import settings
 
-from django_convstate import Conversation
+from django_convstate import Conversation, Message
 from django_convstate.channels.notify import group_name, news_event
-from django_convstate.conversation.messages import Message
 
 from .chat import Answer, is_known, take_in
 from .transcript import status_of
