@@ -23,22 +23,23 @@ DIFFERENT = {
     "backends/redis/client/connections.py Clients.turn": "one for all threads; one for each loop",
     "backends/redis/client/retrying.py send": "a deadline of the socket; a timeout",
     "conversation/conversation.py Conversation._send": "only a task can be cancelled",
-    "conversation/turn.py turn": "a cancelled task still gives up its lease",
-    "conversation/turn.py _acquire": "an event of threads; one of a loop",
-    "conversation/turn.py _renewing": "a thread; a task",
-    "conversation/turn.py _release": "a cancelled task has a limit of time",
+    "conversation/turn.py Turn.acquire": "an event of threads; one of a loop",
+    "conversation/turn.py Turn.renewing": "a thread; a task",
+    "conversation/turn.py Turn.end": "a cancelled task still gives up its lease, in limited time",
     "decorators.py _turn_of": "an attribute loads; a method does",
     "http/request.py RequestConversation._load": "a lock of threads; one of tasks",
     "http/streaming.py Stream.__init__": "an abandoned async stream needs its loop",
     "http/streaming.py Stream.close": "only a task can have a timeout",
     "http/streaming.py Stream._finish": "only a task can be cancelled, and have a timeout",
-    "store.py ConversationStore.list": "returns an iterator; is one",
+    "repository.py Repository._call": "observers get the name of the method",
+    "store.py ConversationStore.list": "returns an iterator; is an async generator",
 }
 
 
-def named(name: str) -> str:
-    """Return the name of the twin: `asave` of `save`, `_aload` of `_load`."""
-    return re.sub(r"^_*", r"\g<0>a", name)
+def names_of_twin(name: str) -> list[str]:
+    """Return what the twin may be called: `_asend_error` or `_send_aerror` of `_send_error`."""
+    words = re.finditer(r"(?<![a-z])(?=[a-z])", name)
+    return [name[: word.start()] + "a" + name[word.start() :] for word in words]
 
 
 def scopes() -> Iterator[tuple[Path, str, dict[str, Function]]]:
@@ -57,14 +58,16 @@ def pairs() -> Iterator[tuple[str, Function, Function]]:
     for folder, prefix, functions in found:
         of_twin = by_class.get((folder, f"Async{prefix.split()[-1]}"), {})
         for name, function in functions.items():
-            twin = functions.get(named(name)) or of_twin.get(named(name)) or of_twin.get(name)
-            if twin is not None:
-                yield f"{prefix}{name}", function, twin
+            twins = [group.get(n) for n in names_of_twin(name) for group in (functions, of_twin)]
+            for twin in [*twins, of_twin.get(name)]:
+                if twin is not None:
+                    yield f"{prefix}{name}", function, twin
 
 
 PAIRS = {name: pair for name, *pair in pairs()}
-# The twins of the package, and of other packages.
-TWINS = {named(name.split(".")[-1].split()[-1]) for name in PAIRS} | {"asend_robust", "aclosing"}
+# The names of twins and what they stand for, here and in other packages.
+TWINS = {twin.name: function.name for function, twin in PAIRS.values()}
+TWINS |= {"asend_robust": "send_robust", "aclosing": "closing"}
 
 
 class _JoinWith(ast.NodeTransformer):
@@ -86,7 +89,7 @@ def in_sync(function: Function) -> list[str]:
     text = re.sub(r"\basync (?=def|with|for)|\bawait |\bAsync(?=[A-Z])", "", text)
     text = re.sub(r"\b(Abstract|_?)(?:Async|async)(?=Context|context)", r"\1", text)
     text = re.sub(r"\bAwaitable\[(\w+)\]", r"\1", text).replace("[str, None, None]", "[str, None]")
-    text = re.sub(r"\w+", lambda m: m[0].replace("a", "", 1) if m[0] in TWINS else m[0], text)
+    text = re.sub(r"\w+", lambda word: TWINS.get(word[0], word[0]), text)
     return ast.unparse(_JoinWith().visit(ast.parse(text))).splitlines()
 
 
