@@ -7,14 +7,15 @@ from django.core.management.base import CommandError, CommandParser
 from django_rich.management import RichCommand
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from django_convstate import ConversationError, conversations
+from django_convstate import ConversationError, PurgeReport, conversations
 from django_convstate.backends.base import ConversationStateBackend
-from django_convstate.backends.records import PurgeReport
 
 from ..durations import format_duration, parse_duration
 
 
 class Command(RichCommand):
+    """Deletes what is stored."""
+
     help = (
         "Deletes conversations that have expired; or, with --idle, --owner or --all, others too. "
         "Exits with 1 if it could not."
