@@ -10,14 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
 from typing import Final, TypeVar
 
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from ..backends.base import ConversationStateBackend
 from ..backends.records import Health
 from ..backends.toolkit.isolation import run_isolated
 from ..store import conversations
@@ -54,8 +52,7 @@ def _is_staff(request: HttpRequest) -> bool:
     if not request.COOKIES or not hasattr(request, "user"):
         return False
     try:
-        look = partial(run_isolated, lambda: bool(request.user.is_staff))
-        return _in_thread(look).result(STAFF_TIMEOUT)
+        return _in_thread(lambda: bool(request.user.is_staff)).result(STAFF_TIMEOUT)
     except Exception:
         return False
 
@@ -77,18 +74,19 @@ class _HealthCache:
         try:
             return asked.result(HEALTH_TIMEOUT)[0]
         except TimeoutError:
-            return _unhealthy(conversations.backend, "It does not answer.")
+            return _unhealthy("It does not answer.")
 
 
 def _ask() -> tuple[Health, float]:
     try:
-        health = run_isolated(conversations.health)
+        health = conversations.health()
     except Exception as error:
-        health = _unhealthy(conversations.backend, type(error).__name__)
+        health = _unhealthy(type(error).__name__)
     return health, time.monotonic()
 
 
-def _unhealthy(backend: ConversationStateBackend, detail: str) -> Health:
+def _unhealthy(detail: str) -> Health:
+    backend = conversations.backend
     return Health(backend.name, connected=False, detail=detail)
 
 
@@ -99,10 +97,10 @@ def _in_thread(function: Callable[[], T]) -> "Future[T]":
     def run() -> None:
         try:
             future.set_result(function())
-        except BaseException as error:
+        except Exception as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, daemon=True).start()
+    threading.Thread(target=run_isolated, args=(run,), daemon=True).start()
     return future
 
 

@@ -19,14 +19,14 @@ from ..exceptions import (
     InvalidConversationValue,
 )
 from ..ids import new_id
-from .twins import Scenarios, TwinBackend, both_twins, message, refused
+from .twins import Scenarios, Twin, both_twins, message, refused
 
 
 class CommitContract(Scenarios):
     """What is committed, and what a load returns of it."""
 
     @both_twins
-    async def test_absent_conversation(self, backend: TwinBackend) -> None:
+    async def test_absent_conversation(self, backend: Twin) -> None:
         id = new_id()
         assert await backend.load(id, 50) is None
         assert await backend.exists(id) is False
@@ -36,7 +36,7 @@ class CommitContract(Scenarios):
         assert await backend.exists(id) is False
 
     @both_twins
-    async def test_create_and_load(self, backend: TwinBackend) -> None:
+    async def test_create_and_load(self, backend: Twin) -> None:
         id, before = new_id(), time.time()
         committed = await backend.commit(
             id,
@@ -70,7 +70,7 @@ class CommitContract(Scenarios):
         assert await backend.exists(id) is True
 
     @both_twins
-    async def test_any_text_is_kept(self, backend: TwinBackend) -> None:
+    async def test_any_text_is_kept(self, backend: Twin) -> None:
         texts = ["", " ", "\x00", "\r\n", "naïve 東京 🙂", "{*}[?]", "__class__", 'q"\\', "a" * 300]
         values = {text: b'"%b"' % "東京 🙂".encode() for text in texts}
         id = await self.stored(backend, set=values, append=list(values.values()))
@@ -79,7 +79,7 @@ class CommitContract(Scenarios):
         assert record.messages == list(values.values())
 
     @both_twins
-    async def test_similar_ids_are_different_conversations(self, backend: TwinBackend) -> None:
+    async def test_similar_ids_are_different_conversations(self, backend: Twin) -> None:
         stem = new_id()
         ids = [stem, stem.swapcase() + "x", stem + "x", stem + ":x", "doc:" + stem, "+" + stem]
         for number, id in enumerate(ids):
@@ -88,7 +88,7 @@ class CommitContract(Scenarios):
             assert (await self.load(backend, id)).messages == [message(number)]
 
     @both_twins
-    async def test_create_rules(self, backend: TwinBackend) -> None:
+    async def test_create_rules(self, backend: Twin) -> None:
         id = await self.stored(backend, set={"a": b"1"})
         with refused(ConversationConflict):
             await backend.commit(id, Change(create=Create.MUST_BE_NEW, set={"a": b"2"}))
@@ -105,7 +105,7 @@ class CommitContract(Scenarios):
         assert (await self.load(backend, absent)).state == {"a": b"1"}
 
     @both_twins
-    async def test_default_ttl_is_for_new_conversations_only(self, backend: TwinBackend) -> None:
+    async def test_default_ttl_is_for_new_conversations_only(self, backend: Twin) -> None:
         id = await self.stored(backend, ttl=60.0, set={"a": b"1"})
         await backend.commit(id, Change(create=Create.EITHER, default_ttl=300.0, set={"b": b"1"}))
         assert (await self.load(backend, id)).ttl == 60
@@ -119,7 +119,7 @@ class CommitContract(Scenarios):
         assert (await self.load(backend, new)).ttl == 60
 
     @both_twins
-    async def test_disjoint_changes_are_both_kept(self, backend: TwinBackend) -> None:
+    async def test_disjoint_changes_are_both_kept(self, backend: Twin) -> None:
         id = await self.stored(backend, set={"a": b"1", "b": b"1", "c": b"1"})
         await backend.commit(id, Change(set={"a": b"2"}, append=[message(1)]))
         await backend.commit(id, Change(set={"b": b"2"}, append=[message(2)]))
@@ -130,7 +130,7 @@ class CommitContract(Scenarios):
         assert record.messages == [message(1), message(2)]
 
     @both_twins
-    async def test_counters(self, backend: TwinBackend) -> None:
+    async def test_counters(self, backend: Twin) -> None:
         values = {"n": b"5", "text": b'"x"', "float": b"1.5", "high": b"%d" % COUNTER_MAX}
         # JSON knows a number that is beyond what can be counted.
         id = await self.stored(backend, set=values | {"beyond": b"%d" % (COUNTER_MAX + 1)})
@@ -159,7 +159,7 @@ class CommitContract(Scenarios):
         assert (record.version, record.message_count) == (3, 0)
 
     @both_twins
-    async def test_version_check(self, backend: TwinBackend) -> None:
+    async def test_version_check(self, backend: Twin) -> None:
         id = await self.stored(backend, set={"a": b"1"})
         committed = await backend.commit(id, Change(expected_version=1, set={"a": b"2"}))
         assert committed.version == 2
@@ -175,7 +175,7 @@ class CommitContract(Scenarios):
         assert await backend.exists(absent) is True
 
     @both_twins
-    async def test_owner(self, backend: TwinBackend) -> None:
+    async def test_owner(self, backend: Twin) -> None:
         id = await self.stored(backend, set={"a": b"1"})
         assert (await self.load(backend, id)).owner is None
         await backend.commit(id, Change(owner="u1"))
@@ -187,7 +187,7 @@ class CommitContract(Scenarios):
         assert record.state == {"a": b"2"}
 
     @both_twins
-    async def test_messages(self, backend: TwinBackend) -> None:
+    async def test_messages(self, backend: Twin) -> None:
         id = await self.stored(backend, append=[message(i) for i in range(10)])
         assert (await self.load(backend, id, 3)).messages == [message(i) for i in (7, 8, 9)]
         assert (await self.load(backend, id, 3)).message_count == 10
@@ -206,7 +206,7 @@ class CommitContract(Scenarios):
         assert (record.messages, record.message_count) == ([], 0)
 
     @both_twins
-    async def test_exactly_once(self, backend: TwinBackend) -> None:
+    async def test_exactly_once(self, backend: Twin) -> None:
         id = new_id()
         first = Change(create=Create.MUST_BE_NEW, increment={"n": 1}, append=[message(0)])
         answer = await backend.commit(id, first)
@@ -220,7 +220,7 @@ class CommitContract(Scenarios):
         assert record.version == REMEMBERED_COMMITS
 
     @both_twins
-    async def test_a_large_commit_is_one_commit(self, backend: TwinBackend) -> None:
+    async def test_a_large_commit_is_one_commit(self, backend: Twin) -> None:
         values = {f"key {i}": b"%d" % i for i in range(10_000)}
         id = await self.stored(backend, set=values, append=[message(i) for i in range(20_000)])
         record = await self.load(backend, id, 2)
@@ -229,7 +229,7 @@ class CommitContract(Scenarios):
         assert record.messages == [message(19_998), message(19_999)]
 
     @both_twins
-    async def test_a_record_is_a_copy(self, backend: TwinBackend) -> None:
+    async def test_a_record_is_a_copy(self, backend: Twin) -> None:
         appended = [message(0)]
         id = await self.stored(backend, set={"a": b"1"}, append=appended)
         appended.append(b"not stored")

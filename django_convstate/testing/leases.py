@@ -7,15 +7,13 @@ from django.db import connections
 from ..backends.records import Acquired, Change, Create
 from ..exceptions import ConversationConflict, ConversationInterrupted
 from ..ids import new_id
-from .twins import Scenarios, TwinBackend, both_twins, message, refused, wait
+from .twins import Scenarios, Twin, both_twins, message, refused, wait
 
 
 class LeaseContract(Scenarios):
     """The queue of the leases of each conversation."""
 
-    async def enqueue(
-        self, backend: TwinBackend, id: str, lease: str, seconds: float = 60.0
-    ) -> int:
+    async def enqueue(self, backend: Twin, id: str, lease: str, seconds: float = 60.0) -> int:
         """Acquire `lease` and return its position in the queue."""
         acquired = await backend.acquire(id, lease, seconds, 50)
         assert isinstance(acquired, Acquired)
@@ -24,7 +22,7 @@ class LeaseContract(Scenarios):
         return acquired.position
 
     @both_twins
-    async def test_waiters_are_served_in_order(self, backend: TwinBackend) -> None:
+    async def test_waiters_are_served_in_order(self, backend: Twin) -> None:
         id = await self.stored(backend)
         for expected, lease in enumerate("abc"):
             assert await self.enqueue(backend, id, lease) == expected
@@ -42,7 +40,7 @@ class LeaseContract(Scenarios):
         await backend.release(id, "d")
 
     @both_twins
-    async def test_acquire_returns_the_latest_record(self, backend: TwinBackend) -> None:
+    async def test_acquire_returns_the_latest_record(self, backend: Twin) -> None:
         id = await self.stored(backend, owner="u1", append=[message(i) for i in range(5)])
         first = (await backend.acquire(id, "a", 60.0, 2)).record
         assert first.messages == [message(3), message(4)]
@@ -56,7 +54,7 @@ class LeaseContract(Scenarios):
         assert (record.owner, record.version, record.message_count) == ("u1", 2, 6)
 
     @both_twins
-    async def test_a_lease_stores_nothing(self, backend: TwinBackend) -> None:
+    async def test_a_lease_stores_nothing(self, backend: Twin) -> None:
         id = new_id()
         assert await backend.acquire(id, "a", 60.0, 50) == Acquired(0, None)
         assert await backend.exists(id) is False
@@ -67,14 +65,14 @@ class LeaseContract(Scenarios):
         assert (await self.load(backend, id)).state == {"a": b"1"}
 
     @both_twins
-    async def test_each_conversation_has_its_own_queue(self, backend: TwinBackend) -> None:
+    async def test_each_conversation_has_its_own_queue(self, backend: Twin) -> None:
         one, other = new_id(), new_id()
         assert [await self.enqueue(backend, id, "a") for id in (one, other)] == [0, 0]
         await backend.release(one, "a")
         assert await self.enqueue(backend, other, "b") == 1
 
     @both_twins
-    async def test_a_commit_keeps_or_gives_up_the_lease(self, backend: TwinBackend) -> None:
+    async def test_a_commit_keeps_or_gives_up_the_lease(self, backend: Twin) -> None:
         id = await self.stored(backend)
         await self.enqueue(backend, id, "a")
         await self.enqueue(backend, id, "b")
@@ -89,7 +87,7 @@ class LeaseContract(Scenarios):
         assert (await self.load(backend, id)).messages == [message(0), message(1)]
 
     @both_twins
-    async def test_only_the_holder_commits_with_the_lease(self, backend: TwinBackend) -> None:
+    async def test_only_the_holder_commits_with_the_lease(self, backend: Twin) -> None:
         id = await self.stored(backend)
         await self.enqueue(backend, id, "a")
         await self.enqueue(backend, id, "b")
@@ -104,7 +102,7 @@ class LeaseContract(Scenarios):
         assert await backend.exists(absent) is False
 
     @both_twins
-    async def test_a_refused_commit_keeps_the_lease(self, backend: TwinBackend) -> None:
+    async def test_a_refused_commit_keeps_the_lease(self, backend: Twin) -> None:
         id = await self.stored(backend)
         await self.enqueue(backend, id, "a")
         with refused(ConversationConflict):
@@ -116,7 +114,7 @@ class LeaseContract(Scenarios):
         assert await backend.renew(id, "a", 60.0) is True
 
     @both_twins
-    async def test_commits_without_a_lease_are_not_blocked(self, backend: TwinBackend) -> None:
+    async def test_commits_without_a_lease_are_not_blocked(self, backend: Twin) -> None:
         id = await self.stored(backend)
         await self.enqueue(backend, id, "a")
         await backend.commit(id, Change(append=[message(0)]))
@@ -124,7 +122,7 @@ class LeaseContract(Scenarios):
         assert (await self.load(backend, id)).messages == [message(0), message(1)]
 
     @both_twins
-    async def test_only_the_holder_renews(self, backend: TwinBackend) -> None:
+    async def test_only_the_holder_renews(self, backend: Twin) -> None:
         id = new_id()
         assert await backend.renew(id, "a", 60.0) is False
         await self.enqueue(backend, id, "a")
@@ -133,7 +131,7 @@ class LeaseContract(Scenarios):
         assert await backend.renew(id, "a", 60.0) is True
 
     @both_twins
-    async def test_an_expired_holder_loses_its_place(self, backend: TwinBackend) -> None:
+    async def test_an_expired_holder_loses_its_place(self, backend: Twin) -> None:
         id = await self.stored(backend)
         await self.enqueue(backend, id, "gone", seconds=1.0)
         assert await self.enqueue(backend, id, "next") == 1
@@ -147,7 +145,7 @@ class LeaseContract(Scenarios):
         assert (await self.load(backend, id)).state == {"a": b"2"}
 
     @both_twins
-    async def test_an_expired_lease_is_lost_without_waiters(self, backend: TwinBackend) -> None:
+    async def test_an_expired_lease_is_lost_without_waiters(self, backend: Twin) -> None:
         id = await self.stored(backend)
         await self.enqueue(backend, id, "a", seconds=0.5)
         wait(0.7)
@@ -157,7 +155,7 @@ class LeaseContract(Scenarios):
         assert (await self.load(backend, id)).version == 1
 
     @both_twins
-    async def test_renewal_keeps_the_lease(self, backend: TwinBackend) -> None:
+    async def test_renewal_keeps_the_lease(self, backend: Twin) -> None:
         id = await self.stored(backend)
         await self.enqueue(backend, id, "a", seconds=1.0)
         await self.enqueue(backend, id, "b")
@@ -168,7 +166,7 @@ class LeaseContract(Scenarios):
         assert await self.enqueue(backend, id, "b") == 0
 
     @both_twins
-    async def test_a_waiter_that_asks_again_keeps_its_place(self, backend: TwinBackend) -> None:
+    async def test_a_waiter_that_asks_again_keeps_its_place(self, backend: Twin) -> None:
         id = new_id()
         await self.enqueue(backend, id, "a")
         await self.enqueue(backend, id, "asks again", seconds=1.0)

@@ -15,14 +15,14 @@ from ..exceptions import (
     InvalidBackend,
 )
 from ..ids import new_id
-from .twins import Scenarios, TwinBackend, both_twins, message, refused, wait
+from .twins import Scenarios, Twin, both_twins, message, refused, wait
 
 
 class LifetimeContract(Scenarios):
     """How long a conversation is kept, and how it is found and deleted."""
 
     @both_twins
-    async def test_expiry_slides_on_load_and_commit(self, backend: TwinBackend) -> None:
+    async def test_expiry_slides_on_load_and_commit(self, backend: Twin) -> None:
         loaded = await self.stored(backend, ttl=2.0, set={"a": b"1"})
         committed = await self.stored(backend, ttl=2.0, set={"a": b"1"})
         left_alone = await self.stored(backend, ttl=2.0, set={"a": b"1"})
@@ -46,7 +46,7 @@ class LifetimeContract(Scenarios):
         assert (await self.load(backend, left_alone)).state == {"b": b"1"}
 
     @both_twins
-    async def test_touch(self, backend: TwinBackend) -> None:
+    async def test_touch(self, backend: Twin) -> None:
         id = await self.stored(backend, ttl=2.0, append=[message(0)])
         assert await backend.touch(id) is True
         assert (await self.load(backend, id)).ttl == 2
@@ -74,7 +74,7 @@ class LifetimeContract(Scenarios):
         backend.close()
 
     @both_twins
-    async def test_delete(self, backend: TwinBackend) -> None:
+    async def test_delete(self, backend: Twin) -> None:
         id = await self.stored(backend, owner="u1", set={"a": b"1"}, append=[message(0)])
         with refused(ConversationConflict):
             await backend.delete(id, 7)
@@ -90,7 +90,7 @@ class LifetimeContract(Scenarios):
         assert record.state == {"b": b"1"}
 
     @both_twins
-    async def test_scan(self, backend: TwinBackend) -> None:
+    async def test_scan(self, backend: Twin) -> None:
         if not backend.wrapped.can_scan:
             with refused(InvalidBackend):
                 await backend.scan()
@@ -110,7 +110,7 @@ class LifetimeContract(Scenarios):
         assert {older, newer, other} <= {summary.id for summary in await backend.scan()}
 
     @both_twins
-    async def test_purge(self, backend: TwinBackend) -> None:
+    async def test_purge(self, backend: Twin) -> None:
         if not backend.wrapped.can_scan:
             for selection in ({"idle_for": 1.0}, {"owner": "u1"}, {"everything": True}):
                 with refused(InvalidBackend):
@@ -143,7 +143,7 @@ class LifetimeContract(Scenarios):
         assert await backend.exists(fresh) is False
 
     @both_twins
-    async def test_purge_of_expired_conversations(self, backend: TwinBackend) -> None:
+    async def test_purge_of_expired_conversations(self, backend: Twin) -> None:
         kept = await self.stored(backend)
         await self.stored(backend, ttl=1.0)
         wait(1.1 + self.expiry_slack)
@@ -151,7 +151,7 @@ class LifetimeContract(Scenarios):
         assert await backend.exists(kept) is True
 
     @both_twins
-    async def test_health_and_close(self, backend: TwinBackend) -> None:
+    async def test_health_and_close(self, backend: Twin) -> None:
         id = await self.stored(backend, set={"a": b"1"})
         health = await backend.health()
         assert isinstance(health, Health)

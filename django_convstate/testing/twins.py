@@ -12,7 +12,7 @@ from ..backends.records import Change, Create, Record
 from ..ids import new_id
 
 
-class TwinBackend:
+class Twin:
     """A backend each of whose methods is a coroutine: of the sync method, or of its twin."""
 
     def __init__(self, wrapped: ConversationStateBackend, uses_twins: bool) -> None:
@@ -35,7 +35,7 @@ S = TypeVar("S", bound="Scenarios")
 
 
 def both_twins(
-    scenario: Callable[[S, TwinBackend], Coroutine[Any, Any, None]],
+    scenario: Callable[[S, Twin], Coroutine[Any, Any, None]],
 ) -> Callable[[S], None]:
     """Make a test method that runs `scenario` with the methods and then with their twins."""
 
@@ -44,7 +44,7 @@ def both_twins(
             backend = self.make_backend()
             try:
                 run = async_to_sync(scenario) if uses_twins else _without_event_loop(scenario)
-                run(self, TwinBackend(backend, uses_twins))
+                run(self, Twin(backend, uses_twins))
             except BaseException as error:
                 error.add_note(f"with the {'asyncio twins' if uses_twins else 'sync methods'}")
                 raise
@@ -57,9 +57,9 @@ def both_twins(
 
 
 def _without_event_loop(
-    scenario: Callable[[S, TwinBackend], Coroutine[Any, Any, None]],
-) -> Callable[[S, TwinBackend], None]:
-    def run(self: S, backend: TwinBackend) -> None:
+    scenario: Callable[[S, Twin], Coroutine[Any, Any, None]],
+) -> Callable[[S, Twin], None]:
+    def run(self: S, backend: Twin) -> None:
         try:
             scenario(self, backend).send(None)
         except StopIteration:
@@ -99,14 +99,14 @@ class Scenarios:
         """Return a backend, built with `options`. It may share its storage with others."""
         raise NotImplementedError
 
-    async def load(self, backend: TwinBackend, id: str, window: int = 50) -> Record:
+    async def load(self, backend: Twin, id: str, window: int = 50) -> Record:
         """Return the record of a conversation that has to be there."""
         record = await backend.load(id, window)
         assert record is not None, "there is no such conversation"
         assert isinstance(record, Record)
         return record
 
-    async def stored(self, backend: TwinBackend, **change: Any) -> str:
+    async def stored(self, backend: Twin, **change: Any) -> str:
         """Store a conversation and return its id."""
         id = new_id()
         defaults: dict[str, Any] = {"create": Create.MUST_BE_NEW, "ttl": 60.0}

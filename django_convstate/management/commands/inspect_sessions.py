@@ -13,14 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from django_convstate import (
-    Conversation,
-    ConversationError,
-    ConversationNotFound,
-    ConversationSummary,
-    conversations,
-)
+from django_convstate import Conversation, ConversationError, ConversationNotFound, conversations
 from django_convstate.backends.base import ConversationStateBackend
+from django_convstate.backends.records import ConversationSummary
 
 from ..durations import format_duration
 

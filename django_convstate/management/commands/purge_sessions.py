@@ -56,7 +56,7 @@ class Command(RichCommand):
             # Expired ones are dropped anyway; any other selection was asked for and is refused.
             if not only_expired:
                 raise CommandError(sentence)
-            self._report(backend, PurgeReport(dry_run=options["dry_run"]), sentence, options)
+            self._report(PurgeReport(dry_run=options["dry_run"]), sentence, options)
             return
         if options["all"] and not options["dry_run"] and not options["no_input"]:
             self._confirm(backend)
@@ -64,7 +64,7 @@ class Command(RichCommand):
             report = self._purge(options)
         except ConversationError as error:
             raise CommandError(str(error)) from error
-        self._report(backend, report, self._sentence(report, options), options)
+        self._report(report, self._sentence(report, options), options)
 
     def _confirm(self, backend: ConversationStateBackend) -> None:
         question = (
@@ -111,14 +111,9 @@ class Command(RichCommand):
         described = f"{which}{whose}{kind}" if kind != " expired" else f"expired {which}"
         return f"{verb} {report.deleted} {described}; {report.examined} looked at."
 
-    def _report(
-        self,
-        backend: ConversationStateBackend,
-        report: PurgeReport,
-        sentence: str,
-        options: dict[str, Any],
-    ) -> None:
+    def _report(self, report: PurgeReport, sentence: str, options: dict[str, Any]) -> None:
         if options["json"]:
+            backend = conversations.backend
             result = {
                 "backend": backend.name,
                 "deleted": report.deleted,
