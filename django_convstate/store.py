@@ -199,6 +199,7 @@ class ConversationStore:
         """
         return self._repository.scan(owner)
 
+    @alters_data
     async def alist(self, owner: str | None = None) -> AsyncIterator[ConversationSummary]:
         """See `list`."""
         async for summary in self._repository.ascan(owner):

@@ -1,9 +1,8 @@
 """The messages of a conversation in memory: the newest ones as loaded, and what was appended since.
 No I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
 
 from ..codec import JSON, decode_all, encode
 from ..conf import Options
@@ -12,48 +11,25 @@ from ..exceptions import ConversationCorrupt, ConversationTooLarge, InvalidConve
 Message = dict[str, JSON]
 
 
-class OpenStream(Protocol):
-    """A message that is being streamed."""
-
-    def end(self, *, interrupted: bool = False) -> None:
-        """Append what has arrived."""
-
-
 class MessageLog:
     """Stored are messages 0 to `_stored_count`, of which the first `_kept_count` are still wanted,
     and the newest are in `_tail`. Behind the kept ones come those that were appended."""
 
-    __slots__ = (
-        "_appended",
-        "_kept_count",
-        "_options",
-        "_stored_count",
-        "_streams",
-        "_tail",
-        "offline",
-        "remote_ranges",
-    )
-
-    _appended: list[bytes]
-    _kept_count: int
-    _stored_count: int
-    _tail: Sequence[bytes]
-    # The older messages are in a store that is unavailable.
-    offline: bool
-
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._streams: list[OpenStream] = []
+        # How to interrupt each message that is being streamed, by what streams it.
+        self.streams: dict[object, Callable[[], None]] = {}
         # Where, as (start, stop), others have appended between our load and our saves. Noted only
         # for those who put a list here, because a conversation may be saved any number of times.
         self.remote_ranges: list[tuple[int, int]] | None = None
 
     def reset_to(self, tail: Sequence[bytes], count: int, *, offline: bool = False) -> None:
-        """Hold the newest of the `count` stored messages, and nothing else."""
-        self.offline = offline
+        """Hold the newest of the `count` stored messages, and nothing else. `offline`: the older
+        ones are in a store that is unavailable."""
+        self._offline = offline
         self._tail = tail
         self._stored_count = self._kept_count = count
-        self._appended = []
+        self._appended: list[bytes] = []
         if self.remote_ranges is not None:
             self.remote_ranges = []
 
@@ -135,7 +111,7 @@ class MessageLog:
     def window_start(self, size: int) -> int:
         """Return where the newest `size` messages begin, as far back as they can be reached."""
         first = max(0, len(self) - size)
-        if self.offline:
+        if self._offline:
             first = max(first, min(self._stored_count - len(self._tail), self._kept_count))
         return first
 
@@ -156,19 +132,11 @@ class MessageLog:
             raise ConversationCorrupt("Among the stored messages is something else.")
         return messages
 
-    # Streams.
-
-    def stream_begun(self, stream: OpenStream) -> None:
-        self._streams.append(stream)
-
-    def stream_ended(self, stream: OpenStream) -> None:
-        self._streams.remove(stream)
-
     def interrupt_streams(self) -> None:
         """Append what is being streamed as far as it has come, whatever may still hold its
         generator: a traceback, or an event loop that is about to close it."""
-        for stream in self._streams.copy():
-            stream.end(interrupted=True)
+        for interrupt in list(self.streams.values()):
+            interrupt()
 
 
 def encode_message(role: str, content: JSON, **extra: JSON) -> bytes:

@@ -9,12 +9,13 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from typing import Any, Final, Protocol, overload
+from typing import Any, Final, overload
 
 from django.utils.asyncio import async_unsafe
 
 from ..codec import JSON
 from ..exceptions import ConversationInterrupted, InvalidConversationType
+from ..repository import Repository
 from .message_log import Message
 from .streamed import StreamedMessage
 from .templating import alters_data
@@ -24,27 +25,17 @@ from .working_copy import WorkingCopy
 LLM_FIELDS: Final = ("role", "content", "name", "tool_calls", "tool_call_id")
 
 
-class Reader(Protocol):
-    """Reads messages from the store."""
-
-    def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
-        """Return stored messages `start` to `stop`."""
-
-    async def aread_messages(self, id: str, start: int, stop: int) -> list[bytes]:
-        """See `read_messages`."""
-
-
 class Messages(Sequence[Message]):
     """All messages of a conversation, oldest first; those before the window are read when needed.
 
     A message that you get is a copy: what is said is said, and changing it changes nothing stored.
     """
 
-    __slots__ = ("_copy", "_reader")
+    __slots__ = ("_copy", "_repository")
 
-    def __init__(self, copy: WorkingCopy, reader: Reader) -> None:
+    def __init__(self, copy: WorkingCopy, repository: Repository) -> None:
         self._copy = copy
-        self._reader = reader
+        self._repository = repository
 
     def append(self, role: str, content: JSON, **extra: JSON) -> None:
         """Add a message at the end, with a `timestamp` (ISO 8601, UTC) unless `extra` has one.
@@ -128,7 +119,7 @@ class Messages(Sequence[Message]):
         """
         start, stop, _ = slice(start, stop).indices(len(self))
         missing = self._copy.log.missing(start, stop)
-        read = self._reader.read_messages(self._copy.id, *missing) if missing else []
+        read = self._repository.read_messages(self._copy.id, *missing) if missing else []
         return self._copy.log.assemble(_complete(read, missing), start, stop)
 
     @alters_data
@@ -136,7 +127,7 @@ class Messages(Sequence[Message]):
         """See `page`."""
         start, stop, _ = slice(start, stop).indices(len(self))
         missing = self._copy.log.missing(start, stop)
-        read = await self._reader.aread_messages(self._copy.id, *missing) if missing else []
+        read = await self._repository.aread_messages(self._copy.id, *missing) if missing else []
         return self._copy.log.assemble(_complete(read, missing), start, stop)
 
     @alters_data

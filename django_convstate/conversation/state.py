@@ -18,17 +18,6 @@ class State(MutableMapping[str, JSON]):
     and only those, are encoded again to see whether they differ from what is stored.
     """
 
-    __slots__ = (
-        "_approximate",
-        "_assigned",
-        "_counted",
-        "_encoded",
-        "_options",
-        "_size",
-        "_stored",
-        "_values",
-    )
-
     def __init__(self, options: Options, stored: dict[str, bytes]) -> None:
         """Begin with what the store holds."""
         self._options = options

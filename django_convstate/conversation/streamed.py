@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+from functools import partial
 
 from ..codec import JSON, encode
 from ..exceptions import ConversationTooLarge, InvalidConversationType
@@ -64,7 +65,7 @@ class StreamedMessage:
         if self._is_over or not self._parts:
             return
         self._is_over = True
-        self._log.stream_ended(self)
+        del self._log.streams[self]
         text = "".join(self._parts)
         if not text:
             return
@@ -84,7 +85,7 @@ class StreamedMessage:
             )
         self._room -= len(encode(chunk, f"chunk {len(self._parts)}")) - len('""')
         if not self._parts:
-            self._log.stream_begun(self)
+            self._log.streams[self] = partial(self.end, interrupted=True)
         self._parts.append(chunk)
 
     def _cut(self, text: str, extra: dict[str, JSON]) -> str:

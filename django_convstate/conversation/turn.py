@@ -13,11 +13,12 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
-from ..backends.records import Acquired, Record
+from ..backends.records import Record
 from ..backends.toolkit.isolation import run_isolated
 from ..exceptions import ConversationBusy, ConversationError
+from ..repository import Repository
 from .wakeups import Waiter, turn_ended
 
 OnBusy = Literal["wait", "reject"]
@@ -28,25 +29,14 @@ POLL_INTERVAL: Final = 0.25  # seconds, per waiter ahead of us
 RELEASE_TIMEOUT: Final = 1.0  # seconds, for the release of a task that is being cancelled
 
 
-class Leases(Protocol):
-    """Where turns are queued for: what of a repository a turn needs, each with a twin."""
-
-    def acquire(self, id: str, lease: str, seconds: float) -> Acquired: ...
-    def renew(self, id: str, lease: str, seconds: float) -> bool: ...
-    def release(self, id: str, lease: str) -> None: ...
-    async def aacquire(self, id: str, lease: str, seconds: float) -> Acquired: ...
-    async def arenew(self, id: str, lease: str, seconds: float) -> bool: ...
-    async def arelease(self, id: str, lease: str) -> None: ...
-
-
 class Turn:
     """A turn of conversation `id`, from queueing for it to its end."""
 
-    def __init__(self, leases: Leases, id: str, wait: float) -> None:
+    def __init__(self, repository: Repository, id: str, wait: float) -> None:
         """Prepare to wait for at most `wait` seconds."""
         self.id = id
         self.lease = secrets.token_hex(16)
-        self._leases = leases
+        self._repository = repository
         self._wait = wait
         self._has_begun = False
 
@@ -60,7 +50,7 @@ class Turn:
         with Waiter(self.id, woken.set) as waiter:
             while True:
                 woken.clear()
-                acquired = self._leases.acquire(self.id, self.lease, LEASE)
+                acquired = self._repository.acquire(self.id, self.lease, LEASE)
                 if acquired.position == 0:
                     self._has_begun = True
                     return acquired.record
@@ -74,7 +64,7 @@ class Turn:
         with Waiter(self.id, wake) as waiter:
             while True:
                 woken.clear()
-                acquired = await self._leases.aacquire(self.id, self.lease, LEASE)
+                acquired = await self._repository.aacquire(self.id, self.lease, LEASE)
                 if acquired.position == 0:
                     self._has_begun = True
                     return acquired.record
@@ -93,7 +83,7 @@ class Turn:
             is_held = True
             while is_held and not done.wait(RENEW_INTERVAL):
                 with suppress(ConversationError):  # there is time for another try
-                    is_held = run_isolated(self._leases.renew, self.id, self.lease, LEASE)
+                    is_held = run_isolated(self._repository.renew, self.id, self.lease, LEASE)
 
         thread = threading.Thread(target=renew, name="convstate-turn", daemon=True)
         thread.start()
@@ -112,7 +102,7 @@ class Turn:
             while is_held:
                 await asyncio.sleep(RENEW_INTERVAL)
                 with suppress(ConversationError):
-                    is_held = await self._leases.arenew(self.id, self.lease, LEASE)
+                    is_held = await self._repository.arenew(self.id, self.lease, LEASE)
 
         task = asyncio.create_task(renew(), name="convstate-turn")
         try:
@@ -125,7 +115,7 @@ class Turn:
         """Give the lease back, unless a commit does or did, and wake who may be next."""
         if not is_released:
             with suppress(ConversationError):  # it lapses by itself
-                self._leases.release(self.id, self.lease)
+                self._repository.release(self.id, self.lease)
         if self._has_begun:
             turn_ended(self.id)
 
@@ -141,7 +131,7 @@ class Turn:
     async def _arelease(self) -> None:
         with suppress(ConversationError, TimeoutError):
             async with asyncio.timeout(RELEASE_TIMEOUT):
-                await self._leases.arelease(self.id, self.lease)
+                await self._repository.arelease(self.id, self.lease)
 
 
 def check_on_busy(on_busy: object) -> None:

@@ -18,34 +18,6 @@ class WorkingCopy:
     says whether the last save raised: then the view has to answer for it, and not the middleware.
     """
 
-    __slots__ = (
-        "_lease",
-        "_options",
-        "create",
-        "created_at",
-        "degraded",
-        "expires_at",
-        "id",
-        "last_accessed",
-        "log",
-        "owner",
-        "pending",
-        "save_failed",
-        "state",
-        "ttl",
-        "version",
-    )
-
-    id: str
-    version: int
-    owner: str | None
-    ttl: float
-    degraded: bool
-    created_at: float
-    last_accessed: float
-    expires_at: float
-    create: Create
-
     def __init__(self, options: Options) -> None:
         """Prepare for `begin` or `load`, one of which has to follow."""
         self._options = options
