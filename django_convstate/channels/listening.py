@@ -48,21 +48,30 @@ _CLOSE_CODES: Final = (
     ((ConversationNotFound, ConversationInterrupted, ConversationCorrupt), GONE),
     ((ConversationConflict, ConversationBusy), BUSY),
     (BackendUnavailable, UNAVAILABLE),
+    ((ConversationTooLarge, InvalidConversationValue), None),
 )
 
 
-def close_code(error: ConversationError) -> int | None:
-    """Return the code with which to close a socket after `error`; None: leave it open.
+def log_error(error: ConversationError) -> int | None:
+    """Log `error`, and return the code with which to close the socket; None: leave it open.
 
     Raises:
         error: it does not concern the client.
     """
     for kinds, code in _CLOSE_CODES:
         if isinstance(error, kinds):
+            level = logging.ERROR if code == UNAVAILABLE else logging.INFO
+            logger.log(level, "A websocket gets %s: %s", code or type(error).__name__, error)
             return code
-    if isinstance(error, (ConversationTooLarge, InvalidConversationValue)):
-        return None
     raise error
+
+
+def id_changed() -> ConversationNotFound:
+    """Return the error for a handler after which the socket's conversation has another id."""
+    return ConversationNotFound(
+        "The handler has deleted the conversation of this socket or given it a new id, and no "
+        "cookie can be sent now."
+    )
 
 
 def error_message(error: ConversationError) -> dict[str, Any]:
@@ -150,12 +159,12 @@ class Listening:
         elif not conversation.degraded and self._seen_before_outage is not None:
             self.seen, self._seen_before_outage = self._seen_before_outage, None
 
-    def _missing(self, conversation: Conversation, kept: int | None) -> range | None:
-        """Return the positions of the messages that the client has yet to get; None: none, and none
-        were removed. Of the messages that it has, those after the first `kept` are gone."""
+    def _missing(self, conversation: Conversation, kept: int | None) -> list[range]:
+        """Return the positions of the messages that the client has yet to get: an empty range, if
+        messages were only removed. Of those that it has, those after the first `kept` are gone."""
         count, seen = len(conversation.messages), self.seen or 0
-        start = min(seen, count, count if kept is None else kept)
-        return None if start == count == seen else range(start, count)
+        self.seen = start = min(seen, count, count if kept is None else kept)
+        return [] if start == count == seen else [range(start, count)]
 
     def _note_saved(self, conversation: Conversation) -> tuple[bool, list[range]]:
         """Note a save. Return whether it changed the number of messages, and the positions of those
@@ -170,26 +179,13 @@ class Listening:
         has_changed, self.seen = seen != self.seen, seen
         return has_changed, remote
 
-    def _check_id(self, conversation: Conversation) -> None:
-        if conversation.id != self._handle.id:
-            raise ConversationNotFound(
-                "The handler has deleted the conversation of this socket or given it a new id, "
-                "and no cookie can be sent now."
-            )
-
     def _accept_token(self, content: dict[str, Any]) -> None:
         token = content.get("token")
         if self._has_handled_message or not isinstance(token, str):
             raise InvalidConversationId("A token has to be a string, and the first message.")
         self._handle.present(token)
-        self.seen = _valid_count(content.get("seen"))
-
-    def _log_error(self, error: ConversationError) -> int | None:
-        """Log `error`, and return the code with which to close the socket; None: leave it open."""
-        code = close_code(error)
-        level = logging.ERROR if code == UNAVAILABLE else logging.INFO
-        logger.log(level, "A websocket gets %s: %s", code or type(error).__name__, error)
-        return code
+        seen = content.get("seen")
+        self.seen = seen if type(seen) is int and seen >= 0 else None
 
     # The group.
 
@@ -206,7 +202,9 @@ class Listening:
         return is_another or time.monotonic() >= self._rejoin_at
 
     async def _ajoin(self) -> None:
-        """Get the news of the conversation from now on."""
+        """Get the news of the conversation from now on, and go on getting them."""
+        if not self._must_join():
+            return
         group = group_name(self._handle.id)
         if group != self._group:
             await self._leave()
@@ -217,7 +215,8 @@ class Listening:
 
     def _join(self) -> None:
         """See `_ajoin`."""
-        async_to_sync(self._ajoin)()
+        if self._must_join():
+            async_to_sync(self._ajoin)()
 
     async def _leave(self) -> None:
         if self._group is not None:
@@ -280,18 +279,15 @@ def is_token(content: Any) -> bool:
     return isinstance(content, dict) and content.get("type") == TOKEN_MESSAGE
 
 
-def pages(positions: range) -> Iterator[range]:
-    """Cut `positions` into what is sent at a time."""
-    for first in range(0, len(positions), PAGE_SIZE):
-        yield positions[first : first + PAGE_SIZE]
+def pages(missing: list[range]) -> Iterator[range]:
+    """Cut ranges of positions into what is sent at a time. An empty range is one page."""
+    for positions in missing:
+        for first in range(0, len(positions) or 1, PAGE_SIZE):
+            yield positions[first : first + PAGE_SIZE]
 
 
 def _requested_seen(scope: dict[str, Any]) -> int | None:
     """Return the number in `?seen=12`."""
     query = parse_qs(scope.get("query_string", b"").decode("latin1"))
     text = query.get("seen", [""])[-1]
-    return _valid_count(int(text)) if text.isascii() and text.isdigit() and len(text) < 10 else None
-
-
-def _valid_count(value: object) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
