@@ -134,6 +134,7 @@ class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
         if not self._handle.is_open:
             return
         if code is None:
-            self.send_json(listening.error_message(error))
+            # Its kind alone, for its text may name keys of the state.
+            self.send_json({"type": "conversation.error", "error": type(error).__name__})
         else:
             self.close(code)

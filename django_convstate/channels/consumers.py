@@ -132,6 +132,7 @@ class AsyncConversationConsumer(listening.Listening, AsyncJsonWebsocketConsumer)
         if not self._handle.is_open:
             return
         if code is None:
-            await self.send_json(listening.error_message(error))
+            # Its kind alone, for its text may name keys of the state.
+            await self.send_json({"type": "conversation.error", "error": type(error).__name__})
         else:
             await self.close(code)

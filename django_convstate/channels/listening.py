@@ -74,12 +74,6 @@ def id_changed() -> ConversationNotFound:
     )
 
 
-def error_message(error: ConversationError) -> dict[str, Any]:
-    """Return the message to the client about `error`: its kind alone, for its text may name keys of
-    the state."""
-    return {"type": "conversation.error", "error": type(error).__name__}
-
-
 def news_message(messages: list[Message], count: int) -> dict[str, Any]:
     """Return the message to the client with the `messages` of others; then it has `count`."""
     return {"type": "conversation.messages", "messages": messages, "count": count}
@@ -100,7 +94,6 @@ class Listening:
     # How many it had before an outage; None: there is none.
     _seen_before_outage: int | None = None
     _has_handled_message = False
-    _ttl: float | None = None
     _group: str | None = None
     _rejoin_at = 0.0
     _layer_failed = False
@@ -114,11 +107,12 @@ class Listening:
                 "URLRouter that leads to it, in ConversationMiddlewareStack in asgi.py."
             )
         self._handle = handle
+        self._ttl = handle.ttl
         self.seen = _requested_seen(scope)
 
         async def receive_or_idle() -> Any:
             try:
-                async with asyncio.timeout(self._idle_timeout()):
+                async with asyncio.timeout(min(self._ttl / 3, REJOIN_INTERVAL)):
                     return await receive()
             except TimeoutError:
                 return {"type": "conversation.idle"}
@@ -137,10 +131,6 @@ class Listening:
             await self._leave()
 
     # The conversation, and how much of it the client has.
-
-    def _idle_timeout(self) -> float:
-        """Return after how many seconds without a message the conversation is touched."""
-        return min((self._ttl or self._handle.ttl) / 3, REJOIN_INTERVAL)
 
     def _note_loaded(self, conversation: Conversation) -> None:
         self._ttl = conversation.ttl

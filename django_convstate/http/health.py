@@ -86,8 +86,7 @@ def _ask() -> tuple[Health, float]:
 
 
 def _unhealthy(detail: str) -> Health:
-    backend = conversations.backend
-    return Health(backend.name, connected=False, detail=detail)
+    return Health(conversations.backend.name, connected=False, detail=detail)
 
 
 def _in_thread(function: Callable[[], T]) -> "Future[T]":

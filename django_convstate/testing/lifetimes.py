@@ -2,18 +2,8 @@
 
 import time
 
-from ..backends.records import (
-    Change,
-    Create,
-    Health,
-    Selection,
-    moment,
-)
-from ..exceptions import (
-    ConversationConflict,
-    ConversationInterrupted,
-    InvalidBackend,
-)
+from ..backends.records import Change, Create, Health, Selection, moment
+from ..exceptions import ConversationConflict, ConversationInterrupted, InvalidBackend
 from ..ids import new_id
 from .twins import Scenarios, Twin, both_twins, message, refused, wait
 
@@ -122,10 +112,7 @@ class LifetimeContract(Scenarios):
         other = await self.stored(backend, owner=new_id())
         told: list[tuple[int, int | None]] = []
         report = await backend.purge(
-            Selection(owner=owner),
-            dry_run=True,
-            batch_size=2,
-            progress=lambda done, total: told.append((done, total)),
+            Selection(owner=owner), dry_run=True, batch_size=2, progress=lambda *p: told.append(p)
         )
         assert (report.deleted, report.dry_run) == (5, True)
         assert told

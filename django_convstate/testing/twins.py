@@ -2,10 +2,13 @@
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from asgiref.sync import async_to_sync
+from django.db import connections
 
 from ..backends.base import ConversationStateBackend
 from ..backends.records import Change, Create, Record
@@ -32,6 +35,7 @@ class Twin:
 
 
 S = TypeVar("S", bound="Scenarios")
+T = TypeVar("T")
 
 
 def both_twins(
@@ -43,7 +47,7 @@ def both_twins(
         for uses_twins in (False, True):
             backend = self.make_backend()
             try:
-                run = async_to_sync(scenario) if uses_twins else _without_event_loop(scenario)
+                run = async_to_sync(scenario) if uses_twins else partial(_run, scenario)
                 run(self, Twin(backend, uses_twins))
             except BaseException as error:
                 error.add_note(f"with the {'asyncio twins' if uses_twins else 'sync methods'}")
@@ -56,17 +60,12 @@ def both_twins(
     return test
 
 
-def _without_event_loop(
-    scenario: Callable[[S, Twin], Coroutine[Any, Any, None]],
-) -> Callable[[S, Twin], None]:
-    def run(self: S, backend: Twin) -> None:
-        try:
-            scenario(self, backend).send(None)
-        except StopIteration:
-            return
-        raise AssertionError("a sync method must not wait for an event loop")
-
-    return run
+def _run(scenario: Callable[[S, Twin], Coroutine[Any, Any, None]], self: S, backend: Twin) -> None:
+    try:
+        scenario(self, backend).send(None)
+    except StopIteration:
+        return
+    raise AssertionError("a sync method must not wait for an event loop")
 
 
 @contextmanager
@@ -77,6 +76,19 @@ def refused(error: type[Exception]) -> Iterator[None]:
     except error:
         return
     raise AssertionError(f"{error.__name__} was not raised")
+
+
+def in_threads(count: int, function: Callable[[int], T]) -> list[T]:
+    """Call `function` with each number below `count`, in a thread each, and return the results."""
+
+    def call(number: int) -> T:
+        try:
+            return function(number)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(call, range(count)))
 
 
 def wait(seconds: float) -> None:
@@ -102,8 +114,7 @@ class Scenarios:
     async def load(self, backend: Twin, id: str, window: int = 50) -> Record:
         """Return the record of a conversation that has to be there."""
         record = await backend.load(id, window)
-        assert record is not None, "there is no such conversation"
-        assert isinstance(record, Record)
+        assert isinstance(record, Record), "there is no such conversation"
         return record
 
     async def stored(self, backend: Twin, **change: Any) -> str:
