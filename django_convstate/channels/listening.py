@@ -82,7 +82,6 @@ def news_message(messages: list[Message], count: int) -> dict[str, Any]:
 class Listening:
     """The part of a consumer that has no twin."""
 
-    scope: dict[str, Any]
     channel_layer: Any
     channel_name: str
 

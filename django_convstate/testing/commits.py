@@ -39,10 +39,9 @@ class CommitContract(Scenarios):
             append=[message(0), message(1)],
         )
         committed = await backend.commit(id, change)
+        assert (committed.version, committed.message_count) == (1, 2)
+        await self.check(backend, id, id=id, version=1, owner="u1", ttl=60, message_count=2)
         record = await self.load(backend, id)
-        assert committed.version == record.version == 1
-        assert committed.message_count == record.message_count == 2
-        assert (record.id, record.owner, record.ttl) == (id, "u1", 60)
         assert record.state == {**change.set, "questions": b"2"}
         assert record.messages == change.append
         # The backend's clock may be another machine's, a little apart from ours.
@@ -56,9 +55,7 @@ class CommitContract(Scenarios):
         texts = ["", " ", "\x00", "\r\n", "naïve 東京 🙂", "{*}[?]", "__class__", 'q"\\', "a" * 300]
         values = {text: b'"%b"' % "東京 🙂".encode() for text in texts}
         id = await self.stored(backend, set=values, append=list(values.values()))
-        record = await self.load(backend, id)
-        assert record.state == values
-        assert record.messages == list(values.values())
+        await self.check(backend, id, state=values, messages=list(values.values()))
 
     @both_twins
     async def test_similar_ids_are_different_conversations(self, backend: Twin) -> None:
@@ -76,9 +73,7 @@ class CommitContract(Scenarios):
             await backend.commit(id, Change(create=Create.MUST_BE_NEW, set={"a": b"2"}))
         await backend.commit(id, Change(create=Create.MUST_EXIST, set={"b": b"2"}))
         await backend.commit(id, Change(create=Create.EITHER, set={"c": b"3"}))
-        record = await self.load(backend, id)
-        assert record.state == {"a": b"1", "b": b"2", "c": b"3"}
-        assert record.version == 3
+        await self.check(backend, id, version=3, state={"a": b"1", "b": b"2", "c": b"3"})
         absent = new_id()
         with refused(ConversationInterrupted):
             await backend.commit(absent, Change(create=Create.MUST_EXIST, set={"a": b"1"}))
@@ -107,9 +102,8 @@ class CommitContract(Scenarios):
         await backend.commit(id, Change(set={"b": b"2"}, append=[message(2)]))
         await backend.commit(id, Change(unset=["c", "never there"]))
         await backend.commit(id, Change(set={"b": b"3"}))
-        record = await self.load(backend, id)
-        assert record.state == {"a": b"2", "b": b"3"}
-        assert record.messages == [message(1), message(2)]
+        messages = [message(1), message(2)]
+        await self.check(backend, id, state={"a": b"2", "b": b"3"}, messages=messages)
 
     @both_twins
     async def test_counters(self, backend: Twin) -> None:
@@ -128,14 +122,12 @@ class CommitContract(Scenarios):
             ("n", COUNTER_MAX + 1, InvalidConversationValue),
             ("never there", COUNTER_MAX + 1, InvalidConversationValue),
         ):
+            change = Change(set={"m": b"0"}, increment={key: by}, append=[message(1)])
             with refused(why):
-                await backend.commit(
-                    id, Change(set={"m": b"0"}, increment={key: by}, append=[message(1)])
-                )
-        record = await self.load(backend, id)
-        expected = values | {"n": b"101", "new": b"-3"}
-        assert record.state == expected, "a refused change must change nothing"
-        assert (record.version, record.message_count) == (3, 0)
+                await backend.commit(id, change)
+        # A refused change changes nothing.
+        state = values | {"n": b"101", "new": b"-3"}
+        await self.check(backend, id, state=state, version=3, message_count=0)
 
     @both_twins
     async def test_version_check(self, backend: Twin) -> None:
@@ -161,9 +153,7 @@ class CommitContract(Scenarios):
         await backend.commit(id, Change(owner="u1", set={"a": b"2"}))
         with refused(ConversationConflict):
             await backend.commit(id, Change(owner="u2", set={"a": b"3"}))
-        record = await self.load(backend, id)
-        assert record.owner == "u1"
-        assert record.state == {"a": b"2"}
+        await self.check(backend, id, owner="u1", state={"a": b"2"})
 
     @both_twins
     async def test_messages(self, backend: Twin) -> None:
@@ -181,8 +171,7 @@ class CommitContract(Scenarios):
         await backend.commit(id, Change(keep_messages=99))
         assert (await self.load(backend, id)).messages == expected
         await backend.commit(id, Change(keep_messages=0))
-        record = await self.load(backend, id)
-        assert (record.messages, record.message_count) == ([], 0)
+        await self.check(backend, id, messages=[], message_count=0)
 
     @both_twins
     async def test_exactly_once(self, backend: Twin) -> None:

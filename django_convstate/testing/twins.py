@@ -36,18 +36,17 @@ class Twin:
 
 S = TypeVar("S", bound="Scenarios")
 T = TypeVar("T")
+Scenario = Callable[[S, Twin], Coroutine[Any, Any, None]]
 
 
-def both_twins(
-    scenario: Callable[[S, Twin], Coroutine[Any, Any, None]],
-) -> Callable[[S], None]:
+def both_twins(scenario: Scenario[S]) -> Callable[[S], None]:
     """Make a test method that runs `scenario` with the methods and then with their twins."""
 
     def test(self: S) -> None:
         for uses_twins in (False, True):
             backend = self.make_backend()
             try:
-                run = async_to_sync(scenario) if uses_twins else partial(_run, scenario)
+                run = async_to_sync(scenario) if uses_twins else partial(_run_sync, scenario)
                 run(self, Twin(backend, uses_twins))
             except BaseException as error:
                 error.add_note(f"with the {'asyncio twins' if uses_twins else 'sync methods'}")
@@ -60,7 +59,7 @@ def both_twins(
     return test
 
 
-def _run(scenario: Callable[[S, Twin], Coroutine[Any, Any, None]], self: S, backend: Twin) -> None:
+def _run_sync(scenario: Scenario[S], self: S, backend: Twin) -> None:
     try:
         scenario(self, backend).send(None)
     except StopIteration:
@@ -116,6 +115,12 @@ class Scenarios:
         record = await backend.load(id, window)
         assert isinstance(record, Record), "there is no such conversation"
         return record
+
+    async def check(self, backend: Twin, id: str, /, **expected: Any) -> None:
+        """Compare fields of the record of a conversation with what is expected of them."""
+        record = await self.load(backend, id)
+        found = {name: getattr(record, name) for name in expected}
+        assert found == expected, found
 
     async def stored(self, backend: Twin, **change: Any) -> str:
         """Store a conversation and return its id."""
