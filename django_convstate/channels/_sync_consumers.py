@@ -131,10 +131,8 @@ class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
 
     def _send_error(self, error: ConversationError) -> None:
         code = listening.log_error(error)
-        if not self._handle.is_open:
-            return
-        if code is None:
+        if self._handle.is_open and code is not None:
+            self.close(code)
+        elif self._handle.is_open:
             # Its kind alone, for its text may name keys of the state.
             self.send_json({"type": "conversation.error", "error": type(error).__name__})
-        else:
-            self.close(code)

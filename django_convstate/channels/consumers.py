@@ -129,10 +129,8 @@ class AsyncConversationConsumer(listening.Listening, AsyncJsonWebsocketConsumer)
 
     async def _send_error(self, error: ConversationError) -> None:
         code = listening.log_error(error)
-        if not self._handle.is_open:
-            return
-        if code is None:
+        if self._handle.is_open and code is not None:
+            await self.close(code)
+        elif self._handle.is_open:
             # Its kind alone, for its text may name keys of the state.
             await self.send_json({"type": "conversation.error", "error": type(error).__name__})
-        else:
-            await self.close(code)

@@ -37,7 +37,8 @@ class RequestConversation:
         self._loaded: Conversation | None = None
         self._lazy = SimpleLazyObject(self._load)
         request.conversation = self._lazy  # type: ignore[attr-defined]
-        request.aconversation = self._guarded_aload  # type: ignore[attr-defined]
+        guarded = markcoroutinefunction(lambda: GuardedCoroutine(self._aload()))
+        request.aconversation = guarded  # type: ignore[attr-defined]
 
     def current(self) -> Conversation | None:
         """Return the conversation; None if the view has not used it yet."""
@@ -128,10 +129,6 @@ class RequestConversation:
             return self._store.get(self._presented_id())
         except (ConversationNotFound, ConversationCorrupt):
             return self._new()
-
-    @markcoroutinefunction
-    def _guarded_aload(self) -> GuardedCoroutine:
-        return GuardedCoroutine(self._aload())
 
     async def _aload(self) -> Conversation:
         async with self._aloading:

@@ -1,11 +1,12 @@
 """How the scenarios of the contract call a backend: its methods, then their asyncio twins."""
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ClassVar, TypeVar
+from unittest import TestCase
 
 from asgiref.sync import async_to_sync
 from django.db import connections
@@ -67,14 +68,9 @@ def _run_sync(scenario: Scenario[S], self: S, backend: Twin) -> None:
     raise AssertionError("a sync method must not wait for an event loop")
 
 
-@contextmanager
-def refused(error: type[Exception]) -> Iterator[None]:
+def refused(error: type[Exception]) -> AbstractContextManager[Any]:
     """Expect `error`."""
-    try:
-        yield
-    except error:
-        return
-    raise AssertionError(f"{error.__name__} was not raised")
+    return TestCase().assertRaises(error)  # noqa: PT027 - pytest is not needed for the contract
 
 
 def in_threads(count: int, function: Callable[[int], T]) -> list[T]:
@@ -116,9 +112,9 @@ class Scenarios:
         assert isinstance(record, Record), "there is no such conversation"
         return record
 
-    async def check(self, backend: Twin, id: str, /, **expected: Any) -> None:
+    async def check(self, backend: Twin, id: str, window: int = 50, /, **expected: Any) -> None:
         """Compare fields of the record of a conversation with what is expected of them."""
-        record = await self.load(backend, id)
+        record = await self.load(backend, id, window)
         found = {name: getattr(record, name) for name in expected}
         assert found == expected, found
 
