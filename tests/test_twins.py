@@ -32,7 +32,6 @@ DIFFERENT = {
     "http/streaming.py Stream.close": "only a task can have a timeout",
     "http/streaming.py Stream._finish": "only a task can be cancelled, and have a timeout",
     "repository.py Repository._call": "observers get the name of the method",
-    "store.py ConversationStore.list": "returns an iterator; is an async generator",
 }
 
 
