@@ -22,7 +22,9 @@ def disconnect_now(client: Any) -> None:
 
 def _connections_of(client: Any) -> list[Any]:
     if isinstance(client, redis.asyncio.RedisCluster):
-        return [each for node in client.get_nodes() for each in node._connections]
+        manager = client.nodes_manager
+        nodes = {*manager.nodes_cache.values(), *manager.startup_nodes.values()}
+        return [connection for node in nodes for connection in node._connections]
     pool = client.connection_pool
     return [*pool._available_connections, *pool._in_use_connections]
 

@@ -104,7 +104,7 @@ def check_options(
         raise ConfigError("protocol must be 2 or 3.", "Leave it out, or write one of these.")
     scheme = urlsplit(url).scheme
     for name in options:
-        if str(name).startswith("ssl_") and scheme != "rediss":
+        if str(name).startswith("ssl") and scheme != "rediss":
             raise ConfigError(f"{name} is for TLS, and LOCATION is not.", "Write rediss://.")
     if is_cluster:
         _check_arguments(AsyncRedisCluster, options | {"host": "any"}, in_query, "OPTIONS")
