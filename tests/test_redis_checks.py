@@ -284,7 +284,7 @@ class TestChecks:
     )
     def test_old_servers(self, version: dict[str, str], expected: list[str]) -> None:
         told = {"role": "master", "maxmemory_policy": "noeviction", "maxmemory": 10**9, **version}
-        messages = check_one("default", ServerInfo.from_reply(told), is_cluster=False)
+        messages = check_one("default", ServerInfo.from_reply(told, {}), is_cluster=False)
         assert [message.id for message in messages] == expected
 
 

@@ -6,8 +6,8 @@ The commands are plain ones of Redis 6.2, in Lua scripts; no module is needed.
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
@@ -34,8 +34,14 @@ from .errors import CLIENT_ERRORS, is_unknown_command, translated
 from .listing import Listing
 from .operations import Operation, Operations, Reply
 
+_NOT_INDEXED: Final = "An owner's index could not be brought up to date; a later turn retries: %s"
+_NOT_QUARANTINED: Final = (
+    "A damaged conversation could not be quarantined; its next load retries: %s"
+)
+
 logger = logging.getLogger("django_convstate")
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -164,13 +170,6 @@ class RedisBackend(ConversationStateBackend):
             return iter(self._listing.of_owner(owner))
         return self._listing.everything()
 
-    async def ascan(self, owner: str | None = None) -> AsyncIterator[ConversationSummary]:
-        """See `scan`."""
-        for summary in await sync_to_async(
-            lambda: list(self.scan(owner)), thread_sensitive=False
-        )():
-            yield summary
-
     def purge(
         self,
         selection: Selection,
@@ -183,10 +182,6 @@ class RedisBackend(ConversationStateBackend):
         if selection.only_expired:
             return PurgeReport(dry_run=dry_run)  # Redis drops what has expired by itself
         return self._listing.purge(selection, dry_run, batch_size, progress)
-
-    async def apurge(self, selection: Selection, **how: Any) -> PurgeReport:
-        """See `purge`."""
-        return await sync_to_async(self.purge, thread_sensitive=False)(selection, **how)
 
     def health(self) -> Health:
         """See `ConversationStateBackend.health`. Writes to each primary, because a server may
@@ -239,6 +234,10 @@ class RedisBackend(ConversationStateBackend):
         """See `ConversationStateBackend.check_deployment`."""
         return list(check_server(options["cache_alias"]))
 
+    async def _call(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        # Not in the thread that all requests share: a listing or a purge may take its time.
+        return await sync_to_async(method, thread_sensitive=False)(*args, **kwargs)
+
     # An operation, and then in round trips of their own what remains to be done. That may fail: the
     # next caller finds it undone, and does it.
 
@@ -246,35 +245,35 @@ class RedisBackend(ConversationStateBackend):
         try:
             reply = self._execute(operation)
         except ConversationCorrupt:
-            self._try(self._operations.quarantine(id), _NOT_QUARANTINED)
+            self._follow_up(self._operations.quarantine(id), _NOT_QUARANTINED)
             raise
         if reply.then is not None:
-            self._try(reply.then, _NOT_INDEXED)
+            self._follow_up(reply.then, _NOT_INDEXED)
         return reply.value
 
     async def _arun(self, id: str, make: Callable[[], Operation[T]]) -> T:
         try:
             reply = await self._aexecute(make)
         except ConversationCorrupt:
-            await self._atry(self._operations.quarantine(id), _NOT_QUARANTINED)
+            await self._afollow_up(self._operations.quarantine(id), _NOT_QUARANTINED)
             raise
         if reply.then is not None:
-            await self._atry(reply.then, _NOT_INDEXED)
+            await self._afollow_up(reply.then, _NOT_INDEXED)
         return reply.value
 
-    def _try(self, operation: Operation[None], failure: str) -> None:
+    def _follow_up(self, operation: Operation[None], failure: str) -> None:
         try:
             reply = self._execute(operation)
             if reply.then is not None:
-                self._try(reply.then, failure)
+                self._follow_up(reply.then, failure)
         except (BackendUnavailable, ConversationCorrupt) as error:
             logger.warning(failure, error)
 
-    async def _atry(self, operation: Operation[None], failure: str) -> None:
+    async def _afollow_up(self, operation: Operation[None], failure: str) -> None:
         try:
             reply = await self._aexecute(lambda: operation)
             if reply.then is not None:
-                await self._atry(reply.then, failure)
+                await self._afollow_up(reply.then, failure)
         except (BackendUnavailable, ConversationCorrupt) as error:
             logger.warning(failure, error)
 
@@ -304,10 +303,6 @@ class RedisBackend(ConversationStateBackend):
             error = translated(error, self.cache_alias)
         detail = f"{error} That is node {node}." if node else str(error)
         return Health(self.name, False, detail=detail)
-
-
-_NOT_INDEXED = "The index of an owner could not be brought up to date; the next turn retries: %s"
-_NOT_QUARANTINED = "A damaged conversation could not be quarantined; the next load retries: %s"
 
 
 def _refuse_after(moment: float) -> None:

@@ -2,50 +2,34 @@
 
 from typing import Final
 
+from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError as AsyncMasterNotFoundError
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ClusterDownError,
-    ClusterError,
-    ConnectionError,
-    MasterDownError,
-    MovedError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-    RedisError,
-    ResponseError,
-    TimeoutError,
-    TryAgainError,
-)
 from redis.sentinel import MasterNotFoundError
 
 from ...exceptions import BackendUnavailable, ConversationCorrupt
 
 # All that redis-py raises: the second is what its cluster client raises for some of its own.
-CLIENT_ERRORS: Final = (RedisError, RedisClusterException, OSError)
+CLIENT_ERRORS: Final = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
 
 _NO_CLUSTER: Final = "is no cluster but a single server: leave out the CONNECTION_FACTORY"
 _OF_A_CLUSTER: Final = (
     "is a node of a cluster: set CONNECTION_FACTORY to "
     "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
 )
-_NOT_FOUND: Final = (MasterNotFoundError, AsyncMasterNotFoundError)
+_DOWN: Final = "is a cluster with slots that no node serves (CLUSTERDOWN)"
 _MOVING: Final = "is moving the conversation to another node (TRYAGAIN, or redirected too often)"
 _BY_KIND: Final[dict[type[Exception], str]] = {
-    NoPermissionError: "does not let this user run our commands or touch our keys (NOPERM)",
-    AuthenticationError: "does not accept the user name or the password",
-    OutOfMemoryError: "is out of memory and refuses to write (OOM): raise maxmemory",
-    ReadOnlyError: "is a replica and refuses to write (READONLY)",
-    BusyLoadingError: "is still loading its data set (LOADING)",
-    ClusterDownError: "is a cluster with slots that no node serves (CLUSTERDOWN)",
-    MovedError: _OF_A_CLUSTER,
-    MasterDownError: "is a replica that has lost its primary (MASTERDOWN)",
-    TryAgainError: _MOVING,
-    ClusterError: _MOVING,
-    TimeoutError: "did not answer in time",
+    exceptions.NoPermissionError: "refuses our commands or our keys to this user (NOPERM)",
+    exceptions.AuthenticationError: "does not accept the user name or the password",
+    exceptions.OutOfMemoryError: "is out of memory and refuses to write (OOM): raise maxmemory",
+    exceptions.ReadOnlyError: "is a replica and refuses to write (READONLY)",
+    exceptions.BusyLoadingError: "is still loading its data set (LOADING)",
+    exceptions.ClusterDownError: _DOWN,
+    exceptions.MovedError: _OF_A_CLUSTER,
+    exceptions.MasterDownError: "is a replica that has lost its primary (MASTERDOWN)",
+    exceptions.TryAgainError: _MOVING,
+    exceptions.ClusterError: _MOVING,
+    exceptions.TimeoutError: "did not answer in time",
 }
 # For those of which redis-py makes no class of their own: how the reply begins.
 _BY_REPLY: Final = {
@@ -58,7 +42,7 @@ _BY_REPLY: Final = {
     "Cluster mode is not enabled": _NO_CLUSTER,
     "This instance has cluster support disabled": _NO_CLUSTER,
     "TTL exhausted": "is a cluster that redirects in a circle: its slots are moving",
-    "All slots are not covered": "is a cluster with slots that no node serves (CLUSTERDOWN)",
+    "All slots are not covered": _DOWN,
 }
 _UNTRUSTED: Final = (
     "shows a certificate that is not trusted, or is for another name: see ssl_ca_certs in "
@@ -89,21 +73,22 @@ def describe_error(error: Exception) -> str:
     for beginning, meaning in _BY_REPLY.items():
         if str(error).startswith(beginning):
             return meaning
-    if isinstance(error, _NOT_FOUND) and " : " not in str(error):
+    not_found = isinstance(error, (MasterNotFoundError, AsyncMasterNotFoundError))
+    if not_found and " : " not in str(error):
         return _NO_PRIMARY  # and no sentinel failed to answer
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return _UNTRUSTED
-    # The last is what redis-py's cluster client raises when it finds no node that answers.
-    if isinstance(error, (ConnectionError, OSError, RedisClusterException)):
+    # One is what redis-py's cluster client raises when it finds no node that answers.
+    if isinstance(error, (exceptions.ConnectionError, exceptions.RedisClusterException, OSError)):
         return _UNREACHABLE
     return f"answered with an unexpected error ({type(error).__name__})"
 
 
 def _cause_in_a_cluster(error: Exception) -> Exception:
     """Return what the last node said that redis-py's cluster client asked for the others."""
-    while isinstance(error, RedisClusterException):
+    while isinstance(error, exceptions.RedisClusterException):
         cause = error.__cause__ or error.__context__
-        if not isinstance(cause, (RedisError, RedisClusterException)):
+        if not isinstance(cause, (exceptions.RedisError, exceptions.RedisClusterException)):
             break
         error = cause
     return error
@@ -119,21 +104,22 @@ def is_retryable(error: Exception) -> bool:
 
 def is_transient(error: Exception) -> bool:
     """Tell whether the next command may fare better."""
-    busy = isinstance(error, ResponseError) and str(error).startswith("BUSY ")
-    return busy or isinstance(error, TimeoutError) or is_moving(error)
+    busy = isinstance(error, exceptions.ResponseError) and str(error).startswith("BUSY ")
+    return busy or isinstance(error, exceptions.TimeoutError) or is_moving(error)
 
 
 def is_moving(error: Exception) -> bool:
     """Tell whether the conversation is on two nodes, half moved. redis-py's cluster client gives
     up, after so many tries, with a plain `ClusterError`."""
-    return isinstance(error, TryAgainError) or type(error) is ClusterError
+    return isinstance(error, exceptions.TryAgainError) or type(error) is exceptions.ClusterError
 
 
 def is_wrong_type(error: Exception) -> bool:
     """Tell whether a key holds another type of value than the command is for."""
-    return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
+    return isinstance(error, exceptions.ResponseError) and "WRONGTYPE" in str(error)
 
 
 def is_unknown_command(error: BaseException | None) -> bool:
     """Tell whether the server does not have the command."""
-    return isinstance(error, ResponseError) and "unknown command" in str(error).lower()
+    is_reply = isinstance(error, exceptions.ResponseError)
+    return is_reply and "unknown command" in str(error).lower()

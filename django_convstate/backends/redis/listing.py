@@ -7,7 +7,7 @@ decides whether it is to be deleted.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, TypeVar
@@ -18,7 +18,7 @@ from ...exceptions import BackendUnavailable
 from ..records import ConversationSummary, Progress, PurgeReport, Selection
 from .client.clients import Clients
 from .client.deadline import Deadline
-from .client.retrying import retrying
+from .client.retrying import Attempt, retrying
 from .errors import CLIENT_ERRORS, is_moving, is_wrong_type, translated
 from .operations import Operation, Operations, Reply, Word
 
@@ -96,11 +96,10 @@ class Listing:
     def _keys(self, pattern: str) -> Iterator[bytes]:
         client = self._clients.sync().redis
         for node in client.get_primaries() if self._clients.config.is_cluster else [None]:
-            cursor, is_last = 0, False
-            while not is_last:
-                cursor, keys = self._retrying(client, _scan, (node, cursor, pattern))
+            cursor: int | None = None
+            while cursor != 0:
+                cursor, keys = self._retrying(client, _scan, (node, cursor or 0, pattern))
                 yield from keys
-                is_last = cursor == 0
 
     def _owned(self, owner: str) -> Iterator[str]:
         # All at once, and not as they are asked for: the index shrinks while they are deleted.
@@ -161,7 +160,7 @@ class Listing:
         ]
         return dict(zip(operations, self._retrying(client, _send_batch, batch), strict=True))
 
-    def _retrying(self, client: Any, attempt: Callable[[Any, S, bool], T], subject: S) -> T:
+    def _retrying(self, client: Any, attempt: Attempt[S, T], subject: S) -> T:
         config = self._clients.config
         deadline = Deadline(max(BATCH_TIMEOUT, config.timeout))
         return retrying(client, config.tries, deadline, attempt, subject)
@@ -170,11 +169,9 @@ class Listing:
 def _scan(client: Any, where: tuple[Any, int, str], _full: bool) -> tuple[int, list[bytes]]:
     """Return where the next page of a node's keys begins (0: this was the last), and keys."""
     node, cursor, pattern = where
-    if node is None:
-        following, keys = client.scan(cursor, pattern, SCAN_COUNT)
-        return following, keys
-    following, keys = client.scan(cursor, pattern, SCAN_COUNT, target_nodes=node)
-    return following[node.name], keys
+    target = {} if node is None else {"target_nodes": node}
+    following, keys = client.scan(cursor, pattern, SCAN_COUNT, **target)
+    return following if node is None else following[node.name], keys
 
 
 def _send_batch(client: Any, batch: list[tuple[Word, tuple[Word, ...]]], _full: bool) -> list[Any]:

@@ -177,14 +177,11 @@ class Operations:
         """See `RedisBackend.touch`."""
 
         def read(reply: Any) -> Reply[bool]:
-            match reply:
-                case [0]:
-                    return Reply(False)
-                case [1, _, None]:
-                    return Reply(True)
-                case [1, lasts, owner]:
-                    return Reply(True, self._index(text(owner), id, int(lasts) / 1000))
-            raise ConversationCorrupt(NOT_A_RECORD)
+            if not isinstance(reply[0], int):
+                raise ConversationCorrupt(NOT_A_RECORD)
+            found, new_ttl, owner = (*reply, None, None)[:3]
+            index = self._index(text(owner), id, int(new_ttl) / 1000) if owner else None
+            return Reply(bool(found), index)
 
         arguments = (_optional(ttl and _ms(ttl)), self._max_age)
         return _script(scripts.TOUCH, self.keys(id), arguments, read)
@@ -195,8 +192,8 @@ class Operations:
         def read(reply: Any) -> Reply[bool]:
             if not isinstance(reply[0], int):
                 raise refusal(Change(expected_version=expected_version), *reply)
-            owner = reply[1] if len(reply) > 1 else None
-            return Reply(bool(reply[0]), self.forget(text(owner), [id]) if owner else None)
+            deleted, owner = (*reply, None)[:2]
+            return Reply(bool(deleted), self.forget(text(owner), [id]) if owner else None)
 
         arguments = (_optional(expected_version), "", "", "")
         return _script(scripts.DELETE, self.keys(id), arguments, read)
@@ -206,7 +203,7 @@ class Operations:
         there is no such conversation."""
 
         def read(reply: Any) -> Reply[bool | None]:
-            deleted, owner = reply if len(reply) > 1 else (reply[0], None)
+            deleted, owner = (*reply, None)[:2]
             if deleted == 0:
                 return Reply(None)
             forget = self.forget(text(owner), [id]) if owner and not dry_run else None

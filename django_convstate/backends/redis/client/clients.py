@@ -41,8 +41,7 @@ class Clients:
             # A socket must not be shared with the parent process: what it had, it keeps.
             if self._pid != os.getpid():
                 self._begin()
-            if self._config is None:
-                self._config = config
+            self._config = self._config or config
             return self._config
 
     def sync(self) -> SyncClient:
@@ -51,9 +50,7 @@ class Clients:
             return known
         made = SyncClient(self.config)  # not under the lock: a cluster's discovers its nodes
         with self._guard:
-            if self._sync is None:
-                self._sync = made
-            client = self._sync
+            client = self._sync = self._sync or made
         if client is not made:
             made.close()
         return client

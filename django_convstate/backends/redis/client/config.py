@@ -6,6 +6,7 @@ would take from defaults that let a request hang for a minute: here every wait i
 
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.utils.module_loading import import_string
@@ -34,8 +35,7 @@ class ServerConfig:
     """Where a server is and how to log in.
 
     Attributes:
-        urls: LOCATION, without queries. Of others than the first only a cluster makes use. With
-            Sentinel, its host is the name of the service.
+        urls: LOCATION, without queries. Of others than the first only a cluster makes use.
         sentinels: pairs (host, port); none where Sentinel is not asked.
         sentinel_kwargs: options for redis-py's clients of the sentinels.
         is_cluster: whether it is a cluster, of which the URLs name some nodes.
@@ -55,6 +55,11 @@ class ServerConfig:
     def url(self) -> str:
         """The first URL."""
         return next(iter(self.urls), "")
+
+    @property
+    def service(self) -> str:
+        """With Sentinel, the name of the service; "" if there is none."""
+        return urlsplit(self.url).hostname or ""
 
     @property
     def timeout(self) -> float:
@@ -87,7 +92,7 @@ class ServerConfig:
         options = dictionary(entry, "OPTIONS")
         read = [location.read_url(url) for url in location.urls(entry.get("LOCATION"))]
         url, in_query = read[0]
-        cluster = is_cluster(options)
+        is_cluster = issubclass(factory_of(options), ClusterConnectionFactory)
         pool_kwargs = dictionary(options, "CONNECTION_POOL_KWARGS")
         sentinel_kwargs = for_clients(dictionary(options, "SENTINEL_KWARGS"))
         concurrency = _or((pool_kwargs | in_query).get("max_connections"), DEFAULT_MAX_CONCURRENCY)
@@ -102,24 +107,19 @@ class ServerConfig:
         }
         check_seconds(kwargs, "socket_timeout", "socket_connect_timeout")
         kwargs = for_clients({name: value for name, value in kwargs.items() if value is not None})
-        if cluster:
+        if is_cluster:
             location.check_cluster(url, kwargs)
             kwargs.pop("db", None)  # 0, which redis-py's cluster client does not take
-        check_options(kwargs, in_query, url, cluster)
+        check_options(kwargs, in_query, url, is_cluster)
         check_sentinel_options(sentinel_kwargs)
         return cls(
             urls=tuple(url for url, _ in read),
             sentinels=_pairs(options.get("SENTINELS") or ()),
             sentinel_kwargs=sentinel_kwargs,
-            is_cluster=cluster,
+            is_cluster=is_cluster,
             max_concurrency=check_whole(concurrency, "max_connections", 1),
             kwargs=kwargs,
         )
-
-
-def is_cluster(options: dict[str, Any]) -> bool:
-    """Tell whether an entry's OPTIONS are for a cluster."""
-    return issubclass(factory_of(options), ClusterConnectionFactory)
 
 
 def factory_of(options: dict[str, Any]) -> type:

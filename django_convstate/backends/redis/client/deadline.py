@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any
 
-from redis._parsers import _HiredisParser
+from redis.connection import DefaultParser
 from redis.exceptions import TimeoutError
 
 
@@ -35,17 +35,18 @@ class Deadline:
         _limit.until = None
 
 
-class DeadlineParser(_HiredisParser):
-    """Reads replies for as long as the deadline allows."""
+class DeadlineParser(DefaultParser):  # type: ignore[misc, valid-type]
+    """Reads replies for as long as the deadline allows. For hiredis's parser, the default one where
+    hiredis is installed."""
 
     def read_from_socket(self, *args: Any, **kwargs: Any) -> Any:
         """Read what has arrived, or wait for it."""
         until = _limit.until
         if until is None:
-            return super().read_from_socket(*args, **kwargs)  # type: ignore[no-untyped-call]
+            return super().read_from_socket(*args, **kwargs)
         left = until - time.monotonic()
         if left <= 0:
             raise TimeoutError("There was no answer in time.")
         # A sentinel has less time than the operation that asks it.
         each = min(left, self._socket_timeout or left)
-        return super().read_from_socket(each)  # type: ignore[no-untyped-call]
+        return super().read_from_socket(each)

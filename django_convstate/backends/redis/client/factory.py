@@ -37,7 +37,7 @@ def make_client(config: ServerConfig) -> Any:
     )
     for each in sentinel.sentinels:  # of which the constructor takes no parser
         each.connection_pool.connection_kwargs.update(parser)
-    return sentinel.master_for(_service(config), **_login(config))  # type: ignore[no-untyped-call]
+    return sentinel.master_for(config.service, **_login(config))  # type: ignore[no-untyped-call]
 
 
 def make_async_client(config: ServerConfig) -> Any:
@@ -53,7 +53,7 @@ def make_async_client(config: ServerConfig) -> Any:
     sentinel = AsyncSentinel(  # type: ignore[no-untyped-call]
         config.sentinels, sentinel_kwargs=_sentinel_kwargs(config, retry), retry=retry, **kwargs
     )
-    return sentinel.master_for(_service(config), **_login(config))
+    return sentinel.master_for(config.service, **_login(config))
 
 
 def sentinels_of(client: Any) -> list[Any]:
@@ -101,10 +101,6 @@ def _sentinel_kwargs(config: ServerConfig, retry: Any) -> dict[str, Any]:
 def _other_nodes(config: ServerConfig) -> list[tuple[str, int]]:
     addresses = [urlsplit(url) for url in config.urls[1:]]
     return [(each.hostname or "localhost", each.port or 6379) for each in addresses]
-
-
-def _service(config: ServerConfig) -> str:
-    return urlsplit(config.url).hostname or ""
 
 
 def _login(config: ServerConfig) -> dict[str, Any]:

@@ -61,22 +61,19 @@ def check_cluster(url: str, options: dict[str, Any]) -> None:
 
 
 def _split(url: str) -> SplitResult:
-    has_good_port = False
-    scheme = url.partition("://")[0]
-    if scheme not in _SCHEMES:
+    if url.partition("://")[0] not in _SCHEMES:
         raise ConfigError("LOCATION has no scheme that Redis knows.", f"Write {_EXAMPLES}.")
     try:
         parts = urlsplit(url)
-        has_good_port = parts.port is None or parts.port > 0
+        if parts.port == 0:
+            raise ValueError("port")
     except ValueError:
-        pass
-    if not has_good_port:
         raise ConfigError(
             "LOCATION has a host or a port that is none.",
             "Write a number from 1 to 65535, as in redis://host:6379/0. In a password, write "
             "/ as %2F, : as %3A, @ as %40 and % as %25.",
-        )
-    if scheme == "unix" and not parts.path:
+        ) from None
+    if parts.scheme == "unix" and not parts.path:
         raise ConfigError("LOCATION has no path to a socket.", "Write unix:///path/to/socket.")
     return parts
 

@@ -3,43 +3,29 @@ at run time, and without any part of a URL, which may hold a password."""
 
 import math
 import re
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import redis.asyncio.connection as asynchronous
-import redis.connection as synchronous
-from redis import Redis
-from redis.asyncio import RedisCluster as AsyncRedisCluster
+import redis
+from redis import asyncio, connection
 
 from ....exceptions import InvalidBackend
 from ..errors import CLIENT_ERRORS
 
 MAX_TIMEOUT: Final = 3600.0  # seconds to wait for an answer
 
-# These are about retries and the pool, which we decide,
-_OURS: Final = {
-    "auto_close_connection_pool",
-    "max_connections",
-    "queue_class",
-    "retry",
-    "retry_on_error",
-    "retry_on_timeout",
-    "single_connection_client",
-    "timeout",
+# What is about retries and the pool, which we decide, and about what the cache reads and writes,
+# where we have bytes.
+_NOT_FOR_US: Final = {
+    *("auto_close_connection_pool", "max_connections", "queue_class", "retry", "retry_on_error"),
+    *("retry_on_timeout", "single_connection_client", "timeout"),
+    *("decode_responses", "encoder_class", "encoding", "encoding_errors", "parser_class"),
 }
-# and these about what the cache reads and writes, where we have bytes.
-_OF_THE_CACHE: Final = {
-    "decode_responses",
-    "encoder_class",
-    "encoding",
-    "encoding_errors",
-    "parser_class",
-}
-_NOT_FOR_US: Final = _OURS | _OF_THE_CACHE
 _CONNECTIONS: Final[dict[str, tuple[Any, ...]]] = {
-    "redis": (synchronous.Connection, asynchronous.Connection),
-    "rediss": (synchronous.SSLConnection, asynchronous.SSLConnection),
-    "unix": (synchronous.UnixDomainSocketConnection, asynchronous.UnixDomainSocketConnection),
+    "redis": (connection.Connection, asyncio.Connection),
+    "rediss": (connection.SSLConnection, asyncio.SSLConnection),
+    "unix": (connection.UnixDomainSocketConnection, asyncio.UnixDomainSocketConnection),
 }
 
 
@@ -103,42 +89,31 @@ def check_options(
     if options.get("protocol") not in (None, 2, 3):
         raise ConfigError("protocol must be 2 or 3.", "Leave it out, or write one of these.")
     scheme = urlsplit(url).scheme
-    for name in options:
-        if str(name).startswith("ssl") and scheme != "rediss":
-            raise ConfigError(f"{name} is for TLS, and LOCATION is not.", "Write rediss://.")
-    if is_cluster:
-        _check_arguments(AsyncRedisCluster, options | {"host": "any"}, in_query, "OPTIONS")
-    else:
-        for kind in _CONNECTIONS[scheme]:
-            _check_arguments(kind, options, in_query, "OPTIONS")
+    if scheme != "rediss" and any(str(name).startswith("ssl") for name in options):
+        raise ConfigError("OPTIONS are for TLS, and LOCATION is not.", "Write rediss://.")
+    kinds = (partial(asyncio.RedisCluster, "any host"),) if is_cluster else _CONNECTIONS[scheme]
+    for kind in kinds:
+        _check_arguments(kind, options, "OPTIONS", in_query)
 
 
 def check_sentinel_options(options: dict[str, Any]) -> None:
     """Refuse options that the client of a sentinel does not take."""
     check_seconds(options, *sorted({"socket_timeout", "socket_connect_timeout"} & options.keys()))
-    _check_arguments(Redis, options, {}, "SENTINEL_KWARGS")
+    _check_arguments(redis.Redis, options, "SENTINEL_KWARGS", {})
 
 
 def _check_arguments(
-    kind: Any, options: dict[str, Any], in_query: dict[str, Any], where: str
+    kind: Any, options: dict[str, Any], where: str, in_query: dict[str, Any]
 ) -> None:
-    """Make one of redis-py's clients or connections, which is no I/O."""
+    """Make a client or a connection of redis-py, which is no I/O."""
     try:
         kind(**options)
     except (TypeError, ValueError, *CLIENT_ERRORS) as error:
         # Of the error nothing is quoted but a name from OPTIONS: the rest may be of a password.
         named = re.search(r"unexpected keyword argument '([^']+)'", str(error))
-        if named is None:
-            raise ConfigError(
-                f"{where} has a value that redis-py does not take ({type(error).__name__}).",
-                "See redis-py's documentation of Connection.",
-            ) from None
-        has = (
-            "LOCATION has something behind its ?"
-            if named[1] in in_query
-            else (f"{where} has {named[1]!r}")
-        )
+        name = repr(named[1]) if named and named[1] not in in_query else "something"
         raise ConfigError(
-            f"{has}, which no connection to Redis takes.",
+            f"{'LOCATION or ' if in_query else ''}{where} has {name} that no connection to Redis "
+            f"takes ({type(error).__name__}).",
             "Leave it out, or mend its spelling. In a password, write ? as %3F.",
         ) from None

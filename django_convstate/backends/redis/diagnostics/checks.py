@@ -3,7 +3,6 @@ server says, with `check --deploy`."""
 
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
@@ -18,6 +17,8 @@ from ..client.deadline import Deadline
 from ..client.options import ConfigError
 from ..errors import describe_error
 from .server_info import OLDEST_VERSION, SAFE_POLICY, ServerInfo, fetch_info
+
+_WRITE_SERVICE = "Write redis://SERVICE_NAME/0, as in the sentinels' configuration."
 
 
 def check_entry(alias: str) -> list[CheckMessage]:
@@ -65,42 +66,29 @@ def _check_sentinels(
     """Check that what Sentinel needs is there, and that nothing contradicts it."""
     by_factory = issubclass(factory_of(options), SentinelConnectionFactory)
     by_client = str(options.get("CLIENT_CLASS", "")).endswith(".SentinelClient")
-    service = urlsplit(config.url).hostname
-    inconsistent = f"CACHES[{alias!r}] is inconsistent about Sentinel:"
-    wanted = "Write LOCATION as redis://SERVICE_NAME/0, as in the sentinels' configuration."
-    if not config.sentinels:
-        if by_factory or by_client:
-            yield Error(
-                f"{inconsistent} it names no SENTINELS.",
-                hint="Set OPTIONS['SENTINELS'] to a list of pairs (host, port), or leave out "
-                "the CLIENT_CLASS and the CONNECTION_FACTORY for Sentinel.",
-                id="convstate.E011",
-            )
-    elif config.is_cluster:
-        yield Error(
-            f"{inconsistent} it names SENTINELS, and its CONNECTION_FACTORY is for a cluster.",
-            hint="Leave out one of the two.",
-            id="convstate.E011",
+    sentinels, service = config.sentinels, config.service
+    problem, hint = f"CACHES[{alias!r}] is inconsistent about Sentinel.", ""
+    if sentinels and config.is_cluster:
+        hint = "It has SENTINELS and a CONNECTION_FACTORY for a cluster: leave out one of the two."
+    elif sentinels and not service:
+        hint = f"LOCATION names no service. {_WRITE_SERVICE}"
+    elif not sentinels and (by_factory or by_client):
+        hint = (
+            "It has no SENTINELS: set OPTIONS['SENTINELS'] to a list of pairs (host, port), or "
+            "leave out the CLIENT_CLASS and the CONNECTION_FACTORY for Sentinel."
         )
-    elif not service:
-        yield Error(
-            f"{inconsistent} its LOCATION names no service.", hint=wanted, id="convstate.E011"
-        )
-    else:
-        if service in {host.lower() for host, _ in config.sentinels}:
-            yield Warning(
-                f"{inconsistent} its LOCATION names a sentinel's host, not a service.",
-                hint=f"{wanted} If the two have the same name, silence this.",
-                id="convstate.W008",
-            )
+    if hint:
+        yield Error(problem, hint=hint, id="convstate.E011")
+    elif sentinels:
+        if service in {host.lower() for host, _ in sentinels}:
+            hint = f"LOCATION names a sentinel's host. {_WRITE_SERVICE} Or silence this."
+            yield Warning(problem, hint=hint, id="convstate.W008")
         if not by_factory:
-            yield Warning(
-                f"{inconsistent} conversations ask its SENTINELS, but the cache does not, and "
-                f"takes {service!r} for a server.",
-                hint="Set OPTIONS['CONNECTION_FACTORY'] to "
-                "'django_redis.pool.SentinelConnectionFactory'.",
-                id="convstate.W008",
+            hint = (
+                f"Conversations ask the SENTINELS; the cache takes {service!r} for a server. Set "
+                "OPTIONS['CONNECTION_FACTORY'] to 'django_redis.pool.SentinelConnectionFactory'."
             )
+            yield Warning(problem, hint=hint, id="convstate.W008")
 
 
 def _check_shards(alias: str, options: dict[str, Any]) -> Iterator[CheckMessage]:

@@ -33,10 +33,10 @@ class ServerInfo:
     is_cluster: bool | None = None
 
     @classmethod
-    def from_reply(cls, info: dict[str, Any], node: str = "") -> "ServerInfo":
-        """Read what redis-py makes of the reply to INFO."""
+    def from_reply(cls, info: dict[str, Any], target: dict[str, Any]) -> "ServerInfo":
+        """Read what redis-py makes of the reply to INFO, sent with `target`."""
         return cls(
-            node=node,
+            node=target["target_nodes"].name if target else "",
             version=_version(info.get("valkey_version") or info.get("redis_version")),
             role=info.get("role"),
             policy=info.get("maxmemory_policy"),
@@ -49,10 +49,7 @@ def fetch_info(client: Any) -> list[ServerInfo]:
     """Ask the server, or each primary of a cluster. Raises `RedisError` only if one cannot be
     reached."""
     try:
-        return [
-            ServerInfo.from_reply(client.info(**target), name)
-            for name, target in _primaries(client).items()
-        ]
+        return [ServerInfo.from_reply(client.info(**at), at) for at in _primaries(client)]
     except ResponseError:
         return [ServerInfo()]
 
@@ -60,10 +57,7 @@ def fetch_info(client: Any) -> list[ServerInfo]:
 async def afetch_info(client: Any) -> list[ServerInfo]:
     """See `fetch_info`."""
     try:
-        return [
-            ServerInfo.from_reply(await client.info(**target), name)
-            for name, target in _primaries(client).items()
-        ]
+        return [ServerInfo.from_reply(await client.info(**at), at) for at in _primaries(client)]
     except ResponseError:
         return [ServerInfo()]
 
@@ -102,11 +96,11 @@ def key_on_each_primary(client: Any, stem: str) -> Iterator[tuple[str, str]]:
             yield name, key
 
 
-def _primaries(client: Any) -> dict[str, dict[str, Any]]:
-    """Return the name of each primary, and how redis-py is told to ask it."""
+def _primaries(client: Any) -> list[dict[str, Any]]:
+    """Return how redis-py is told to ask each primary."""
     if not hasattr(client, "get_primaries"):
-        return {"": {}}
-    return {node.name: {"target_nodes": node} for node in client.get_primaries()}
+        return [{}]
+    return [{"target_nodes": node} for node in client.get_primaries()]
 
 
 def _of_all(client: Any) -> dict[str, str]:
