@@ -55,7 +55,7 @@ def check_cluster(url: str, options: dict[str, Any]) -> None:
     if number := int(parts.path.strip("/") or 0) or options.get("db"):
         raise ConfigError(
             f"LOCATION or OPTIONS names database {number}, but a cluster has only database 0.",
-            "Leave the number out. CONVERSATION_STATE['KEY_PREFIX'] keeps projects apart.",
+            "Leave the number out. CONVERSATION_STATE['KEY_PREFIX'] separates projects.",
             "convstate.E012",
         )
 
@@ -84,5 +84,5 @@ def _check_database(parts: SplitResult, found: int | None) -> None:
     if (named and not (named.isascii() and named.isdigit())) or (found or 0) < 0:
         raise ConfigError(
             "LOCATION names a database that is no number.",
-            "Write redis://host:6379/0. CONVERSATION_STATE['KEY_PREFIX'] keeps projects apart.",
+            "Write redis://host:6379/0. CONVERSATION_STATE['KEY_PREFIX'] separates projects.",
         )
