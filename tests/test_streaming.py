@@ -23,6 +23,7 @@ from django_convstate import (
 )
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Committed, Create
+from django_convstate.conversation.message_log import encode_message
 from django_convstate.exceptions import InvalidConversationType
 from django_convstate.http import streaming
 from django_convstate.middleware import ConversationMiddleware
@@ -108,7 +109,7 @@ class Visit:
         except (RuntimeError, ValueError) as error:
             self.error = error
         self.response.close()
-        await asyncio.gather(*streaming._unattended)
+        await asyncio.gather(*streaming._background_saves)
 
     @property
     def content(self) -> str:
@@ -179,7 +180,7 @@ class TestAtItsEnd:
         assert stored()["late"] == 1
         assert visit.response.cookies == {}
         (line,) = errors()
-        assert "Touch `request.conversation` in the view" in line
+        assert "Use `request.conversation` in the view" in line
         assert stored().id not in line
 
     def test_one_that_the_view_has_put_in_its_place(
@@ -415,7 +416,7 @@ class TestDisconnect:
         self, slow: None, monkeypatch: pytest.MonkeyPatch, errors: Callable[[], list[str]]
     ) -> None:
         SlowBackend.delay, SlowBackend.begun = 60, asyncio.Event()
-        monkeypatch.setattr(streaming, "PATIENCE", 0.1)
+        monkeypatch.setattr(streaming, "END_TIMEOUT", 0.1)
         await Connection(2, jammed=True).get("/async/answer")
         (line,) = errors()
         assert "no answer within 0.1 s" in line
@@ -479,7 +480,7 @@ async def test_no_thread_is_involved(place: str, settings: Any) -> None:
     async with aclosing(aiter(response)) as parts:
         await anext(parts)
         response.close()
-    await asyncio.gather(*streaming._unattended)
+    await asyncio.gather(*streaming._background_saves)
     request = AsyncRequestFactory().get("/")
     request.COOKIES["conversation"] = token
     seen: list[Any] = []
@@ -609,13 +610,14 @@ class TestAnswer:
         assert message["interrupted"] is True
         assert passed.startswith(kept)
         assert len(streamed.passed) < 900 // size, "an endless one has an end"
-        encoded = streamed.messages.encoded(**message)
-        larger = streamed.messages.encoded(**message | {"content": kept + letter})
+        extra = {k: v for k, v in message.items() if k not in ("role", "content")}
+        encoded = encode_message(message["role"], kept, **extra)
+        larger = encode_message(message["role"], kept + letter, **extra)
         assert len(encoded) <= 400 < len(larger)
         assert streamed.source.closed == 1
 
     def test_that_just_fits(self, way: str) -> None:
-        limit = len(ConversationStore("locmem").create().messages.encoded("assistant", "a" * 100))
+        limit = len(encode_message("assistant", "a" * 100))
         assert Streamed(way, ["a"] * 100, max_message_bytes=limit).error is None
         streamed = Streamed(way, ["a"] * 101, max_message_bytes=limit)
         assert isinstance(streamed.error, ConversationTooLarge)
@@ -698,7 +700,7 @@ class TestForgottenAwait:
             assert (await asyncio.gather(request.aconversation()))[0] is conversation
             pending = request.aconversation()
             assert asyncio.iscoroutine(pending)
-            assert "Unawaited" in repr(pending)
+            assert "GuardedCoroutine" in repr(pending)
             pending.close()
             return HttpResponse()
 
