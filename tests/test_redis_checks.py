@@ -10,8 +10,8 @@ import pytest
 from django_convstate import InvalidBackend
 from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
-from django_convstate.backends.redis.diagnostics.checks import check_one, check_place, check_server
-from django_convstate.backends.redis.diagnostics.server_info import server_of
+from django_convstate.backends.redis.diagnostics.checks import check_entry, check_one, check_server
+from django_convstate.backends.redis.diagnostics.server_info import ServerInfo
 from tests.conftest import on
 from tests.servers import SERVICE, Server
 
@@ -27,7 +27,7 @@ class TestChecks:
                 **entry,
             }
         }
-        messages = check_place("default")
+        messages = check_entry("default")
         assert all(message.hint for message in messages)
         assert "hunter2" not in str(messages)
         return [str(message.id) for message in messages]
@@ -45,8 +45,8 @@ class TestChecks:
         cluster = {**timeout, "CONNECTION_FACTORY": CLUSTER}
         assert self.ids(settings, OPTIONS=cluster) == []
         assert self.ids(settings, LOCATION="redis://x/1", OPTIONS=cluster) == ["convstate.E012"]
-        assert self.ids(settings, OPTIONS={**cluster, **sentinels}) == ["convstate.E013"]
-        assert [str(m.id) for m in check_place("nowhere")] == ["convstate.E004"]
+        assert self.ids(settings, OPTIONS={**cluster, **sentinels}) == ["convstate.E011"]
+        assert [str(m.id) for m in check_entry("nowhere")] == ["convstate.E004"]
 
     def test_sentinels(self, settings: Any) -> None:
         service, pairs = f"redis://{SERVICE}/0", [("127.0.0.1", 1)]
@@ -61,11 +61,11 @@ class TestChecks:
         # Without its client the cache does not read from replicas, and that is all.
         assert ids(service, {"SOCKET_TIMEOUT": 1, **factory, "SENTINELS": pairs}) == []
         assert ids(service, {**client, "SENTINELS": pairs}) == ["convstate.W008"]
-        assert ids(service, client) == ["convstate.E016"]
-        assert ids(service, {**client, **factory, "SENTINELS": []}) == ["convstate.E016"]
+        assert ids(service, client) == ["convstate.E011"]
+        assert ids(service, {**client, **factory, "SENTINELS": []}) == ["convstate.E011"]
         # Where the name of the service should be is nothing, or a sentinel.
         assert ids("redis:///0", right) == ["convstate.E011"]
-        assert ids("redis://127.0.0.1:1/0", right) == ["convstate.W011"]
+        assert ids("redis://127.0.0.1:1/0", right) == ["convstate.W008"]
         for wrong in (["127.0.0.1:26379"], "127.0.0.1:26379", [("127.0.0.1",)], 5):
             assert ids(service, {**right, "SENTINELS": wrong}) == ["convstate.E010"], wrong
 
@@ -205,7 +205,7 @@ class TestChecks:
         url = f"redis://127.0.0.1:{server.port}/3{query}"
         options: dict[str, Any] = {place: business}
         backend = on(settings, url, **options)
-        assert check_place("own") == []
+        assert check_entry("own") == []
         backend.commit("a", Change(owner="\xfc", set={"\xe4": '"\xf6"'.encode()}))
 
         async def load() -> Any:
@@ -225,7 +225,7 @@ class TestChecks:
         for query in ("socket_timeout=60", "db=1&socket_timeout=0.5"):
             assert self.ids(settings, LOCATION=f"redis://127.0.0.1:6379?{query}") == []
         backend = on(settings, "redis://127.0.0.1:6379/0?socket_timeout=60")
-        assert backend._clients.place.kwargs["socket_timeout"] == 60
+        assert backend._clients.config.kwargs["socket_timeout"] == 60
 
     def test_a_timeout_that_is_none_at_run_time(self, settings: Any) -> None:
         backend = on(settings, "redis://127.0.0.1:1/0", SOCKET_TIMEOUT="0.25")
@@ -284,7 +284,7 @@ class TestChecks:
     )
     def test_old_servers(self, version: dict[str, str], expected: list[str]) -> None:
         told = {"role": "master", "maxmemory_policy": "noeviction", "maxmemory": 10**9, **version}
-        messages = check_one("default", server_of(told, {}), is_cluster=False)
+        messages = check_one("default", ServerInfo.from_reply(told, {}), is_cluster=False)
         assert [message.id for message in messages] == expected
 
 

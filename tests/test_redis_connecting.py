@@ -155,7 +155,7 @@ def test_silent_sentinels_are_passed_over(
 
         async def visit() -> None:
             assert await backend.aexists("a") is False
-            client = backend._clients._of_loops[asyncio.get_running_loop()].redis
+            client = backend._clients._by_loop[asyncio.get_running_loop()].redis
             first = client.connection_pool.sentinel_manager.sentinels[0]
             assert first.connection_pool.connection_kwargs["port"] == sentinel.port
             await backend.aclose()

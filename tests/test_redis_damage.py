@@ -81,8 +81,9 @@ class TestSetAside:
     def test_a_sound_one_stays(self, backend: RedisBackend) -> None:
         id = new_id()
         backend.commit(id, Change(owner="ü", set={"ß": b"1"}, append=[b"{}"]))
-        backend._set_aside(id)
-        backend._set_aside(new_id())  # nor is there anything to find fault with
+        with backend._clients.sync() as client:
+            client.send(backend._operations.quarantine(id))
+            client.send(backend._operations.quarantine(new_id()))  # where there is none at all
         assert backend.load(id, 1) is not None
 
     def test_what_was_set_aside_before_is_kept(self, backend: RedisBackend) -> None:
@@ -187,8 +188,8 @@ class TestIndex:
         owner, id = new_id(), new_id()
         index = self.index_of(backend, owner)
         untold = backend._operations.commit(id, Change(owner=owner, append=[b"{}"]))
-        client = backend._clients.turn().redis
-        assert untold.read(client.execute_command(*untold.again())).then is not None
+        client = backend._clients.sync().redis
+        assert untold.read(client.execute_command(*untold.full_command())).then is not None
         assert raw().zscore(index, id) is None
         for use in (
             lambda: backend.load(id, 1),

@@ -1,7 +1,8 @@
--- Rename what is under the keys of a conversation and is none, so that it is neither served nor
--- overwritten. Whoever found it so may come late: what is a conversation by now stays where it is.
--- Follows meta.lua.
--- KEYS: meta, state, messages.  ARGV: how long it is kept (ms).
+-- Rename the keys of a conversation that is damaged, so that it is neither served nor overwritten.
+-- A client that saw the damage may come late: a conversation that is sound by now stays where it is.
+-- Follows common.lua.
+-- KEYS: meta, state, messages.  ARGV: how long the renamed keys are kept (ms).
+-- Returns 1, or 0 where the conversation is sound.
 local function type_is(key, expected)
     local found = redis.call('TYPE', key).ok
     return found == 'none' or found == expected

@@ -1,4 +1,4 @@
--- Remember that the owner's index knows of the conversation, until half of its time to live is over.
+-- Record in the conversation that its owner's index lists it, until half of its time to live is over.
 -- KEYS: meta.  ARGV: owner, ttl (ms).
 if redis.call('HGET', KEYS[1], 'o') ~= ARGV[1] then return 0 end
 local time = redis.call('TIME')
