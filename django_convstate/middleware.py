@@ -15,7 +15,7 @@ from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
 from . import ids, tokens
-from .conversation.conversation import Conversation
+from .conversation.conversation import Conversation, working_copy_of
 from .exceptions import ConversationCorrupt, ConversationNotFound
 from .http import identity, streaming
 from .http.awaitable import Unawaited
@@ -114,7 +114,9 @@ class RequestConversation:
         Not if the view has saved it, got an error, and answered that itself.
         """
         conversation = self.current()
-        if conversation is None or conversation.save_failed or response.status_code >= 500:
+        if conversation is None or response.status_code >= 500:
+            return None
+        if working_copy_of(conversation).save_failed:
             return None
         return conversation
 
@@ -151,18 +153,18 @@ class RequestConversation:
 
     def _save_late(self) -> None:
         conversation = self.current()
-        if conversation is not None and not conversation.save_failed:
+        if conversation is not None and not working_copy_of(conversation).save_failed:
             try:
-                conversation.messages.interrupt_answers()
+                working_copy_of(conversation).log.interrupt_streams()
             finally:
                 conversation.save()
             self._check_known(conversation)
 
     async def _asave_late(self) -> None:
         conversation = self.current()
-        if conversation is not None and not conversation.save_failed:
+        if conversation is not None and not working_copy_of(conversation).save_failed:
             try:
-                conversation.messages.interrupt_answers()
+                working_copy_of(conversation).log.interrupt_streams()
             finally:
                 await conversation.asave()
             self._check_known(conversation)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, ClassVar
+from unittest import mock
 
 import pytest
 from django.core.exceptions import SynchronousOnlyOperation
@@ -31,6 +32,7 @@ from django_convstate import (
 )
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change
+from django_convstate.conversation.conversation import working_copy_of
 from django_convstate.ids import new_id
 from tests.backends import CountingBackend, LosesReplies, LosesRequests, record_of
 
@@ -50,14 +52,15 @@ def changes_of(conversation: Conversation) -> list[Change]:
     """Save, and return what was sent to the backend."""
     sent: list[Change] = []
 
-    class Recorder(LocMemBackend):
-        def commit(self, id: str, change: Change) -> Any:
-            sent.append(change)
-            return backend.commit(id, change)
+    backend = conversations.backend
+    commit = backend.commit
 
-    backend = conversation._store.backend
-    conversation._store = ConversationStore(Recorder())
-    conversation.save()
+    def record(id: str, change: Change) -> Any:
+        sent.append(change)
+        return commit(id, change)
+
+    with mock.patch.object(backend, "commit", record):
+        conversation.save()
     return sent
 
 
@@ -304,7 +307,7 @@ class TestMessages:
         for number in range(50):
             conversation.messages.append("user", str(number))
             conversation.save()
-        assert len(conversation.messages._loaded) == 5
+        assert working_copy_of(conversation).log.missing(0, 50) == (0, 45)
         assert contents(conversation) == [str(number) for number in range(50)]
 
     def test_what_is_gone_meanwhile_is_not_left_out_in_silence(self, saved: Conversation) -> None:

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from django_convstate import BackendUnavailable, Conversation, ConversationStore
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Committed
+from django_convstate.conversation.conversation import working_copy_of
 
 KEYS = st.sampled_from(["a", "b", "c"])
 VALUES = st.recursive(
@@ -50,6 +51,8 @@ class HandleBesideModel(RuleBasedStateMachine):
         self.said = 0
         self.theirs: list[str] = []
         self.unseen = False
+        self.unsaved = 0  # messages since the last save
+        self.queued_drop = False  # a save that failed was to shorten the list
         self.set_by_other: int | None = None
 
     @initialize()
@@ -95,22 +98,26 @@ class HandleBesideModel(RuleBasedStateMachine):
     def say(self) -> None:
         self.said += 1
         self.handle.messages.append("user", f"ours {self.said}")
+        self.unsaved += 1
         self.messages.append(f"ours {self.said}")
 
     @rule()
     def take_back(self) -> None:
         # Unless others have written since: their messages would be dropped, too, as documented.
         messages = self.handle.messages
-        if messages and (messages._new or not self.unseen):
+        if messages and (self.unsaved or not self.unseen):
+            self.unsaved = max(0, self.unsaved - 1)
             last = messages.pop()["content"]
             (self.messages if last.startswith("ours") else self.theirs).remove(last)
 
     @rule(before=st.booleans(), after=st.booleans())
     def save(self, before: bool, after: bool) -> None:
         self.backend.fails_before, self.backend.fails_after = before, after
-        version = self.handle.version
+        version, self.unsaved = self.handle.version, 0
+        self.queued_drop = self.queued_drop or self._drops()
         with contextlib.suppress(BackendUnavailable):
             self.handle.save()
+            self.queued_drop = False
             self.unseen = self.unseen and self.handle.version == version
         self.backend.fails_before = self.backend.fails_after = False
 
@@ -118,7 +125,8 @@ class HandleBesideModel(RuleBasedStateMachine):
     def reopen(self) -> None:
         self.handle.save()
         self.handle = self.store.get(self.handle.id)
-        self.unseen = False
+        self.unseen = self.queued_drop = False
+        self.unsaved = 0
 
     @rule(number=st.integers(0, 5))
     def other_writes(self, number: int) -> None:
@@ -137,9 +145,10 @@ class HandleBesideModel(RuleBasedStateMachine):
 
     def _waiting_to_drop(self) -> bool:
         # What waits to shorten the list would take another's new message with it, as documented.
-        messages = self.handle.messages
-        queued = [change.keep_messages for change, _ in self.handle._outbox._waiting]
-        return messages._kept < messages._stored or any(keep is not None for keep in queued)
+        return self.queued_drop or self._drops()
+
+    def _drops(self) -> bool:
+        return working_copy_of(self.handle).log.shortened_to is not None
 
     @invariant()
     def nothing_is_lost_and_nothing_is_there_twice(self) -> None:
@@ -153,9 +162,10 @@ class HandleBesideModel(RuleBasedStateMachine):
         contents = [message["content"] for message in stored.messages.all()]
         assert [text for text in contents if text.startswith("ours")] == self.messages
         assert [text for text in contents if text.startswith("theirs")] == self.theirs
-        assert [message["content"] for message in self.handle.messages.all()][
-            -len(self.handle.messages._loaded) :
-        ] == contents[: len(self.handle.messages)][-len(self.handle.messages._loaded) :]
+        count = len(self.handle.messages)
+        _, loaded_from = working_copy_of(self.handle).log.missing(0, count) or (0, 0)
+        seen = [message["content"] for message in self.handle.messages.all()]
+        assert seen[loaded_from:] == contents[loaded_from:count]
 
 
 def _copy(value: Any) -> Any:

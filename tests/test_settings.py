@@ -227,9 +227,9 @@ def test_options_of_ones_own_are_checked_too() -> None:
     with pytest.raises(InvalidBackend, match="max_conversations must be from 1"):
         get_backend("locmem", max_conversations=0)
     with pytest.raises(ImproperlyConfigured, match="tll"):
-        ConversationStore("locmem", tll=5).create()
+        ConversationStore("locmem", tll=5).create()  # type: ignore[call-arg]
     with pytest.raises(ImproperlyConfigured, match="ttl"):
-        ConversationStore("locmem", ttl="5").create()
+        ConversationStore("locmem", ttl="5").create()  # type: ignore[arg-type]
 
 
 def test_nothing_happens_at_import_or_attach(settings: Any) -> None:

@@ -23,6 +23,7 @@ from django_convstate import (
 )
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Committed, Create
+from django_convstate.conversation.message_log import encode_message
 from django_convstate.exceptions import InvalidConversationType
 from django_convstate.http import streaming
 from django_convstate.middleware import ConversationMiddleware
@@ -609,13 +610,14 @@ class TestAnswer:
         assert message["interrupted"] is True
         assert passed.startswith(kept)
         assert len(streamed.passed) < 900 // size, "an endless one has an end"
-        encoded = streamed.messages.encoded(**message)
-        larger = streamed.messages.encoded(**message | {"content": kept + letter})
+        extra = {k: v for k, v in message.items() if k not in ("role", "content")}
+        encoded = encode_message(message["role"], kept, **extra)
+        larger = encode_message(message["role"], kept + letter, **extra)
         assert len(encoded) <= 400 < len(larger)
         assert streamed.source.closed == 1
 
     def test_that_just_fits(self, way: str) -> None:
-        limit = len(ConversationStore("locmem").create().messages.encoded("assistant", "a" * 100))
+        limit = len(encode_message("assistant", "a" * 100))
         assert Streamed(way, ["a"] * 100, max_message_bytes=limit).error is None
         streamed = Streamed(way, ["a"] * 101, max_message_bytes=limit)
         assert isinstance(streamed.error, ConversationTooLarge)

@@ -34,7 +34,8 @@ from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Committed
 from django_convstate.conversation import turn as turns
-from django_convstate.conversation.wakeups import Waiter, _rooms, turn_ended
+from django_convstate.conversation.conversation import working_copy_of
+from django_convstate.conversation.wakeups import Waiter, _queues, turn_ended
 from django_convstate.decorators import conversation_turn
 from django_convstate.middleware import ConversationMiddleware
 from tests.backends import CountingBackend
@@ -62,7 +63,7 @@ def memory() -> ConversationStore:
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
     yield
-    assert _rooms == {}
+    assert _queues == {}
     assert not [t for t in threading.enumerate() if t.name == "convstate-turn"]
 
 
@@ -178,7 +179,7 @@ class TestOverlap:
         self, memory: ConversationStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # So that nobody gets in by asking again.
-        for name in ("LEASE", "RENEW_EVERY", "PAUSE"):
+        for name in ("LEASE", "RENEW_INTERVAL", "POLL_INTERVAL"):
             monkeypatch.setattr(turns, name, 100.0)
         id = stored(memory).id
 
@@ -384,7 +385,7 @@ class TestKeepingIt:
         self, store: ConversationStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(turns, "LEASE", 2.0)
-        monkeypatch.setattr(turns, "RENEW_EVERY", 0.5)
+        monkeypatch.setattr(turns, "RENEW_INTERVAL", 0.5)
         conversation = stored(store)
         with conversation.turn():
             time.sleep(3.5)
@@ -397,7 +398,7 @@ class TestKeepingIt:
         self, store: ConversationStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(turns, "LEASE", 2.0)
-        monkeypatch.setattr(turns, "RENEW_EVERY", 0.5)
+        monkeypatch.setattr(turns, "RENEW_INTERVAL", 0.5)
         conversation = await store.aopen(f"webhook:{time.time_ns()}")
         async with conversation.aturn():
             await asyncio.sleep(3.5)
@@ -408,8 +409,9 @@ class TestKeepingIt:
     def test_one_that_is_lost_cannot_commit(self, memory: ConversationStore) -> None:
         conversation = stored(memory)
         with pytest.raises(ConversationConflict, match="lost"), conversation.turn():
-            assert conversation._turn is not None
-            memory.backend.release(conversation.id, conversation._turn.lease)
+            lease = working_copy_of(conversation).lease
+            assert lease is not None
+            memory.backend.release(conversation.id, lease)
             take_turn(memory.get(conversation.id), 0)
             conversation["a"] = 1
         again = memory.get(conversation.id)
@@ -492,7 +494,7 @@ class TestViews:
 
         def view(conversation: Conversation) -> HttpResponse:
             conversation.incr("count")
-            held.append(conversation._turn is not None)
+            held.append(working_copy_of(conversation).lease is not None)
             return HttpResponse("fine")
 
         token = visit(view).cookies["conversation"].value
@@ -623,7 +625,7 @@ class TestWaking:
         with ExitStack() as stack:
             for waiter, position in zip(waiters, positions, strict=True):
                 stack.enter_context(waiter)
-                waiter.stands_at(position)
+                waiter.at_position(position)
             yield woken, waiters
 
     def test_who_is_first_in_line(self) -> None:
@@ -637,22 +639,22 @@ class TestWaking:
         with self.waiters(2) as (woken, _):
             turn_ended("id")
             with Waiter("id", partial(woken.append, "late")) as late:
-                late.stands_at(2)
+                late.at_position(2)
                 turn_ended("id")
                 assert woken == ["a", "a"]
 
     def test_who_is_woken_in_vain_passes_it_on_to_who_may_be_before(self) -> None:
         with self.waiters(1, 2, 4) as (woken, (first, second, _)):
             turn_ended("id")
-            first.stands_at(1)
+            first.at_position(1)
             assert woken == ["a", "b"]
-            second.stands_at(1)
+            second.at_position(1)
             assert woken == ["a", "b"], "whoever it is, is elsewhere"
 
     def test_who_goes_without_a_turn_passes_it_on(self) -> None:
         with self.waiters(2) as (woken, _):
             with pytest.raises(ZeroDivisionError), Waiter("id", list) as first:
-                first.stands_at(1)
+                first.at_position(1)
                 turn_ended("id")
                 assert woken == []
                 raise ZeroDivisionError

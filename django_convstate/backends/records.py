@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from ..exceptions import (
@@ -67,10 +68,6 @@ class Record:
     degraded: bool = False
 
 
-def _commit_id() -> str:
-    return secrets.token_hex(16)
-
-
 @dataclass(slots=True, kw_only=True)
 class Change:
     """What one commit does, applied wholly or not at all, in the order of the fields.
@@ -104,7 +101,7 @@ class Change:
     increment: Mapping[str, int] = field(repr=False, default_factory=dict)
     keep_messages: int | None = None
     append: Sequence[bytes] = field(repr=False, default=())
-    commit_id: str = field(default_factory=_commit_id)
+    commit_id: str = field(default_factory=partial(secrets.token_hex, 16))
     lease: str | None = field(repr=False, default=None)
     release: bool = False
 

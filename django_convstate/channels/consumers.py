@@ -9,8 +9,8 @@ from typing import Any
 from asgiref.sync import async_to_sync
 from channels.generic.websocket import AsyncJsonWebsocketConsumer, JsonWebsocketConsumer
 
-from ..conversation.conversation import Conversation
-from ..conversation.messages import Message
+from ..conversation.conversation import Conversation, working_copy_of
+from ..conversation.message_log import Message
 from ..exceptions import BackendUnavailable, ConversationError, ConversationNotFound
 from .listening import Listening, error_message, is_token, logger, news_message, pages
 
@@ -51,7 +51,7 @@ class AsyncConversationConsumer(Listening, AsyncJsonWebsocketConsumer):
         except ConversationNotFound:
             await self._tell(0, 0)
             raise
-        kept = conversation.messages.shortened_to
+        kept = working_copy_of(conversation).log.shortened_to
         await conversation.asave()
         has_said, slipped_in = self._note_said(conversation)
         if has_said or kept is not None:
@@ -164,7 +164,7 @@ class ConversationConsumer(Listening, JsonWebsocketConsumer):
         except ConversationNotFound:
             async_to_sync(self._tell)(0, 0)
             raise
-        kept = conversation.messages.shortened_to
+        kept = working_copy_of(conversation).log.shortened_to
         conversation.save()
         has_said, slipped_in = self._note_said(conversation)
         if has_said or kept is not None:

@@ -12,8 +12,8 @@ from urllib.parse import parse_qs
 from django.core.exceptions import ImproperlyConfigured
 
 from .. import ids
-from ..conversation.conversation import Conversation
-from ..conversation.messages import Message
+from ..conversation.conversation import Conversation, working_copy_of
+from ..conversation.message_log import Message
 from ..exceptions import (
     BackendUnavailable,
     ConversationBusy,
@@ -133,7 +133,7 @@ class Listening:
 
     def _note_loaded(self, conversation: Conversation) -> None:
         self._ttl = conversation.ttl
-        conversation.messages.slipped_in = []
+        working_copy_of(conversation).log.remote_ranges = []
         count = len(conversation.messages)
         self._note_outage(conversation)
         if self.seen is None or (conversation.degraded and count < self.seen):
@@ -161,8 +161,9 @@ class Listening:
         self._door.note_saved(conversation)
         if conversation.degraded:
             self._note_outage(conversation)
-        slipped_in = [range(*bounds) for bounds in conversation.messages.slipped_in or ()]
-        conversation.messages.slipped_in = []
+        log = working_copy_of(conversation).log
+        slipped_in = [range(*bounds) for bounds in log.remote_ranges or ()]
+        log.remote_ranges = []
         heard = len(conversation.messages) - sum(map(len, slipped_in))
         has_said, self.seen = heard != self.seen, heard
         return has_said, slipped_in

@@ -23,7 +23,7 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 
 from django_convstate import Conversation
-from django_convstate.conversation.messages import Message
+from django_convstate.conversation.message_log import Message
 from django_convstate.ids import group_name
 
 from .chat import Answer, is_known, take_in
