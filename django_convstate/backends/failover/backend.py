@@ -3,13 +3,12 @@ was changed. No error of an outage reaches the caller, and nothing that was acce
 
 import atexit
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from typing import Any, ClassVar, Final, TypeVar, TypeVarTuple
+from typing import Any, ClassVar, Final
 
 from asgiref.sync import sync_to_async
 
-from ...exceptions import BackendUnavailable
 from ..base import ConversationStateBackend
 from ..locmem import LocMemBackend
 from ..records import (
@@ -27,13 +26,11 @@ from .journal import Journal
 from .last_known import LastKnownCache
 from .offline import OfflineStore
 from .recovery import Recovery
+from .route import UNAVAILABLE
 
 KNOWN_CONVERSATIONS: Final = 5000
 KNOWN_BYTES: Final = 16 * 2**20
 JOURNAL_BYTES: Final = 64 * 2**20
-
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 
 class FailoverBackend(ConversationStateBackend):
@@ -87,222 +84,177 @@ class FailoverBackend(ConversationStateBackend):
         self.fallback.clear()
         self._begin()
 
-    # Each operation asks the primary if its route allows that, and reports how that went. If the
-    # primary was not asked or is unavailable, the offline store answers.
+    # Each operation asks the primary. Where that is unavailable, the offline store answers.
 
     def load(self, id: str, window: int) -> Record | None:
         """See `ConversationStateBackend.load`. In an outage, the record is `degraded`."""
-        route = self._recovery.route(id)
-        if route.readable:
-            ask = self.primary.load if route.writable else self.primary.peek
-            try:
-                record = ask(id, window)
-                route.succeeded()
-                self._known.put(id, record)
-                return record if route.writable else _degraded(record)
-            except BackendUnavailable as error:
-                route.failed(error)
-        return self._offline.load(id, window)
+        route = self._recovery.route(id, only_reads=True)
+        method = self.primary.load if route.writable else self.primary.peek
+        record = route.ask(method, id, window)
+        if record is UNAVAILABLE:
+            return self._offline.load(id, window)
+        self._known.put(id, record)
+        return record if record is None or route.writable else replace(record, degraded=True)
 
     async def aload(self, id: str, window: int) -> Record | None:
         """See `load`."""
-        route = self._recovery.route(id)
-        if route.readable:
-            ask = self.primary.aload if route.writable else self.primary.apeek
-            try:
-                record = await ask(id, window)
-                route.succeeded()
-                self._known.put(id, record)
-                return record if route.writable else _degraded(record)
-            except BackendUnavailable as error:
-                route.failed(error)
-        return self._offline.load(id, window)
+        route = self._recovery.route(id, only_reads=True)
+        method = self.primary.aload if route.writable else self.primary.apeek
+        record = await route.aask(method, id, window)
+        if record is UNAVAILABLE:
+            return self._offline.load(id, window)
+        self._known.put(id, record)
+        return record if record is None or route.writable else replace(record, degraded=True)
 
     def peek(self, id: str, window: int) -> Record | None:
         """See `ConversationStateBackend.peek`."""
-        return self._read(self.primary.peek, self._offline.load, id, window)
+        route = self._recovery.route(id, only_reads=True)
+        record = route.ask(self.primary.peek, id, window)
+        return self._offline.load(id, window) if record is UNAVAILABLE else record
 
     async def apeek(self, id: str, window: int) -> Record | None:
         """See `peek`."""
-        return await self._aread(self.primary.apeek, self._offline.load, id, window)
+        route = self._recovery.route(id, only_reads=True)
+        record = await route.aask(self.primary.apeek, id, window)
+        return self._offline.load(id, window) if record is UNAVAILABLE else record
 
     def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
         """See `ConversationStateBackend.read_messages`."""
-        return self._read(self.primary.read_messages, self._offline.read_messages, id, start, stop)
+        route = self._recovery.route(id, only_reads=True)
+        found = route.ask(self.primary.read_messages, id, start, stop)
+        return self._offline.read_messages(id, start, stop) if found is UNAVAILABLE else found
 
     async def aread_messages(self, id: str, start: int, stop: int) -> list[bytes]:
         """See `read_messages`."""
-        return await self._aread(
-            self.primary.aread_messages, self._offline.read_messages, id, start, stop
-        )
+        route = self._recovery.route(id, only_reads=True)
+        found = await route.aask(self.primary.aread_messages, id, start, stop)
+        return self._offline.read_messages(id, start, stop) if found is UNAVAILABLE else found
 
     def exists(self, id: str) -> bool:
         """See `ConversationStateBackend.exists`."""
-        return self._read(self.primary.exists, self._offline.exists, id)
+        route = self._recovery.route(id, only_reads=True)
+        found = route.ask(self.primary.exists, id)
+        return self._offline.exists(id) if found is UNAVAILABLE else found
 
     async def aexists(self, id: str) -> bool:
         """See `exists`."""
-        return await self._aread(self.primary.aexists, self._offline.exists, id)
+        route = self._recovery.route(id, only_reads=True)
+        found = await route.aask(self.primary.aexists, id)
+        return self._offline.exists(id) if found is UNAVAILABLE else found
 
     def commit(self, id: str, change: Change) -> Committed:
         """See `ConversationStateBackend.commit`. In an outage, the answer is `degraded`."""
         route = self._recovery.route(id)
-        if route.writable:
-            fenced = self._leases.fenced(id, change, by_primary=True)
-            try:
-                committed = self.primary.commit(id, fenced)
-                route.succeeded()
-                self._leases.committed(id, change)
-                self._known.apply(id, change, committed)
-                return committed
-            except BackendUnavailable as error:
-                route.failed(error)
-        return self._offline.commit(id, change)
+        fenced = self._leases.fenced(id, change, by_primary=True)
+        committed = route.ask(self.primary.commit, id, fenced)
+        if committed is UNAVAILABLE:
+            return self._offline.commit(id, change)
+        self._leases.committed(id, change)
+        self._known.apply(id, change, committed)
+        return committed
 
     async def acommit(self, id: str, change: Change) -> Committed:
         """See `commit`."""
         route = self._recovery.route(id)
-        if route.writable:
-            fenced = self._leases.fenced(id, change, by_primary=True)
-            try:
-                committed = await self.primary.acommit(id, fenced)
-                route.succeeded()
-                self._leases.committed(id, change)
-                self._known.apply(id, change, committed)
-                return committed
-            except BackendUnavailable as error:
-                route.failed(error)
-        return self._offline.commit(id, change)
+        fenced = self._leases.fenced(id, change, by_primary=True)
+        committed = await route.aask(self.primary.acommit, id, fenced)
+        if committed is UNAVAILABLE:
+            return self._offline.commit(id, change)
+        self._leases.committed(id, change)
+        self._known.apply(id, change, committed)
+        return committed
 
     def touch(self, id: str, ttl: float | None = None) -> bool:
         """See `ConversationStateBackend.touch`."""
-        route = self._recovery.route(id)
-        if route.writable:
-            try:
-                found = self.primary.touch(id, ttl)
-                route.succeeded()
-                self._known.touch(id, ttl, found=found)
-                return found
-            except BackendUnavailable as error:
-                route.failed(error)
-        return self._offline.touch(id, ttl)
+        found = self._recovery.route(id).ask(self.primary.touch, id, ttl)
+        if found is UNAVAILABLE:
+            return self._offline.touch(id, ttl)
+        self._known.touch(id, ttl, found=found)
+        return found
 
     async def atouch(self, id: str, ttl: float | None = None) -> bool:
         """See `touch`."""
-        route = self._recovery.route(id)
-        if route.writable:
-            try:
-                found = await self.primary.atouch(id, ttl)
-                route.succeeded()
-                self._known.touch(id, ttl, found=found)
-                return found
-            except BackendUnavailable as error:
-                route.failed(error)
-        return self._offline.touch(id, ttl)
+        found = await self._recovery.route(id).aask(self.primary.atouch, id, ttl)
+        if found is UNAVAILABLE:
+            return self._offline.touch(id, ttl)
+        self._known.touch(id, ttl, found=found)
+        return found
 
     def delete(self, id: str, expected_version: int | None = None) -> bool:
         """See `ConversationStateBackend.delete`."""
         route = self._recovery.route(id)
-        if route.writable:
-            try:
-                found = self.primary.delete(id, expected_version)
-                route.succeeded()
-                self._known.forget(id)
-                return found
-            except BackendUnavailable as error:
-                route.failed(error)
-        return self._offline.delete(id, expected_version)
+        found = route.ask(self.primary.delete, id, expected_version)
+        if found is UNAVAILABLE:
+            return self._offline.delete(id, expected_version)
+        self._known.forget(id)
+        return found
 
     async def adelete(self, id: str, expected_version: int | None = None) -> bool:
         """See `delete`."""
         route = self._recovery.route(id)
-        if route.writable:
-            try:
-                found = await self.primary.adelete(id, expected_version)
-                route.succeeded()
-                self._known.forget(id)
-                return found
-            except BackendUnavailable as error:
-                route.failed(error)
-        return self._offline.delete(id, expected_version)
+        found = await route.aask(self.primary.adelete, id, expected_version)
+        if found is UNAVAILABLE:
+            return self._offline.delete(id, expected_version)
+        self._known.forget(id)
+        return found
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """See `ConversationStateBackend.acquire`. In an outage, the queue is this process's."""
-        route = self._recovery.route(id)
-        if route.writable and not self.fallback.has_queue(id):
-            try:
-                acquired = self.primary.acquire(id, lease, seconds, window)
-                route.succeeded()
-                self._record_grant(id, lease, seconds, acquired)
-                return acquired
-            except BackendUnavailable as error:
-                route.failed(error)
-        return self._offline.acquire(id, lease, seconds, window)
+        route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
+        acquired = route.ask(self.primary.acquire, id, lease, seconds, window)
+        if acquired is UNAVAILABLE:
+            return self._offline.acquire(id, lease, seconds, window)
+        if acquired.position == 0:
+            self._known.put(id, acquired.record)
+            self._leases.granted(id, lease, seconds)
+        return acquired
 
     async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """See `acquire`."""
-        route = self._recovery.route(id)
-        if route.writable and not self.fallback.has_queue(id):
-            try:
-                acquired = await self.primary.aacquire(id, lease, seconds, window)
-                route.succeeded()
-                self._record_grant(id, lease, seconds, acquired)
-                return acquired
-            except BackendUnavailable as error:
-                route.failed(error)
-        return self._offline.acquire(id, lease, seconds, window)
+        route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
+        acquired = await route.aask(self.primary.aacquire, id, lease, seconds, window)
+        if acquired is UNAVAILABLE:
+            return self._offline.acquire(id, lease, seconds, window)
+        if acquired.position == 0:
+            self._known.put(id, acquired.record)
+            self._leases.granted(id, lease, seconds)
+        return acquired
 
     def renew(self, id: str, lease: str, seconds: float) -> bool:
         """See `ConversationStateBackend.renew`."""
-        route = self._recovery.route(id)
-        if route.writable and not self.fallback.has_queue(id):
-            try:
-                renewed = self.primary.renew(id, lease, seconds)
-                route.succeeded()
-                if renewed:
-                    self._leases.granted(id, lease, seconds)
-                return renewed
-            except BackendUnavailable as error:
-                if not route.failed(error):
-                    return True  # it was slow this once, and there is time for another try
-        return self._leases.renew(id, lease, seconds)
+        route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
+        renewed = route.ask(self.primary.renew, id, lease, seconds)
+        if renewed is UNAVAILABLE:
+            if route.writable and not route.is_interrupted:
+                return True  # it was slow this once, and there is time for another try
+            return self._leases.renew(id, lease, seconds)
+        if renewed:
+            self._leases.granted(id, lease, seconds)
+        return renewed
 
     async def arenew(self, id: str, lease: str, seconds: float) -> bool:
         """See `renew`."""
-        route = self._recovery.route(id)
-        if route.writable and not self.fallback.has_queue(id):
-            try:
-                renewed = await self.primary.arenew(id, lease, seconds)
-                route.succeeded()
-                if renewed:
-                    self._leases.granted(id, lease, seconds)
-                return renewed
-            except BackendUnavailable as error:
-                if not route.failed(error):
-                    return True  # it was slow this once, and there is time for another try
-        return self._leases.renew(id, lease, seconds)
+        route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
+        renewed = await route.aask(self.primary.arenew, id, lease, seconds)
+        if renewed is UNAVAILABLE:
+            if route.writable and not route.is_interrupted:
+                return True  # it was slow this once, and there is time for another try
+            return self._leases.renew(id, lease, seconds)
+        if renewed:
+            self._leases.granted(id, lease, seconds)
+        return renewed
 
     def release(self, id: str, lease: str) -> None:
         """See `ConversationStateBackend.release`."""
         self._leases.ended(id, lease)
-        route = self._recovery.route(id)
-        if route.writable:
-            try:
-                self.primary.release(id, lease)
-                route.succeeded()
-            except BackendUnavailable as error:
-                route.failed(error)  # the lease expires there
+        # Where the primary is unavailable, the lease expires.
+        self._recovery.route(id).ask(self.primary.release, id, lease)
 
     async def arelease(self, id: str, lease: str) -> None:
         """See `release`."""
         self._leases.ended(id, lease)
-        route = self._recovery.route(id)
-        if route.writable:
-            try:
-                await self.primary.arelease(id, lease)
-                route.succeeded()
-            except BackendUnavailable as error:
-                route.failed(error)  # the lease expires there
+        # Where the primary is unavailable, the lease expires.
+        await self._recovery.route(id).aask(self.primary.arelease, id, lease)
 
     def scan(self, owner: str | None = None) -> Iterator[ConversationSummary]:
         """See `ConversationStateBackend.scan`. Only the primary knows all conversations."""
@@ -348,45 +300,6 @@ class FailoverBackend(ConversationStateBackend):
     def finish(self) -> None:
         """Replay what is possible, and log how much is lost, because the process ends."""
         self._recovery.stop(for_good=True)
-
-    def _read(
-        self, ask: Callable[[str, *Ts], T], offline: Callable[[str, *Ts], T], id: str, *args: *Ts
-    ) -> T:
-        route = self._recovery.route(id)
-        if route.readable:
-            try:
-                answer = ask(id, *args)
-                route.succeeded()
-                return answer
-            except BackendUnavailable as error:
-                route.failed(error)
-        return offline(id, *args)
-
-    async def _aread(
-        self,
-        ask: Callable[[str, *Ts], Awaitable[T]],
-        offline: Callable[[str, *Ts], T],
-        id: str,
-        *args: *Ts,
-    ) -> T:
-        route = self._recovery.route(id)
-        if route.readable:
-            try:
-                answer = await ask(id, *args)
-                route.succeeded()
-                return answer
-            except BackendUnavailable as error:
-                route.failed(error)
-        return offline(id, *args)
-
-    def _record_grant(self, id: str, lease: str, seconds: float, acquired: Acquired) -> None:
-        if not acquired.position:
-            self._known.put(id, acquired.record)
-            self._leases.granted(id, lease, seconds)
-
-
-def _degraded(record: Record | None) -> Record | None:
-    return None if record is None else replace(record, degraded=True)
 
 
 _instances: Final["weakref.WeakSet[FailoverBackend]"] = weakref.WeakSet()

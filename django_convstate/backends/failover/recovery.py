@@ -45,14 +45,19 @@ class Recovery:
         self._since: float | None = None  # seconds since the epoch; None: no outage was signalled
         self._signalling: threading.Thread | None = None
 
-    def route(self, id: str) -> Route:
-        """Return how an operation on a conversation reaches the primary now."""
+    def route(self, id: str, *, only_reads: bool = False, is_pending: bool = False) -> Route:
+        """Return how an operation on a conversation reaches the primary now.
+
+        Args:
+            only_reads: the operation writes nothing.
+            is_pending: what it is about is not in the primary, besides what the journal says.
+        """
         name, journal = self._primary.shard_of(id), self._offline.journal
         shard = self._shards.get(name) or self._shards.setdefault(name, Shard())
         if journal.pending or shard.breaker.is_open:
             self.wake()  # the thread runs already, unless the backend was closed
-        is_pending = journal.pending > 0 and id in journal
-        return Route(shard, is_pending, self.wake)
+        is_pending = is_pending or (journal.pending > 0 and id in journal)
+        return Route(shard, self.wake, is_pending=is_pending, only_reads=only_reads)
 
     def wake(self) -> None:
         """Start the thread, unless it runs."""

@@ -1,10 +1,23 @@
-"""What one operation may ask of the primary, and what it learns about the primary's state."""
+"""What one operation may ask of the primary, and what that shows about the primary's state."""
 
-from collections.abc import Callable
+import enum
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Final, Literal, TypeVar, TypeVarTuple
 
 from ...exceptions import BackendUnavailable
 from .breaker import Breaker
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class _Unavailable(enum.Enum):
+    UNAVAILABLE = "unavailable"
+
+
+UNAVAILABLE: Final = _Unavailable.UNAVAILABLE
+Unavailable = Literal[_Unavailable.UNAVAILABLE]
 
 
 @dataclass(slots=True)
@@ -19,41 +32,65 @@ class Shard:
 
 
 class Route:
-    """How one operation reaches its conversation's shard.
+    """How one operation reaches the shard of its conversation. `writable`: the primary may be asked
+    for anything, and not only for what writes nothing."""
 
-    `writable`: the primary may be asked for anything. `readable`: for what writes nothing. The
-    operation then reports that it `succeeded` or, for a `BackendUnavailable`, that it `failed`. No
-    other error says anything about the shard, least of all that the caller was cancelled.
-    """
+    __slots__ = ("_era", "_is_open", "_on_outage", "_shard", "writable")
 
-    __slots__ = ("_era", "_on_outage", "_shard", "readable", "writable")
-
-    def __init__(self, shard: Shard, is_pending: bool, on_outage: Callable[[], None]) -> None:
-        """Look which operations the shard takes now.
+    def __init__(
+        self, shard: Shard, on_outage: Callable[[], None], *, is_pending: bool, only_reads: bool
+    ) -> None:
+        """Look what the shard may be asked now.
 
         Args:
-            is_pending: some changes of the conversation wait for replay. Until then the primary
-                does not know how it is.
             on_outage: is called when this operation opens the breaker.
+            is_pending: what this process has changed is not in the primary yet.
+            only_reads: the operation writes nothing.
         """
         self._shard = shard
         self._on_outage = on_outage
         self._era = shard.breaker.era
         self.writable = not (is_pending or shard.breaker.is_open)
-        self.readable = self.writable or (shard.readable and not is_pending)
+        self._is_open = self.writable or (only_reads and shard.readable and not is_pending)
 
-    def succeeded(self) -> None:
-        """Report an answer of the primary. A read says nothing about writes, which may fail on."""
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the breaker is open by now."""
+        return self._shard.breaker.is_open
+
+    def ask(self, method: Callable[[*Ts], T], *args: *Ts) -> T | Unavailable:
+        """Return what a method of the primary answers. UNAVAILABLE: it may not be asked, or has
+        raised `BackendUnavailable`.
+
+        No other error says anything about the shard, least of all that the caller was cancelled.
+        """
+        if not self._is_open:
+            return UNAVAILABLE
+        try:
+            answer = method(*args)
+        except BackendUnavailable as error:
+            self._failed(error)
+            return UNAVAILABLE
         if self.writable and self._shard.breaker.failures:
             self._shard.breaker.succeeded(self._era)
+        return answer
 
-    def failed(self, error: BackendUnavailable) -> bool:
-        """Report that the primary was unavailable for this operation, and tell whether it is not to
-        be asked any more."""
-        breaker = self._shard.breaker
+    async def aask(self, method: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T | Unavailable:
+        """See `ask`."""
+        if not self._is_open:
+            return UNAVAILABLE
+        try:
+            answer = await method(*args)
+        except BackendUnavailable as error:
+            self._failed(error)
+            return UNAVAILABLE
+        if self.writable and self._shard.breaker.failures:
+            self._shard.breaker.succeeded(self._era)
+        return answer
+
+    def _failed(self, error: BackendUnavailable) -> None:
         if not self.writable:
             self._shard.readable = False
-        elif breaker.failed(self._era, str(error), transient=error.transient):
+        elif self._shard.breaker.failed(self._era, str(error), transient=error.transient):
             self._shard.readable = True  # until a read fails, too
             self._on_outage()
-        return breaker.is_open
