@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponseBase
 
 from .conversation.turn import OnBusy, check_on_busy
 from .exceptions import ConversationBusy
-from .http.responses import answer_to
+from .http.responses import response_for
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -50,7 +50,7 @@ def _turn_of(view: Callable[..., Any], on_busy: OnBusy) -> Callable[..., HttpRes
         except _Failed as failed:
             return failed.response
         except ConversationBusy as error:
-            return cast("HttpResponseBase", answer_to(error))
+            return cast("HttpResponseBase", response_for(error))
 
     return in_turn
 
@@ -65,7 +65,7 @@ def _aturn_of(view: Callable[..., Any], on_busy: OnBusy) -> Callable[..., Any]:
         except _Failed as failed:
             return failed.response
         except ConversationBusy as error:
-            return cast("HttpResponseBase", answer_to(error))
+            return cast("HttpResponseBase", response_for(error))
 
     return in_turn
 

@@ -200,10 +200,9 @@ class ConversationStore:
         return self._repository.scan(owner)
 
     @alters_data
-    async def alist(self, owner: str | None = None) -> AsyncIterator[ConversationSummary]:
+    def alist(self, owner: str | None = None) -> AsyncIterator[ConversationSummary]:
         """See `list`."""
-        async for summary in self._repository.ascan(owner):
-            yield summary
+        return self._repository.ascan(owner)
 
     @alters_data
     def purge(

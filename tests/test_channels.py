@@ -609,7 +609,7 @@ class TestStayingOpen:
     async def test_membership_is_renewed_before_it_is_forgotten(
         self, browser: Browser, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("django_convstate.channels.listening.REJOIN", 0.3)
+        monkeypatch.setattr("django_convstate.channels.listening.REJOIN_INTERVAL", 0.3)
         token = stored()
         tab, other = await browser.open(token), await browser.open(token)
         layer: Any = channel_layers["default"]

@@ -37,7 +37,7 @@ class HangingBackend(LocMemBackend):
 
 @pytest.fixture(autouse=True)
 def _first_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "_looks", views._Looks())
+    monkeypatch.setattr(views, "_cache", views._HealthCache())
 
 
 def test_ready() -> None:

@@ -109,7 +109,7 @@ class Visit:
         except (RuntimeError, ValueError) as error:
             self.error = error
         self.response.close()
-        await asyncio.gather(*streaming._unattended)
+        await asyncio.gather(*streaming._background_saves)
 
     @property
     def content(self) -> str:
@@ -180,7 +180,7 @@ class TestAtItsEnd:
         assert stored()["late"] == 1
         assert visit.response.cookies == {}
         (line,) = errors()
-        assert "Touch `request.conversation` in the view" in line
+        assert "Use `request.conversation` in the view" in line
         assert stored().id not in line
 
     def test_one_that_the_view_has_put_in_its_place(
@@ -416,7 +416,7 @@ class TestDisconnect:
         self, slow: None, monkeypatch: pytest.MonkeyPatch, errors: Callable[[], list[str]]
     ) -> None:
         SlowBackend.delay, SlowBackend.begun = 60, asyncio.Event()
-        monkeypatch.setattr(streaming, "PATIENCE", 0.1)
+        monkeypatch.setattr(streaming, "END_TIMEOUT", 0.1)
         await Connection(2, jammed=True).get("/async/answer")
         (line,) = errors()
         assert "no answer within 0.1 s" in line
@@ -480,7 +480,7 @@ async def test_no_thread_is_involved(place: str, settings: Any) -> None:
     async with aclosing(aiter(response)) as parts:
         await anext(parts)
         response.close()
-    await asyncio.gather(*streaming._unattended)
+    await asyncio.gather(*streaming._background_saves)
     request = AsyncRequestFactory().get("/")
     request.COOKIES["conversation"] = token
     seen: list[Any] = []
@@ -700,7 +700,7 @@ class TestForgottenAwait:
             assert (await asyncio.gather(request.aconversation()))[0] is conversation
             pending = request.aconversation()
             assert asyncio.iscoroutine(pending)
-            assert "Unawaited" in repr(pending)
+            assert "GuardedCoroutine" in repr(pending)
             pending.close()
             return HttpResponse()
 

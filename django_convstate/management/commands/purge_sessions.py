@@ -1,4 +1,4 @@
-"""Delete conversations that have expired, or that an operator has done with."""
+"""Delete conversations that have expired, or that an operator selects."""
 
 import json
 from typing import Any
@@ -7,25 +7,27 @@ from django.core.management.base import CommandError, CommandParser
 from django_rich.management import RichCommand
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from django_convstate import ConversationError, conversations
+from django_convstate import ConversationError, PurgeReport, conversations
 from django_convstate.backends.base import ConversationStateBackend
-from django_convstate.backends.records import PurgeReport
 
 from ..durations import format_duration, parse_duration
 
 
 class Command(RichCommand):
+    """Deletes what is stored."""
+
     help = (
         "Deletes conversations that have expired; or, with --idle, --owner or --all, others too. "
         "Exits with 1 if it could not."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
+        """See `BaseCommand.add_arguments`."""
         parser.add_argument(
             "--idle",
             type=parse_duration,
             metavar="DURATION",
-            help="those that nobody has touched for so long: 90s, 30m, 2h, 7d, 1h30m",
+            help="those without activity for so long: 90s, 30m, 2h, 7d, 1h30m",
         )
         parser.add_argument("--owner", help="those of this owner (with --idle: and idle)")
         parser.add_argument("--all", action="store_true", help="every conversation")
@@ -43,6 +45,7 @@ class Command(RichCommand):
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        """See `BaseCommand.handle`."""
         if options["batch_size"] < 1:
             raise CommandError("--batch-size must be at least 1.")
         if options["all"] and (options["idle"] is not None or options["owner"] is not None):
@@ -50,7 +53,7 @@ class Command(RichCommand):
         backend = conversations.backend
         only_expired = not options["all"] and options["idle"] is None and options["owner"] is None
         if sentence := why_not(backend, only_expired):
-            # Expired ones go without our help. Anything else was asked for and is not done.
+            # Expired ones are dropped anyway; any other selection was asked for and is refused.
             if not only_expired:
                 raise CommandError(sentence)
             self._report(PurgeReport(dry_run=options["dry_run"]), sentence, options)
@@ -69,11 +72,11 @@ class Command(RichCommand):
             "Type 'yes' to go on: "
         )
         try:
-            # On stderr, because stdout may be somebody's JSON.
+            # On stderr, because stdout may be parsed as JSON.
             self.stderr.write(question, ending="")
             answer = input()
         except EOFError:
-            raise CommandError("Nobody there to confirm. Use --no-input.") from None
+            raise CommandError("There is no input to confirm with. Use --no-input.") from None
         if answer.strip() != "yes":
             raise CommandError("Nothing was deleted.")
 
@@ -110,8 +113,9 @@ class Command(RichCommand):
 
     def _report(self, report: PurgeReport, sentence: str, options: dict[str, Any]) -> None:
         if options["json"]:
+            backend = conversations.backend
             result = {
-                "backend": conversations.backend.name,
+                "backend": backend.name,
                 "deleted": report.deleted,
                 "examined": report.examined,
                 "dry_run": report.dry_run,
@@ -127,7 +131,7 @@ def why_not(backend: ConversationStateBackend, only_expired: bool) -> str | None
     if not backend.is_shared:
         return f"{backend.name} lives inside each server process: nothing to purge from here."
     if only_expired and backend.expires_natively:
-        return f"The {backend.name} backend lets what has expired go by itself: nothing to purge."
+        return f"The {backend.name} backend drops what has expired by itself: nothing to purge."
     if not backend.can_scan:
-        return f"The {backend.name} backend cannot list conversations, so none can be picked."
+        return f"The {backend.name} backend cannot list conversations, so none can be selected."
     return None
