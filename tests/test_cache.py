@@ -154,7 +154,7 @@ class TestDamage:
         self.plant(alias, id, value)
         self.assert_set_aside(alias, id, value)
         (line,) = [r.getMessage() for r in caplog.records if r.name == "django_convstate"]
-        assert "damaged, and not served" in line
+        assert "damaged and was quarantined" in line
         assert id not in line
 
     def test_cut_off_at_any_byte(self) -> None:
