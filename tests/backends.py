@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.cache.backend import CacheBackend
 from django_convstate.backends.failover import FailoverBackend
-from django_convstate.backends.locmem import LocMemBackend, _forkable
+from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Committed, Health, Record
 from django_convstate.exceptions import BackendUnavailable
 
@@ -26,6 +26,8 @@ COUNTED = (
     "purge",
     "close",
 )
+READS = ("load", "read_messages", "exists")
+WRITES = ("commit", "touch", "delete", "acquire", "renew", "release")
 
 
 class CountingBackend(LocMemBackend):
@@ -102,18 +104,24 @@ class Switched(LocMemBackend):
     @property
     def others(self) -> LocMemBackend:
         others = LocMemBackend(max_age=self.max_age)
-        others._entries, others._lock = self._entries, self._lock
-        _forkable.discard(others)  # a fork would take the one lock twice, and wait for itself
+        others._conversations, others._lock = self._conversations, self._lock
         return others
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("load", "read_messages", "exists"):
-            self._answer(self.away)
-        elif name in ("commit", "touch", "delete", "acquire", "renew", "release"):
-            self._answer(self.away or self.read_only or self.fails_after == 0)
-            if self.fails_after:
-                self.fails_after -= 1
-        return super().__getattribute__(name)
+        method = super().__getattribute__(name)
+        if name not in READS and name not in WRITES:
+            return method
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if name in READS:
+                self._answer(self.away)
+            else:
+                self._answer(self.away or self.read_only or self.fails_after == 0)
+                if self.fails_after:
+                    self.fails_after -= 1
+            return method(*args, **kwargs)
+
+        return call
 
     def _answer(self, refuses: bool) -> None:
         if refuses:

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from django_convstate.backends.failover.breaker import (
-    LONGEST,
-    OPENS_AFTER,
-    SHORTEST,
-    STEADY,
+    FAILURE_THRESHOLD,
+    LONGEST_PROBE_WAIT,
+    RECURRENCE_WINDOW,
+    SHORTEST_PROBE_WAIT,
     Breaker,
 )
 
@@ -39,8 +39,8 @@ def open_it(breaker: Breaker) -> None:
 
 class TestOpens:
     def test_after_so_many_failures_in_a_row(self, breaker: Breaker) -> None:
-        assert OPENS_AFTER <= 5
-        for _ in range(OPENS_AFTER - 1):
+        assert FAILURE_THRESHOLD <= 5
+        for _ in range(FAILURE_THRESHOLD - 1):
             assert not breaker.failed(breaker.era, "slow")
             assert not breaker.is_open
         assert breaker.failed(breaker.era, "slow")
@@ -53,7 +53,7 @@ class TestOpens:
 
     def test_not_while_answers_come_between(self, breaker: Breaker) -> None:
         for _ in range(100):
-            for _ in range(OPENS_AFTER - 1):
+            for _ in range(FAILURE_THRESHOLD - 1):
                 breaker.failed(breaker.era, "slow")
             breaker.succeeded(breaker.era)
         assert not breaker.is_open
@@ -79,7 +79,7 @@ class TestWhatIsFromBefore:
         era = breaker.era
         open_it(breaker)
         breaker.close()
-        for _ in range(OPENS_AFTER - 1):
+        for _ in range(FAILURE_THRESHOLD - 1):
             breaker.failed(breaker.era, "slow")
         breaker.succeeded(era)
         assert breaker.failed(breaker.era, "slow"), "the late answer has interrupted the row"
@@ -94,7 +94,7 @@ class TestWhatIsFromBefore:
     def test_closing_begins_the_row_anew(self, breaker: Breaker) -> None:
         open_it(breaker)
         breaker.close()
-        for _ in range(OPENS_AFTER - 1):
+        for _ in range(FAILURE_THRESHOLD - 1):
             assert not breaker.failed(breaker.era, "slow")
 
 
@@ -110,9 +110,9 @@ class TestProbes:
             waits.append(breaker.next_probe - clock.now)
             clock.now = breaker.next_probe
             breaker.probe_failed("still away")
-        assert min(waits) >= SHORTEST == 1
-        assert max(waits) <= LONGEST == 30
-        assert waits[0] <= 2 * SHORTEST
+        assert min(waits) >= SHORTEST_PROBE_WAIT == 1
+        assert max(waits) <= LONGEST_PROBE_WAIT == 30
+        assert waits[0] <= 2 * SHORTEST_PROBE_WAIT
         assert sum(waits[100:]) / 100 > 10, "a long outage is looked into seldom"
 
     def test_who_was_away_for_ten_seconds_is_found_within_four(self, clock: Clock) -> None:
@@ -151,7 +151,7 @@ class TestProbes:
     ) -> None:
         open_it(breaker)
         breaker.close()
-        clock.now += STEADY
+        clock.now += RECURRENCE_WINDOW
         open_it(breaker)
         assert breaker.next_probe - clock.now <= 2
 

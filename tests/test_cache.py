@@ -154,7 +154,7 @@ class TestDamage:
         self.plant(alias, id, value)
         self.assert_set_aside(alias, id, value)
         (line,) = [r.getMessage() for r in caplog.records if r.name == "django_convstate"]
-        assert "damaged, and not served" in line
+        assert "damaged and was quarantined" in line
         assert id not in line
 
     def test_cut_off_at_any_byte(self) -> None:
@@ -244,31 +244,31 @@ class TestDamage:
 
 class TestLock:
     def test_a_dead_holder_costs_time_but_no_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cachelock, "LEASE", 1)
-        monkeypatch.setattr(cachelock, "PATIENCE", 3.0)
+        monkeypatch.setattr(cachelock, "LOCK_TTL", 1)
+        monkeypatch.setattr(cachelock, "ACQUIRE_TIMEOUT", 3.0)
         backend = CacheBackend()
-        caches["default"].add("convstate:lock:a", 1, cachelock.LEASE)
+        caches["default"].add("convstate:lock:a", 1, cachelock.LOCK_TTL)
         started = time.monotonic()
         backend.commit("a", Change(append=[b"1"]))
         assert 0.5 < time.monotonic() - started < 2.5
 
     def test_patience_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cachelock, "PATIENCE", 0.2)
+        monkeypatch.setattr(cachelock, "ACQUIRE_TIMEOUT", 0.2)
         caches["default"].add("convstate:lock:busy", 1, 60)
         with pytest.raises(ConversationBusy, match="Nothing was written"):
             CacheBackend().commit("busy", Change(append=[b"1"]))
         caches["default"].delete("convstate:lock:busy")
 
     def test_one_who_was_too_slow_does_not_write(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cachelock, "LEASE", 1)
+        monkeypatch.setattr(cachelock, "LOCK_TTL", 1)
         backend, id = CacheBackend(), new_id()
         read = backend._read
 
         def slow(id: str) -> Any:
             time.sleep(1.1)
-            # By now the lock has expired, and another process (one with a line of its own) has come
+            # By now the lock has expired, and another process (one with queues of its own) has come
             # and gone.
-            monkeypatch.setattr(cachelock, "_lines", cachelock._Lines())
+            monkeypatch.setattr(cachelock, "_queues", cachelock._ThreadQueues())
             CacheBackend().commit(id, Change(append=[b'"theirs"']))
             return read(id)
 

@@ -48,8 +48,8 @@ def made(primary: Switched, **limits: int) -> Iterator[FailoverBackend]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the probes come after hundredths of a second."""
-    monkeypatch.setattr(breaker, "SHORTEST", 0.02)
-    monkeypatch.setattr(breaker, "LONGEST", 0.05)
+    monkeypatch.setattr(breaker, "SHORTEST_PROBE_WAIT", 0.02)
+    monkeypatch.setattr(breaker, "LONGEST_PROBE_WAIT", 0.05)
 
 
 def append(*texts: bytes, **more: Any) -> Change:
@@ -248,7 +248,7 @@ class TestStore:
         assert not conversation.degraded
         assert record_of(primary, "a").state == {"n": b"1"}
 
-    def test_degraded_says_so_until_it_is_home(
+    def test_degraded_says_so_until_it_is_replayed(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
         store = ConversationStore(backend)
@@ -262,7 +262,7 @@ class TestStore:
         assert conversation.degraded
         assert not conversation.is_new
         primary.away = False
-        assert store.get(conversation.id).degraded, "it is not home yet"
+        assert store.get(conversation.id).degraded, "it is not replayed yet"
         backend.close()
         conversation.reload()
         assert (conversation["a"], conversation.degraded) == (2, False)
@@ -363,7 +363,7 @@ class TestTelling:
             assert backend.health() == primary.health()
         assert [kind for kind, _ in told] == ["degraded", "recovered"] * 2
         assert "switched off" in told[0][1]["reason"]
-        assert (told[1][1]["home"], told[1][1]["conflicts"], told[1][1]["lost"]) == (20, 0, 0)
+        assert (told[1][1]["replayed"], told[1][1]["conflicts"], told[1][1]["lost"]) == (20, 0, 0)
         ours = [r.levelno for r in caplog.records if r.name == "django_convstate"]
         assert ours == [logging.ERROR, logging.WARNING] * 2
 
@@ -406,7 +406,7 @@ class TestTelling:
                     primary.away = primary.slow = True  # so that it says nothing for sure
                     late.append(threading.Thread(target=backend.commit, args=("b", append(b"1"))))
                     late[0].start()
-                    wait_until(lambda: self._shelter.journal.pending)
+                    wait_until(lambda: self._offline.journal.pending)
                     primary.away = False
                 return over
 
@@ -419,7 +419,7 @@ class TestTelling:
 
 
 class TestEnd:
-    def test_closing_brings_home_and_tells(
+    def test_closing_replays_and_tells(
         self, primary: Switched, backend: FailoverBackend, caplog: pytest.LogCaptureFixture
     ) -> None:
         primary.away = True
@@ -457,7 +457,7 @@ class TestEnd:
         primary = Switched()
         def show():
             primary.away = False
-            print("home", primary.exists("a"))
+            print("replayed", primary.exists("a"))
         backend = FailoverBackend(primary, LocMemBackend())
         primary.away = True
         for number in range(3):
@@ -465,9 +465,9 @@ class TestEnd:
         backend.commit("b", Change(append=[b"1"]))
         primary.away = {not comes_back}
         import django_convstate.backends.failover.backend as module
-        atexit.unregister(module._bring_home_at_exit)
+        atexit.unregister(module._replay_at_exit)
         atexit.register(show)
-        atexit.register(module._bring_home_at_exit)  # the last one goes first
+        atexit.register(module._replay_at_exit)  # the last one goes first
         """
         done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(script)],
@@ -476,7 +476,7 @@ class TestEnd:
             capture_output=True,
             text=True,
         )
-        assert f"home {comes_back}" in done.stdout
+        assert f"replayed {comes_back}" in done.stdout
         lost = "4 changes of 2 conversations are lost with this process" in done.stderr
         assert lost is not comes_back
 

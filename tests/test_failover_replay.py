@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from django_convstate import BackendUnavailable, ConversationBusy, backends, signals
+from django_convstate import BackendUnavailable, ConversationBusy, signals
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Create
@@ -65,7 +65,7 @@ class TestMerged:
         outage.commit(append=[b"mine too"])
         home = outage.end()
         assert home.messages == [b"1", b"2", b"3", b"theirs", b"mine", b"mine too"]
-        assert outage.news["home"] == 2
+        assert outage.news["replayed"] == 2
         assert outage.conflicts_and_lost == (0, 0)
 
     def test_counters_add_up(self, outage: Outage) -> None:
@@ -179,13 +179,13 @@ class TestExpired:
     def test_meanwhile_it_is_made_again_with_its_history(self, outage: Outage) -> None:
         outage.others.touch("a", 0.001)
         time.sleep(0.01)
-        base = outage.backend._known._known["a"].first
+        base = outage.backend._known._snapshots["a"].base
         outage.commit(create=Create.MUST_EXIST, append=[b"mine"])
         base.created_at -= 7200
-        line = outage.backend._shelter.journal.line("a")
-        assert line is not None
-        assert line.base is not None
-        line.base.last_accessed -= 7200  # as it is two hours later
+        pending = outage.backend._offline.journal.get("a")
+        assert pending is not None
+        assert pending.base is not None
+        pending.base.last_accessed -= 7200  # as it is two hours later
         home = outage.end()
         assert home.messages == [b"1", b"2", b"3", b"mine"]
         assert home.state == {"n": b"10"}
@@ -218,7 +218,7 @@ class TestRefused:
         assert (home.owner, home.messages) == ("u2", [b"1", b"2", b"3", b"theirs"])
         assert record_of(outage.others, "b").messages == [b"elsewhere"]
         assert outage.conflicts_and_lost == (0, 2)
-        assert "2 changes made while the store was away are lost" in caplog.text
+        assert "2 changes accepted during the outage are lost" in caplog.text
         assert not any(secret in caplog.text for secret in ("mine", "theirs", "u1", "u2"))
 
     def test_away_again_in_the_middle_of_it(self, outage: Outage) -> None:
@@ -238,8 +238,8 @@ class TestTwoProcesses:
     @pytest.fixture
     def other(self, outage: Outage) -> Iterator[FailoverBackend]:
         primary = Switched()
-        primary._entries, primary._lock = outage.primary._entries, outage.primary._lock
-        backends.locmem._forkable.discard(primary)  # it would be locked twice
+        primary._conversations = outage.primary._conversations
+        primary._lock = outage.primary._lock
         backend = FailoverBackend(primary, LocMemBackend(max_conversations=10**6))
         primary.away = True
         yield backend
@@ -249,11 +249,11 @@ class TestTwoProcesses:
         backend.primary.away = False  # type: ignore[attr-defined]
         backend.close()
 
-    @pytest.mark.parametrize("first_home", ["begun", "continued"])
-    def test_a_newcomer(self, outage: Outage, other: FailoverBackend, first_home: str) -> None:
+    @pytest.mark.parametrize("first_replayed", ["begun", "continued"])
+    def test_a_newcomer(self, outage: Outage, other: FailoverBackend, first_replayed: str) -> None:
         outage.backend.commit("new", Change(create=Create.MUST_BE_NEW, append=[b"one"]))
         other.commit("new", Change(create=Create.MUST_EXIST, append=[b"two"]))
-        if first_home == "begun":
+        if first_replayed == "begun":
             outage.end()
             self.recover(other)
         else:
@@ -264,14 +264,14 @@ class TestTwoProcesses:
     def test_one_that_expired_is_made_again_once(
         self, outage: Outage, other: FailoverBackend
     ) -> None:
-        other._known.keep("a", outage.others.load("a", 10))
+        other._known.put("a", outage.others.load("a", 10))
         outage.others.delete("a")
         for backend in (outage.backend, other):
             backend.commit("a", Change(create=Create.MUST_EXIST, append=[b"mine"]))
-            line = backend._shelter.journal.line("a")
-            assert line is not None
-            assert line.base is not None
-            line.base.last_accessed -= 7200
+            pending = backend._offline.journal.get("a")
+            assert pending is not None
+            assert pending.base is not None
+            pending.base.last_accessed -= 7200
         outage.end()
         self.recover(other)
         assert record_of(outage.others, "a").messages == [b"1", b"2", b"3", b"mine", b"mine"]
@@ -286,7 +286,7 @@ class TestTwoProcesses:
 
 class TestTrouble:
     @pytest.mark.parametrize("trouble", [ConversationBusy("busy"), RuntimeError("a bug")])
-    def test_while_bringing_home_loses_nothing(
+    def test_while_replaying_loses_nothing(
         self, outage: Outage, trouble: Exception, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         outage.commit(append=[b"said"])
@@ -304,7 +304,7 @@ class TestTrouble:
 
     def test_whose_it_is_cannot_be_decided_here(self, outage: Outage) -> None:
         outage.others.commit("theirs", Change(owner="1", append=[b"secret"]))
-        with pytest.raises(BackendUnavailable, match="Whose"):
+        with pytest.raises(BackendUnavailable, match="Cannot verify the owner"):
             outage.backend.commit("theirs", Change(create=Create.MUST_EXIST, owner="2"))
         outage.commit(owner="2")
         assert outage.end().owner == "2"
@@ -315,8 +315,8 @@ class TestTrouble:
         assert outage.end().messages == []
 
     def test_what_is_known_counts_towards_the_journal(self, outage: Outage) -> None:
-        journal = outage.backend._shelter.journal
-        outage.backend._known.find("a")
+        journal = outage.backend._offline.journal
+        outage.backend._known.get("a")
         outage.commit(append=[b"x"])
         assert journal._bytes > 2 * len(b"123")
         before = journal._bytes

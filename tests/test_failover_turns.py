@@ -115,7 +115,7 @@ def test_one_slow_renewal_moves_no_turn_into_memory(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(primary, "renew", slow)
         assert backend.renew("a", "first", LONG)
-    assert not backend.fallback.has_line("a")
+    assert not backend.fallback.has_queue("a")
     assert backend.renew("a", "first", LONG)
     say(backend, b"1", "first")
     assert record_of(primary, "a").messages == [b"0", b"1"]

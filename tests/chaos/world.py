@@ -27,7 +27,7 @@ from tests.servers import Server, free_ports, running, wait_until
 
 PASSWORD = "pass-8f3a91"
 TEXT = "text-5d02c7"
-LOST_SIGHT = "Conversations go on in the memory of this process."
+LOST_SIGHT = "Conversations go on in the memory of this process"
 AOF = ("--appendonly", "yes", "--appendfsync", "everysec")
 
 
