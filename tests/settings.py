@@ -38,7 +38,12 @@ DATABASES = {
         # A file, because threads share it; IMMEDIATE, because two of them that read and then
         # write would otherwise fail at once instead of waiting for each other.
         "TEST": {"NAME": FILES / "test.sqlite3"},
-        "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE"},
+        "OPTIONS": {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            # No test cuts the power, so that none waits for the disk.
+            "init_command": "PRAGMA synchronous=OFF",
+        },
     }
 }
 PLENTY = {"MAX_ENTRIES": 100_000}

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from tests.example_site import ExampleSite
-from tests.servers import Server
+from tests.servers import Server, free_ports, running
+
+# One browser for all tests, which lives in one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -34,16 +38,37 @@ HOTEL = "A boutique hotel in Paris"
 expect.set_options(timeout=PATIENCE)
 
 
-@pytest.fixture
-def site(server: Server, tmp_path: Path) -> Iterator[ExampleSite]:
-    """The example on a Valkey of its own, with words that come slowly enough to be watched."""
+def example_on(server: Server, log: Path, pause: float) -> ExampleSite:
+    """The example, with words that come slowly enough to be watched."""
     options = {"REDIS_URL": f"redis://127.0.0.1:{server.port}/0", "REDIS_TIMEOUT": "5"}
-    env = {"CONVERSATION_STATE_BACKEND": "redis", "CONCIERGE_PAUSE": "0.05", **options}
-    with ExampleSite(tmp_path / "log", **env) as site:
+    env = {"CONVERSATION_STATE_BACKEND": "redis", "CONCIERGE_PAUSE": str(pause), **options}
+    return ExampleSite(log, **env)
+
+
+@pytest.fixture(scope="session")
+def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExampleSite]:
+    """For tests that leave it as it is."""
+    directory = tmp_path_factory.mktemp("example")
+    server = Server(directory, free_ports(1)[0])
+    with running([server]), example_on(server, directory / "log", pause=0.02) as site:
         yield site
 
 
 @pytest.fixture
+def own_site(server: Server, tmp_path: Path) -> Iterator[ExampleSite]:
+    """For a test that stops it, or its Valkey."""
+    with example_on(server, tmp_path / "log", pause=0.05) as site:
+        yield site
+
+
+@pytest.fixture
+def site(request: pytest.FixtureRequest) -> ExampleSite:
+    name = "own_site" if "own_site" in request.fixturenames else "shared_site"
+    site: ExampleSite = request.getfixturevalue(name)
+    return site
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: the browser test did not run")
@@ -62,12 +87,16 @@ class Visitor:
         self.album = album
         self.complaints: list[str] = []
 
-    async def tab(self) -> "Tab":
+    async def tab(self, *, is_live: bool = True) -> "Tab":
+        """Open a page. Its websocket has given the cookie when this returns, so that the next page
+        sends it, too."""
         page = await self.context.new_page()
         page.on("console", self._note)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         tab = Tab(page, self.album)
         await page.goto(self.site.url)
+        if is_live:
+            await asyncio.wait_for(tab.is_ready.wait(), PATIENCE / 1000)
         return tab
 
     def _note(self, message: Any) -> None:
@@ -84,6 +113,7 @@ class Tab:
         self.album = album
         self.posted: list[str] = []
         self.frames: list[str] = []
+        self.is_ready = asyncio.Event()
         page.on("request", self._note_request)
         page.on("websocket", lambda socket: socket.on("framereceived", self._note_frame))
         self.live = page.locator(".message.live .text")
@@ -100,6 +130,8 @@ class Tab:
 
     def _note_frame(self, frame: str | bytes) -> None:
         self.frames.append(str(frame))
+        if '"type": "ready"' in self.frames[-1]:
+            self.is_ready.set()
 
     async def say(self, text: str) -> None:
         await self.page.fill("#text", text)
@@ -120,7 +152,7 @@ def look() -> str:
     return "wide-light"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def visitor(
     browser: Browser, site: ExampleSite, look: str, tmp_path: Path
 ) -> AsyncIterator[Visitor]:
@@ -144,8 +176,9 @@ async def grows(tab: Tab) -> None:
     await expect(tab.live).to_have_text(re.compile(rf"(\S+\s+){{{words + 2}}}"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", list(LOOKS))
-async def test_a_conversation_as_it_is_seen(visitor, site):
+async def test_a_conversation_as_it_is_seen(visitor, own_site):
     one = await visitor.tab()
     await one.picture("1-welcome")
     await one.page.click(f"text={TRIP}")
@@ -175,10 +208,10 @@ async def test_a_conversation_as_it_is_seen(visitor, site):
     await one.say(TRIP)
     await grows(one)
     await asyncio.sleep(REAPED)
-    site.stop()
+    own_site.stop()
     await expect(one.banner).to_contain_text("line to the concierge is down")
     await one.picture("6-server-away")
-    site.start()
+    own_site.start()
     for tab in (one, two):
         await tab.is_quiet(6)
         await expect(tab.banner).to_have_count(0)
@@ -191,12 +224,13 @@ async def test_a_conversation_as_it_is_seen(visitor, site):
     assert any('"type": "answer"' in frame for frame in one.frames)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", list(LOOKS))
-async def test_an_outage_of_redis(visitor, server, site):
+async def test_an_outage_of_redis(visitor, server, own_site):
     """Redis does not answer, the chat goes on, and a banner says so for as long as it lasts."""
-    site.stop()
-    site.environment["REDIS_TIMEOUT"] = "0.25"
-    site.start()
+    own_site.stop()
+    own_site.environment["REDIS_TIMEOUT"] = "0.25"
+    own_site.start()
     tab = await visitor.tab()
     await tab.say(HOTEL)
     await tab.is_quiet(2)
@@ -216,6 +250,7 @@ async def test_an_outage_of_redis(visitor, server, site):
     await tab.is_quiet(6)
 
 
+@pytest.mark.slow
 async def test_two_tabs_that_speak_at_once_are_answered_one_after_the_other(visitor):
     one, two = await visitor.tab(), await visitor.tab()
     await one.say(TRIP)
@@ -252,15 +287,16 @@ async def test_a_tab_hears_what_is_said_by_another_way(visitor):
         await tab.is_quiet(4)
 
 
-async def test_what_was_missed_comes_with_the_line(visitor, site):
+@pytest.mark.slow
+async def test_what_was_missed_comes_with_the_line(visitor, own_site):
     tab = await visitor.tab()
     await tab.say(HOTEL)
     await tab.is_quiet(2)
     await visitor.context.set_offline(True)
-    site.stop()
+    own_site.stop()
     await expect(tab.banner).to_have_count(1)
-    site.start()
-    await visitor.context.request.post(f"{site.url}/api/messages", data={"text": "thanks"})
+    own_site.start()
+    await visitor.context.request.post(f"{own_site.url}/api/messages", data={"text": "thanks"})
     await visitor.context.set_offline(False)
     await tab.is_quiet(4)
     await expect(tab.banner).to_have_count(0)
@@ -279,10 +315,11 @@ async def test_a_new_conversation_is_new_in_all_tabs(visitor):
         await tab.is_quiet(2)
 
 
-async def test_after_it_has_expired_the_next_message_begins_anew(visitor, site):
-    site.stop()
-    site.environment |= {"CONVERSATION_TTL": "4", "CONCIERGE_PAUSE": "0.005"}
-    site.start()
+@pytest.mark.slow
+async def test_after_it_has_expired_the_next_message_begins_anew(visitor, own_site):
+    own_site.stop()
+    own_site.environment |= {"CONVERSATION_TTL": "4", "CONCIERGE_PAUSE": "0.005"}
+    own_site.start()
     tab = await visitor.tab()
     await tab.say(HOTEL)
     await tab.is_quiet(2)
@@ -294,10 +331,11 @@ async def test_after_it_has_expired_the_next_message_begins_anew(visitor, site):
 
 
 class TestFallback:
+    @pytest.mark.slow
     async def test_events_where_there_is_no_websocket(self, visitor):
         await visitor.context.route_web_socket("**/live*", lambda socket: socket.close())
-        one = await visitor.tab()
-        two = await visitor.tab()
+        one = await visitor.tab(is_live=False)
+        two = await visitor.tab(is_live=False)
         await one.say(TRIP)
         await grows(one)
         await one.is_quiet(2)
@@ -307,10 +345,11 @@ class TestFallback:
         assert one.posted == ["stream", "stream"]
         assert one.frames == []
 
+    @pytest.mark.slow
     async def test_a_plain_post_where_nothing_streams(self, visitor):
         await visitor.context.route_web_socket("**/live*", lambda socket: socket.close())
         await visitor.context.route("**/api/stream", lambda route: route.abort())
-        tab = await visitor.tab()
+        tab = await visitor.tab(is_live=False)
         for count, text in enumerate((HOTEL, "under $90"), 1):
             await tab.say(text)
             await tab.is_quiet(2 * count)
@@ -318,16 +357,17 @@ class TestFallback:
         assert said[::2] == [HOTEL, "under $90"]
         assert tab.posted == ["stream", "messages"] * 2
 
-    async def test_a_server_that_is_away_loses_no_text(self, visitor, site):
+    @pytest.mark.slow
+    async def test_a_server_that_is_away_loses_no_text(self, visitor, own_site):
         tab = await visitor.tab()
         await tab.say(HOTEL)
         await tab.is_quiet(2)
-        site.stop()
+        own_site.stop()
         await tab.say("under $90")
         await expect(tab.notice).to_contain_text("does not answer")
         await expect(tab.page.locator("#text")).to_have_value("under $90")
         await tab.is_quiet(2)
-        site.start()
+        own_site.start()
         await expect(tab.banner).to_have_count(0)
         await tab.page.keyboard.press("Enter")
         await tab.is_quiet(4)

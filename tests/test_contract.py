@@ -1,5 +1,7 @@
 """The contract, on every backend and every kind of cache."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -7,6 +9,34 @@ import pytest
 from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.testing import BackendContract
 from tests.conftest import make_place
+
+# What takes seconds, because it waits for time to pass.
+WAITING = (
+    "test_expiry_slides_on_load_and_commit",
+    "test_touch",
+    "test_nothing_outlives_its_max_age",
+    "test_purge_of_what_has_expired",
+    "test_a_holder_without_a_sign_of_life_is_passed_over",
+    "test_a_lapsed_lease_is_lost_though_nobody_waits",
+    "test_to_renew_keeps_the_turn",
+    "test_a_place_in_line_is_kept_for_who_asks_again",
+)
+
+
+def slow_where_it_waits(contract: type[BackendContract]) -> type[BackendContract]:
+    """Leave what waits to `make test-slow`, where another class here tests the same code."""
+    for name in WAITING:
+        setattr(contract, name, pytest.mark.slow(_copy_of(getattr(contract, name))))
+    return contract
+
+
+def _copy_of(scenario: Callable[[Any], None]) -> Callable[[Any], None]:
+    # A mark is kept in the function itself, and that is every contract's.
+    @wraps(scenario)
+    def copy(self: Any) -> None:
+        scenario(self)
+
+    return copy
 
 
 class TestLocMem(BackendContract):
@@ -25,21 +55,25 @@ class TestLocMemCache(CacheContract):
     alias = "default"
 
 
+@slow_where_it_waits
 class TestFileBasedCache(CacheContract):
     alias = "file"
 
 
+@slow_where_it_waits
 @pytest.mark.django_db(transaction=True)
 class TestDatabaseCache(CacheContract):
     alias = "database"
     expiry_slack = 1.0  # it keeps whole seconds
 
 
+@slow_where_it_waits
 @pytest.mark.usefixtures("valkey")
 class TestRedisCache(CacheContract):
     alias = "redis"
 
 
+@slow_where_it_waits
 @pytest.mark.usefixtures("valkey")
 class TestDjangoRedis(CacheContract):
     alias = "django_redis"
@@ -50,11 +84,13 @@ class TestRedisStandalone(CacheContract):
     alias = "standalone"
 
 
+@slow_where_it_waits
 @pytest.mark.usefixtures("sentinel")
 class TestRedisSentinel(CacheContract):
     alias = "sentinel"
 
 
+@slow_where_it_waits
 @pytest.mark.usefixtures("cluster")
 class TestRedisCluster(CacheContract):
     alias = "cluster"

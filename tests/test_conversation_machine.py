@@ -4,9 +4,16 @@ model made of a plain dictionary and a plain list."""
 import contextlib
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from django_convstate import BackendUnavailable, Conversation, ConversationStore
 from django_convstate.backends.locmem import LocMemBackend
@@ -176,5 +183,7 @@ def _copy(value: Any) -> Any:
     return value
 
 
-TestHandleBesideModel = HandleBesideModel.TestCase
-TestHandleBesideModel.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+@pytest.mark.parametrize("examples", [60, pytest.param(300, marks=pytest.mark.slow)])
+def test_a_handle_does_as_the_model_does(examples: int) -> None:
+    limits = settings(max_examples=examples, stateful_step_count=40, deadline=None)
+    run_state_machine_as_test(HandleBesideModel, settings=limits)  # type: ignore[arg-type]

@@ -384,3 +384,5 @@ async def test_an_outage_in_mid_talk(browser, server: Server, site):
     *_, answer = await tab.hear_until("messages", 3)  # once more what was said in the outage
     assert answer["status"]["degraded"] is False
     assert answer["seen"] == 6
+    await browser.leave()
+    await conversations.aclose()

@@ -169,13 +169,13 @@ class TestWritesRefused:
 
 def test_loading(settings: Any, tmp_path: Path) -> None:
     """Until the data set is there nothing can be told, and nothing is said to be absent."""
-    slow = ("--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024")
+    slow = ("--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
     server = Server(tmp_path, free_ports(1)[0], *slow)
     with running([server]), server.client() as client:
         backend, id = on(settings, url(server), PASSWORD=PASSWORD), new_id()
         backend.commit(id, Change(append=[b"{}"]))
         with client.pipeline(transaction=False) as pipe:
-            for number in range(5000):
+            for number in range(30_000):
                 pipe.set(f"key{number}", "x" * 100)
             pipe.execute()
         client.save()

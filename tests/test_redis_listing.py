@@ -84,16 +84,19 @@ class TestListing:
         ids = [f"c{number}" for number in range(300)]
         for id in ids:
             many.commit(id, Change(owner="u1", append=[b"{}"]))
-        time.sleep(0.3)
+        time.sleep(1.1)
 
         def visit(done: int, total: int | None) -> None:
+            """Visit every second one that is left, as soon as the first batch is gone. They stay in
+            use for a second, which is much longer than the purge goes on."""
+            if visited:
+                return
             for id in ids[::2]:
-                if many.exists(id):
-                    many.load(id, 1)
+                if many.load(id, 1) is not None:
                     visited.add(id)
 
         visited: set[str] = set()
-        report = many.purge(Selection(idle_for=0.25, owner="u1"), batch_size=100, progress=visit)
+        report = many.purge(Selection(idle_for=1.0, owner="u1"), batch_size=100, progress=visit)
         assert visited
         assert {id for id in ids if many.exists(id)} == visited
         assert report.deleted == 300 - len(visited)
@@ -112,7 +115,7 @@ class TestListing:
         with ThreadPoolExecutor(2) as pool:
             try:
                 busy = [pool.submit(keep_busy, mine) for mine in (ids[:10], ids[-10:])]
-                time.sleep(3)
+                time.sleep(2.1)
                 for _ in range(5):
                     many.purge(Selection(idle_for=2.0))
             finally:

@@ -192,19 +192,24 @@ class ByTwins:
         return lambda *args: self._runner.run(twin(*args))
 
 
-@pytest.mark.parametrize("by_twins", [False, True], ids=["sync", "async"])
-def test_every_backend_does_as_the_model_does(place: str, by_twins: bool) -> None:
+# How many examples are tried, of those that memory takes.
+shares = pytest.mark.parametrize("share", [0.2, pytest.param(1, marks=pytest.mark.slow)])
+
+
+@shares
+def test_every_backend_does_as_the_model_does(place: str, share: float) -> None:
     backend = make_place(place)
-    if not by_twins:
-        run(backend, 300 if place == "locmem" else 100)
-    elif place in (
-        "locmem",
-        "standalone",
-        "sentinel",
-        "cluster",
-    ):
-        with asyncio.Runner() as runner:
-            run(ByTwins(backend, runner), 50)
+    run(backend, round(share * (300 if place == "locmem" else 100)))
+    backend.close()
+
+
+# On the caches, the twins are the methods in a thread.
+@pytest.mark.parametrize("place", ["locmem", "standalone", "sentinel", "cluster"], indirect=True)
+@shares
+def test_every_twin_does_as_the_model_does(place: str, share: float) -> None:
+    backend = make_place(place)
+    with asyncio.Runner() as runner:
+        run(ByTwins(backend, runner), round(share * 50))
     backend.close()
 
 

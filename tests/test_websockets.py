@@ -282,6 +282,7 @@ class TestAChat:
             chat.connection.transport.abort()
         await asyncio.to_thread(wait_until, lambda: len(store.get(id_of(token)).messages) == 1)
 
+    @pytest.mark.slow
     async def test_who_listens_for_longer_than_the_ttl(
         self, site: Site, path: str, store: Any
     ) -> None:
@@ -328,6 +329,7 @@ class TestAnOutage:
                     assert "Set-Cookie" not in chat.headers
                     assert await chat.close_code() == 4503
 
+    @pytest.mark.slow
     async def test_of_the_channel_layer(self, valkey: None, tmp_path: Path) -> None:
         server = Server(tmp_path, free_ports(1)[0])
         layers = layer_at(f"redis://127.0.0.1:{server.port}")
@@ -350,6 +352,7 @@ class TestAnOutage:
                     assert (await chat.say("again"))["messages"] == ["hello", "again"]
 
 
+@pytest.mark.slow
 async def test_a_busy_socket_does_not_grow(site: Site, store: ConversationStore) -> None:
     async def turns(chat: Socket, count: int) -> int:
         for _ in range(count):

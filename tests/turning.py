@@ -1,4 +1,4 @@
-"""A process that takes turns, for the tests that need one: `python -m tests.turning URL ID NAME`.
+"""A process that takes turns: `python -m tests.turning URL LEASE ID NAME`.
 
 It says "in" when its turn has begun, reads a line, appends a question and an answer, and says how
 its turn ended.
@@ -9,7 +9,7 @@ import sys
 from django.conf import settings
 
 
-def main(url: str, id: str, name: str) -> None:
+def main(url: str, lease: str, id: str, name: str) -> None:
     settings.configure(
         SECRET_KEY="of no use",
         CACHES={
@@ -21,7 +21,10 @@ def main(url: str, id: str, name: str) -> None:
         },
     )
     from django_convstate import ConversationError, ConversationStore
+    from django_convstate.conversation import turn
 
+    turn.LEASE = float(lease)  # type: ignore[misc]
+    turn.RENEW_EVERY = turn.LEASE / 3  # type: ignore[misc]
     conversation = ConversationStore("redis").open(id)
     say("ready")
     try:
