@@ -186,4 +186,4 @@ def _copy(value: Any) -> Any:
 @pytest.mark.parametrize("examples", [60, pytest.param(300, marks=pytest.mark.slow)])
 def test_a_handle_does_as_the_model_does(examples: int) -> None:
     limits = settings(max_examples=examples, stateful_step_count=40, deadline=None)
-    run_state_machine_as_test(HandleBesideModel, settings=limits)  # type: ignore[arg-type]
+    run_state_machine_as_test(HandleBesideModel, settings=limits)

@@ -407,7 +407,7 @@ class TestConnections:
         self, settings: Any, server: Server, count: int
     ) -> None:
         # As all come at once, the last one waits until all others have been served.
-        patience = {"SOCKET_TIMEOUT": 300, "SOCKET_CONNECT_TIMEOUT": 300}
+        patience: dict[str, Any] = {"SOCKET_TIMEOUT": 300, "SOCKET_CONNECT_TIMEOUT": 300}
         backend = on(settings, f"redis://127.0.0.1:{server.port}/0", **patience)
 
         async def visit() -> int:

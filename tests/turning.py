@@ -24,7 +24,7 @@ def main(url: str, lease: str, id: str, name: str) -> None:
     from django_convstate.conversation import turn
 
     turn.LEASE = float(lease)  # type: ignore[misc]
-    turn.RENEW_EVERY = turn.LEASE / 3  # type: ignore[misc]
+    turn.RENEW_INTERVAL = turn.LEASE / 3  # type: ignore[misc]
     conversation = ConversationStore("redis").open(id)
     say("ready")
     try:
