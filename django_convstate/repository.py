@@ -6,6 +6,7 @@ A twin differs from its method by the await alone.
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from . import conf, ids, signals
@@ -28,6 +29,7 @@ logger = logging.getLogger("django_convstate")
 
 P = ParamSpec("P")
 T = TypeVar("T")
+AsyncCall = Callable[Concatenate[str, P], Awaitable[T]]
 
 # Told of each operation: its name, the backend's, how many seconds it took, and "ok" or the name of
 # the error's class.
@@ -94,17 +96,11 @@ class Repository:
         Raises:
             ConversationNotFound: there is none.
         """
-        record = self._call(self.backend.load, id, window or self.options.window)
-        if record is None:
-            raise ConversationNotFound("There is no such conversation.")
-        return record
+        return _found(self._call(self.backend.load, id, window or self.options.window))
 
     async def aload(self, id: str, window: int | None = None) -> Record:
         """See `load`."""
-        record = await self._acall(self.backend.aload, id, window or self.options.window)
-        if record is None:
-            raise ConversationNotFound("There is no such conversation.")
-        return record
+        return _found(await self._acall(self.backend.aload, id, window or self.options.window))
 
     def commit(self, id: str, change: Change) -> Committed:
         """Apply a change. Raises as the backend's `commit` does."""
@@ -204,7 +200,7 @@ class Repository:
         self, selection: Selection, *, dry_run: bool, batch_size: int, progress: Progress | None
     ) -> PurgeReport:
         """Delete what is selected."""
-        with _Observed("purge", self.backend):
+        with _observed("purge", self.backend):
             return self.backend.purge(
                 selection, dry_run=dry_run, batch_size=batch_size, progress=progress
             )
@@ -213,19 +209,19 @@ class Repository:
         self, selection: Selection, *, dry_run: bool, batch_size: int, progress: Progress | None
     ) -> PurgeReport:
         """See `purge`."""
-        with _Observed("purge", self.backend):
+        with _observed("purge", self.backend):
             return await self.backend.apurge(
                 selection, dry_run=dry_run, batch_size=batch_size, progress=progress
             )
 
     def health(self) -> Health:
         """Make a round trip and tell how it went."""
-        with _Observed("health", self.backend):
+        with _observed("health", self.backend):
             return self.backend.health()
 
     async def ahealth(self) -> Health:
         """See `health`."""
-        with _Observed("health", self.backend):
+        with _observed("health", self.backend):
             return await self.backend.ahealth()
 
     def close(self) -> None:
@@ -253,62 +249,56 @@ class Repository:
     # How a backend is called.
 
     def _call(
-        self,
-        method: Callable[Concatenate[str, P], T],
-        id: str,
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
+        self, call: Callable[Concatenate[str, P], T], id: str, /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         ids.validate_id(id)
         try:
             if not observers:
-                return method(id, *args, **kwargs)
-            with _Observed(method.__name__, self.backend):
-                return method(id, *args, **kwargs)
+                return call(id, *args, **kwargs)
+            with _observed(call.__name__, self.backend):
+                return call(id, *args, **kwargs)
         except ConversationCorrupt as error:
             _log_quarantine(id, error)
             signals.conversation_quarantined.send_robust(self._sender, id=id)
             raise
 
     async def _acall(
-        self,
-        method: Callable[Concatenate[str, P], Awaitable[T]],
-        id: str,
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
+        self, call: AsyncCall[P, T], id: str, /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         ids.validate_id(id)
         try:
             if not observers:
-                return await method(id, *args, **kwargs)
-            with _Observed(method.__name__.removeprefix("a"), self.backend):
-                return await method(id, *args, **kwargs)
+                return await call(id, *args, **kwargs)
+            with _observed(call.__name__.removeprefix("a"), self.backend):
+                return await call(id, *args, **kwargs)
         except ConversationCorrupt as error:
             _log_quarantine(id, error)
             await signals.conversation_quarantined.asend_robust(self._sender, id=id)
             raise
 
 
-class _Observed:
-    """Tells the observers of one operation, in a with block around it."""
-
-    def __init__(self, operation: str, backend: ConversationStateBackend) -> None:
-        self._operation = operation
-        self._backend = backend.name
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
-        seconds = time.perf_counter() - self._started
-        outcome = "ok" if kind is None else kind.__name__
+@contextmanager
+def _observed(operation: str, backend: ConversationStateBackend) -> Iterator[None]:
+    """Tell the observers of one operation, in a with block around it."""
+    started, outcome = time.perf_counter(), "ok"
+    try:
+        yield
+    except BaseException as error:
+        outcome = type(error).__name__
+        raise
+    finally:
+        seconds = time.perf_counter() - started
         for observer in observers.copy():
             try:
-                observer(self._operation, self._backend, seconds, outcome)
+                observer(operation, backend.name, seconds, outcome)
             except Exception:
                 logger.exception("An observer of the conversation store failed.")
+
+
+def _found(record: Record | None) -> Record:
+    if record is None:
+        raise ConversationNotFound("There is no such conversation.")
+    return record
 
 
 def _log_quarantine(id: str, error: ConversationCorrupt) -> None:

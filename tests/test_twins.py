@@ -18,10 +18,11 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 # Pairs that have to differ, and why.
 DIFFERENT = {
-    "backends/redis/backend.py RedisBackend.purge": "runs the method in a thread",
     "backends/redis/backend.py RedisBackend.health": "a deadline of the socket; a timeout",
-    "backends/redis/client/connections.py Clients.turn": "one for all threads; one for each loop",
-    "backends/redis/client/retrying.py send": "a deadline of the socket; a timeout",
+    "backends/redis/backend.py RedisBackend._run": "a task makes its operation in its slot",
+    "backends/redis/backend.py RedisBackend._follow_up": "a task makes its operation in its slot",
+    "backends/redis/backend.py RedisBackend._execute": "a task makes its operation in its slot",
+    "backends/redis/client/retrying.py retrying": "a deadline of the socket; a timeout",
     "conversation/conversation.py Conversation._send": "only a task can be cancelled",
     "conversation/turn.py Turn.acquire": "an event of threads; one of a loop",
     "conversation/turn.py Turn.renewing": "a thread; a task",
@@ -32,7 +33,6 @@ DIFFERENT = {
     "http/streaming.py Stream.close": "only a task can have a timeout",
     "http/streaming.py Stream._finish": "only a task can be cancelled, and have a timeout",
     "repository.py Repository._call": "observers get the name of the method",
-    "store.py ConversationStore.list": "returns an iterator; is an async generator",
 }
 
 

@@ -5,10 +5,10 @@ Only the store knows who is next, for others wait in other processes. So this is
 that is woken asks the store, and one that is not woken asks it anyway after a while.
 """
 
-import os
-import threading
 from collections.abc import Callable
 from math import inf
+
+from ..backends.toolkit import forksafe
 
 
 class Waiter:
@@ -68,16 +68,6 @@ def turn_ended(id: str) -> None:
             queue.wake()
 
 
-_guard = threading.Lock()
+_guard = forksafe.lock()
 _queues: dict[str, _Queue] = {}
-
-
-def _forget_the_parent() -> None:
-    global _guard
-    _guard = threading.Lock()
-    _queues.clear()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    # A child has none of the threads that were waiting in its parent.
-    os.register_at_fork(after_in_child=_forget_the_parent)
+forksafe.reset_in_child(_queues.clear)  # a child has none of the threads that wait in its parent

@@ -1,0 +1,96 @@
+"""What one operation may ask of the primary, and what that shows about the primary's state."""
+
+import enum
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeVar, TypeVarTuple
+
+from ...exceptions import BackendUnavailable
+from .breaker import Breaker
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class _Unavailable(enum.Enum):
+    UNAVAILABLE = "unavailable"
+
+
+UNAVAILABLE: Final = _Unavailable.UNAVAILABLE
+Unavailable = Literal[_Unavailable.UNAVAILABLE]
+
+
+@dataclass(slots=True)
+class Shard:
+    """A shard of the primary, which may fail by itself: a node of a cluster, or the whole.
+
+    `readable`: while it takes no writes, it answers reads, or that is worth a try.
+    """
+
+    breaker: Breaker = field(default_factory=Breaker)
+    readable: bool = True
+
+
+class Route:
+    """How one operation reaches the shard of its conversation. `writable`: the primary may be asked
+    for anything, and not only for what writes nothing."""
+
+    __slots__ = ("_era", "_is_open", "_on_outage", "_shard", "writable")
+
+    def __init__(
+        self, shard: Shard, on_outage: Callable[[], None], *, is_pending: bool, only_reads: bool
+    ) -> None:
+        """Look what the shard may be asked now.
+
+        Args:
+            on_outage: is called when this operation opens the breaker.
+            is_pending: what this process has changed is not in the primary yet.
+            only_reads: the operation writes nothing.
+        """
+        self._shard = shard
+        self._on_outage = on_outage
+        self._era = shard.breaker.era
+        self.writable = not (is_pending or shard.breaker.is_open)
+        self._is_open = self.writable or (only_reads and shard.readable and not is_pending)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the breaker is open by now."""
+        return self._shard.breaker.is_open
+
+    def ask(self, method: Callable[[*Ts], T], *args: *Ts) -> T | Unavailable:
+        """Return what a method of the primary answers. UNAVAILABLE: it may not be asked, or has
+        raised `BackendUnavailable`.
+
+        No other error says anything about the shard, least of all that the caller was cancelled.
+        """
+        if not self._is_open:
+            return UNAVAILABLE
+        try:
+            answer = method(*args)
+        except BackendUnavailable as error:
+            self._failed(error)
+            return UNAVAILABLE
+        if self.writable and self._shard.breaker.failures:
+            self._shard.breaker.succeeded(self._era)
+        return answer
+
+    async def aask(self, method: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T | Unavailable:
+        """See `ask`."""
+        if not self._is_open:
+            return UNAVAILABLE
+        try:
+            answer = await method(*args)
+        except BackendUnavailable as error:
+            self._failed(error)
+            return UNAVAILABLE
+        if self.writable and self._shard.breaker.failures:
+            self._shard.breaker.succeeded(self._era)
+        return answer
+
+    def _failed(self, error: BackendUnavailable) -> None:
+        if not self.writable:
+            self._shard.readable = False
+        elif self._shard.breaker.failed(self._era, str(error), transient=error.transient):
+            self._shard.readable = True  # until a read fails, too
+            self._on_outage()
