@@ -149,8 +149,9 @@ class Listening:
             self.seen, self._seen_before_outage = self._seen_before_outage, None
 
     def _missing(self, conversation: Conversation, kept: int | None) -> list[range]:
-        """Return the positions of the messages that the client has yet to get: an empty range, if
-        messages were only removed. Of those that it has, those after the first `kept` are gone."""
+        """Return the positions of the messages that the client has yet to get, and set `seen` back
+        to the first of them; an empty range, if messages were only removed. Of those that it has,
+        those after the first `kept` are gone."""
         count, seen = len(conversation.messages), self.seen or 0
         self.seen = start = min(seen, count, count if kept is None else kept)
         return [] if start == count == seen else [range(start, count)]
@@ -191,7 +192,7 @@ class Listening:
         return is_another or time.monotonic() >= self._rejoin_at
 
     async def _ajoin(self) -> None:
-        """Get the news of the conversation from now on, and go on getting them."""
+        """Get the news of the conversation from now on. Done anew before the layer forgets it."""
         if not self._must_join():
             return
         group = group_name(self._handle.id)

@@ -86,7 +86,8 @@ def _ask() -> tuple[Health, float]:
 
 
 def _unhealthy(detail: str) -> Health:
-    return Health(conversations.backend.name, connected=False, detail=detail)
+    backend = conversations.backend
+    return Health(backend.name, connected=False, detail=detail)
 
 
 def _in_thread(function: Callable[[], T]) -> "Future[T]":

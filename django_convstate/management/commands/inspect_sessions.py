@@ -113,8 +113,7 @@ class Command(RichCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         found = conversations.list(options["owner"])
-        summaries = list(islice(found, options["limit"] + 1))
-        shown, more = summaries[: options["limit"]], len(summaries) > options["limit"]
+        shown = list(islice(found, options["limit"]))
         if options["json"]:
             rows = [dataclasses.asdict(summary) for summary in shown]
             self.stdout.write(json.dumps(rows, default=datetime.isoformat))
@@ -122,7 +121,7 @@ class Command(RichCommand):
             self.console.print("No conversations.")
         else:
             self.console.print(table_of(shown))
-            if more:
+            if next(found, None) is not None:
                 self.console.print(f"The first {options['limit']}; --limit shows more.")
 
     def _show(self, title: str, values: dict[str, Any], options: dict[str, Any]) -> None:

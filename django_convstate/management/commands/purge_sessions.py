@@ -112,7 +112,8 @@ class Command(RichCommand):
 
     def _report(self, report: PurgeReport, sentence: str, options: dict[str, Any]) -> None:
         if options["json"]:
-            result = {"backend": conversations.backend.name, **dataclasses.asdict(report)}
+            backend = conversations.backend
+            result = {"backend": backend.name, **dataclasses.asdict(report)}
             self.stdout.write(json.dumps(result | {"message": sentence}))
         else:
             self.console.print(sentence, highlight=False, markup=False)
