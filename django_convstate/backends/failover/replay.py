@@ -98,9 +98,8 @@ class Replayer:
         except ConversationInterrupted:
             if pending.base is None or pending.base.expires_at(primary.max_age) > time.time():
                 raise  # it has not expired: others have deleted it, and so it stays deleted
-            pending.restoring = pending.restoring or _creating(pending.base)
-            with suppress(ConversationConflict):  # another process has restored it
-                primary.commit(id, pending.restoring)
+            with suppress(ConversationConflict):  # it is restored already, perhaps by us
+                primary.commit(id, _creating(pending.base))
             pending.offset = -pending.base.unloaded_count
             committed = primary.commit(id, _rebased(change, pending))
         except InvalidConversationValue:
