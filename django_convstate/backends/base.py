@@ -9,33 +9,17 @@ from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
 
 from ..exceptions import InvalidBackend
-from .records import (
-    Acquired,
-    Change,
-    Committed,
-    ConversationSummary,
-    Create,
-    Health,
-    Progress,
-    PurgeReport,
-    Record,
-    Selection,
-)
+from .records import Acquired as Acquired
+from .records import Change as Change
+from .records import Committed as Committed
+from .records import ConversationSummary as ConversationSummary
+from .records import Create as Create
+from .records import Health as Health
+from .records import Progress as Progress
+from .records import PurgeReport as PurgeReport
+from .records import Record as Record
+from .records import Selection as Selection
 from .toolkit.isolation import run_isolated
-
-__all__ = [
-    "Acquired",
-    "Change",
-    "Committed",
-    "ConversationStateBackend",
-    "ConversationSummary",
-    "Create",
-    "Health",
-    "Progress",
-    "PurgeReport",
-    "Record",
-    "Selection",
-]
 
 P = ParamSpec("P")
 T = TypeVar("T")

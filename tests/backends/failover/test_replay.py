@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from django_convstate import BackendUnavailable, ConversationBusy, signals
+from django_convstate import BackendUnavailable, ConversationBusy, ConversationConflict, signals
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Create
@@ -301,6 +301,23 @@ class TestTrouble:
         monkeypatch.setattr(outage.primary, "commit", commit)
         wait_until(lambda: not outage.backend.health().using_fallback)
         assert record_of(outage.others, "a").messages[-1] == b"said"
+
+    @pytest.mark.parametrize("is_refused", [False, True])
+    def test_a_deletion_while_a_change_is_being_replayed_is_kept(
+        self, outage: Outage, monkeypatch: pytest.MonkeyPatch, is_refused: bool
+    ) -> None:
+        outage.commit(append=[b"said"])
+        real = outage.primary.commit
+
+        def commit(id: str, change: Change) -> Any:
+            if id == "a" and outage.backend.exists("a"):
+                assert outage.backend.delete("a")
+                if is_refused:
+                    raise ConversationConflict("another owner's")
+            return real(id, change)
+
+        monkeypatch.setattr(outage.primary, "commit", commit)
+        assert outage.end() is None
 
     def test_whose_it_is_cannot_be_decided_here(self, outage: Outage) -> None:
         outage.others.commit("theirs", Change(owner="1", append=[b"secret"]))
