@@ -36,8 +36,12 @@ from benchmarks import rivals  # noqa: E402
 from benchmarks.rivals import TEXT, messages  # noqa: E402
 from benchmarks.settings_redis import CACHES  # noqa: E402
 from django_convstate import ConversationStore  # noqa: E402
-from django_convstate.backends.redis.client.connections import Place  # noqa: E402
-from tests.servers import cluster_setup, free_ports  # noqa: E402
+from django_convstate.backends.redis.client.config import ServerConfig  # noqa: E402
+from django_convstate.backends.redis.client.factory import (  # noqa: E402
+    make_async_client,
+    make_client,
+)
+from tests.support.servers import cluster_setup, free_ports  # noqa: E402
 
 T = TypeVar("T")
 LENGTHS = (20, 200, 2_000, 20_000)
@@ -123,7 +127,10 @@ def progress(title: str) -> Iterable[tuple[int, bool]]:
 
 def measure_sync() -> Times:
     """Return how long each turn of each contestant took, by length, in microseconds."""
-    store, client = ConversationStore("redis", window=20), Place.of("default").client()
+    store, client = (
+        ConversationStore("redis", window=20),
+        make_client(ServerConfig.from_alias("default")),
+    )
     others = dict(available(rivals.SYNC))
     times: Times = {count: defaultdict(list) for count in LENGTHS}
 
@@ -145,7 +152,10 @@ def measure_sync() -> Times:
 
 
 async def measure_async() -> Times:
-    store, client = ConversationStore("redis", window=20), Place.of("default").async_client()
+    store, client = (
+        ConversationStore("redis", window=20),
+        make_async_client(ServerConfig.from_alias("default")),
+    )
     others = dict(available(rivals.ASYNC))
     times: Times = {count: defaultdict(list) for count in LENGTHS}
 

@@ -6,7 +6,10 @@ from django_convstate import conversations
 __version__ = "0.1.0"
 
 from .backends import get_backend
+from .backends.records import ConversationSummary, Health, PurgeReport
 from .conversation.conversation import Conversation
+from .conversation.message_log import Message
+from .conversation.messages import Messages
 from .exceptions import (
     BackendUnavailable,
     ConversationBusy,
@@ -32,10 +35,15 @@ __all__ = [
     "ConversationInterrupted",
     "ConversationNotFound",
     "ConversationStore",
+    "ConversationSummary",
     "ConversationTooLarge",
+    "Health",
     "InvalidBackend",
     "InvalidConversationId",
     "InvalidConversationValue",
+    "Message",
+    "Messages",
+    "PurgeReport",
     "conversations",
     "get_backend",
 ]

@@ -1,4 +1,4 @@
-"""The app: registers the system checks, and listens for logouts."""
+"""The app: registers the system checks, and the receiver of logouts."""
 
 from django.apps import AppConfig
 from django.core import checks
@@ -6,14 +6,17 @@ from django.utils.translation import gettext_lazy as _
 
 
 class ConvstateConfig(AppConfig):
+    """The configuration that Django finds for "django_convstate" in INSTALLED_APPS."""
+
     name = "django_convstate"
     verbose_name = _("Conversations")
 
     def ready(self) -> None:
+        """Register checks and receiver."""
         from django.contrib.auth.signals import user_logged_out
 
         from .checks import check_deployment, check_settings
-        from .middleware import begin_anew
+        from .http.request import begin_anew
 
         checks.register(check_settings)
         checks.register(check_deployment, deploy=True)

@@ -10,12 +10,10 @@ E007  the cookie has the name of another cookie
 E008  the cache reads from replicas
 E009  the cache behind the redis backend is not django-redis
 E010  the entry of CACHES cannot be read, or its URL is none
-E011  Sentinel is to be asked for a service without a name
+E011  the entry of CACHES is inconsistent about Sentinel, so that no server can be found
 E012  a cluster is to use a database other than 0
-E013  a cluster has sentinels
 E014  the server is older than 6.2 (with --deploy, as E015 and E017)
 E015  the server is a replica
-E016  there is to be a Sentinel, and none is named
 E017  the server is a node of a cluster, and is taken for one by itself
 W001  conversations live in the memory of each process (with --deploy)
 W002  the cache drops conversations beyond a small number
@@ -24,10 +22,9 @@ W004  the server cannot be reached (with --deploy, as the next two)
 W005  the server drops what is in use when memory is short
 W006  the server has no maxmemory
 W007  the cookie is for other sites too, but not secure
-W008  the cache does not ask the sentinels that conversations ask
+W008  the entry of CACHES is inconsistent about Sentinel, but a server can be found
 W009  the cache is spread over several servers
 W010  LOCATION and OPTIONS log in as different users
-W011  Sentinel is to be asked for a service with the name of a sentinel's host
 """
 
 import difflib
@@ -40,6 +37,7 @@ from django.core.checks import CheckMessage, Error, Warning
 from . import conf
 from .backends import BUILT_IN, backend_class, backend_options
 from .exceptions import InvalidBackend
+from .http.identity import is_cookie_secure
 
 
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
@@ -83,10 +81,7 @@ def _check_cookie() -> Iterator[CheckMessage]:
         settings.LANGUAGE_COOKIE_NAME: "LANGUAGE_COOKIE_NAME",
     }
     options = conf.current()
-    secure = (
-        settings.SESSION_COOKIE_SECURE if options.cookie_secure is None else options.cookie_secure
-    )
-    if options.cookie_samesite == "None" and not secure:
+    if options.cookie_samesite == "None" and not is_cookie_secure(options):
         yield Warning(
             "CONVERSATION_STATE['COOKIE_SAMESITE'] is 'None', but the cookie is not secure: "
             "browsers will not keep it.",

@@ -189,7 +189,7 @@ def with_overrides(options: Options, overrides: dict[str, object]) -> Options:
 
 
 def _forget(*, setting: str, **kwargs: object) -> None:
-    if setting == OPTIONS:
+    if setting in (BACKEND, OPTIONS):
         current.cache_clear()
 
 

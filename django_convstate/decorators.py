@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponseBase
 
 from .conversation.turn import OnBusy, check_on_busy
 from .exceptions import ConversationBusy
-from .http.responses import answer_to
+from .http.responses import response_for
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -33,10 +33,8 @@ def conversation_turn(
     check_on_busy(on_busy)
 
     def decorate(view: View) -> View:
-        return cast(
-            "View",
-            _aturn_of(view, on_busy) if iscoroutinefunction(view) else _turn_of(view, on_busy),
-        )
+        in_turn = _aturn_of if iscoroutinefunction(view) else _turn_of
+        return cast("View", in_turn(view, on_busy))
 
     return decorate if view is None else decorate(view)
 
@@ -50,7 +48,7 @@ def _turn_of(view: Callable[..., Any], on_busy: OnBusy) -> Callable[..., HttpRes
         except _Failed as failed:
             return failed.response
         except ConversationBusy as error:
-            return cast("HttpResponseBase", answer_to(error))
+            return cast("HttpResponseBase", response_for(error))
 
     return in_turn
 
@@ -65,7 +63,7 @@ def _aturn_of(view: Callable[..., Any], on_busy: OnBusy) -> Callable[..., Any]:
         except _Failed as failed:
             return failed.response
         except ConversationBusy as error:
-            return cast("HttpResponseBase", answer_to(error))
+            return cast("HttpResponseBase", response_for(error))
 
     return in_turn
 

@@ -13,11 +13,14 @@ from .store import conversations
 
 @dataclasses.dataclass
 class Conversations(HealthCheck):  # type: ignore[misc]
-    """The store of conversations: unavailable, or going on in memory, which is a warning."""
+    """Whether the store of conversations is available. Serving from memory is a warning."""
 
     async def run(self) -> None:
+        """Raise what django-health-check shows; nothing if all is well."""
         health = await conversations.ahealth()
         if health.using_fallback:
-            raise ServiceWarning(health.detail or "Changes are still to be brought home.")
+            raise ServiceWarning(
+                health.detail or "Changes made in memory are yet to be replayed to the store."
+            )
         if not health.connected:
             raise ServiceUnavailable(health.detail)

@@ -1,5 +1,16 @@
-"""For clients written in Python that present a token with the handshake of a websocket."""
+"""For clients written in Python that present a token with the handshake of a websocket.
 
-from .http.identity import as_subprotocol
+Works without Channels. The server's side is in channels/handshake.py.
+"""
 
-__all__ = ["as_subprotocol"]
+import base64
+from typing import Final
+
+# A client offers the first to say that it speaks our protocol, and the second with its token.
+SUBPROTOCOL: Final = "convstate"
+TOKEN_SUBPROTOCOL: Final = f"{SUBPROTOCOL}.token."
+
+
+def as_subprotocol(token: str) -> str:
+    """Return the subprotocol with which a client presents `token`."""
+    return TOKEN_SUBPROTOCOL + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")

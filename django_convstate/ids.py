@@ -38,7 +38,7 @@ def validate_id(id: object) -> str:
 
 
 def _why_invalid(id: object) -> str:
-    # The id itself is not repeated: it may be long, hostile, or somebody's phone number.
+    # The id itself is not repeated: it may be long, hostile, or a phone number.
     if not isinstance(id, str):
         return f"A conversation id is a string, not {type(id).__name__}."
     if not id:
@@ -74,9 +74,3 @@ def hashed_id(id: str) -> str:
     """Return what stands for `id` in logs and reprs. Keyed with SECRET_KEY, because an id may be a
     phone number, and those are few enough to try all."""
     return salted_hmac("django_convstate.log", id, algorithm="sha256").hexdigest()[:12]
-
-
-def group_name(id: str) -> str:
-    """Return the name of the group, in a channel layer, of all who have conversation `id` open."""
-    digest = salted_hmac("django_convstate.group", id, algorithm="sha256").hexdigest()
-    return f"convstate.{digest}"

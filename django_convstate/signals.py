@@ -4,10 +4,10 @@ and changes nothing.
 Those about a conversation come with `sender`, the `ConversationStore`; the first two of them with
 `conversation`, the others with `id`.
 
-The last two come once in an outage, from a thread of its own, with `sender`, the backend that is
-away or back: `backend_degraded` with `reason`, in words; `backend_recovered` with `seconds`, how
-long it was away, and how many changes came `home`, how many of these only in part (`conflicts`),
-and how many are `lost`.
+The last two come once in an outage, from a thread of their own, with `sender`, the backend that is
+unavailable or back: `backend_degraded` with `reason`, in words; `backend_recovered` with `seconds`,
+how long it was unavailable, and how many changes were `replayed`, how many of these only in part
+(`conflicts`), and how many are `lost`.
 """
 
 from django.dispatch import Signal

@@ -1,18 +1,14 @@
-"""Where Conversations come from: ids are checked here, records become Conversations, and what the
-backend cannot make sense of is reported. A twin differs from its method by the await alone.
+"""Where conversations come from: created, found, listed and deleted by their ids.
+
+A twin differs from its method by the await alone.
 """
 
-import logging
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
-from . import conf, ids, signals
-from .backends import backend_class, building, default_backend, get_backend, options_of
+from . import conf, ids
 from .backends.base import ConversationStateBackend
 from .backends.records import (
-    Acquired,
-    Change,
-    Committed,
     ConversationSummary,
     Create,
     Health,
@@ -23,6 +19,8 @@ from .backends.records import (
 )
 from .codec import JSON
 from .conversation.conversation import Conversation
+from .conversation.templating import alters_data
+from .conversation.working_copy import WorkingCopy
 from .exceptions import (
     BackendUnavailable,
     ConversationCorrupt,
@@ -30,14 +28,12 @@ from .exceptions import (
     InvalidBackend,
     InvalidConversationValue,
 )
+from .repository import Repository
+from .typing import StoreOptions
 
-logger = logging.getLogger("django_convstate")
-
-# Says that no owner was asked for. Not None, because that is what a view has for its visitor when
-# nobody is logged in, and must not open every door.
+# Says that no owner was asked for. Not None, because that is what a view has for a visitor who is
+# not logged in, and must not match every conversation.
 _ANYBODY: Final[Any] = object()
-
-_Encoded = list[bytes]  # `list` is a method in the class below
 
 
 class ConversationStore:
@@ -50,7 +46,9 @@ class ConversationStore:
     """
 
     def __init__(
-        self, backend: ConversationStateBackend | str | None = None, **options: Any
+        self,
+        backend: ConversationStateBackend | str | None = None,
+        **options: Unpack[StoreOptions],
     ) -> None:
         """Describe a store; nothing is connected or built before it is used.
 
@@ -67,47 +65,29 @@ class ConversationStore:
             raise InvalidBackend(
                 f"{', '.join(sorted(surplus))}: give that to the backend when you make it."
             )
-        self._backend = backend
-        self._overrides = options
-        self._resolved: tuple[conf.Options, conf.Options] | None = None
+        self._repository = Repository(self, backend, options)
 
     @property
     def backend(self) -> ConversationStateBackend:
         """Where the conversations are kept."""
-        backend = self._backend
-        if isinstance(backend, ConversationStateBackend):
-            return backend
-        name = conf.backend_name() if backend is None else backend
-        own = self._overrides.keys() & set(options_of(backend_class(name)))
-        if backend is None and not own:
-            return default_backend()
-        with building:
-            if not isinstance(self._backend, ConversationStateBackend):
-                options = {option: self._overrides[option] for option in own}
-                self._backend = get_backend(name, **options)
-            return self._backend
+        return self._repository.backend
 
     @property
     def options(self) -> conf.Options:
         """The settings in force for this store."""
-        base = conf.current()
-        if not self._overrides:
-            return base
-        if self._resolved is None or self._resolved[0] is not base:
-            self._resolved = base, conf.with_overrides(base, self._overrides)
-        return self._resolved[1]
+        return self._repository.options
 
     def create(self, owner: str | None = None, ttl: float | None = None) -> Conversation:
         """Return a new, empty conversation. It is stored when it is saved with something in it.
 
         Args:
-            owner: whose it is.
+            owner: of the conversation; for a user, str(user.pk). None: it has no owner.
             ttl: idle seconds after which it goes; None: the setting TTL.
         """
         _check_ttl(ttl)
         if owner is not None:
             ids.validate_owner(owner)
-        return Conversation(self, ids.new_id(), owner=owner, ttl=ttl)
+        return self._begin(ids.new_id(), owner, ttl, Create.MUST_BE_NEW)
 
     def begin(self, id: str) -> Conversation:
         """Return an empty conversation under a given id, without a load. When it is saved, it is
@@ -118,32 +98,37 @@ class ConversationStore:
         Raises:
             InvalidConversationId: the id cannot be the id of a conversation.
         """
-        return Conversation(self, ids.validate_id(id), create=Create.EITHER)
+        return self._begin(ids.validate_id(id), None, None, Create.EITHER)
 
     def get(self, id: str, *, owner: str | None = _ANYBODY) -> Conversation:
         """Return a stored conversation.
 
         Args:
-            id: its id. If it comes from outside, say whose it has to be:
-            owner: everybody else's conversation, and nobody's, counts as absent. None, as for a
-                visitor who is not logged in, matches none.
+            id: its id. If it comes from outside, say who has to be its owner:
+            owner: another owner's conversation, or one without an owner, counts as absent. None, as
+                for a visitor who is not logged in, matches none.
 
         Raises:
             ConversationNotFound: there is none.
-            ConversationCorrupt: there was something, but no conversation; it was set aside.
+            ConversationCorrupt: there was something, but no conversation; it was quarantined.
             InvalidConversationId, InvalidConversationType: there cannot be one.
         """
-        _check_wanted(owner)
-        return Conversation(self, id, _owned(self.load(id), owner))
+        if owner is not _ANYBODY and owner is not None:
+            ids.validate_owner(owner)
+        options = self._repository.options
+        return self._loaded(self._repository.load(id, options.window), owner, options)
 
     async def aget(self, id: str, *, owner: str | None = _ANYBODY) -> Conversation:
-        _check_wanted(owner)
-        return Conversation(self, id, _owned(await self.aload(id), owner))
+        """See `get`."""
+        if owner is not _ANYBODY and owner is not None:
+            ids.validate_owner(owner)
+        options = self._repository.options
+        return self._loaded(await self._repository.aload(id, options.window), owner, options)
 
     def open(self, id: str) -> Conversation:
         """Return the conversation with this id, new if there is none.
 
-        For trusted code only, with ids that nobody can choose: a webhook's "whatsapp:+15550100".
+        For trusted code only, with ids that no client can choose: a webhook's "whatsapp:+15550100".
         """
         try:
             return self.get(id)
@@ -151,6 +136,7 @@ class ConversationStore:
             return self.begin(id)
 
     async def aopen(self, id: str) -> Conversation:
+        """See `open`."""
         try:
             return await self.aget(id)
         except (ConversationNotFound, ConversationCorrupt):
@@ -173,45 +159,37 @@ class ConversationStore:
         conversation.save()
 
     async def aappend(self, id: str, role: str, content: JSON, **extra: JSON) -> None:
+        """See `append`."""
         conversation = self.begin(id)
         conversation.messages.append(role, content, **extra)
         await conversation.asave()
 
     def exists(self, id: str) -> bool:
         """Tell whether there is such a conversation. Does not prolong its life."""
-        with _Reporting(self, id):
-            return self.backend.exists(id)
+        return self._repository.exists(id)
 
     async def aexists(self, id: str) -> bool:
-        async with _Reporting(self, id):
-            return await self.backend.aexists(id)
+        """See `exists`."""
+        return await self._repository.aexists(id)
 
     def delete(self, id: str) -> bool:
         """Delete a conversation. False: there is none."""
-        with _Reporting(self, id):
-            deleted = self.backend.delete(id)
-        if deleted:
-            signals.conversation_deleted.send_robust(self, id=id)
-        return deleted
+        return self._repository.delete(id)
 
     async def adelete(self, id: str) -> bool:
-        async with _Reporting(self, id):
-            deleted = await self.backend.adelete(id)
-        if deleted:
-            await signals.conversation_deleted.asend_robust(self, id=id)
-        return deleted
+        """See `delete`."""
+        return await self._repository.adelete(id)
 
     def touch(self, id: str, ttl: float | None = None) -> bool:
         """Start a conversation's time to live anew, with a new one in seconds if given. False:
         there is none."""
         _check_ttl(ttl)
-        with _Reporting(self, id):
-            return self.backend.touch(id, ttl)
+        return self._repository.touch(id, ttl)
 
     async def atouch(self, id: str, ttl: float | None = None) -> bool:
+        """See `touch`."""
         _check_ttl(ttl)
-        async with _Reporting(self, id):
-            return await self.backend.atouch(id, ttl)
+        return await self._repository.atouch(id, ttl)
 
     def list(self, owner: str | None = None) -> Iterator[ConversationSummary]:
         """Yield what is stored (of one owner), newest activity first where the backend can.
@@ -219,12 +197,14 @@ class ConversationStore:
         Raises:
             InvalidBackend: the backend cannot list.
         """
-        return self.backend.scan(owner)
+        return self._repository.scan(owner)
 
-    async def alist(self, owner: str | None = None) -> AsyncIterator[ConversationSummary]:
-        async for summary in self.backend.ascan(owner):
-            yield summary
+    @alters_data
+    def alist(self, owner: str | None = None) -> AsyncIterator[ConversationSummary]:
+        """See `list`."""
+        return self._repository.ascan(owner)
 
+    @alters_data
     def purge(
         self,
         idle_for: float | None = None,
@@ -243,10 +223,11 @@ class ConversationStore:
         """
         selection = _selection(idle_for, owner, everything)
         _check_batch_size(batch_size)
-        return self.backend.purge(
+        return self._repository.purge(
             selection, dry_run=dry_run, batch_size=batch_size, progress=progress
         )
 
+    @alters_data
     async def apurge(
         self,
         idle_for: float | None = None,
@@ -256,119 +237,50 @@ class ConversationStore:
         progress: Progress | None = None,
         batch_size: int = 500,
     ) -> PurgeReport:
+        """See `purge`."""
         selection = _selection(idle_for, owner, everything)
         _check_batch_size(batch_size)
-        return await self.backend.apurge(
+        return await self._repository.apurge(
             selection, dry_run=dry_run, batch_size=batch_size, progress=progress
         )
 
     def health(self) -> Health:
         """Make a round trip to the backend and tell how it is. An outage is no error here."""
-        return self.backend.health()
+        return self._repository.health()
 
+    @alters_data
     async def ahealth(self) -> Health:
-        return await self.backend.ahealth()
+        """See `health`."""
+        return await self._repository.ahealth()
 
+    @alters_data
     def close(self) -> None:
         """Let go of connections; the next use makes new ones."""
-        self.backend.close()
+        self._repository.close()
 
+    @alters_data
     async def aclose(self) -> None:
-        await self.backend.aclose()
+        """See `close`."""
+        await self._repository.aclose()
 
-    # What a Conversation asks of its store.
+    def _begin(self, id: str, owner: str | None, ttl: float | None, create: Create) -> Conversation:
+        copy = WorkingCopy(self._repository.options)
+        copy.begin(id, owner=owner, ttl=ttl, create=create)
+        return Conversation(self._repository, copy)
 
-    def load(self, id: str, window: int | None = None) -> Record:
-        with _Reporting(self, id):
-            return _found(self.backend.load(id, window or self.options.window))
-
-    async def aload(self, id: str, window: int | None = None) -> Record:
-        async with _Reporting(self, id):
-            return _found(await self.backend.aload(id, window or self.options.window))
-
-    def commit(self, id: str, change: Change) -> Committed:
-        with _Reporting(self, id):
-            return self.backend.commit(id, change)
-
-    async def acommit(self, id: str, change: Change) -> Committed:
-        async with _Reporting(self, id):
-            return await self.backend.acommit(id, change)
-
-    def read_messages(self, id: str, start: int, stop: int) -> _Encoded:
-        with _Reporting(self, id):
-            return self.backend.read_messages(id, start, stop)
-
-    async def aread_messages(self, id: str, start: int, stop: int) -> _Encoded:
-        async with _Reporting(self, id):
-            return await self.backend.aread_messages(id, start, stop)
-
-    def acquire(self, id: str, lease: str, seconds: float) -> Acquired:
-        with _Reporting(self, id):
-            return self.backend.acquire(id, lease, seconds, self.options.window)
-
-    async def aacquire(self, id: str, lease: str, seconds: float) -> Acquired:
-        async with _Reporting(self, id):
-            return await self.backend.aacquire(id, lease, seconds, self.options.window)
-
-    def announce_saved(self, conversation: Conversation, created: bool) -> None:
-        if created:
-            signals.conversation_created.send_robust(self, conversation=conversation)
-        signals.conversation_saved.send_robust(self, conversation=conversation)
-
-    async def aannounce_saved(self, conversation: Conversation, created: bool) -> None:
-        if created:
-            await signals.conversation_created.asend_robust(self, conversation=conversation)
-        await signals.conversation_saved.asend_robust(self, conversation=conversation)
+    def _loaded(self, record: Record, owner: str | None, options: conf.Options) -> Conversation:
+        if owner is not _ANYBODY:
+            _check_owner(record, owner)
+        copy = WorkingCopy(options)
+        copy.load(record)
+        return Conversation(self._repository, copy)
 
 
-class _Reporting:
-    """Tells, once, that the backend has set something aside. For `with` and for `async with`."""
-
-    __slots__ = ("_id", "_store")
-
-    def __init__(self, store: ConversationStore, id: str) -> None:
-        self._store = store
-        self._id = ids.validate_id(id)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, ConversationCorrupt):
-            self._log(error)
-            signals.conversation_quarantined.send_robust(self._store, id=self._id)
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, ConversationCorrupt):
-            self._log(error)
-            await signals.conversation_quarantined.asend_robust(self._store, id=self._id)
-
-    def _log(self, error: ConversationCorrupt) -> None:
-        logger.error(
-            "Conversation %s is damaged, and not served: %s", ids.hashed_id(self._id), error
-        )
-
-
-def _found(record: Record | None) -> Record:
-    if record is None:
-        raise ConversationNotFound("There is no such conversation.")
-    return record
-
-
-def _check_wanted(owner: str | None) -> None:
-    if owner is not _ANYBODY and owner is not None:
-        ids.validate_owner(owner)
-
-
-def _owned(record: Record, owner: str | None) -> Record:
-    if owner is _ANYBODY:
-        return record
+def _check_owner(record: Record, owner: str | None) -> None:
     if record.degraded and not record.version:
-        raise BackendUnavailable("Whose conversation this is, only the store knows that is away.")
-    return _found(record if owner is not None and owner == record.owner else None)
+        raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
+    if owner is None or owner != record.owner:
+        raise ConversationNotFound("There is no such conversation.")
 
 
 def _check_ttl(ttl: float | None) -> None:

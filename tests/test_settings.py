@@ -140,7 +140,14 @@ def test_no_dictionary_at_all(settings: Any) -> None:
 
 @pytest.mark.parametrize(
     "backend",
-    ["lokmem", "no.such.Backend", "tests.backends.Missing", "tests.backends.NotABackend", 5, ""],
+    [
+        "lokmem",
+        "no.such.Backend",
+        "tests.support.backends.Missing",
+        "tests.support.backends.NotABackend",
+        5,
+        "",
+    ],
 )
 def test_a_backend_that_is_none(settings: Any, backend: Any) -> None:
     ((id, _),) = found(settings, backend=backend)
@@ -227,9 +234,9 @@ def test_options_of_ones_own_are_checked_too() -> None:
     with pytest.raises(InvalidBackend, match="max_conversations must be from 1"):
         get_backend("locmem", max_conversations=0)
     with pytest.raises(ImproperlyConfigured, match="tll"):
-        ConversationStore("locmem", tll=5).create()
+        ConversationStore("locmem", tll=5).create()  # type: ignore[call-arg]
     with pytest.raises(ImproperlyConfigured, match="ttl"):
-        ConversationStore("locmem", ttl="5").create()
+        ConversationStore("locmem", ttl="5").create()  # type: ignore[arg-type]
 
 
 def test_nothing_happens_at_import_or_attach(settings: Any) -> None:

@@ -1,4 +1,4 @@
-"""Where conversations are kept: the backends by name, and how one is built."""
+"""The backends by name, and how one is built."""
 
 import threading
 from functools import cache
@@ -11,11 +11,13 @@ from django.utils.module_loading import import_string
 from .. import conf
 from ..exceptions import InvalidBackend
 from .base import ConversationStateBackend
+from .failover import FailoverBackend
 from .locmem import LocMemBackend
 
 # Two threads at the first use must not build two backends: what goes into one would be lost.
 building: Final = threading.RLock()
-_built: Final[dict[tuple[type, tuple[tuple[str, Any], ...]], ConversationStateBackend]] = {}
+# By class and options, so that a backend is there again when a test restores its settings.
+_built: Final[dict[tuple[object, ...], ConversationStateBackend]] = {}
 
 BUILT_IN: Final = {
     "locmem": "django_convstate.backends.locmem.LocMemBackend",
@@ -82,41 +84,34 @@ def get_backend(name: str, **options: Any) -> ConversationStateBackend:
         checked = conf.with_overrides(conf.current(), options)
     except ImproperlyConfigured as error:
         raise InvalidBackend(str(error)) from error
-    return _build(cls, {option: getattr(checked, option) for option in options_of(cls)})
+    return _build(cls, **{option: getattr(checked, option) for option in options_of(cls)})
 
 
 @cache
 def default_backend() -> ConversationStateBackend:
-    """Return the backend that the settings name, the same one for as long as they say the same.
+    """Return the backend that the settings describe: the same one whenever they are the same.
 
     Raises:
         InvalidBackend, ImproperlyConfigured: the settings make no sense.
     """
     cls = backend_class(conf.backend_name())
-    return _shared(cls, tuple(backend_options(cls).items()))
-
-
-def _shared(
-    cls: type[ConversationStateBackend], options: tuple[tuple[str, Any], ...]
-) -> ConversationStateBackend:
-    # Kept apart from the above, so that what a test overrides and then restores is still there.
+    options = backend_options(cls)
+    key = cls, *options.items()
     with building:
-        if (cls, options) not in _built:
-            _built[cls, options] = _build(cls, dict(options))
-        return _built[cls, options]
+        if key not in _built:
+            _built[key] = _build(cls, **options)
+        return _built[key]
 
 
 def _build(
-    cls: type[ConversationStateBackend], options: dict[str, Any]
+    cls: type[ConversationStateBackend], fallback: str | None = None, **options: Any
 ) -> ConversationStateBackend:
-    if not options.pop("fallback", None):
-        return cls(**options)
-    from .failover import FailoverBackend
-
-    primary = cls(**options)
-    # As many as the journal has room for: dropping one would lose what waits to be brought home.
-    fallback = LocMemBackend(max_age=primary.max_age, max_conversations=2**31 - 1)
-    return FailoverBackend(primary, fallback)
+    backend = cls(**options)
+    if fallback is None:
+        return backend
+    # The journal bounds it. Dropping a conversation would lose changes that wait for replay.
+    unbounded = LocMemBackend(max_age=backend.max_age, max_conversations=2**31 - 1)
+    return FailoverBackend(backend, unbounded)
 
 
 def _forget(*, setting: str, **kwargs: object) -> None:

@@ -12,7 +12,8 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from .consumers import AsyncConversationConsumer, ConversationConsumer
+from ._sync_consumers import ConversationConsumer
+from .consumers import AsyncConversationConsumer
 from .middleware import ConversationMiddleware, ConversationMiddlewareStack
 from .scope import ScopeConversation
 

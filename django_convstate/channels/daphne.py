@@ -1,8 +1,11 @@
 """Daphne drops the headers of `websocket.accept` (https://github.com/django/daphne/issues/326),
 and our cookie with them.
 
-It gives Autobahn what it was told is the subprotocol, and Autobahn takes a pair there, too:
-subprotocol and headers. So that is what Daphne gets, until it can do better.
+It gives Autobahn the value of the subprotocol as it is, and Autobahn accepts a pair of subprotocol
+and headers there (undocumented). So that pair is what Daphne gets.
+
+To be removed once the oldest Daphne that we support sends the headers itself. With such a Daphne
+this does nothing: see `_drops_headers`. Due for a check of that at the end of 2027.
 """
 
 import functools
@@ -14,12 +17,13 @@ from typing import Any
 
 
 class DaphneHeaders:
-    """Has to be outermost, because a server is known by the `send` that it gives us."""
+    """Has to be outermost, because a server is recognized by the `send` that it passes."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Run one connection, with headers that get through."""
         if _drops_headers(send):
             send = functools.partial(_send_as_pair, send)
         await self.inner(scope, receive, send)

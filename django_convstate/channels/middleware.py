@@ -1,4 +1,4 @@
-"""What stands before the consumers in `asgi.py`: whose socket it is, and which conversation."""
+"""What wraps the consumers in `asgi.py`: the user of a socket, and its conversation."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -26,20 +26,21 @@ class ConversationMiddleware:
         self.inner = inner
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Run one connection; other protocols pass through unchanged."""
         if scope["type"] != "websocket":
             return await self.inner(scope, receive, send)
         conversation = ScopeConversation(scope, conversations)
 
-        async def tell(message: Message) -> None:
+        async def send_with_token(message: Message) -> None:
             if message["type"] == "websocket.accept":
-                for part in conversation.answer(scope, dict(message)):
+                for part in conversation.accept(scope, dict(message)):
                     await send(part)
                 return
             if message["type"] == "websocket.close":
                 conversation.is_open = False
             await send(message)
 
-        return await self.inner({**scope, "conversation": conversation}, receive, tell)
+        return await self.inner({**scope, "conversation": conversation}, receive, send_with_token)
 
 
 def ConversationMiddlewareStack(inner: Application) -> Application:  # noqa: N802 - as in Channels

@@ -11,50 +11,53 @@ from .. import ids, tokens
 from ..conversation.conversation import Conversation
 from ..exceptions import ConversationCorrupt, ConversationNotFound, InvalidConversationId
 from ..http import identity
+from ..identity import SUBPROTOCOL
 from ..store import ConversationStore
+from . import handshake
 
-TOKEN_MESSAGE = "conversation.token"  # noqa: S105 - what such a message is called
+TOKEN_MESSAGE = "conversation.token"  # noqa: S105 - the type of a message that carries a token
 
 
 class ScopeConversation:
-    """The door to a conversation, and not the conversation itself: a socket may be open for days,
-    and what was loaded when it was opened is history by then.
+    """A handle of a conversation, not the conversation itself: a socket may be open for days, and
+    what was loaded when it was opened is out of date by then.
 
         conversation = await scope["conversation"]      # in async code
         conversation = scope["conversation"].load()     # in sync code
 
-    Each time it is loaded afresh. Save it with `asave()` or `save()`; nobody else does, except in
+    Each time it is loaded afresh. Save it with `asave()` or `save()`; nothing else saves it, except
     an `AsyncConversationConsumer`, which loads and saves for you.
 
-    A new cookie can go out with the handshake only. So in a consumer of your own load once before
-    `accept()`: then a client whose conversation has expired begins anew, as it does over HTTP.
-    Later, and for a token that was presented by hand, it is `ConversationNotFound`.
+    A new cookie can be sent only with the handshake. So in a consumer of your own load once before
+    `accept()`: then a client whose conversation has expired gets a new one, as it does over HTTP.
+    Later, and for a token that the client presented itself, it is `ConversationNotFound`.
     """
 
-    # No more than this is kept of a conversation while a socket is idle.
-    __slots__ = ("_by_hand", "_may_begin", "_refused", "_store", "_was_answered", "id", "is_open")
+    # An idle socket keeps this, and nothing of the conversation.
+    __slots__ = ("_is_unsaved", "_refused", "_responded", "_store", "_token_given", "id", "is_open")
 
-    def __init__(self, scope: identity.Scope, store: ConversationStore) -> None:
+    def __init__(self, scope: handshake.Scope, store: ConversationStore) -> None:
         self._store = store
         self.is_open = False
-        self._was_answered = False
-        token = identity.subprotocol_token(scope)
+        self._responded = False  # the handshake has its response
+        token = handshake.subprotocol_token(scope)
         if token is not None:
             self.present(token)
             return
-        handshake = identity.handshake_of(scope)
-        id = identity.presented_id(handshake, store.options)
-        token = identity.presented_token(handshake, store.options)
-        self._by_hand = self._refused = False
-        # Whether it may be absent because nothing was said yet.
-        self._may_begin = id is None or tokens.is_unsaved(token or "")
+        request = handshake.request_of(scope)
+        id = identity.presented_id(request, store.options)
+        token = identity.presented_token(request, store.options)
+        self._token_given = self._refused = False
+        # Nothing is stored under the id yet, as far as is known, so absent does not mean gone.
+        self._is_unsaved = id is None or tokens.is_unsaved(token or "")
         self.id = id or ids.new_id()
 
     def present(self, token: str) -> None:
-        """Mean the conversation of a token that was presented by hand, whatever the cookie says."""
+        """Switch to the conversation of a token that the client presents itself, as a subprotocol
+        or in a message. It takes precedence over the cookie."""
         id = tokens.unsign_token(token)
-        self._by_hand, self._refused = True, id is None
-        self._may_begin = tokens.is_unsaved(token)
+        self._token_given, self._refused = True, id is None
+        self._is_unsaved = tokens.is_unsaved(token)
         self.id = id or ids.new_id()
 
     @property
@@ -63,108 +66,106 @@ class ScopeConversation:
         return self._store.options.ttl
 
     def load(self) -> Conversation:
-        """Load the conversation; a new one, if nothing was said yet.
+        """Load the conversation; a new one, if nothing is stored yet.
 
         Raises:
-            InvalidConversationId: the token presented by hand is none of ours.
+            InvalidConversationId: we did not sign the token that the client presented.
             ConversationNotFound: it is gone, and the client cannot be told of another one.
             ConversationCorrupt: what was stored is damaged, and likewise.
             BackendUnavailable: the store did not answer.
         """
-        self._check()
+        self._check_token()
         try:
             conversation = self._store.get(self.id)
-        except (ConversationNotFound, ConversationCorrupt):
-            if not self._begins():
-                raise
-            return self._new()
-        self._may_begin = False
+        except (ConversationNotFound, ConversationCorrupt) as error:
+            return self._new_instead_of(error)
+        self._is_unsaved = False
         return conversation
 
     async def aload(self) -> Conversation:
-        self._check()
+        """See `load`."""
+        self._check_token()
         try:
             conversation = await self._store.aget(self.id)
-        except (ConversationNotFound, ConversationCorrupt):
-            if not self._begins():
-                raise
-            return self._new()
-        self._may_begin = False
+        except (ConversationNotFound, ConversationCorrupt) as error:
+            return self._new_instead_of(error)
+        self._is_unsaved = False
         return conversation
 
     def __await__(self) -> Generator[Any, None, Conversation]:
         return self.aload().__await__()
 
     def touch(self) -> None:
-        """Start its time to live anew, if anything is stored.
+        """Restart its time to live, if it is stored.
 
         Raises:
             ConversationNotFound: it is gone.
             BackendUnavailable: the store did not answer.
         """
-        if not self._may_begin and not self._store.touch(self.id):
+        if not self._is_unsaved and not self._store.touch(self.id):
             raise ConversationNotFound("The conversation of this socket is gone.")
 
     async def atouch(self) -> None:
-        if not self._may_begin and not await self._store.atouch(self.id):
+        """See `touch`."""
+        if not self._is_unsaved and not await self._store.atouch(self.id):
             raise ConversationNotFound("The conversation of this socket is gone.")
 
     def note_saved(self, conversation: Conversation) -> None:
-        """Take note that the conversation is stored, if it is: from now on absent means gone."""
+        """Note that the conversation is stored, if it is: from now on absent means gone."""
         if not conversation.is_new:
-            self._may_begin = False
+            self._is_unsaved = False
 
-    def answer(self, scope: identity.Scope, accept: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return the `websocket.accept` that tells the client which conversation it is in, and
-        what else to send: its token, if it offered our subprotocol and presented none.
+    def accept(self, scope: handshake.Scope, message: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the `websocket.accept` that tells the client which conversation this is, and the
+        message to send after it: the token, if the client offers our subprotocol and has none.
 
-        It is either the cookie or this message. A script that cannot read the cookie should not
-        be able to ask for its token.
+        It is either the cookie or this message, so that a script that cannot read the cookie cannot
+        ask for the token in it.
         """
-        self.is_open = self._was_answered = True
+        self.is_open = self._responded = True
         options = self._store.options
-        knows_us = identity.offers_subprotocol(scope)
-        if knows_us and not accept.get("subprotocol"):
-            accept = accept | {"subprotocol": identity.SUBPROTOCOL}
-        if self._by_hand:
-            return [accept]
-        token = tokens.sign_id(self.id, unsaved=self._may_begin)
-        handshake = identity.handshake_of(scope)
-        if knows_us and not identity.presented_token(handshake, options):
+        offers_ours = SUBPROTOCOL in scope.get("subprotocols", ())
+        if offers_ours and not message.get("subprotocol"):
+            message = message | {"subprotocol": SUBPROTOCOL}
+        if self._token_given:
+            return [message]
+        token = tokens.sign_id(self.id, unsaved=self._is_unsaved)
+        request = handshake.request_of(scope)
+        if offers_ours and not identity.presented_token(request, options):
             text = json.dumps({"type": TOKEN_MESSAGE, "token": token})
-            return [accept, {"type": "websocket.send", "text": text}]
+            return [message, {"type": "websocket.send", "text": text}]
         response = HttpResponse()
-        identity.hand_out_token(handshake, response, token, options)
-        headers = [*accept.get("headers", ()), *identity.headers_of(response)]
-        return [accept | {"headers": headers}] if headers else [accept]
+        identity.set_token(request, response, token, options)
+        headers = [*message.get("headers", ()), *handshake.headers_of(response)]
+        return [message | {"headers": headers}] if headers else [message]
 
-    def _check(self) -> None:
+    def _check_token(self) -> None:
         if self._refused:
             raise InvalidConversationId("The token that was presented is none of ours.")
 
-    def _begins(self) -> bool:
-        return self._may_begin or not (self._by_hand or self._was_answered)
-
-    def _new(self) -> Conversation:
-        if not self._may_begin:
-            # It is gone. Nobody is left under its id, and the new one goes out with the handshake.
-            self.id, self._may_begin = ids.new_id(), True
+    def _new_instead_of(self, error: Exception) -> Conversation:
+        if not self._is_unsaved:
+            if self._token_given or self._responded:
+                raise error
+            # The stored one is gone, and its id with it. The handshake's response carries the new.
+            self.id, self._is_unsaved = ids.new_id(), True
         return self._store.begin(self.id)
 
-    # What is the conversation's own business.
+    # What only a loaded conversation has.
 
-    def _forgotten(self, *args: object) -> NoReturn:
+    def _raise_not_loaded(self, *args: object) -> NoReturn:
         raise SynchronousOnlyOperation(
             'scope["conversation"] is not loaded: a websocket loads its conversation afresh for '
             'each message. Write `conversation = await scope["conversation"]`, or in sync code '
             '`conversation = scope["conversation"].load()`.'
         )
 
-    __getitem__ = __setitem__ = __delitem__ = __contains__ = __iter__ = __len__ = _forgotten
+    __getitem__ = __setitem__ = __delitem__ = _raise_not_loaded
+    __contains__ = __iter__ = __len__ = _raise_not_loaded
 
     def __getattr__(self, name: str) -> Any:
         if hasattr(Conversation, name):
-            self._forgotten()
+            self._raise_not_loaded()
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", obj=self)
 
     def __repr__(self) -> str:

@@ -1,14 +1,12 @@
 """The dictionary half of a conversation: a plain mapping that knows what has changed in it."""
 
 from collections.abc import Iterator, MutableMapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..backends.records import COUNTER_MAX, COUNTER_MIN
 from ..codec import JSON, decode, encode, path_of
+from ..conf import Options
 from ..exceptions import ConversationTooLarge, InvalidConversationType, InvalidConversationValue
-
-if TYPE_CHECKING:
-    from ..store import ConversationStore
 
 _IMMUTABLE: Final = (str, int, float, bool, type(None))
 
@@ -16,42 +14,28 @@ _IMMUTABLE: Final = (str, int, float, bool, type(None))
 class State(MutableMapping[str, JSON]):
     """State values by key, decoded when they are asked for.
 
-    A list or dict that was handed out may be changed by whoever has it, without a word. So those,
+    A list or dict that was handed out may be changed by its holder without our notice. So those,
     and only those, are encoded again to see whether they differ from what is stored.
     """
 
-    __slots__ = (
-        "_assigned",
-        "_counted",
-        "_encoded",
-        "_guessed",
-        "_size",
-        "_store",
-        "_stored",
-        "_values",
-    )
-
-    def __init__(self, store: "ConversationStore") -> None:
-        self._store = store
-        self.take_stored({})
-
-    def take_stored(self, stored: dict[str, bytes]) -> None:
-        """Begin with what the store holds, and forget everything else."""
-        self._stored = stored  # what the store holds, as far as we know
+    def __init__(self, options: Options, stored: dict[str, bytes]) -> None:
+        """Begin with what the store holds."""
+        self._options = options
+        self._stored = stored  # what the store holds, as far as is known
         self._encoded = stored.copy()  # the same with what was assigned, counted and deleted since
         self._values: dict[str, JSON] = {}  # what was handed out or assigned
         self._counted: dict[str, int] = {}  # what was added since the last commit
-        # Counters that we have added to. Others may have, too, so what is stored is a guess, and
-        # what is assigned to one of them is sent even if it looks the same.
-        self._guessed: set[str] = set()
+        # Counters that we have added to. Others may have, too, so what is stored is approximate,
+        # and what is assigned to one of them is sent even if it looks the same.
+        self._approximate: set[str] = set()
         self._assigned: set[str] = set()
-        self._size: int | None = None  # of `_encoded`, in bytes; None: nobody has asked yet
+        self._size: int | None = None  # of `_encoded`, in bytes; None: not computed yet
 
-    def forget_changes(self) -> None:
-        """Go back to what the store holds, as far as we know."""
-        guessed = self._guessed
-        self.take_stored(self._stored)
-        self._guessed = guessed
+    def discard_changes(self) -> None:
+        """Go back to what the store holds, as far as is known."""
+        self._encoded = self._stored.copy()
+        self._values, self._counted, self._assigned = {}, {}, set()
+        self._size = None
 
     def __getitem__(self, key: str) -> JSON:
         if key in self._values:
@@ -64,7 +48,7 @@ class State(MutableMapping[str, JSON]):
         self._put(key, encode(value, "state", key))
         self._values[key] = value
         self._counted.pop(key, None)
-        if key in self._guessed:
+        if key in self._approximate:
             self._assigned.add(key)
 
     def __delitem__(self, key: str) -> None:
@@ -99,7 +83,7 @@ class State(MutableMapping[str, JSON]):
         if not all(COUNTER_MIN <= each <= COUNTER_MAX for each in (current, delta, total)):
             raise InvalidConversationValue(f"{path} would leave the signed 64-bit range.")
         # A number assigned or deleted since the last commit is not the one that is stored, so what
-        # is added goes into what is set.
+        # is added becomes part of what is set.
         as_stored = self._encoded.get(key) == self._stored.get(key) and key not in self._assigned
         counts = key in self._counted or as_stored
         self._put(key, b"%d" % total)
@@ -113,7 +97,7 @@ class State(MutableMapping[str, JSON]):
         now = self._now()
         return bool(self._counted or self._stored.keys() - now.keys() or self._changed(now))
 
-    def take_changes(self) -> tuple[dict[str, bytes], list[str], dict[str, int]]:
+    def collect_changes(self) -> tuple[dict[str, bytes], list[str], dict[str, int]]:
         """Return what to set, to unset and to add, and regard it as stored from now on.
 
         Raises:
@@ -124,9 +108,10 @@ class State(MutableMapping[str, JSON]):
         if now != self._encoded:
             self._size = self._checked_size(_size_of(now))
         changed, counted = self._changed(now), self._counted
-        unset = [key for key in self._stored if key not in now]
+        unset = sorted(self._stored.keys() - now.keys())
         self._encoded, self._stored = now, now.copy()
-        self._guessed = (self._guessed | counted.keys()) - changed.keys()
+        if counted or self._approximate:
+            self._approximate = (self._approximate | counted.keys()) - changed.keys()
         self._assigned, self._counted = set(), {}
         return changed, unset, counted
 
@@ -154,7 +139,7 @@ class State(MutableMapping[str, JSON]):
         self._encoded[key] = data
 
     def _checked_size(self, size: int) -> int:
-        limit = self._store.options.max_state_bytes
+        limit = self._options.max_state_bytes
         if size > limit and size > (self._size or 0):
             raise ConversationTooLarge(
                 f"The state would take {size} bytes as JSON; MAX_STATE_BYTES is {limit}."

@@ -2,35 +2,31 @@
 
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
-from typing import TYPE_CHECKING
+from functools import partial
 
 from ..codec import JSON, encode
 from ..exceptions import ConversationTooLarge, InvalidConversationType
-
-if TYPE_CHECKING:
-    from .messages import Messages
+from .message_log import MessageLog, encode_message
 
 
-class Answer:
-    """One message in the making: what has come of it so far."""
+class StreamedMessage:
+    """One message in the making: what has arrived of it so far."""
 
-    def __init__(
-        self, messages: "Messages", role: str, extra: dict[str, JSON], room: int, limit: int
-    ) -> None:
-        """Expect the content of a message that may take `room` bytes of JSON more than it does
-        without content, which makes `limit` bytes."""
-        self._messages = messages
+    def __init__(self, log: MessageLog, role: str, extra: dict[str, JSON]) -> None:
+        """Expect the content of a message. Raises as `MessageLog.check` does."""
+        self._log = log
         self._role = role
         self._extra = extra
-        self._room = room
-        self._limit = limit
+        # How many bytes of JSON the content may take.
+        self._room = log.max_message_bytes - len(log.check(role, "", **extra))
         self._parts: list[str] = []
         self._is_over = False
 
     def pass_on(self, chunks: Iterable[str]) -> Generator[str, None, None]:
+        """Yield each chunk, and append the message when the chunks have ended."""
         try:
             for chunk in chunks:
-                self._take(chunk)
+                self._add(chunk)
                 yield chunk
                 if self._room < 0:
                     break
@@ -44,9 +40,10 @@ class Answer:
                 chunks.close()
 
     async def apass_on(self, chunks: AsyncIterable[str]) -> AsyncGenerator[str, None]:
+        """See `pass_on`."""
         try:
             async for chunk in chunks:
-                self._take(chunk)
+                self._add(chunk)
                 yield chunk
                 if self._room < 0:
                     break
@@ -60,7 +57,7 @@ class Answer:
                 await chunks.aclose()
 
     def end(self, *, interrupted: bool = False) -> None:
-        """Append what has come as one message, the first time that this is called.
+        """Append what has arrived as one message, the first time that this is called.
 
         Raises:
             ConversationTooLarge: what fits was appended, and marked as interrupted.
@@ -68,19 +65,19 @@ class Answer:
         if self._is_over or not self._parts:
             return
         self._is_over = True
-        self._messages.note_ended(self)
+        del self._log.streams[self]
         text = "".join(self._parts)
         if not text:
             return
         marked = self._extra | {"interrupted": True}
         try:
-            self._messages.append(self._role, text, **(marked if interrupted else self._extra))
+            self._log.append(self._role, text, **(marked if interrupted else self._extra))
         except ConversationTooLarge:
-            self._messages.append(self._role, self._cut(text, marked), **marked)
+            self._log.append(self._role, self._cut(text, marked), **marked)
             if not interrupted:
                 raise
 
-    def _take(self, chunk: object) -> None:
+    def _add(self, chunk: object) -> None:
         if not isinstance(chunk, str):
             raise InvalidConversationType(
                 f"Chunk {len(self._parts)} of a stream is of type {type(chunk).__name__}; write "
@@ -88,14 +85,14 @@ class Answer:
             )
         self._room -= len(encode(chunk, f"chunk {len(self._parts)}")) - len('""')
         if not self._parts:
-            self._messages.note_begun(self)
+            self._log.streams[self] = partial(self.end, interrupted=True)
         self._parts.append(chunk)
 
     def _cut(self, text: str, extra: dict[str, JSON]) -> str:
         """Return as much from the beginning of `text` as there is room for."""
 
         def size(length: int) -> int:
-            return len(self._messages.encoded(self._role, text[:length], **extra))
+            return len(encode_message(self._role, text[:length], **extra))
 
-        fitting = bisect_right(range(len(text)), self._limit, key=size)
+        fitting = bisect_right(range(len(text)), self._log.max_message_bytes, key=size)
         return text[: max(0, fitting - 1)]

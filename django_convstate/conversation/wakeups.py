@@ -1,21 +1,22 @@
-"""Those in this process who wait for a turn, so that the end of one here wakes the next at once.
+"""Wakes those in this process who wait for a turn, so that the end of one here starts the next at
+once.
 
-Who is next, only the store knows, for others wait elsewhere. So this is a hint and no more: whoever
-is woken asks the store, and whoever is not woken asks it anyway after a while.
+Only the store knows who is next, for others wait in other processes. So this is a hint: a waiter
+that is woken asks the store, and one that is not woken asks it anyway after a while.
 """
 
-import os
-import threading
 from collections.abc import Callable
 from math import inf
 
+from ..backends.toolkit import forksafe
+
 
 class Waiter:
-    """Somebody who stands in a conversation's line, for the length of a `with` block."""
+    """A place in a conversation's queue, for the length of a `with` block."""
 
-    def __init__(self, id: str, ring: Callable[[], object]) -> None:
-        """Stand in the line of conversation `id`; `ring` wakes us, from whichever thread."""
-        self.ring = ring
+    def __init__(self, id: str, notify: Callable[[], object]) -> None:
+        """Queue for conversation `id`; `notify` wakes us, from any thread."""
+        self.notify = notify
         # The turn for which our place would be the next, in numbers of turns that ended here.
         self.place = inf
         self.woken_at = -1
@@ -23,29 +24,29 @@ class Waiter:
 
     def __enter__(self) -> "Waiter":
         with _guard:
-            _rooms.setdefault(self._id, _Room()).waiters.append(self)
+            _queues.setdefault(self._id, _Queue()).waiters.append(self)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         with _guard:
-            room = _rooms[self._id]
-            room.waiters.remove(self)
-            if not room.waiters:
-                del _rooms[self._id]
-            elif error is not None and self.woken_at == room.ended:
-                room.wake()
+            queue = _queues[self._id]
+            queue.waiters.remove(self)
+            if not queue.waiters:
+                del _queues[self._id]
+            elif error is not None and self.woken_at == queue.ended:
+                queue.wake()
 
-    def stands_at(self, position: int) -> None:
-        """Note how many the store said are before us. If we were woken in vain, it may be somebody
-        here who is one of them."""
+    def at_position(self, position: int) -> None:
+        """Note how many the store said are ahead of us. If we were woken in vain, one of them may
+        be here."""
         with _guard:
-            room = _rooms[self._id]
-            self.place = room.ended + position
-            if self.woken_at == room.ended:
-                room.wake(up_to=self.place)
+            queue = _queues[self._id]
+            self.place = queue.ended + position
+            if self.woken_at == queue.ended:
+                queue.wake(up_to=self.place)
 
 
-class _Room:
+class _Queue:
     def __init__(self) -> None:
         self.ended = 0
         self.waiters: list[Waiter] = []
@@ -56,27 +57,17 @@ class _Room:
         if candidates:
             waiter = min(candidates, key=lambda waiter: waiter.place)
             waiter.woken_at = self.ended
-            waiter.ring()
+            waiter.notify()
 
 
 def turn_ended(id: str) -> None:
-    """Wake who may be next in the line of conversation `id`."""
+    """Wake who may be next in the queue of conversation `id`."""
     with _guard:
-        if (room := _rooms.get(id)) is not None:
-            room.ended += 1
-            room.wake()
+        if (queue := _queues.get(id)) is not None:
+            queue.ended += 1
+            queue.wake()
 
 
-_guard = threading.Lock()
-_rooms: dict[str, _Room] = {}
-
-
-def _forget_the_parent() -> None:
-    global _guard
-    _guard = threading.Lock()
-    _rooms.clear()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    # A child has none of the threads that were waiting in its parent.
-    os.register_at_fork(after_in_child=_forget_the_parent)
+_guard = forksafe.lock()
+_queues: dict[str, _Queue] = {}
+forksafe.reset_in_child(_queues.clear)  # a child has none of the threads that wait in its parent

@@ -1,15 +1,16 @@
-"""Health, for load balancers and for people: whether this process can serve conversations (ready),
-and whether it runs at all (live). Connected in urls.py.
+"""Health views for load balancers and operators: whether this process can serve conversations
+(ready), and whether it runs at all (live). Connected in urls.py.
 
-A process that goes on in memory while the store is away is ready: taken out of service, it could
-serve nobody, and all of them would go at once.
+A process that serves from memory while the store is unavailable is ready: taken out of service it
+could serve no client, and all processes would be taken out at once.
 """
 
 import dataclasses
 import threading
 import time
-from contextlib import suppress
-from typing import Final
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final, TypeVar
 
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
@@ -19,16 +20,19 @@ from ..backends.records import Health
 from ..backends.toolkit.isolation import run_isolated
 from ..store import conversations
 
-FRESH: Final = 1.0  # seconds for which an answer is good
-PATIENCE: Final = 0.6  # seconds to wait for one
-PATIENCE_FOR_STAFF: Final = 0.2
+T = TypeVar("T")
+
+# In seconds.
+MAX_AGE: Final = 1.0  # of an answer that is given again
+HEALTH_TIMEOUT: Final = 0.6
+STAFF_TIMEOUT: Final = 0.2
 
 
 @never_cache
 @require_safe
 def ready(request: HttpRequest) -> JsonResponse:
     """Answer 200 if conversations can be served, and 503 if not; for staff, with details."""
-    health = _looks.now()
+    health = _cache.get()
     is_ready = health.connected or (health.using_fallback and not health.is_full)
     status = "unavailable" if not is_ready else "degraded" if health.using_fallback else "ok"
     details = dataclasses.asdict(health) if _is_staff(request) else {}
@@ -38,58 +42,66 @@ def ready(request: HttpRequest) -> JsonResponse:
 @never_cache
 @require_safe
 def live(request: HttpRequest) -> JsonResponse:
-    """Answer 200. Whether the store is there is no reason to restart this process."""
+    """Answer 200. An unavailable store is no reason to restart this process."""
     return JsonResponse({"status": "ok"})
 
 
 def _is_staff(request: HttpRequest) -> bool:
-    """Tell whether staff asks, if that can be found out in time: sessions may be in the store that
-    is away."""
+    """Tell whether the user is staff. False, too, if that takes too long or fails: sessions may be
+    in the store that is unavailable."""
     if not request.COOKIES or not hasattr(request, "user"):
         return False
-    found = []
-
-    def look() -> None:
-        with suppress(Exception):
-            found.append(bool(request.user.is_staff))
-
-    looking = threading.Thread(target=run_isolated, args=(look,), daemon=True)
-    looking.start()
-    looking.join(PATIENCE_FOR_STAFF)
-    return found == [True]
+    try:
+        return _in_thread(lambda: bool(request.user.is_staff)).result(STAFF_TIMEOUT)
+    except Exception:
+        return False
 
 
-class _Looks:
-    """Looks at the store, at most once a second and for all who ask; and not for ever."""
+class _HealthCache:
+    """Asks the store for its health: at most once a second for all requests, in one thread at a
+    time, because a custom backend may have no timeout."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._looking: threading.Thread | None = None
-        self._health: Health | None = None
-        self._seen_at = 0.0
+        self._asked: Future[tuple[Health, float]] | None = None  # the answer, and its time
 
-    def now(self) -> Health:
+    def get(self) -> Health:
+        """Return a health that is at most MAX_AGE old, within HEALTH_TIMEOUT."""
         with self._guard:
-            if self._health is not None and time.monotonic() - self._seen_at < FRESH:
-                return self._health
-            if self._looking is None:
-                # A thread, because a backend of somebody's own may know no time limit.
-                self._looking = threading.Thread(target=self._look, daemon=True)
-                self._looking.start()
-            looking = self._looking
-        looking.join(PATIENCE)
-        with self._guard:
-            if looking.is_alive() or self._health is None:
-                return Health(conversations.backend.name, False, detail="It does not answer.")
-            return self._health
-
-    def _look(self) -> None:
+            asked = self._asked
+            if asked is None or (asked.done() and time.monotonic() - asked.result()[1] >= MAX_AGE):
+                asked = self._asked = _in_thread(_ask)
         try:
-            health = run_isolated(conversations.health)
+            return asked.result(HEALTH_TIMEOUT)[0]
+        except TimeoutError:
+            return _unhealthy("It does not answer.")
+
+
+def _ask() -> tuple[Health, float]:
+    try:
+        health = conversations.health()
+    except Exception as error:
+        health = _unhealthy(type(error).__name__)
+    return health, time.monotonic()
+
+
+def _unhealthy(detail: str) -> Health:
+    backend = conversations.backend
+    return Health(backend.name, connected=False, detail=detail)
+
+
+def _in_thread(function: Callable[[], T]) -> "Future[T]":
+    """Run `function` in a daemon thread, so that it can be waited for with a timeout."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
         except Exception as error:
-            health = Health(conversations.backend.name, False, detail=type(error).__name__)
-        with self._guard:
-            self._health, self._seen_at, self._looking = health, time.monotonic(), None
+            future.set_exception(error)
+
+    threading.Thread(target=run_isolated, args=(run,), daemon=True).start()
+    return future
 
 
-_looks = _Looks()
+_cache = _HealthCache()

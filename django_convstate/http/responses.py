@@ -1,4 +1,5 @@
-"""What answers a request when a view lets one of our errors through that is nobody's mistake."""
+"""The responses to errors that are not the fault of a view: a busy conversation, a store that is
+unavailable."""
 
 import logging
 
@@ -10,14 +11,14 @@ from ..exceptions import BackendUnavailable, ConversationBusy
 logger = logging.getLogger("django_convstate")
 
 
-def answer_to(error: Exception) -> HttpResponse | None:
-    """Return 409 for a conversation that is busy, 503 for a store that is away; None for others."""
+def response_for(error: Exception) -> HttpResponse | None:
+    """Return 409 for a busy conversation, 503 for an unavailable store; None for other errors."""
     if isinstance(error, ConversationBusy):
         return _text(str(error), 409)
     if isinstance(error, BackendUnavailable):
-        logger.error("A request was refused, because its conversation cannot be reached: %s", error)
-        sorry = _("Your conversation cannot be reached right now. Please try again in a moment.")
-        response = _text(sorry, 503)
+        logger.error("A request was answered with 503: its conversation is unavailable. %s", error)
+        message = _("Your conversation cannot be reached right now. Please try again in a moment.")
+        response = _text(message, 503)
         response.headers["Retry-After"] = "5"
         return response
     return None

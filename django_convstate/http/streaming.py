@@ -1,17 +1,12 @@
-"""Saving the conversation when a streaming response is over.
+"""Saving the conversation when a streaming response has ended.
 
-A stream may be over in many ways: at its end, by an error of its own, by a client that has gone
-(a generator is closed, a task is cancelled), or before it has even begun. Each leads here, once.
+A stream may end in many ways: by exhaustion, by an error of its own, by a client that disconnects
+(a generator is closed, a task is cancelled), or before its first chunk. Each leads here, once.
 """
 
 import asyncio
 import logging
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterator,
-)
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final, TypeGuard
 
@@ -23,15 +18,15 @@ from ..exceptions import BackendUnavailable
 logger = logging.getLogger("django_convstate")
 
 # Seconds that an async stream waits for its content to be closed, and then for the last save. A
-# sync one cannot be kept from waiting; there the timeouts of the backend are the bound.
-PATIENCE: Final = 5.0
+# sync stream cannot stop waiting; there the timeouts of the backend are the bound.
+END_TIMEOUT: Final = 5.0
 
-# Saves that nobody waits for. The event loop alone would not keep them from being collected.
-_unattended: Final[set["asyncio.Task[None]"]] = set()
+# Background saves. An event loop keeps only weak references to its tasks.
+_background_saves: Final[set["asyncio.Task[None]"]] = set()
 
 
 def is_stream(response: HttpResponseBase) -> TypeGuard[StreamingHttpResponse]:
-    """Tell whether the view may still be at work when `response` is sent. A file does not talk."""
+    """Tell whether the view's own code may still run while `response` is sent: not for a file."""
     return response.streaming and getattr(response, "file_to_stream", None) is None
 
 
@@ -40,17 +35,17 @@ def follow(
     save: Callable[[], None],
     asave: Callable[[], Awaitable[None]],
 ) -> None:
-    """Have `save`, or for an async iterator `asave`, called once when the stream is over."""
-    # Not `response.streaming_content`: that is wrapped in something that cannot be closed, and that
-    # refers to the response, so that a dropped one would wait for the garbage collector.
+    """Have `save`, or for an async iterator `asave`, called once when the stream has ended."""
+    # Not `response.streaming_content`: its wrapper cannot be closed, and refers to the response, so
+    # that a dropped response would wait for the garbage collector.
     content = response._iterator  # type: ignore[attr-defined]
     stream = AsyncStream(content, asave) if response.is_async else Stream(content, save)
     response.streaming_content = stream  # which also lets `response.close()` call `stream.close()`
 
 
 class Stream:
-    """The content of a sync response. Servers iterate the generator, if they get to it, and call
-    `close` through the response, always."""
+    """The content of a sync response. Servers may or may not iterate it; they always call `close`,
+    through the response."""
 
     def __init__(self, content: Iterator[Any], save: Callable[[], None]) -> None:
         self._content = content
@@ -59,7 +54,7 @@ class Stream:
 
     def __iter__(self) -> Iterator[Any]:
         try:
-            for part in self._content:  # noqa: UP028, closing is our business
+            for part in self._content:  # noqa: UP028 - `yield from` would close the content itself
                 yield part
         except BaseException:
             self.close()
@@ -67,7 +62,7 @@ class Stream:
         self._finish()
 
     def close(self) -> None:
-        """End what has broken off, or has never begun; what the view did before is saved, too."""
+        """End a stream that was interrupted, or never started. What the view did is saved, too."""
         if self._is_over:
             return
         self._is_over = True
@@ -75,8 +70,8 @@ class Stream:
             if hasattr(self._content, "close"):
                 self._content.close()
         finally:
-            # What it has broken off for goes on its way. The client knows already that the answer
-            # is not whole, so that an error of the save has nothing to add; it is logged.
+            # The error that interrupted the stream propagates. The client knows already that the
+            # response is incomplete, so an error of the save is only logged.
             with suppress(Exception):
                 self._finish()
 
@@ -86,16 +81,15 @@ class Stream:
             self._save()
         except Exception as error:
             _log(error)
-            # At the end of a stream this breaks it off, lest the client takes the answer for kept.
-            raise
+            raise  # aborts the response, so that the client does not take it for saved
 
 
 class AsyncStream:
     """The content of an async response.
 
-    Django closes no async iterator. If its task is cancelled while the generator waits, that gets
-    to know; if it is while a chunk is being sent, `close` comes through the response; and if it is
-    while another middleware has the response, the response is dropped, and this with it.
+    Django closes no async iterator. If its task is cancelled while the content is awaited,
+    `__aiter__` gets the error; while a chunk is being sent, Django closes the response, which calls
+    `close`; while another middleware has the response, that is dropped, which calls `__del__`.
     """
 
     def __init__(self, content: AsyncIterator[Any], save: Callable[[], Awaitable[None]]) -> None:
@@ -114,21 +108,21 @@ class AsyncStream:
         await self._finish()
 
     async def aclose(self) -> None:
-        """End what has broken off, or has never begun. See `Stream.close`."""
+        """See `Stream.close`."""
         if self._is_over:
             return
         self._is_over = True
         try:
             if hasattr(self._content, "aclose"):
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(END_TIMEOUT):
                     await self._content.aclose()
         finally:
             with suppress(Exception):
                 await self._finish()
 
     def close(self) -> None:
-        """The same for sync code, such as the thread in which Django closes a response under ASGI;
-        there the event loop does it."""
+        """Run `aclose` from sync code. In a thread with a running event loop that is a background
+        task; in others, as that in which Django closes a response under ASGI, wait for it."""
         if self._is_over:
             return
         loop = _running_loop()
@@ -136,11 +130,11 @@ class AsyncStream:
             async_to_sync(self.aclose)()
             return
         task = loop.create_task(self.aclose())
-        _unattended.add(task)
-        task.add_done_callback(_unattended.discard)
+        _background_saves.add(task)
+        task.add_done_callback(_background_saves.discard)
 
     def __del__(self) -> None:
-        # Python may call this at any moment in any thread, so leave it to the loop, as asyncio does
+        # Python may call this at any moment in any thread, so let the loop do it, as asyncio does
         # with its generators.
         if not self._is_over and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.close)
@@ -150,26 +144,24 @@ class AsyncStream:
         saving = asyncio.ensure_future(self._save_in_time())
         cancelled = None
         while not saving.done():
-            # A client that goes away now, or a second time, must not cancel the save.
+            # A cancellation, even a second one, must not cancel the save.
             try:
                 await asyncio.wait([saving])
             except asyncio.CancelledError as error:
                 cancelled = error
+        failed = saving.exception()
+        if failed is not None:
+            _log(failed)
         if cancelled is not None:
-            saving.exception()  # it is logged
             raise cancelled
         saving.result()
 
     async def _save_in_time(self) -> None:
         try:
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    await self._save()
-            except TimeoutError:
-                raise BackendUnavailable(f"There was no answer within {PATIENCE} s.") from None
-        except Exception as error:
-            _log(error)
-            raise
+            async with asyncio.timeout(END_TIMEOUT):
+                await self._save()
+        except TimeoutError:
+            raise BackendUnavailable(f"The store gave no answer within {END_TIMEOUT} s.") from None
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -179,7 +171,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _log(error: Exception) -> None:
+def _log(error: BaseException) -> None:
     logger.error(
         "The conversation was not saved at the end of a stream. %s: %s", type(error).__name__, error
     )

@@ -5,7 +5,7 @@
             return MyBackend(**options)
 
 Pytest collects it as it is; for unittest put `unittest.TestCase` beside it. Each test runs twice,
-once through the methods and once through their asyncio twins.
+once with the methods and once with their asyncio twins.
 """
 
 from .contract import BackendContract

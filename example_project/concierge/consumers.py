@@ -3,9 +3,8 @@
 from contextlib import aclosing
 from typing import Any
 
-from django_convstate import Conversation
+from django_convstate import Conversation, Message
 from django_convstate.channels import AsyncConversationConsumer
-from django_convstate.conversation.messages import Message
 
 from .live import answering, messages_event
 from .refusals import Refused, said

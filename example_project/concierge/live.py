@@ -22,9 +22,8 @@ from typing import Any
 from channels.layers import get_channel_layer
 from django.conf import settings
 
-from django_convstate import Conversation
-from django_convstate.conversation.messages import Message
-from django_convstate.ids import group_name
+from django_convstate import Conversation, Message
+from django_convstate.channels.notify import group_name, news_event
 
 from .chat import Answer, is_known, take_in
 from .transcript import status_of
@@ -70,8 +69,7 @@ async def answering(
 async def tell_others(conversation: Conversation) -> None:
     """Have the sockets of this conversation look for what was saved by a request. A consumer does
     so by itself when it saves."""
-    news = {"count": len(conversation.messages), "kept": None, "sender": ""}
-    await _send(conversation, {"type": "conversation.news", **news})
+    await _send(conversation, news_event(len(conversation.messages)))
 
 
 def _newest(conversation: Conversation) -> Event:

@@ -53,7 +53,7 @@ def test_two_hours_and_fifty_thousand_conversations(
     )
     assert most <= 1.2 * cap
     assert backend.health().pending_replay == sum(accepted)
-    assert backend._shelter.journal.refused == refused > 0
+    assert backend._offline.journal.refused == refused > 0
     for number, id in enumerate(ids):
         said = {(0, 1)} if number < KNOWN else set()
         world.model.acknowledged[id] = said | ({(0, 2)} if accepted[number] else set())

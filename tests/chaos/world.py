@@ -23,12 +23,12 @@ from django_convstate import ConversationStore, get_backend
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.redis.backend import RedisBackend
 from tests.chaos.proxy import Proxy
-from tests.ruler import Ruler, limit
-from tests.servers import Server, free_ports, running, wait_until
+from tests.support.ruler import Ruler, limit
+from tests.support.servers import Server, free_ports, running, wait_until
 
 PASSWORD = "pass-8f3a91"
 TEXT = "text-5d02c7"
-LOST_SIGHT = "Conversations go on in the memory of this process."
+LOST_SIGHT = "Conversations go on in the memory of this process"
 # Everything is written before it is acknowledged, and so outlives the process. Under "everysec" a
 # disk that is busy would put that off, and tests kill no machine for which fsync would matter.
 AOF = ("--appendonly", "yes", "--appendfsync", "no")

@@ -30,11 +30,11 @@ from ...exceptions import (
 from ..base import ConversationStateBackend
 from ..records import QUARANTINE_SECONDS, TURN_LOST, Acquired, Change, Committed, Health, Record
 from ..toolkit.caches import check_alias
-from ..toolkit.lease_queue import Line
-from ..toolkit.stored import Entry
+from ..toolkit.lease_queue import LeaseQueue
+from ..toolkit.stored import StoredConversation, apply_if_fits
 from . import document
-from . import lock as cachelock
 from .checks import CHECKS
+from .lock import Lock, hold
 
 # What reading a value may raise that the cache did reach but cannot make sense of.
 _UNREADABLE = (
@@ -51,6 +51,9 @@ _UNREADABLE = (
 
 
 class CacheBackend(ConversationStateBackend):
+    """Keeps each conversation as one document in an entry of CACHES, and the queue of its leases in
+    a second one. Its twins run in a thread, as the caches' own do."""
+
     name: ClassVar = "cache"
     option_names: ClassVar = ("max_age", "cache_alias", "key_prefix")
     can_scan: ClassVar = False
@@ -63,83 +66,89 @@ class CacheBackend(ConversationStateBackend):
         cache_alias: str = "default",
         key_prefix: str = "convstate",
     ) -> None:
+        """Use CACHES[cache_alias], with keys that begin with `key_prefix`. No I/O here."""
         super().__init__(max_age=max_age)
         self.cache_alias = cache_alias
         self.key_prefix = key_prefix
 
     def load(self, id: str, window: int) -> Record | None:
-        with self._reaching():
+        """Read the document, and have the cache slide its expiry."""
+        with self._translating_errors():
             return self._load(id, window)
 
     def commit(self, id: str, change: Change) -> Committed:
-        with self._reaching(), cachelock.hold(self._cache, self._key("lock", id)) as lock:
-            stored, entry = self._read(id)
-            committed = entry.commits.find(change.commit_id) if entry else None
+        """Read the document, change it and write it back, under the lock of the conversation."""
+        with self._locked(id) as lock:
+            previous, stored = self._read(id)
+            committed = stored.commits.find(change.commit_id) if stored else None
             if committed is None:
-                entry, committed = self._apply(id, entry, change)
+                if change.lease is not None and not self._queue(id).is_held_by(change.lease):
+                    raise ConversationConflict(TURN_LOST)
+                stored, committed = apply_if_fits(stored, change, time.time(), self.max_age)
                 lock.check()
-                self._write(id, entry, stored)
+                self._write(id, stored, previous)
             # After a retry, too: the first time may not have come so far. If the lock has become
             # too old for it, the lease lapses by itself.
             if change.lease is not None and change.release and lock.is_safe:
-                self._leave(id, change.lease)
+                with self._changing_queue(id, lock) as queue:
+                    queue.leave(change.lease)
         return committed
 
     def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
-        with self._reaching():
-            _, entry = self._read(id)
-        return entry.messages[start:stop] if entry else []
+        """See `ConversationStateBackend.read_messages`."""
+        with self._translating_errors():
+            _, stored = self._read(id)
+        return stored.messages[start:stop] if stored else []
 
     def exists(self, id: str) -> bool:
-        with self._reaching():
+        """See `ConversationStateBackend.exists`."""
+        with self._translating_errors():
             return self._read(id)[1] is not None
 
     def touch(self, id: str, ttl: float | None = None) -> bool:
-        with self._reaching(), cachelock.hold(self._cache, self._key("lock", id)) as lock:
-            stored, entry = self._read(id)
-            if entry is None:
+        """Write the document back with its new idle time."""
+        with self._locked(id) as lock:
+            previous, stored = self._read(id)
+            if stored is None:
                 return False
-            entry.touch(time.time(), ttl)
+            stored.touch(time.time(), ttl)
             lock.check()
-            self._write(id, entry, stored)
+            self._write(id, stored, previous)
         return True
 
     def delete(self, id: str, expected_version: int | None = None) -> bool:
-        with self._reaching(), cachelock.hold(self._cache, self._key("lock", id)) as lock:
-            _, entry = self._read(id)
-            if entry is None:
+        """See `ConversationStateBackend.delete`."""
+        with self._locked(id) as lock:
+            _, stored = self._read(id)
+            if stored is None:
                 return False
-            Change(expected_version=expected_version).refuse_unless_fits(entry.version, None)
+            Change(expected_version=expected_version).refuse_unless_fits(stored.version, None)
             lock.check()
             self._cache.delete(self._key("doc", id))
         return True
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
-        with self._reaching(), cachelock.hold(self._cache, self._key("lock", id)) as lock:
-            line = self._line(id)
-            position = line.stand(lease, time.time() + seconds)
-            lock.check()
-            self._keep(id, line)
+        """See `ConversationStateBackend.acquire`."""
+        with self._locked(id) as lock:
+            with self._changing_queue(id, lock) as queue:
+                position = queue.enqueue(lease, seconds)
             return Acquired(position, None if position else self._load(id, window))
 
     def renew(self, id: str, lease: str, seconds: float) -> bool:
-        with self._reaching(), cachelock.hold(self._cache, self._key("lock", id)) as lock:
-            line = self._line(id)
-            if not line.renew(lease, time.time() + seconds):
-                return False
-            lock.check()
-            self._keep(id, line)
-            return True
+        """See `ConversationStateBackend.renew`."""
+        with self._locked(id) as lock, self._changing_queue(id, lock) as queue:
+            return queue.renew(lease, seconds)
 
     def release(self, id: str, lease: str) -> None:
-        with self._reaching(), cachelock.hold(self._cache, self._key("lock", id)) as lock:
-            lock.check()
-            self._leave(id, lease)
+        """See `ConversationStateBackend.release`."""
+        with self._locked(id) as lock, self._changing_queue(id, lock) as queue:
+            queue.leave(lease)
 
     def health(self) -> Health:
+        """Write a value and read it back."""
         started = time.perf_counter()
         try:
-            with self._reaching():
+            with self._translating_errors():
                 kept = self._keeps()
         except BackendUnavailable as error:
             return Health(self.name, False, detail=str(error))
@@ -166,80 +175,72 @@ class CacheBackend(ConversationStateBackend):
         left = math.ceil(expires_at - time.time())
         return max(1, left) + isinstance(self._cache, BaseDatabaseCache)
 
-    def _line(self, id: str) -> Line:
-        return Line.parse(self._cache.get(self._key("line", id)), time.time())
+    # The key of a queue says "line", as it did in 0.1.
 
-    def _keep(self, id: str, line: Line) -> None:
-        key = self._key("line", id)
-        if not line.kept:
+    def _queue(self, id: str) -> LeaseQueue:
+        return LeaseQueue.parse(self._cache.get(self._key("line", id)), time.time())
+
+    @contextmanager
+    def _changing_queue(self, id: str, lock: Lock) -> Iterator[LeaseQueue]:
+        """Yield the queue of a conversation, and write back what becomes of it."""
+        key, queue = self._key("line", id), self._queue(id)
+        yield queue
+        lock.check()
+        if not queue.expires:
             self._cache.delete(key)
             return
-        data = line.dump()
-        self._cache.set(key, data, self._timeout(line.ends_at))
+        data = queue.dump()
+        self._cache.set(key, data, self._timeout(max(queue.expires.values())))
         if self._cache.get(key) != data:  # see `_write`
-            raise BackendUnavailable(f"CACHES[{self.cache_alias!r}] did not keep who is in line.")
-
-    def _leave(self, id: str, lease: str) -> None:
-        line = self._line(id)
-        line.leave(lease)
-        self._keep(id, line)
+            raise BackendUnavailable(
+                f"CACHES[{self.cache_alias!r}] did not keep the queue of those who wait for a turn."
+            )
 
     def _load(self, id: str, window: int) -> Record | None:
-        _, entry = self._read(id)
-        if entry is None:
+        _, stored = self._read(id)
+        if stored is None:
             return None
-        entry.last_accessed = time.time()
-        self._cache.touch(self._key("doc", id), self._timeout(entry.expires_at(self.max_age)))
-        return entry.record(id, window, self.max_age)
+        stored.last_accessed = time.time()
+        self._cache.touch(self._key("doc", id), self._timeout(stored.expires_at(self.max_age)))
+        return stored.record(id, window, self.max_age)
 
-    def _read(self, id: str) -> tuple[bytes | None, Entry | None]:
-        """Return the stored document, as it is and as an entry."""
+    def _read(self, id: str) -> tuple[bytes | None, StoredConversation | None]:
+        """Return the stored document, as it is and parsed."""
         data = self._get(self._key("doc", id))
         if data is None:
             return None, None
         try:
-            entry = document.parse(id, data)
+            stored = document.parse(id, data)
         except ConversationCorrupt:
             self._cache.set(self._key("corrupt", id), data, QUARANTINE_SECONDS)
             self._cache.delete(self._key("doc", id))
             raise
-        if self.max_age is not None and entry.created_at + self.max_age <= time.time():
+        if self.max_age is not None and stored.created_at + self.max_age <= time.time():
             return None, None
-        return data, entry
+        return data, stored
 
     def _get(self, key: str) -> Any:
         try:
             return self._cache.get(key)
         except _UNREADABLE as error:
             # A wrong setting raises such errors too. If the cache works for another key, it is the
-            # value; and since nobody can read that, it cannot be moved aside either.
+            # value; and since that cannot be read, it cannot be copied into quarantine either.
             if not self._keeps():
                 raise
             raise ConversationCorrupt(
                 f"The cache cannot read what it holds: {type(error).__name__}."
             ) from error
 
-    def _apply(self, id: str, entry: Entry | None, change: Change) -> tuple[Entry, Committed]:
-        if change.lease is not None and not self._line(id).is_held_by(change.lease):
-            raise ConversationConflict(TURN_LOST)
-        now = time.time()
-        if entry is None:
-            change.refuse_unless_fits(None, None)
-            entry = Entry(now, now)
-        else:
-            change.refuse_unless_fits(entry.version, entry.owner)
-        return entry, entry.apply(change, now, self.max_age)
-
-    def _write(self, id: str, entry: Entry, previous: bytes | None) -> None:
-        key, data = self._key("doc", id), document.dump(id, entry)
-        self._cache.set(key, data, self._timeout(entry.expires_at(self.max_age)))
+    def _write(self, id: str, stored: StoredConversation, previous: bytes | None) -> None:
+        key, data = self._key("doc", id), document.dump(id, stored)
+        self._cache.set(key, data, self._timeout(stored.expires_at(self.max_age)))
         # `set` has no result, and some caches fail in silence: a value over memcached's limit, a
-        # database row that somebody else has locked.
+        # database row that another process has locked.
         found = self._get(key)
         if found == data:
             return
         if found is None and previous is not None:
-            self._cache.set(key, previous, self._timeout(entry.expires_at(self.max_age)))
+            self._cache.set(key, previous, self._timeout(stored.expires_at(self.max_age)))
         raise BackendUnavailable(
             f"CACHES[{self.cache_alias!r}] did not keep a document of {len(data)} bytes. "
             "If it is memcached, its limit for one item is 1 MB by default."
@@ -251,8 +252,14 @@ class CacheBackend(ConversationStateBackend):
         return bool(self._cache.get(key) == 1)
 
     @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        """Turn whatever a cache raises, and there are as many kinds as caches, into our error."""
+    def _locked(self, id: str) -> Iterator[Lock]:
+        """Hold the lock of a conversation, and translate errors."""
+        with self._translating_errors(), hold(self._cache, self._key("lock", id)) as lock:
+            yield lock
+
+    @contextmanager
+    def _translating_errors(self) -> Iterator[None]:
+        """Raise `BackendUnavailable` for whatever the cache raises: each has errors of its own."""
         try:
             yield
         except (ConversationError, SynchronousOnlyOperation):
@@ -265,6 +272,7 @@ class CacheBackend(ConversationStateBackend):
 
     @classmethod
     def check(cls, options: Mapping[str, Any]) -> list[CheckMessage]:
+        """Check that CACHES has the entry, and that it keeps what it is given."""
         alias = options["cache_alias"]
         if missing := check_alias(alias):
             return missing

@@ -9,31 +9,31 @@ from typing import Any, Final
 import orjson
 
 from ...exceptions import ConversationCorrupt
-from ..toolkit.stored import CommitLog, Entry
+from ..toolkit.stored import CommitLog, StoredConversation
 
 FORMAT: Final = 1
 
 
-def dump(id: str, entry: Entry) -> bytes:
-    """Return the document for `entry`, whose state and messages are JSON already."""
+def dump(id: str, stored: StoredConversation) -> bytes:
+    """Return the document for `stored`, whose state and messages are JSON already."""
     return orjson.dumps(
         {
             "convstate": FORMAT,
             "id": id,
-            "version": entry.version,
-            "owner": entry.owner,
-            "created_at": entry.created_at,
-            "last_accessed": entry.last_accessed,
-            "ttl": entry.ttl,
-            "commits": entry.commits.packed.hex(),
-            "state": {key: orjson.Fragment(value) for key, value in entry.state.items()},
-            "messages": [orjson.Fragment(message) for message in entry.messages],
+            "version": stored.version,
+            "owner": stored.owner,
+            "created_at": stored.created_at,
+            "last_accessed": stored.last_accessed,
+            "ttl": stored.ttl,
+            "commits": stored.commits.packed.hex(),
+            "state": {key: orjson.Fragment(value) for key, value in stored.state.items()},
+            "messages": [orjson.Fragment(message) for message in stored.messages],
         }
     )
 
 
-def parse(id: str, data: object) -> Entry:
-    """Return the entry in `data`.
+def parse(id: str, data: object) -> StoredConversation:
+    """Return the conversation in `data`.
 
     Raises:
         ConversationCorrupt: it is not a document, or not that of conversation `id`.
@@ -49,19 +49,19 @@ def parse(id: str, data: object) -> Entry:
     if document.get("id") != id:
         raise ConversationCorrupt("Stored is the document of another conversation.")
     try:
-        return _entry(document)
+        return _stored(document)
     except (KeyError, TypeError, ValueError):
         # Without the error, which may quote what is stored.
         raise ConversationCorrupt("The stored document is incomplete, or not of ours.") from None
 
 
-def _entry(document: dict[str, Any]) -> Entry:
+def _stored(document: dict[str, Any]) -> StoredConversation:
     owner, state, messages = document["owner"], document["state"], document["messages"]
     if not (
         isinstance(owner, str | None) and isinstance(state, dict) and isinstance(messages, list)
     ):
         raise TypeError("owner, state or messages")
-    return Entry(
+    return StoredConversation(
         created_at=_number(document["created_at"]),
         last_accessed=_number(document["last_accessed"]),
         ttl=_number(document["ttl"]),

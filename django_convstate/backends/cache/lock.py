@@ -1,14 +1,12 @@
 """A short lock on one conversation, made of `cache.add`.
 
-It cannot be held for ever: the cache lets go of it after `LEASE` seconds, should its holder die.
-The holder, for its part, writes only in the first half of that time, so that it never writes into
-somebody else's turn.
+It expires: if its holder dies, the cache drops it after `LOCK_TTL` seconds. The holder writes only
+in the first half of that time, so that it never writes while another one holds the lock.
 
-The threads of one process line up before they ask the cache, so that one of them polls and not all,
-and so that they are served as they came.
+The threads of one process queue up before they ask the cache, so that one of them polls and not
+all, and so that they are served as they came.
 """
 
-import os
 import random
 import threading
 import time
@@ -23,10 +21,12 @@ from django.core.cache.backends.filebased import FileBasedCache
 from django.core.files import locks
 
 from ...exceptions import BackendUnavailable, ConversationBusy
+from ..toolkit import forksafe
 
-LEASE: Final = 4  # whole seconds, because most caches know no others
-PATIENCE: Final = 5.0  # seconds; longer than the lease: a dead holder costs time, not an error
-LONGEST_PAUSE: Final = 0.02
+LOCK_TTL: Final = 4  # whole seconds, because most caches know no others
+ACQUIRE_TIMEOUT: Final = 5.0  # seconds; above LOCK_TTL: a dead holder costs time, not an error
+SHORTEST_POLL_WAIT: Final = 0.0005  # seconds, doubled each time up to the longest
+LONGEST_POLL_WAIT: Final = 0.02
 
 
 class Lock:
@@ -37,13 +37,14 @@ class Lock:
 
     @property
     def is_safe(self) -> bool:
-        return time.monotonic() - self.since < LEASE / 2
+        """Whether there is time enough for a write before the lock expires."""
+        return time.monotonic() - self.since < LOCK_TTL / 2
 
     def check(self) -> None:
         """Raise `BackendUnavailable` if holding on would risk two writers at a time."""
         if not self.is_safe:
             raise BackendUnavailable(
-                f"The cache took more than {LEASE / 2:g} s to read a conversation. "
+                f"The cache took more than {LOCK_TTL / 2:g} s to read a conversation. "
                 "Nothing was written."
             )
 
@@ -53,33 +54,33 @@ def hold(cache: BaseCache, key: str) -> Iterator[Lock]:
     """Hold the lock `key` for the length of a with block.
 
     Raises:
-        ConversationBusy: others held it for `PATIENCE` seconds.
+        ConversationBusy: others held it for `ACQUIRE_TIMEOUT` seconds.
     """
-    give_up = time.monotonic() + PATIENCE
-    with _lines.turn(cache.make_key(key), give_up):
-        lock = _acquire(cache, key, give_up)
+    deadline = time.monotonic() + ACQUIRE_TIMEOUT
+    with _queues.at_head(cache.make_key(key), deadline):
+        lock = _acquire(cache, key, deadline)
         try:
             yield lock
         finally:
-            if lock.is_safe:  # else it has expired, or will, and may be somebody else's by now
+            if lock.is_safe:  # else it has expired, or soon will, and another may hold it
                 cache.delete(key)
 
 
-def _acquire(cache: BaseCache, key: str, give_up: float) -> Lock:
-    pause = 0.0005
+def _acquire(cache: BaseCache, key: str, deadline: float) -> Lock:
+    wait = SHORTEST_POLL_WAIT
     while True:
         since = time.monotonic()
         if _add(cache, key):
             return Lock(since)
-        if since > give_up:
+        if since > deadline:
             raise _busy()
-        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads waiters, hides nothing
-        pause = min(pause * 2, LONGEST_PAUSE)
+        time.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads waiters, hides nothing
+        wait = min(wait * 2, LONGEST_POLL_WAIT)
 
 
 def _add(cache: BaseCache, key: str) -> bool:
     if not isinstance(cache, FileBasedCache):
-        return cache.add(key, 1, LEASE)
+        return cache.add(key, 1, LOCK_TTL)
     # Its `add` looks and then writes, so two callers may both succeed. A file lock around it, held
     # for no longer than that, makes it atomic.
     directory = cache._dir  # type: ignore[attr-defined]
@@ -89,44 +90,47 @@ def _add(cache: BaseCache, key: str) -> bool:
                 return False
         except BlockingIOError:
             return False
-        return cache.add(key, 1, LEASE)
+        return cache.add(key, 1, LOCK_TTL)
 
 
 def _busy() -> ConversationBusy:
     return ConversationBusy(
-        f"Others kept this conversation busy for {PATIENCE:g} s. Nothing was written."
+        f"Others kept this conversation busy for {ACQUIRE_TIMEOUT:g} s. Nothing was written."
     )
 
 
-class _Lines:
+class _ThreadQueues:
     """For each lock, the threads of this process that want it, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
+        self._guard = forksafe.lock()
         self._waiting: dict[str, deque[threading.Event]] = {}
+        forksafe.reset_in_child(self._waiting.clear)  # a child has none of those threads
 
     @contextmanager
-    def turn(self, key: str, give_up: float) -> Iterator[None]:
+    def at_head(self, key: str, deadline: float) -> Iterator[None]:
+        """Wait until this thread is the first in the queue, and stay so for the length of a with
+        block.
+
+        Raises:
+            ConversationBusy: that took until `deadline`, by the monotonic clock.
+        """
         mine = threading.Event()
         with self._guard:
-            line = self._waiting.setdefault(key, deque())
-            line.append(mine)
-            line[0].set()
+            queue = self._waiting.setdefault(key, deque())
+            queue.append(mine)
+            queue[0].set()
         try:
-            if not mine.wait(give_up - time.monotonic()):
+            if not mine.wait(deadline - time.monotonic()):
                 raise _busy()
             yield
         finally:
             with self._guard:
-                line.remove(mine)
-                if line:
-                    line[0].set()
+                queue.remove(mine)
+                if queue:
+                    queue[0].set()
                 else:
                     del self._waiting[key]
 
 
-_lines = _Lines()
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    # A child has none of the threads that were waiting in its parent.
-    os.register_at_fork(after_in_child=_lines.__init__)  # type: ignore[misc]
+_queues: Final = _ThreadQueues()

@@ -1,11 +1,14 @@
-"""A primary backend that may be away, and what goes on in its place until it is back.
+"""A primary backend, and what serves in its place while it is unavailable.
 
-backend.py   asks the primary, or the shelter
-breaker.py   when to leave the primary alone, and when to look whether it is back
-shelter.py   serves meanwhile, from what was last known (known.py), and notes every change in
-             the journal (journal.py)
-recovery.py  a thread that lives as long as an outage: looks, tells, and has the journal
-             brought home (replay.py)
+backend.py     asks the primary or, in an outage, the offline store
+route.py       what one operation may ask of the primary, and what it learns about it
+breaker.py     when to stop asking the primary, and when to probe it
+last_known.py  conversations as they were last seen in the primary
+offline.py     serves in an outage, from what was last known, and journals every change
+journal.py     the changes that the primary has yet to apply
+leases.py      turns, before, in and after an outage
+recovery.py    the thread of an outage: it probes the primary, and has the journal replayed
+replay.py      sends the changes of one conversation to the primary
 """
 
 from .backend import FailoverBackend

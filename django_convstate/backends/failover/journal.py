@@ -1,5 +1,5 @@
-"""What the primary has to be told when it is back, by conversation and in the order in which it
-happened."""
+"""The changes that the primary has yet to apply, by conversation, in the order in which they were
+made."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -7,12 +7,12 @@ from typing import Final
 
 from ...exceptions import BackendUnavailable
 from ..records import Change, Create
-from ..toolkit.stored import Entry
+from ..toolkit.stored import StoredConversation
 
-# Bytes that a Change, a line of the journal and what the fallback has of it take besides their
-# contents, measured.
-OVERHEAD: Final = 1800
-LINE_OVERHEAD: Final = 2600
+# Bytes of memory besides their contents, measured: of a write, and of a conversation, in the
+# journal and in the fallback together.
+WRITE_OVERHEAD: Final = 1800
+CONVERSATION_OVERHEAD: Final = 2600
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Touch:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """The conversation was deleted, at a moment in seconds since the epoch; everything before is
-    of no account, and what somebody has begun under its id since then is none of its business."""
+    """The conversation was deleted, at a moment in seconds since the epoch. One that was begun
+    under its id after that is not affected."""
 
     at: float
 
@@ -34,27 +34,27 @@ Write = Change | Touch | Delete
 
 
 @dataclass(slots=True)
-class Line:
-    """What has happened to one conversation.
+class PendingWrites:
+    """The writes to one conversation that are to be replayed, and how far replay has come.
 
-    `base` is what was known of it before; None: nothing. `surplus` is how many messages the primary
-    turned out to have more than was thought here, once that is known. They are behind the `shared`
-    ones, those from before that are still wanted, and what was said here is behind them.
+    Attributes:
+        base: the conversation as it was known before the first of them. None: nothing was known.
+        writes: each with the number of messages after it, as this process counts them.
+        offset: how many messages more the primary has than this process counts, because of what
+            others have done. None: not known yet.
+        shared_count: how many of the messages from before the outage are still wanted. In the
+            primary, what others have appended comes after these, and what was appended here last.
     """
 
-    base: Entry | None
-    # Each with the number of messages there are after it, as was thought here.
+    base: StoredConversation | None
     writes: deque[tuple[Write, int]] = field(default_factory=deque)
-    surplus: int | None = None
-    shared: int = 0
-    # All of `base`, on its way to a primary from which it has expired meanwhile.
-    restoring: Change | None = None
-    size: int = LINE_OVERHEAD
+    offset: int | None = None
+    shared_count: int = 0
 
     @property
-    def is_all_known(self) -> bool:
-        """Whether there is nothing to it that is not known here: it was begun here, if nothing
-        was known before."""
+    def is_complete(self) -> bool:
+        """Whether all of the conversation is known here: from before the outage, or because it was
+        begun here."""
         first = self.writes[0][0] if self.writes else None
         return self.base is not None or (
             isinstance(first, Change) and first.create is Create.MUST_BE_NEW
@@ -62,88 +62,97 @@ class Line:
 
 
 class Journal:
-    """Bounded: when `max_bytes` are reached, nothing more is accepted. Not locked; who uses it
-    does that."""
+    """At most `max_bytes` of pending writes: more are refused. Not thread-safe: the caller holds a
+    lock. `pending` and `refused` count writes."""
 
     def __init__(self, max_bytes: int) -> None:
+        """Begin empty."""
         self._max_bytes = max_bytes
-        self._lines: dict[str, Line] = {}
         self._bytes = 0
+        self._conversations: dict[str, PendingWrites] = {}
         self.pending = 0
         self.refused = 0
 
     def __contains__(self, id: str) -> bool:
-        return id in self._lines
+        return id in self._conversations
 
     def ids(self) -> list[str]:
-        """Those of which there is something to tell, the longest waiting first."""
-        return list(self._lines)
+        """Return the conversations with pending writes, the longest waiting first."""
+        return list(self._conversations)
 
-    def line(self, id: str) -> Line | None:
-        return self._lines.get(id)
+    def get(self, id: str) -> PendingWrites | None:
+        """Return the pending writes of a conversation, or None if there are none."""
+        return self._conversations.get(id)
 
     @property
     def is_full(self) -> bool:
         """Whether hardly anything can be added."""
-        return self._bytes + 2 * LINE_OVERHEAD > self._max_bytes
+        return self._bytes + 2 * CONVERSATION_OVERHEAD > self._max_bytes
 
-    def make_room(self, write: Write, base: Entry | None) -> None:
-        """Make sure that `write` can be added, to what is known of its conversation.
+    def check_capacity(self, write: Write, base: StoredConversation | None) -> None:
+        """Make sure that `write` can be added, for a conversation of which `base` is known.
 
         Raises:
             BackendUnavailable: the journal is full. Nothing was changed.
         """
-        if self._bytes + _first(base) + _size(write) > self._max_bytes:
+        if self._bytes + _size_with(base) + _size_of(write) > self._max_bytes:
             self.refused += 1
             raise BackendUnavailable(
-                f"The store cannot be reached, and the {self._max_bytes >> 20} MiB in which this "
-                "process notes what is to be told it later are full. Nothing was changed.",
+                f"The store is unavailable, and this process's journal of {self._max_bytes >> 20} "
+                "MiB for changes to be replayed is full. Nothing was changed.",
                 transient=False,
             )
 
-    def add(self, id: str, write: Write, count: int, base: Entry | None) -> None:
-        if id not in self._lines:
-            shared = 0 if base is None else base.message_count
-            self._lines[id] = Line(base, shared=shared, size=_first(base))
-            self._bytes += _first(base)
-        line, size = self._lines[id], _size(write)
-        line.writes.append((write, count))
-        line.size += size
-        self._bytes += size
+    def add(
+        self, id: str, write: Write, message_count: int, base: StoredConversation | None
+    ) -> None:
+        """Add a write that was applied here.
+
+        Args:
+            message_count: how many messages there are after it, as this process counts them.
+            base: what was known of the conversation before. It counts for the first write only.
+        """
+        if id not in self._conversations:
+            self._conversations[id] = PendingWrites(
+                base, shared_count=0 if base is None else base.message_count
+            )
+            self._bytes += _size_with(base)
+        self._conversations[id].writes.append((write, message_count))
+        self._bytes += _size_of(write)
         self.pending += 1
 
-    def done(self, id: str) -> bool:
-        """Strike out the first write of a conversation, and tell whether it was the last."""
-        line = self._lines[id]
-        write, _ = line.writes.popleft()
-        line.size -= _size(write)
-        self._bytes -= _size(write)
+    def remove_first(self, id: str) -> bool:
+        """Remove the first write of a conversation, and tell whether it was the last one."""
+        conversation = self._conversations[id]
+        write, _ = conversation.writes.popleft()
+        self._bytes -= _size_of(write)
         self.pending -= 1
-        if line.writes:
+        if conversation.writes:
             return False
         self.drop(id)
         return True
 
     def drop(self, id: str) -> int:
-        """Strike out all of a conversation, and tell how many writes that were."""
-        line = self._lines.pop(id, None)
-        if line is None:
+        """Remove all writes of a conversation, and return how many there were."""
+        conversation = self._conversations.pop(id, None)
+        if conversation is None:
             return 0
-        self._bytes -= line.size
-        self.pending -= len(line.writes)
-        return len(line.writes)
+        sizes = (_size_of(write) for write, _ in conversation.writes)
+        self._bytes -= _size_with(conversation.base) + sum(sizes)
+        self.pending -= len(conversation.writes)
+        return len(conversation.writes)
 
 
-def _first(base: Entry | None) -> int:
-    # It is here, and once more in the fallback.
-    return LINE_OVERHEAD + (0 if base is None else 2 * base.size)
+def _size_with(base: StoredConversation | None) -> int:
+    # The base is in the journal, and a copy of it in the fallback.
+    return CONVERSATION_OVERHEAD + (0 if base is None else 2 * base.size)
 
 
-def _size(write: Write) -> int:
+def _size_of(write: Write) -> int:
     if not isinstance(write, Change):
-        return OVERHEAD
+        return WRITE_OVERHEAD
     return (
-        OVERHEAD
+        WRITE_OVERHEAD
         + sum(map(len, write.append))
         + sum(len(key) + len(value) for key, value in write.set.items())
         + sum(map(len, write.unset))

@@ -1,8 +1,8 @@
-"""What the primary last told this process: the conversations that it has lately loaded or saved, so
-that they go on with their history when the primary is gone in mid-talk.
+"""Conversations as they were last seen in the primary: those that this process has lately loaded or
+saved, so that they go on with their history in an outage.
 
-Of most of them nobody will ever ask, so what is kept is what came by, a record and the changes made
-to it since; only in an outage is the one applied to the other.
+Most of them are never needed. So what is kept is what came by, a record and the changes since; only
+in an outage are the record copied and the changes applied.
 """
 
 import threading
@@ -14,105 +14,116 @@ from typing import Final
 
 from ...exceptions import InvalidConversationValue
 from ..records import Change, Committed, Record
-from ..toolkit.stored import Entry
+from ..toolkit.stored import StoredConversation
 
 KEPT_MESSAGES: Final = 100  # of each conversation, the newest
 KEPT_CHANGES: Final = 8  # before they are applied after all
-OVERHEAD: Final = 2000  # bytes that a conversation takes here besides its contents, measured
+OVERHEAD: Final = 2000  # bytes of memory of a conversation besides its contents, measured
 
 
 @dataclass(slots=True)
-class Known:
-    """What is known of one conversation. `size` is in bytes."""
+class Snapshot:
+    """A conversation as it was at some moment, and the changes since. `size` is in bytes."""
 
-    first: Record | Entry
+    base: StoredConversation
     size: int
-    since: list[tuple[float, Change, Committed]] = field(default_factory=list)
+    changes: list[tuple[float, Change, Committed]] = field(default_factory=list)
 
-    def entry(self, max_age: float | None) -> Entry:
-        """Return how the conversation is, as something of one's own."""
-        entry = Entry.of(self.first) if isinstance(self.first, Record) else self.first.copy()
-        for now, change, committed in self.since:
+    def stored(self, max_age: float | None) -> StoredConversation:
+        """Return a copy of the conversation with the changes applied."""
+        stored = self.base.copy()
+        for now, change, committed in self.changes:
             with suppress(InvalidConversationValue):  # a counter that others have changed
-                entry.apply(change, now, max_age)
-            entry.version = committed.version
-            entry.hidden = max(0, committed.message_count - len(entry.messages))
-        entry.keep_newest(KEPT_MESSAGES)
-        return entry
+                stored.apply(change, now, max_age)
+            stored.version = committed.version
+            stored.unloaded_count = max(0, committed.message_count - len(stored.messages))
+        count = stored.message_count
+        del stored.messages[:-KEPT_MESSAGES]
+        stored.unloaded_count = count - len(stored.messages)
+        return stored
 
 
-class LastKnown:
-    """At most `max_count` conversations and `max_bytes` bytes of them; those that were used least
-    recently go first."""
+class LastKnownCache:
+    """At most `max_count` snapshots and `max_bytes` bytes of them; the least recently used go
+    first. Thread-safe."""
 
     def __init__(self, max_count: int, max_bytes: int, max_age: float | None) -> None:
+        """Begin empty. `max_age` is that of the conversations, in seconds."""
         self._max_count = max_count
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()
         self._bytes = 0
 
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def keep(self, id: str, record: Record | None) -> Record | None:
-        """Take note of what the primary has (None: it has none), and pass it on."""
+    def get(self, id: str) -> StoredConversation | None:
+        """Return a copy of the conversation; None if it is not known, or must have expired."""
         with self._lock:
-            self._drop(id)
-            if record is not None:
-                size = len(b"".join(record.messages)) + sum(map(len, record.state.values()))
-                self._put(id, Known(record, size + OVERHEAD))
-        return record
+            snapshot = self._snapshots.get(id)
+            if snapshot is None:
+                return None
+            self._snapshots.move_to_end(id)
+            stored = snapshot.stored(self._max_age)
+        return None if stored.expires_at(self._max_age) <= time.time() else stored
 
-    def change(self, id: str, change: Change, committed: Committed) -> Committed:
-        """Take note of a change that the primary has applied, and pass its answer on."""
+    def put(self, id: str, record: Record | None) -> None:
+        """Keep the conversation as the primary has loaded it; None: it has none."""
+        snapshot = None
+        if record is not None:
+            size = len(b"".join(record.messages)) + sum(map(len, record.state.values()))
+            base = StoredConversation(
+                created_at=record.created_at,
+                last_accessed=record.last_accessed,
+                ttl=record.ttl,
+                owner=record.owner,
+                version=record.version,
+                state=record.state,
+                messages=record.messages,
+                unloaded_count=record.message_count - len(record.messages),
+            )
+            snapshot = Snapshot(base, size + OVERHEAD)
+        with self._lock:
+            self._replace(id, snapshot)
+
+    def apply(self, id: str, change: Change, committed: Committed) -> None:
+        """Keep a change that the primary has applied, with its answer."""
         now = time.time()
         with self._lock:
-            known = self._drop(id)
-            if known is None and committed.version == 1:
-                known = Known(Entry(now, now), OVERHEAD)
-            if known is not None:  # else there is more to it than this change, which we do not know
-                known.since.append((now, change, committed))
-                known.size += sum(map(len, change.append)) + sum(map(len, change.set.values()))
-                if len(known.since) > KEPT_CHANGES:
-                    entry = known.entry(self._max_age)
-                    known = Known(entry, entry.size + OVERHEAD)
-                self._put(id, known)
-        return committed
+            snapshot = self._snapshots.get(id)
+            if snapshot is None:
+                if committed.version != 1:
+                    return  # there is more to the conversation than this change
+                snapshot = Snapshot(StoredConversation(now, now), OVERHEAD)
+            size = sum(map(len, change.append)) + sum(map(len, change.set.values()))
+            changes = [*snapshot.changes, (now, change, committed)]
+            snapshot = Snapshot(snapshot.base, snapshot.size + size, changes)
+            if len(changes) > KEPT_CHANGES:
+                stored = snapshot.stored(self._max_age)
+                snapshot = Snapshot(stored, stored.size + OVERHEAD)
+            self._replace(id, snapshot)
 
-    def touch(self, id: str, ttl: float | None, there: bool) -> bool:
-        """Take note of a slid expiry, if there is such a conversation, and pass that on."""
+    def touch(self, id: str, ttl: float | None, *, found: bool) -> None:
+        """Slide the expiry as the primary has done, if it has `found` the conversation."""
         with self._lock:
-            known = self._drop(id)
-            if known is not None and there:
-                entry = known.entry(self._max_age)
-                entry.touch(time.time(), ttl)
-                self._put(id, Known(entry, known.size))
-        return there
-
-    def find(self, id: str) -> Entry | None:
-        """Return what is known, unless it must have expired since. It is the caller's own."""
-        with self._lock:
-            known = self._known.get(id)
-            if known is None:
-                return None
-            self._known.move_to_end(id)
-            entry = known.entry(self._max_age)
-        return None if entry.expires_at(self._max_age) <= time.time() else entry
+            snapshot = self._snapshots.get(id)
+            if snapshot is not None and found:
+                stored = snapshot.stored(self._max_age)
+                stored.touch(time.time(), ttl)
+                snapshot = Snapshot(stored, snapshot.size)
+            self._replace(id, snapshot if found else None)
 
     def forget(self, id: str) -> None:
-        with self._lock:
-            self._drop(id)
+        """Drop the conversation, if it is known."""
+        self.put(id, None)
 
-    def _put(self, id: str, known: Known) -> None:
-        self._known[id] = known
-        self._bytes += known.size
-        while len(self._known) > self._max_count or self._bytes > self._max_bytes:
-            self._drop(next(iter(self._known)))
-
-    def _drop(self, id: str) -> Known | None:
-        known = self._known.pop(id, None)
-        if known is not None:
-            self._bytes -= known.size
-        return known
+    def _replace(self, id: str, snapshot: Snapshot | None) -> None:
+        old = self._snapshots.pop(id, None)
+        if old is not None:
+            self._bytes -= old.size
+        if snapshot is None:
+            return
+        self._snapshots[id] = snapshot
+        self._bytes += snapshot.size
+        while len(self._snapshots) > self._max_count or self._bytes > self._max_bytes:
+            _, oldest = self._snapshots.popitem(last=False)
+            self._bytes -= oldest.size

@@ -1,141 +1,164 @@
-"""What goes on while the primary is away: conversations are served as they were last known, with
-what has changed since, and every change goes into the journal.
+"""What serves while the primary is unavailable: conversations as they were last known, with what
+was changed since; every change is journaled.
 
 All of it is memory, so that there is nothing to await.
 """
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 from ...exceptions import BackendUnavailable
 from ..locmem import LocMemBackend
-from ..records import DEFAULT_TTL, Acquired, Change, Committed, Create, Record
-from ..toolkit.stored import Entry
+from ..records import Acquired, Change, Committed, Create, Record
+from ..toolkit.stored import OLDER_MESSAGES, StoredConversation
 from .journal import Delete, Journal, Touch, Write
-from .last_known import LastKnown
-from .leases import Turns
+from .last_known import LastKnownCache
+from .leases import LeaseTable
 
 
-class Shelter:
-    """Holds a conversation from its first change in an outage until all of them are home."""
+class OfflineStore:
+    """Serves a conversation from its first change in an outage until all its changes are replayed.
 
-    def __init__(self, fallback: LocMemBackend, known: LastKnown, journal: Journal) -> None:
+    `lock` guards the journal and the fallback. Its methods do what those of a backend do.
+    """
+
+    def __init__(
+        self,
+        fallback: LocMemBackend,
+        known: LastKnownCache,
+        journal: Journal,
+        on_write: Callable[[], None],
+    ) -> None:
+        """Keep changed conversations in `fallback`, and their changes in `journal`. Call `on_write`
+        after each change, without the lock."""
         self.fallback = fallback
         self.known = known
         self.journal = journal
-        self.turns = Turns(fallback)
+        self.leases = LeaseTable(fallback)
         self.lock = threading.Lock()
-
-    def holds(self, id: str) -> bool:
-        return id in self.journal
+        self._on_write = on_write
 
     def load(self, id: str, window: int) -> Record | None:
+        """Return what is known of the conversation: perhaps nothing, with version 0. None: it was
+        deleted in this outage."""
         with self.lock:
             if id in self.journal:
                 record = self.fallback.load(id, window)
-            elif (entry := self.known.find(id)) is not None:
-                record = entry.record(id, window, self.fallback.max_age)
             else:
-                record = _blank(id)
+                stored = self.known.get(id) or _unknown()
+                record = stored.record(id, window, self.fallback.max_age)
         return None if record is None else replace(record, degraded=True)
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
-        position = self.turns.stand(id, lease, seconds)
+        """Join the queue for a turn in this process."""
+        position = self.leases.enqueue(id, lease, seconds)
         return Acquired(position, None if position else self.load(id, window))
 
     def commit(self, id: str, change: Change) -> Committed:
-        sent = self.turns.checked(id, change, by_primary=False)
-        with self._writing(id, sent, blank=change.create is Create.MUST_EXIST) as base:
-            self._check_owner(id, sent, base)
-            committed = self.fallback.commit(id, sent)
-            self.journal.add(id, sent, committed.message_count, base)
-        self.turns.after(id, change)
+        """Apply the change to what is known, and journal it. The caller ends its lease.
+
+        Raises:
+            BackendUnavailable: the journal is full, or the owner cannot be verified.
+        """
+        fenced = self.leases.fenced(id, change, by_primary=False)
+        with self._writing(id, fenced, presume_exists=change.create is Create.MUST_EXIST) as base:
+            self._check_owner(id, fenced, base)
+            committed = self.fallback.commit(id, fenced)
+            self.journal.add(id, fenced, committed.message_count, base)
         return replace(committed, degraded=True)
 
     def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+        """Return known messages.
+
+        Raises:
+            BackendUnavailable: some of them are not known.
+        """
         with self.lock:
             if id in self.journal:
                 return self.fallback.read_messages(id, start, stop)
-            if (entry := self.known.find(id)) is None:
-                raise BackendUnavailable("The older messages are in the store that is away.")
-            return entry.between(start, stop)
+            if (stored := self.known.get(id)) is None:
+                raise BackendUnavailable(OLDER_MESSAGES)
+            return stored.between(start, stop)
 
     def exists(self, id: str) -> bool:
+        """Tell whether there is such a conversation.
+
+        Raises:
+            BackendUnavailable: nothing is known of it.
+        """
         with self.lock:
             if id in self.journal:
                 return self.fallback.exists(id)
-            if self.known.find(id) is None:
-                raise BackendUnavailable("Whether it exists, only the store knows that is away.")
+            if self.known.get(id) is None:
+                raise BackendUnavailable(
+                    "Cannot tell whether the conversation exists while the store is unavailable."
+                )
             return True
 
     def touch(self, id: str, ttl: float | None) -> bool:
-        with self._writing(id, Touch(ttl), blank=True) as base:
-            there = self.fallback.touch(id, ttl)
-            if there:
-                self.journal.add(id, Touch(ttl), 0, base)
-            return there
+        """Slide the expiry, and journal that."""
+        touch = Touch(ttl)
+        with self._writing(id, touch, presume_exists=True) as base:
+            found = self.fallback.touch(id, ttl)
+            if found:
+                self.journal.add(id, touch, 0, base)
+            return found
 
     def delete(self, id: str, expected_version: int | None) -> bool:
-        with self._writing(id, Delete(time.time()), blank=True):
-            there = self.fallback.delete(id, expected_version)
-            if there:
-                self.journal.drop(id)  # what came before is of no account any more
-                self.journal.add(id, Delete(time.time()), 0, None)
-                self.known.forget(id)
-            return there
+        """Delete the conversation, and journal that in the place of its earlier changes."""
+        delete = Delete(time.time())
+        with self._writing(id, delete, presume_exists=True):
+            found = self.fallback.delete(id, expected_version)
+            if found:
+                self.journal.drop(id)
+                self.journal.add(id, delete, 0, None)
+            return found
 
-    def let_go(self, id: str) -> None:
-        """Forget a conversation that is home: only the primary knows how it is now. With the lock
-        held."""
-        self.fallback.adopt(id, None)
+    def discard(self, id: str) -> None:
+        """Drop a conversation whose changes are replayed, or lost: only the primary knows how it is
+        now. The caller holds the lock."""
+        self.fallback.discard(id)
         self.known.forget(id)
 
-    def _check_owner(self, id: str, change: Change, base: Entry | None) -> None:
-        """Refuse to make somebody the owner of what may be another's."""
+    def _check_owner(self, id: str, change: Change, base: StoredConversation | None) -> None:
+        """Refuse to give an owner to what may be another owner's."""
         if change.owner is None or change.create is Create.MUST_BE_NEW or base is not None:
             return
-        if (line := self.journal.line(id)) is None or not line.is_all_known:
+        if (pending := self.journal.get(id)) is None or not pending.is_complete:
             raise BackendUnavailable(
-                "Whose conversation this is, only the store knows that is away.", transient=False
+                "Cannot verify the owner while the store is unavailable.", transient=False
             )
 
     @contextmanager
-    def _writing(self, id: str, write: Write, *, blank: bool) -> Iterator[Entry | None]:
-        """See to it that the fallback has what is known of a conversation, and yield that.
+    def _writing(
+        self, id: str, write: Write, *, presume_exists: bool
+    ) -> Iterator[StoredConversation | None]:
+        """Put what is known of a conversation into the fallback, and yield it if this is the first
+        change.
 
         Args:
-            write: for which there has to be room in the journal.
-            blank: of a conversation of which nothing is known, suppose that there is one.
+            write: what is to be journaled.
+            presume_exists: where nothing is known, presume that there is a conversation.
         """
         with self.lock:
-            base = None if id in self.journal else self.known.find(id)
-            self.journal.make_room(write, base)
-            if id not in self.journal:
-                now = time.time()
-                first = base.copy() if base is not None else Entry(now, now) if blank else None
-                self.fallback.adopt(id, first)
+            base = None if id in self.journal else self.known.get(id)
+            self.journal.check_capacity(write, base)
+            if base is not None:
+                self.fallback.put(id, base.copy())
+            elif presume_exists and id not in self.journal:
+                self.fallback.put(id, _unknown())
             try:
                 yield base
             finally:
-                if id not in self.journal:  # it was refused
-                    self.fallback.adopt(id, None)
+                if id not in self.journal:  # the change was refused
+                    self.fallback.discard(id)
+        self._on_write()
 
 
-def _blank(id: str) -> Record:
-    """What there is of a conversation of which nothing is known. Its version is 0."""
+def _unknown() -> StoredConversation:
+    """Return what stands for a conversation of which nothing is known. Its version is 0."""
     now = time.time()
-    return Record(
-        id=id,
-        version=0,
-        owner=None,
-        created_at=now,
-        last_accessed=now,
-        expires_at=now + DEFAULT_TTL,
-        ttl=DEFAULT_TTL,
-        state={},
-        messages=[],
-        message_count=0,
-    )
+    return StoredConversation(now, now)

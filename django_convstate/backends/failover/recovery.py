@@ -1,66 +1,67 @@
-"""The thread that an outage has: it tells, looks whether the primary is back, has the journal
-brought home, tells again, and ends. No request ever probes, and none has to come for it to happen.
+"""The thread that runs for as long as an outage: it signals the outage, probes the primary, has the
+journal replayed, signals the end, and exits. Requests never probe, and recovery needs no traffic.
 """
 
 import logging
 import random
 import threading
 import time
-from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from dataclasses import asdict, replace
+from typing import Final
 
 from django.dispatch import Signal
 
-from ... import signals
+from ... import ids, signals
 from ...exceptions import BackendUnavailable, ConversationError
-from ...ids import new_id
 from ..base import ConversationStateBackend
 from ..records import Change, Health
-from .breaker import Breaker
-from .offline import Shelter
-from .replay import Tally, bring_home
+from .offline import OfflineStore
+from .replay import Replayer, ReplayStats
+from .route import Route, Shard
 
 logger = logging.getLogger("django_convstate")
 
-SPREAD: Final = 0.5  # seconds at most before the first comes home: many processes begin at once
-PACE: Final = 0.002  # seconds at most between two conversations
-FLUSH_SECONDS: Final = 5.0  # for what is still to be brought home when the backend is closed
-PROBE_TTL: Final = 1.0
-LAST_WORD: Final = 1.0  # seconds for receivers of a signal when the backend is closed
-
-T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Part:
-    """A part of the primary that may fail by itself: a node of a cluster, or the whole.
-
-    `readable`: while nothing can be written, reading works, or is worth a try.
-    """
-
-    breaker: Breaker = field(default_factory=Breaker)
-    readable: bool = True
+REPLAY_JITTER: Final = 0.5  # seconds at most before the first replay: many processes begin at once
+REPLAY_PAUSE: Final = 0.002  # seconds at most between two conversations
+CLOSE_TIMEOUT: Final = 5.0  # seconds for what is still to be replayed when the backend is closed
+SIGNAL_TIMEOUT: Final = 1.0  # seconds for receivers of a signal when the backend is closed
+PROBE_TTL: Final = 1.0  # seconds, should the probe's conversation not be deleted
+PROBE_IDS: Final = 500  # random ids, of which one is on the shard that is to be probed
 
 
 class Recovery:
-    """Runs while there is something to recover from."""
+    """Knows which shards of the primary are available, and runs its thread while there is something
+    to recover from."""
 
-    def __init__(
-        self, primary: ConversationStateBackend, shelter: Shelter, parts: dict[str, Part]
-    ) -> None:
+    def __init__(self, primary: ConversationStateBackend, offline: OfflineStore) -> None:
+        """Start no thread."""
         self._primary = primary
-        self._shelter = shelter
-        self._parts = parts
+        self._offline = offline
+        self._replayer = Replayer(primary, offline)
+        self._shards: dict[str, Shard] = {}  # those that were used, by name
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._tally = Tally()
-        self._since: float | None = None  # seconds since the epoch; None: nobody was told
-        self._telling: threading.Thread | None = None
+        self._since: float | None = None  # seconds since the epoch; None: no outage was signalled
+        self._signalling: threading.Thread | None = None
+
+    def route(self, id: str, *, only_reads: bool = False, is_pending: bool = False) -> Route:
+        """Return how an operation on a conversation reaches the primary now.
+
+        Args:
+            only_reads: the operation writes nothing.
+            is_pending: what it is about is not in the primary, besides what the journal says.
+        """
+        name, journal = self._primary.shard_of(id), self._offline.journal
+        shard = self._shards.get(name) or self._shards.setdefault(name, Shard())
+        if journal.pending or shard.breaker.is_open:
+            self.wake()  # the thread runs already, unless the backend was closed
+        is_pending = is_pending or (journal.pending > 0 and id in journal)
+        return Route(shard, self.wake, is_pending=is_pending, only_reads=only_reads)
 
     def wake(self) -> None:
-        """See to it that the thread runs."""
-        with self._lock:  # under which the thread decides whether to end
+        """Start the thread, unless it runs."""
+        with self._lock:  # under which the thread decides whether to exit
             if self._thread is None:
                 self._stopping.clear()
                 self._thread = threading.Thread(
@@ -68,16 +69,11 @@ class Recovery:
                 )
                 self._thread.start()
 
-    def needed_after(self, answer: T) -> T:
-        """Run, because something has been written into the journal, and pass its answer on."""
-        self.wake()
-        return answer
-
     def stop(self, *, for_good: bool = False) -> None:
-        """End the thread, and try once more to bring home what is in the journal.
+        """End the thread, and try once more to replay the journal.
 
         Args:
-            for_good: the process ends. Tell how much is lost with it.
+            for_good: the process ends. Log how much is lost with it.
         """
         thread = self._thread
         if thread is threading.current_thread():
@@ -86,156 +82,164 @@ class Recovery:
             self._stopping.set()
             thread.join()
             self._thread = None
-        if self._shelter.journal.pending:
-            for name, part in self._open():
-                self._probe(name, part)
-            self._replay(until=time.monotonic() + FLUSH_SECONDS)
+        journal = self._offline.journal
+        if journal.pending:
+            for name, shard in self._down():
+                self._probe(name, shard)
+            self._replay(until=time.monotonic() + CLOSE_TIMEOUT)
         if self._is_over:
-            self._tell_recovered()
-        if self._telling is not None:
-            self._telling.join(LAST_WORD)
-        if for_good and self._shelter.journal.pending:
+            self._announce_recovery()
+        if self._signalling is not None:
+            self._signalling.join(SIGNAL_TIMEOUT)
+        if for_good and journal.pending:
             logger.error(
-                "The %s backend is still away: %d changes of %d conversations are lost with this "
-                "process.",
+                "The %s backend is still unavailable: %d changes of %d conversations are lost with "
+                "this process. Their users have to repeat them.",
                 self._primary.name,
-                self._shelter.journal.pending,
-                len(self._shelter.journal.ids()),
+                journal.pending,
+                len(journal.ids()),
             )
 
-    def health_now(self) -> Health | None:
-        """Return how things are, if that is known without asking the primary."""
-        if not self._open():
+    def outage_health(self) -> Health | None:
+        """Return the health in an outage, without asking the primary. None: there is none."""
+        if not self._down():
             return None
-        return self.health_after(Health(self._primary.name, connected=False, detail=self._reason))
+        return self.completed(Health(self._primary.name, connected=False, detail=self._reason))
 
-    def health_after(self, health: Health) -> Health:
-        pending = self._shelter.journal.pending
+    def completed(self, health: Health) -> Health:
+        """Return the primary's health with what this process has yet to replay."""
+        journal = self._offline.journal
         return replace(
             health,
-            using_fallback=bool(pending or self._open() or not health.connected),
-            pending_replay=pending,
-            is_full=self._shelter.journal.is_full,
+            using_fallback=bool(journal.pending or self._down() or not health.connected),
+            pending_replay=journal.pending,
+            is_full=journal.is_full,
             since=self._since,
         )
 
     @property
     def _reason(self) -> str:
-        return next((part.breaker.reason for _, part in self._open()), "")
+        return next((shard.breaker.reason for _, shard in self._down()), "")
 
-    def _open(self) -> list[tuple[str, Part]]:
-        return [(name, part) for name, part in list(self._parts.items()) if part.breaker.is_open]
+    def _down(self) -> list[tuple[str, Shard]]:
+        return [item for item in list(self._shards.items()) if item[1].breaker.is_open]
 
     @property
     def _is_over(self) -> bool:
-        return not (self._shelter.journal.pending or self._open())
+        return not (self._offline.journal.pending or self._down())
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            while not (self._is_over or self._stopping.is_set()):
-                self._tell_degraded()
+            if not self._is_over:
+                self._announce_outage()
                 self._wait()
                 now = time.monotonic()
-                for name, part in self._open():
-                    if part.breaker.next_probe <= now:
-                        self._probe(name, part)
+                for name, shard in self._down():
+                    if shard.breaker.next_probe <= now:
+                        self._probe(name, shard)
                 self._replay()
-            if self._is_over:
-                self._tell_recovered()
+                continue
+            self._announce_recovery()
             with self._lock:
                 if self._is_over:
                     self._thread = None
                     return
 
     def _wait(self) -> None:
-        waits = [part.breaker.next_probe - time.monotonic() for _, part in self._open()]
-        # Without an open part there is only the journal, which can be brought home at once.
-        pause = min(waits, default=random.uniform(0, SPREAD))  # noqa: S311 - hides nothing
-        self._stopping.wait(max(0.0, pause))
+        waits = [shard.breaker.next_probe - time.monotonic() for _, shard in self._down()]
+        # If no shard is down, there is only the journal, which can be replayed now.
+        wait = min(waits, default=random.uniform(0, REPLAY_JITTER))  # noqa: S311 - hides nothing
+        self._stopping.wait(max(0.0, wait))
 
-    def _probe(self, name: str, part: Part) -> None:
-        """Ask whether a part is back, by a conversation that nobody has and that goes at once."""
-        id = self._id_in(name)
+    def _probe(self, name: str, shard: Shard) -> None:
+        """Ask whether a shard is back, by a conversation of our own that is deleted at once."""
+        id = self._id_on(name)
         if id is None:
-            del self._parts[name]  # there is no such node any more
+            del self._shards[name]  # there is no such node any more
             return
         try:
             self._primary.peek(id, 1)
-            part.readable = True
+            shard.readable = True
             self._primary.commit(id, Change(ttl=PROBE_TTL, set={"probe": b"true"}))
             self._primary.delete(id)
         except BackendUnavailable as error:
-            part.breaker.probe_failed(str(error))
+            shard.breaker.probe_failed(str(error))
         except ConversationError:
-            part.breaker.close()  # it did answer
+            shard.breaker.close()  # it did answer
         except Exception as error:
             logger.exception(
-                "The %s backend cannot be asked whether it is back.", self._primary.name
+                "The %s backend could not be probed because of an unexpected error. It counts as "
+                "unavailable, and is probed again.",
+                self._primary.name,
             )
-            part.breaker.probe_failed(type(error).__name__)
+            shard.breaker.probe_failed(type(error).__name__)
         else:
-            part.breaker.close()
+            shard.breaker.close()
 
-    def _id_in(self, name: str) -> str | None:
-        candidates = (new_id() for _ in range(500))
+    def _id_on(self, name: str) -> str | None:
+        candidates = (ids.new_id() for _ in range(PROBE_IDS))
         return next((id for id in candidates if self._primary.shard_of(id) == name), None)
 
     def _replay(self, until: float = float("inf")) -> None:
         stops_early = until == float("inf")
-        for id in self._shelter.journal.ids():
+        for id in self._offline.journal.ids():
             if time.monotonic() > until or (stops_early and self._stopping.is_set()):
                 return
-            part = self._parts.setdefault(self._primary.shard_of(id), Part())
-            if part.breaker.is_open:
+            shard = self._shards.setdefault(self._primary.shard_of(id), Shard())
+            if shard.breaker.is_open:
                 continue
             try:
-                bring_home(self._primary, self._shelter, id, self._tally)
+                self._replayer.replay(id)
             except BackendUnavailable as error:
                 # One change that takes too long says little of the others.
-                part.breaker.failed(part.breaker.era, str(error), transient=error.transient)
+                shard.breaker.failed(shard.breaker.era, str(error), transient=error.transient)
             except Exception:
-                logger.exception("What is to be brought home cannot be. It is tried again.")
-            time.sleep(random.uniform(0, PACE))  # noqa: S311 - hides nothing
+                logger.exception(
+                    "Replay of conversation %s failed because of an unexpected error. Its changes "
+                    "are kept, and replay is tried again.",
+                    ids.hashed_id(id),
+                )
+            time.sleep(random.uniform(0, REPLAY_PAUSE))  # noqa: S311 - hides nothing
 
-    def _tell_degraded(self) -> None:
-        if self._since is None and self._open():
+    def _announce_outage(self) -> None:
+        if self._since is None and self._down():
             self._since = time.time()
-            self._tally = Tally()
-            logger.error("%s Conversations go on in the memory of this process.", self._reason)
-            self._tell(signals.backend_degraded, reason=self._reason)
+            self._replayer.stats = ReplayStats()
+            logger.error(
+                "The %s backend is unavailable: %s Conversations go on in the memory of this "
+                "process, and it replays their changes when the backend is back. Do not kill it "
+                "before, or they are lost.",
+                self._primary.name,
+                self._reason,
+            )
+            self._send_signal(signals.backend_degraded, reason=self._reason)
 
-    def _tell_recovered(self) -> None:
+    def _announce_recovery(self) -> None:
         if self._since is None:
             return
-        seconds, self._since, tally = time.time() - self._since, None, self._tally
-        journal = self._shelter.journal
+        seconds, self._since, stats = time.time() - self._since, None, self._replayer.stats
+        journal = self._offline.journal
         refused, journal.refused = journal.refused, 0
         logger.warning(
-            "The %s backend is back after %.1f s: %d changes brought home, %d of them in part, "
-            "%d lost; %d were refused, because no more could be noted.",
+            "The %s backend is back after %.1f s: %d changes replayed (%d in part), %d lost. "
+            "%d were refused, because the journal was full.",
             self._primary.name,
             seconds,
-            tally.home,
-            tally.conflicts,
-            tally.lost,
+            stats.replayed,
+            stats.conflicts,
+            stats.lost,
             refused,
         )
-        self._tell(
-            signals.backend_recovered,
-            seconds=seconds,
-            home=tally.home,
-            conflicts=tally.conflicts,
-            lost=tally.lost,
-        )
+        self._send_signal(signals.backend_recovered, seconds=seconds, **asdict(stats))
 
-    def _tell(self, signal: Signal, **about: object) -> None:
+    def _send_signal(self, signal: Signal, **arguments: object) -> None:
         """Send a signal, after the last one, and without waiting for its receivers."""
-        before = self._telling
+        previous = self._signalling
 
         def send() -> None:
-            if before is not None:
-                before.join()
-            signal.send_robust(self._primary, **about)
+            if previous is not None:
+                previous.join()
+            signal.send_robust(self._primary, **arguments)
 
-        self._telling = threading.Thread(target=send, name="convstate-signal", daemon=True)
-        self._telling.start()
+        self._signalling = threading.Thread(target=send, name="convstate-signal", daemon=True)
+        self._signalling.start()

@@ -6,9 +6,8 @@ The commands are plain ones of Redis 6.2, in Lua scripts; no module is needed.
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import suppress
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
@@ -26,21 +25,30 @@ from ..records import (
     Record,
     Selection,
 )
-from .client.connections import Clients
+from .client.clients import Clients
 from .client.deadline import Deadline
-from .client.retrying import asend, in_time, send
-from .diagnostics.checks import check_place, check_server
+from .client.retrying import in_time
+from .diagnostics.checks import check_entry, check_server
 from .diagnostics.server_info import adescribe, describe, key_on_each_primary
-from .errors import Explained, is_unknown_command
+from .errors import CLIENT_ERRORS, is_unknown_command, translated
 from .listing import Listing
-from .operations import Operation, Operations
+from .operations import Operation, Operations, Reply
+
+_NOT_INDEXED: Final = "An owner's index could not be brought up to date; a later turn retries: %s"
+_NOT_QUARANTINED: Final = (
+    "A damaged conversation could not be quarantined; its next load retries: %s"
+)
 
 logger = logging.getLogger("django_convstate")
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class RedisBackend(ConversationStateBackend):
+    """Keeps conversations in the Redis of an entry of CACHES. docs/redis.md says what it promises;
+    the methods are those of `ConversationStateBackend`."""
+
     name: ClassVar = "redis"
     option_names: ClassVar = ("max_age", "cache_alias", "key_prefix")
     expires_natively: ClassVar = True
@@ -57,166 +65,110 @@ class RedisBackend(ConversationStateBackend):
         self.cache_alias = cache_alias
         self._operations = Operations(key_prefix, max_age)
         self._clients = Clients(cache_alias)
-        self._explained = Explained(cache_alias)
-        self._listing = Listing(self._operations, self._clients, self._explained)
+        self._listing = Listing(self._operations, self._clients, cache_alias)
 
     def load(self, id: str, window: int) -> Record | None:
-        return self._run(self._operations.load, id, window)
+        """See `ConversationStateBackend.load`."""
+        return self._run(id, self._operations.load(id, window))
 
     async def aload(self, id: str, window: int) -> Record | None:
-        return await self._arun(self._operations.load, id, window)
+        """See `load`."""
+        return await self._arun(id, lambda: self._operations.load(id, window))
 
     def peek(self, id: str, window: int) -> Record | None:
+        """See `ConversationStateBackend.peek`."""
         try:
-            return self._run(self._operations.peek, id, window)
+            return self._run(id, self._operations.peek(id, window))
         except BackendUnavailable as error:
             if not is_unknown_command(error.__cause__):
                 raise
-        return self.load(id, window)  # Redis 6.2, which cannot say that nothing is to be written
+        return self.load(id, window)  # Redis 6.2, which has no scripts that only read
 
     async def apeek(self, id: str, window: int) -> Record | None:
+        """See `peek`."""
         try:
-            return await self._arun(self._operations.peek, id, window)
+            return await self._arun(id, lambda: self._operations.peek(id, window))
         except BackendUnavailable as error:
             if not is_unknown_command(error.__cause__):
                 raise
         return await self.aload(id, window)
 
     def shard_of(self, id: str) -> str:
-        if not self._clients.place.is_cluster:
+        """See `ConversationStateBackend.shard_of`: a node of a cluster."""
+        if not self._clients.config.is_cluster:
             return ""
         return self._clients.node_of(self._operations.keys(id)[0])
 
     def commit(self, id: str, change: Change) -> Committed:
-        return self._run(self._operations.commit, id, change)
+        """See `ConversationStateBackend.commit`."""
+        return self._run(id, self._operations.commit(id, change))
 
     async def acommit(self, id: str, change: Change) -> Committed:
-        return await self._arun(self._operations.commit, id, change)
+        """See `commit`."""
+        return await self._arun(id, lambda: self._operations.commit(id, change))
 
     def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
-        return self._run(self._operations.read_messages, id, start, stop)
+        """See `ConversationStateBackend.read_messages`."""
+        return self._run(id, self._operations.read_messages(id, start, stop))
 
     async def aread_messages(self, id: str, start: int, stop: int) -> list[bytes]:
-        return await self._arun(self._operations.read_messages, id, start, stop)
+        """See `read_messages`."""
+        return await self._arun(id, lambda: self._operations.read_messages(id, start, stop))
 
     def exists(self, id: str) -> bool:
-        return self._run(self._operations.exists, id)
+        """See `ConversationStateBackend.exists`."""
+        return self._run(id, self._operations.exists(id))
 
     async def aexists(self, id: str) -> bool:
-        return await self._arun(self._operations.exists, id)
+        """See `exists`."""
+        return await self._arun(id, lambda: self._operations.exists(id))
 
     def touch(self, id: str, ttl: float | None = None) -> bool:
-        return self._run(self._operations.touch, id, ttl)
+        """See `ConversationStateBackend.touch`."""
+        return self._run(id, self._operations.touch(id, ttl))
 
     async def atouch(self, id: str, ttl: float | None = None) -> bool:
-        return await self._arun(self._operations.touch, id, ttl)
+        """See `touch`."""
+        return await self._arun(id, lambda: self._operations.touch(id, ttl))
 
     def delete(self, id: str, expected_version: int | None = None) -> bool:
-        return self._run(self._operations.delete, id, expected_version)
+        """See `ConversationStateBackend.delete`."""
+        return self._run(id, self._operations.delete(id, expected_version))
 
     async def adelete(self, id: str, expected_version: int | None = None) -> bool:
-        return await self._arun(self._operations.delete, id, expected_version)
+        """See `delete`."""
+        return await self._arun(id, lambda: self._operations.delete(id, expected_version))
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
-        return self._run(self._operations.acquire, id, lease, seconds, window)
+        """See `ConversationStateBackend.acquire`."""
+        return self._run(id, self._operations.acquire(id, lease, seconds, window))
 
     async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
-        return await self._arun(self._operations.acquire, id, lease, seconds, window)
+        """See `acquire`."""
+        return await self._arun(id, lambda: self._operations.acquire(id, lease, seconds, window))
 
     def renew(self, id: str, lease: str, seconds: float) -> bool:
-        return self._run(self._operations.renew, id, lease, seconds)
+        """See `ConversationStateBackend.renew`."""
+        return self._run(id, self._operations.renew(id, lease, seconds))
 
     async def arenew(self, id: str, lease: str, seconds: float) -> bool:
-        return await self._arun(self._operations.renew, id, lease, seconds)
+        """See `renew`."""
+        return await self._arun(id, lambda: self._operations.renew(id, lease, seconds))
 
     def release(self, id: str, lease: str) -> None:
-        self._run(self._operations.release, id, lease)
+        """See `ConversationStateBackend.release`."""
+        self._run(id, self._operations.release(id, lease))
 
     async def arelease(self, id: str, lease: str) -> None:
-        await self._arun(self._operations.release, id, lease)
-
-    def close(self) -> None:
-        self._clients.close()
-
-    async def aclose(self) -> None:
-        await self._clients.aclose()
-
-    # One round trip, in sync code and in async code.
-
-    def _run(self, make: Callable[..., Operation[T]], id: str, *arguments: Any) -> T:
-        try:
-            with self._explained, self._clients.turn() as client:
-                operation = make(id, *arguments)
-                answer = operation.read(self._send(client, operation))
-        except ConversationCorrupt:
-            self._set_aside(id)
-            raise
-        if answer.then is not None:
-            self._afterwards(answer.then)
-        return answer.value
-
-    async def _arun(self, make: Callable[..., Operation[T]], id: str, *arguments: Any) -> T:
-        try:
-            with self._explained:
-                async with await self._clients.aturn() as client:
-                    # Now and not before: of ten thousand tasks only those whose turn it is may
-                    # keep the loop busy, or a connection is not made in time.
-                    operation = make(id, *arguments)
-                    answer = operation.read(await self._asend(client, operation))
-        except ConversationCorrupt:
-            await self._aset_aside(id)
-            raise
-        if answer.then is not None:
-            await self._aafterwards(answer.then)
-        return answer.value
-
-    def _send(self, client: Any, operation: Operation[Any]) -> Any:
-        return send(self._clients.place, client, operation)
-
-    async def _asend(self, client: Any, operation: Operation[Any]) -> Any:
-        return await asend(self._clients.place, client, operation)
-
-    def _afterwards(self, operation: Operation[None] | None) -> None:
-        try:
-            while operation is not None:
-                with self._explained, self._clients.turn() as client:
-                    operation = operation.read(self._send(client, operation)).then
-        except (BackendUnavailable, ConversationCorrupt) as error:
-            _log_index(error)
-
-    async def _aafterwards(self, operation: Operation[None] | None) -> None:
-        try:
-            while operation is not None:
-                with self._explained:
-                    async with await self._clients.aturn() as client:
-                        operation = operation.read(await self._asend(client, operation)).then
-        except (BackendUnavailable, ConversationCorrupt) as error:
-            _log_index(error)
-
-    # If that fails, the next one who comes finds it as it is.
-
-    def _set_aside(self, id: str) -> None:
-        with suppress(BackendUnavailable), self._explained, self._clients.turn() as client:
-            self._send(client, self._operations.set_aside(id))
-
-    async def _aset_aside(self, id: str) -> None:
-        with suppress(BackendUnavailable), self._explained:
-            async with await self._clients.aturn() as client:
-                await self._asend(client, self._operations.set_aside(id))
-
-    # Listing and purging.
+        """See `release`."""
+        await self._arun(id, lambda: self._operations.release(id, lease))
 
     def scan(self, owner: str | None = None) -> Iterator[ConversationSummary]:
+        """See `ConversationStateBackend.scan`: of an owner newest first, of all in no order."""
         # Newest first needs them all; of an owner there are few, of all perhaps millions.
         if owner is not None:
             return iter(self._listing.of_owner(owner))
         return self._listing.everything()
-
-    async def ascan(self, owner: str | None = None) -> AsyncIterator[ConversationSummary]:
-        for summary in await sync_to_async(
-            lambda: list(self.scan(owner)), thread_sensitive=False
-        )():
-            yield summary
 
     def purge(
         self,
@@ -226,70 +178,133 @@ class RedisBackend(ConversationStateBackend):
         batch_size: int = 500,
         progress: Progress | None = None,
     ) -> PurgeReport:
+        """See `ConversationStateBackend.purge`."""
         if selection.only_expired:
             return PurgeReport(dry_run=dry_run)  # Redis drops what has expired by itself
         return self._listing.purge(selection, dry_run, batch_size, progress)
 
-    async def apurge(self, selection: Selection, **how: Any) -> PurgeReport:
-        return await sync_to_async(self.purge, thread_sensitive=False)(selection, **how)
-
-    # How it is.
-
     def health(self) -> Health:
-        started, timeout, node = time.perf_counter(), self._clients.place.timeout, ""
+        """See `ConversationStateBackend.health`. Writes to each primary, because a server may
+        answer and refuse writes alone."""
+        started, timeout, node = time.perf_counter(), self._clients.config.timeout, ""
         try:
-            with self._explained, self._clients.turn() as client:
+            with self._clients.sync() as client:
                 until = time.perf_counter() + timeout  # for all nodes together
-                for name, key in key_on_each_primary(client, self._health_key()):
+                for name, key in key_on_each_primary(client.redis, self._health_key()):
                     node = name
                     _refuse_after(until)
-                    self._send(client, self._operations.probe(key))
-                latency_ms = (time.perf_counter() - started) * 1000
-                node = ""
+                    client.send(self._operations.probe(key))
+                latency_ms, node = (time.perf_counter() - started) * 1000, ""
                 with Deadline(timeout):
-                    return Health(self.name, True, latency_ms, detail=describe(client))
-        except BackendUnavailable as error:
-            return Health(self.name, False, detail=_with_node(error, node))
+                    return Health(self.name, True, latency_ms, detail=describe(client.redis))
+        except (BackendUnavailable, *CLIENT_ERRORS) as error:
+            return self._unhealthy(error, node)
 
     async def ahealth(self) -> Health:
-        started, timeout, node = time.perf_counter(), self._clients.place.timeout, ""
+        """See `health`."""
+        started, timeout, node = time.perf_counter(), self._clients.config.timeout, ""
         try:
-            with self._explained:
-                async with await self._clients.aturn() as client:
-                    until = time.perf_counter() + timeout
-                    for name, key in key_on_each_primary(client, self._health_key()):
-                        node = name
-                        _refuse_after(until)
-                        await self._asend(client, self._operations.probe(key))
-                    latency_ms = (time.perf_counter() - started) * 1000
-                    node = ""
-                    detail = await in_time(adescribe(client), timeout)
-                    return Health(self.name, True, latency_ms, detail=detail)
-        except BackendUnavailable as error:
-            return Health(self.name, False, detail=_with_node(error, node))
+            async with await self._clients.for_loop() as client:
+                until = time.perf_counter() + timeout
+                for name, key in key_on_each_primary(client.redis, self._health_key()):
+                    node = name
+                    _refuse_after(until)
+                    await client.send(self._operations.probe(key))
+                latency_ms, node = (time.perf_counter() - started) * 1000, ""
+                detail = await in_time(adescribe(client.redis), timeout)
+                return Health(self.name, True, latency_ms, detail=detail)
+        except (BackendUnavailable, *CLIENT_ERRORS) as error:
+            return self._unhealthy(error, node)
 
-    def _health_key(self) -> str:
-        # That nobody else has thought of.
-        return f"{self._operations.prefix}:health:{secrets.token_hex(8)}"
+    def close(self) -> None:
+        """See `ConversationStateBackend.close`: the client of all threads."""
+        self._clients.close()
+
+    async def aclose(self) -> None:
+        """See `ConversationStateBackend.close`: the client of the running event loop."""
+        await self._clients.aclose()
 
     @classmethod
     def check(cls, options: Mapping[str, Any]) -> list[CheckMessage]:
-        return check_place(options["cache_alias"])
+        """See `ConversationStateBackend.check`."""
+        return check_entry(options["cache_alias"])
 
     @classmethod
     def check_deployment(cls, options: Mapping[str, Any]) -> list[CheckMessage]:
+        """See `ConversationStateBackend.check_deployment`."""
         return list(check_server(options["cache_alias"]))
+
+    async def _call(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        # Not in the thread that all requests share: a listing or a purge may take its time.
+        return await sync_to_async(method, thread_sensitive=False)(*args, **kwargs)
+
+    # An operation, and then in round trips of their own what remains to be done. That may fail: the
+    # next caller finds it undone, and does it.
+
+    def _run(self, id: str, operation: Operation[T]) -> T:
+        try:
+            reply = self._execute(operation)
+        except ConversationCorrupt:
+            self._follow_up(self._operations.quarantine(id), _NOT_QUARANTINED)
+            raise
+        if reply.then is not None:
+            self._follow_up(reply.then, _NOT_INDEXED)
+        return reply.value
+
+    async def _arun(self, id: str, make: Callable[[], Operation[T]]) -> T:
+        try:
+            reply = await self._aexecute(make)
+        except ConversationCorrupt:
+            await self._afollow_up(self._operations.quarantine(id), _NOT_QUARANTINED)
+            raise
+        if reply.then is not None:
+            await self._afollow_up(reply.then, _NOT_INDEXED)
+        return reply.value
+
+    def _follow_up(self, operation: Operation[None], failure: str) -> None:
+        try:
+            reply = self._execute(operation)
+            if reply.then is not None:
+                self._follow_up(reply.then, failure)
+        except (BackendUnavailable, ConversationCorrupt) as error:
+            logger.warning(failure, error)
+
+    async def _afollow_up(self, operation: Operation[None], failure: str) -> None:
+        try:
+            reply = await self._aexecute(lambda: operation)
+            if reply.then is not None:
+                await self._afollow_up(reply.then, failure)
+        except (BackendUnavailable, ConversationCorrupt) as error:
+            logger.warning(failure, error)
+
+    def _execute(self, operation: Operation[T]) -> Reply[T]:
+        try:
+            with self._clients.sync() as client:
+                return operation.read(client.send(operation))
+        except CLIENT_ERRORS as error:
+            raise translated(error, self.cache_alias) from error
+
+    async def _aexecute(self, make: Callable[[], Operation[T]]) -> Reply[T]:
+        try:
+            async with await self._clients.for_loop() as client:
+                # Made now and not before: of ten thousand tasks only those that have a slot may
+                # keep the loop busy, or a connection is not made in time.
+                operation = make()
+                return operation.read(await client.send(operation))
+        except CLIENT_ERRORS as error:
+            raise translated(error, self.cache_alias) from error
+
+    def _health_key(self) -> str:
+        # Random, so that no other client uses it.
+        return f"{self._operations.prefix}:health:{secrets.token_hex(8)}"
+
+    def _unhealthy(self, error: Exception, node: str) -> Health:
+        if not isinstance(error, BackendUnavailable):
+            error = translated(error, self.cache_alias)
+        detail = f"{error} That is node {node}." if node else str(error)
+        return Health(self.name, False, detail=detail)
 
 
 def _refuse_after(moment: float) -> None:
     if time.perf_counter() > moment:
         raise TimeoutError("There was no answer in time.")
-
-
-def _with_node(error: BackendUnavailable, node: str) -> str:
-    return f"{error} That is node {node}." if node else str(error)
-
-
-def _log_index(error: BackendUnavailable | ConversationCorrupt) -> None:
-    # What was to be done is done; the index is told by the next one who comes.
-    logger.warning("The index of an owner could not be brought up to date: %s", error)

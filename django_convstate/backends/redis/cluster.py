@@ -28,10 +28,12 @@ class CacheCluster(RedisCluster):
     """A client that does by slots what django-redis asks of all keys at once."""
 
     def mget(self, keys: Any, *args: Any) -> list[Any]:
+        """Return the values of `keys`, asking each slot by itself."""
         values: list[Any] = self.mget_nonatomic(keys, *args)
         return values
 
     def keys(self, pattern: Any = "*", **kwargs: Any) -> list[Any]:
+        """Return the keys that match `pattern`, on all primaries."""
         found: list[Any] = super().keys(pattern, target_nodes=self.PRIMARIES, **kwargs)
         return found
 
@@ -43,6 +45,7 @@ class ClusterConnectionFactory(ConnectionFactory):  # type: ignore[misc]
     _guard: ClassVar[threading.Lock] = threading.Lock()
 
     def get_connection(self, params: dict[str, Any]) -> CacheCluster:
+        """Return the client for a URL and options, the same one each time."""
         kwargs = {name: value for name, value in params.items() if name != "parser_class"}
         kwargs |= self.pool_cls_kwargs | self.redis_client_cls_kwargs
         key = repr(sorted(kwargs.items()))
@@ -57,6 +60,7 @@ class ClusterConnectionFactory(ConnectionFactory):  # type: ignore[misc]
         return kept
 
     def disconnect(self, connection: CacheCluster) -> None:
+        """Close a client, and forget it."""
         with self._guard:
             for key, cluster in list(self._clusters.items()):
                 if cluster is connection:

@@ -1,64 +1,48 @@
-"""What Redis and its client complain of, in words for people, without address or password."""
+"""What an error of Redis or of redis-py means, without address or password."""
 
 from typing import Final
 
+from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError as AsyncMasterNotFoundError
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ClusterDownError,
-    ClusterError,
-    ConnectionError,
-    MasterDownError,
-    MovedError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-    RedisError,
-    ResponseError,
-    TimeoutError,
-    TryAgainError,
-)
 from redis.sentinel import MasterNotFoundError
 
 from ...exceptions import BackendUnavailable, ConversationCorrupt
 
-# What the clients of a cluster say for themselves, each in its own kind or in none.
-_NO_CLUSTER: Final = (
-    "is no cluster, but a server by itself: leave out the CONNECTION_FACTORY for a cluster"
-)
+# All that redis-py raises: the second is what its cluster client raises for some of its own.
+CLIENT_ERRORS: Final = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
+
+_NO_CLUSTER: Final = "is no cluster but a single server: leave out the CONNECTION_FACTORY"
 _OF_A_CLUSTER: Final = (
     "is a node of a cluster: set CONNECTION_FACTORY to "
     "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
 )
-_NOT_FOUND: Final = (MasterNotFoundError, AsyncMasterNotFoundError)
+_DOWN: Final = "is a cluster with slots that no node serves (CLUSTERDOWN)"
 _MOVING: Final = "is moving the conversation to another node (TRYAGAIN, or redirected too often)"
 _BY_KIND: Final[dict[type[Exception], str]] = {
-    NoPermissionError: "does not let this user run our commands or touch our keys (NOPERM)",
-    AuthenticationError: "does not accept the user name or the password",
-    OutOfMemoryError: "is out of memory and refuses to write (OOM): raise maxmemory",
-    ReadOnlyError: "is a replica and refuses to write (READONLY)",
-    BusyLoadingError: "is still loading its data set (LOADING)",
-    ClusterDownError: "is a cluster of which a part is down (CLUSTERDOWN)",
-    MovedError: _OF_A_CLUSTER,
-    MasterDownError: "is a replica that has lost its primary (MASTERDOWN)",
-    TryAgainError: _MOVING,
-    ClusterError: _MOVING,
-    TimeoutError: "did not answer in time",
+    exceptions.NoPermissionError: "refuses our commands or our keys to this user (NOPERM)",
+    exceptions.AuthenticationError: "does not accept the user name or the password",
+    exceptions.OutOfMemoryError: "is out of memory and refuses to write (OOM): raise maxmemory",
+    exceptions.ReadOnlyError: "is a replica and refuses to write (READONLY)",
+    exceptions.BusyLoadingError: "is still loading its data set (LOADING)",
+    exceptions.ClusterDownError: _DOWN,
+    exceptions.MovedError: _OF_A_CLUSTER,
+    exceptions.MasterDownError: "is a replica that has lost its primary (MASTERDOWN)",
+    exceptions.TryAgainError: _MOVING,
+    exceptions.ClusterError: _MOVING,
+    exceptions.TimeoutError: "did not answer in time",
 }
-# For those of which the client makes no kind of their own: how the reply begins.
+# For those of which redis-py makes no class of their own: how the reply begins.
 _BY_REPLY: Final = {
-    "NOAUTH": "wants a password, and CACHES has none",
+    "NOAUTH": "requires a password, and CACHES has none (NOAUTH)",
     "MISCONF": "cannot save its snapshots and refuses to write (MISCONF): see its log",
-    "NOREPLICAS": "has too few replicas in step and refuses to write (NOREPLICAS)",
-    "BUSY": "is busy with somebody's script (BUSY)",
+    "NOREPLICAS": "has too few replicas in sync and refuses to write (NOREPLICAS)",
+    "BUSY": "is busy running another script (BUSY)",
     "max number of clients": "has reached its maxclients",
     "DB index is out of range": "has no database of the number that CACHES names",
     "Cluster mode is not enabled": _NO_CLUSTER,
     "This instance has cluster support disabled": _NO_CLUSTER,
-    "TTL exhausted": "is a cluster that sends us in circles: its slots are moving",
-    "All slots are not covered": "is a cluster of which a part is down (CLUSTERDOWN)",
+    "TTL exhausted": "is a cluster that redirects in a circle: its slots are moving",
+    "All slots are not covered": _DOWN,
 }
 _UNTRUSTED: Final = (
     "shows a certificate that is not trusted, or is for another name: see ssl_ca_certs in "
@@ -71,7 +55,16 @@ _NO_PRIMARY: Final = (
 )
 
 
-def in_words(error: Exception) -> str:
+def translated(error: Exception, alias: str) -> BackendUnavailable | ConversationCorrupt:
+    """Return our exception for one of `CLIENT_ERRORS` from CACHES[alias]."""
+    if is_wrong_type(error):
+        return ConversationCorrupt("A key of the conversation holds another type of value.")
+    return BackendUnavailable(
+        f"Redis, CACHES[{alias!r}], {describe_error(error)}.", transient=is_transient(error)
+    )
+
+
+def describe_error(error: Exception) -> str:
     """Return what is wrong with the server, to be read after its name."""
     error = _cause_in_a_cluster(error)
     for kind, meaning in _BY_KIND.items():
@@ -80,73 +73,53 @@ def in_words(error: Exception) -> str:
     for beginning, meaning in _BY_REPLY.items():
         if str(error).startswith(beginning):
             return meaning
-    if isinstance(error, _NOT_FOUND) and " : " not in str(error):
+    not_found = isinstance(error, (MasterNotFoundError, AsyncMasterNotFoundError))
+    if not_found and " : " not in str(error):
         return _NO_PRIMARY  # and no sentinel failed to answer
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return _UNTRUSTED
-    # Of the last kind is what the client of a cluster raises when it finds no node that answers.
-    if isinstance(error, (ConnectionError, OSError, RedisClusterException)):
+    # One is what redis-py's cluster client raises when it finds no node that answers.
+    if isinstance(error, (exceptions.ConnectionError, exceptions.RedisClusterException, OSError)):
         return _UNREACHABLE
-    return f"answered with an error that is not expected ({type(error).__name__})"
+    return f"answered with an unexpected error ({type(error).__name__})"
 
 
 def _cause_in_a_cluster(error: Exception) -> Exception:
-    """Return what the last node said that a cluster's client asked where the others are."""
-    while isinstance(error, RedisClusterException):
+    """Return what the last node said that redis-py's cluster client asked for the others."""
+    while isinstance(error, exceptions.RedisClusterException):
         cause = error.__cause__ or error.__context__
-        if not isinstance(cause, (RedisError, RedisClusterException)):
+        if not isinstance(cause, (exceptions.RedisError, exceptions.RedisClusterException)):
             break
         error = cause
     return error
 
 
-def may_be_tried_again(error: Exception) -> bool:
+def is_retryable(error: Exception) -> bool:
     """Tell whether the same command on a new connection may fare better: the connection broke.
 
-    Not after a timeout, for then the time is up; and not where the server has said no.
+    Not after a timeout, for then the time is up; and not where the server has refused.
     """
-    return in_words(error) in (_UNREACHABLE, _NO_PRIMARY)
+    return describe_error(error) in (_UNREACHABLE, _NO_PRIMARY)
 
 
 def is_transient(error: Exception) -> bool:
     """Tell whether the next command may fare better."""
-    busy = isinstance(error, ResponseError) and str(error).startswith("BUSY ")
-    return busy or isinstance(error, TimeoutError) or is_moving(error)
+    busy = isinstance(error, exceptions.ResponseError) and str(error).startswith("BUSY ")
+    return busy or isinstance(error, exceptions.TimeoutError) or is_moving(error)
 
 
 def is_moving(error: Exception) -> bool:
-    """Tell whether a part of the conversation is on one node and a part on another: the client of
-    a cluster gives up, after so many tries, with an error of no kind of its own."""
-    return isinstance(error, TryAgainError) or type(error) is ClusterError
+    """Tell whether the conversation is on two nodes, half moved. redis-py's cluster client gives
+    up, after so many tries, with a plain `ClusterError`."""
+    return isinstance(error, exceptions.TryAgainError) or type(error) is exceptions.ClusterError
 
 
 def is_wrong_type(error: Exception) -> bool:
-    return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
+    """Tell whether a key holds another type of value than the command is for."""
+    return isinstance(error, exceptions.ResponseError) and "WRONGTYPE" in str(error)
 
 
 def is_unknown_command(error: BaseException | None) -> bool:
-    return isinstance(error, ResponseError) and "unknown command" in str(error).lower()
-
-
-class Explained:
-    """Raises our error for every one of the client's, in a with block around the call.
-
-    A class and not a generator, as `Turns` in connections.py: both are passed through twice in
-    each turn of a conversation, and a generator takes three times as long.
-    """
-
-    __slots__ = ("_alias",)
-
-    def __init__(self, alias: str) -> None:
-        self._alias = alias
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, RedisError) and is_wrong_type(error):
-            raise ConversationCorrupt("Under the key is something else.") from error
-        if isinstance(error, (RedisError, RedisClusterException, OSError)):
-            raise BackendUnavailable(
-                f"Redis, CACHES[{self._alias!r}], {in_words(error)}.", transient=is_transient(error)
-            ) from error
+    """Tell whether the server does not have the command."""
+    is_reply = isinstance(error, exceptions.ResponseError)
+    return is_reply and "unknown command" in str(error).lower()

@@ -1,13 +1,13 @@
-"""Listing and purging: what concerns many conversations, batch by batch.
+"""Listing and purging, which concern many conversations, batch by batch.
 
-So many go in one round trip (to each node of a cluster), and a purge takes a breath now and then,
-for everybody else. Conversations live on meanwhile, so what may be deleted is decided by the script
-that deletes it.
+One batch is one round trip (to each node of a cluster), and a purge pauses now and then, so that
+other clients are served. Conversations live on meanwhile, so the script that deletes one also
+decides whether it is to be deleted.
 """
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, TypeVar
@@ -16,31 +16,35 @@ from redis.exceptions import NoScriptError, RedisError
 
 from ...exceptions import BackendUnavailable
 from ..records import ConversationSummary, Progress, PurgeReport, Selection
-from .client.connections import Clients
-from .client.retrying import persist
-from .errors import Explained, is_moving, is_wrong_type
-from .operations import Answer, Operation, Operations
+from .client.clients import Clients
+from .client.deadline import Deadline
+from .client.retrying import Attempt, retrying
+from .errors import CLIENT_ERRORS, is_moving, is_wrong_type, translated
+from .operations import Operation, Operations, Reply, Word
 
-BATCH: Final = 100  # operations sent in one go: others are served between two of them
+BATCH_SIZE: Final = 100  # operations sent in one go: other clients are served between two batches
+BATCH_TIMEOUT: Final = 5.0  # seconds for one batch, if an operation may not take longer
 SCAN_COUNT: Final = 1500  # keys that one SCAN looks at: a conversation has two or three
-BATCH_SECONDS: Final = 5.0  # that one batch may take, if an operation may not take longer
-BREATH: Final = 0.01  # seconds between two batches of a purge
+PURGE_PAUSE: Final = 0.01  # seconds between two batches of a purge
 
 logger = logging.getLogger("django_convstate")
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
 class Listing:
-    def __init__(self, operations: Operations, clients: Clients, explained: Explained) -> None:
+    """What concerns many conversations of a `RedisBackend`."""
+
+    def __init__(self, operations: Operations, clients: Clients, alias: str) -> None:
         self._operations = operations
         self._clients = clients
-        self._explained = explained
+        self._alias = alias
 
     def of_owner(self, owner: str) -> list[ConversationSummary]:
-        """Return what belongs to `owner`, newest activity first."""
+        """Return the conversations of `owner`, newest activity first."""
         found, expired = [], []
-        for batch in _batches(self._owned(owner), BATCH):
+        for batch in _batches(self._owned(owner), BATCH_SIZE):
             for id, summary in self._summaries(batch).items():
                 if summary is not None and summary.owner == owner:
                     found.append(summary)
@@ -50,8 +54,8 @@ class Listing:
         return sorted(found, key=lambda summary: summary.last_accessed, reverse=True)
 
     def everything(self) -> Iterator[ConversationSummary]:
-        """Yield all there are, perhaps millions, in no order."""
-        for batch in _batches(self._ids(), BATCH):
+        """Yield all conversations, perhaps millions, in no order."""
+        for batch in _batches(self._ids(), BATCH_SIZE):
             yield from filter(None, self._summaries(batch).values())
 
     def purge(
@@ -67,7 +71,7 @@ class Listing:
         ids = self._ids() if owner is None else self._owned(owner)
         for batch in _batches(ids, batch_size):
             verdicts: dict[str, bool | None] = {}
-            for part in _batches(iter(batch), BATCH):
+            for part in _batches(iter(batch), BATCH_SIZE):
                 verdicts |= self._run(
                     {id: self._operations.purge(id, selection, dry_run) for id in part}
                 )
@@ -78,45 +82,32 @@ class Listing:
                 self._forget(owner, gone)
             if progress:
                 progress(examined, None)
-            time.sleep(0 if dry_run else BREATH)
+            time.sleep(0 if dry_run else PURGE_PAUSE)
         return PurgeReport(examined, deleted, dry_run)
 
     def _ids(self) -> Iterator[str]:
         stem = self._operations.prefix + ":{"
-        with self._explained:
+        try:
             for key in self._keys(f"{stem}*}}:meta"):
                 yield key.decode().removeprefix(stem).removesuffix("}:meta")
+        except CLIENT_ERRORS as error:
+            raise translated(error, self._alias) from error
 
     def _keys(self, pattern: str) -> Iterator[bytes]:
-        client = self._clients.turn().redis
-        for node in client.get_primaries() if self._clients.place.is_cluster else [None]:
-            cursor, keys = self._page(client, node, 0, pattern)
-            yield from keys
-            while cursor:
-                cursor, keys = self._page(client, node, cursor, pattern)
+        client = self._clients.sync().redis
+        for node in client.get_primaries() if self._clients.config.is_cluster else [None]:
+            cursor: int | None = None
+            while cursor != 0:
+                cursor, keys = self._retrying(client, _scan, (node, cursor or 0, pattern))
                 yield from keys
-
-    def _page(self, client: Any, node: Any, cursor: int, pattern: str) -> tuple[int, list[bytes]]:
-        target = {} if node is None else {"target_nodes": node}
-
-        def attempt(_: bool) -> tuple[Any, list[bytes]]:
-            reply: tuple[Any, list[bytes]] = client.scan(cursor, pattern, SCAN_COUNT, **target)
-            return reply
-
-        following, keys = persist(self._clients.place, client, self._seconds, attempt)
-        return following if node is None else following[node.name], keys
-
-    @property
-    def _seconds(self) -> float:
-        return max(BATCH_SECONDS, self._clients.place.timeout)
 
     def _owned(self, owner: str) -> Iterator[str]:
         # All at once, and not as they are asked for: the index shrinks while they are deleted.
         ids: list[str] = []
         cursor: int | None = 0
         while cursor is not None:
-            answers = self._run({owner: self._operations.owned(owner, cursor)})
-            cursor, page = answers.get(owner) or (None, [])
+            values = self._run({owner: self._operations.owned(owner, cursor)})
+            cursor, page = values.get(owner) or (None, [])
             ids += page
         return iter(dict.fromkeys(ids))
 
@@ -126,49 +117,76 @@ class Listing:
     def _forget(self, owner: str, ids: list[str]) -> None:
         # Where writes are refused listing goes on; what is left over is found again.
         with suppress(BackendUnavailable):
-            for batch in _batches(iter(ids), BATCH):
+            for batch in _batches(iter(ids), BATCH_SIZE):
                 self._run({owner: self._operations.forget(owner, batch)})
 
     def _run(self, operations: dict[str, Operation[T]]) -> dict[str, T | None]:
-        """Send operations in one go, and then what they leave to do.
+        """Send operations in one round trip, and in another what then remains to be done.
 
-        The answer is None where under a key is something else, which whoever loads it gets to
-        know. There is none for what is just being moved to another node.
+        The value is None where a key holds another type of value, which the next load reports.
+        There is none for a conversation that is being moved to another node.
         """
-        with self._explained, self._clients.turn() as client:
-            replies = dict(zip(operations, self._send(client, operations, False), strict=True))
-            unknown = {n: o for n, o in operations.items() if isinstance(replies[n], NoScriptError)}
-            replies |= zip(unknown, self._send(client, unknown, True), strict=True)
-            answers: dict[str, Answer[T] | None] = {
-                name: None if isinstance(reply, RedisError) else operations[name].read(reply)
-                for name, reply in replies.items()
-                if not (isinstance(reply, RedisError) and is_moving(reply))
-            }
-            if moving := len(operations) - len(answers):
-                logger.warning("%d conversations are being moved, and were passed over.", moving)
-            left = {name: answer.then for name, answer in answers.items() if answer and answer.then}
-            self._send(client, left, False)
-        return {name: answer.value if answer else None for name, answer in answers.items()}
+        try:
+            with self._clients.sync() as client:
+                results = self._send(client.redis, operations)
+                unknown = [n for n, result in results.items() if isinstance(result, NoScriptError)]
+                results |= self._send(client.redis, {n: operations[n] for n in unknown}, full=True)
+                replies: dict[str, Reply[T] | None] = {
+                    name: None if isinstance(result, RedisError) else operations[name].read(result)
+                    for name, result in results.items()
+                    if not (isinstance(result, RedisError) and is_moving(result))
+                }
+                remaining = {n: reply.then for n, reply in replies.items() if reply and reply.then}
+                self._send(client.redis, remaining)
+        except CLIENT_ERRORS as error:
+            raise translated(error, self._alias) from error
+        if moving := len(operations) - len(replies):
+            logger.warning(
+                "%d conversations are being moved to another node and were skipped.", moving
+            )
+        return {name: reply.value if reply else None for name, reply in replies.items()}
 
-    def _send(self, client: Any, operations: dict[str, Operation[Any]], again: bool) -> list[Any]:
-        """Return the replies. Whatever is sent here may be sent twice: at worst a conversation
-        that was deleted and not counted is not counted again."""
-        place = self._clients.place
+    def _send(
+        self, client: Any, operations: Mapping[str, Operation[Any]], full: bool = False
+    ) -> dict[str, Any]:
+        """Return the reply to each operation, or the error that concerns it alone.
 
-        def attempt(_: bool) -> list[Any]:
-            with client.pipeline(transaction=False) as pipe:
-                for operation in operations.values():
-                    command = operation.again() if again else operation.command
-                    # Else the client asks a node for the keys of each single script.
-                    node = client.get_node_from_key(operation.key) if place.is_cluster else None
-                    pipe.execute_command(*command, **({"target_nodes": node} if node else {}))
-                replies: list[Any] = pipe.execute(raise_on_error=False)
-            for reply in replies:
-                if isinstance(reply, RedisError) and not _concerns_one(reply):
-                    raise reply
-            return replies
+        A batch may be sent twice: at worst a conversation that was deleted already is not counted
+        as deleted.
+        """
+        batch = [
+            (each.key, each.full_command() if full else each.command)
+            for each in operations.values()
+        ]
+        return dict(zip(operations, self._retrying(client, _send_batch, batch), strict=True))
 
-        return persist(place, client, self._seconds, attempt)
+    def _retrying(self, client: Any, attempt: Attempt[S, T], subject: S) -> T:
+        config = self._clients.config
+        deadline = Deadline(max(BATCH_TIMEOUT, config.timeout))
+        return retrying(client, config.tries, deadline, attempt, subject)
+
+
+def _scan(client: Any, where: tuple[Any, int, str], _full: bool) -> tuple[int, list[bytes]]:
+    """Return where the next page of a node's keys begins (0: this was the last), and keys."""
+    node, cursor, pattern = where
+    target = {} if node is None else {"target_nodes": node}
+    following, keys = client.scan(cursor, pattern, SCAN_COUNT, **target)
+    return following if node is None else following[node.name], keys
+
+
+def _send_batch(client: Any, batch: list[tuple[Word, tuple[Word, ...]]], _full: bool) -> list[Any]:
+    """Return the replies, in which are the errors that concern one command alone."""
+    is_cluster = hasattr(client, "get_node_from_key")
+    with client.pipeline(transaction=False) as pipe:
+        for key, command in batch:
+            # Else redis-py's cluster client asks a node for the keys of each single script.
+            target = {"target_nodes": client.get_node_from_key(key)} if is_cluster else {}
+            pipe.execute_command(*command, **target)
+        replies: list[Any] = pipe.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, RedisError) and not _concerns_one(reply):
+            raise reply
+    return replies
 
 
 def _concerns_one(error: RedisError) -> bool:

@@ -1,4 +1,4 @@
-"""Calling a backend in a thread that no request runs in."""
+"""How to call a backend in a thread that serves no request."""
 
 from collections.abc import Callable
 from contextvars import Context
@@ -22,5 +22,5 @@ def run_isolated(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
             close_caches()
             connections.close_all()
 
-    # In a context of its own, or it would be somebody else's caches that are used and closed.
+    # In a context of its own, or the caches of another thread would be used, and closed.
     return Context().run(call)

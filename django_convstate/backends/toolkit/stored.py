@@ -1,12 +1,14 @@
-"""A conversation at rest in this process: what a Change does to it, and what it looks like outside.
+"""A stored conversation in the memory of this process: what a `Change` does to it, and the `Record`
+of it.
 
-Shared by the backends that hold a whole conversation in their hands: locmem keeps entries, cache
-reads one, changes it and writes it back.
+For backends that handle a conversation as a whole: locmem keeps them in a dictionary, cache reads
+one, changes it and writes it back.
 """
 
 import hashlib
 import struct
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from ...exceptions import BackendUnavailable
 from ..records import (
@@ -20,21 +22,23 @@ from ..records import (
     moment,
 )
 
+OLDER_MESSAGES: Final = "The older messages cannot be read while the store is unavailable."
 
+
+@dataclass(slots=True)
 class CommitLog:
-    """The last commits of one conversation and what they were answered.
+    """The last commits of one conversation and what they were answered. It never changes: `adding`
+    makes another.
 
     Packed, because there is one for every conversation in memory: 8 bytes for the commit id (a
     BLAKE2 hash), 4 each for version and message count, 8 for the expiry.
     """
 
-    __slots__ = ("packed",)
+    packed: bytes = b""
     _FORMAT = struct.Struct("<8sIId")
 
-    def __init__(self, packed: bytes = b"") -> None:
-        self.packed = packed
-
     def find(self, commit_id: str) -> Committed | None:
+        """Return what a commit was answered, or None if it is not among those remembered."""
         key = self.key(commit_id)
         if key in self.packed:  # mostly it is not, and this is the fast way to know
             for known, *answer in self._FORMAT.iter_unpack(self.packed):
@@ -42,11 +46,12 @@ class CommitLog:
                     return Committed(*answer)
         return None
 
-    def add(self, commit_id: str, answer: Committed) -> None:
+    def adding(self, commit_id: str, answer: Committed) -> "CommitLog":
+        """Return the log with one commit more, without the oldest beyond `REMEMBERED_COMMITS`."""
         newest = self._FORMAT.pack(
             self.key(commit_id), answer.version, answer.message_count, answer.expires_at
         )
-        self.packed = (self.packed + newest)[-REMEMBERED_COMMITS * self._FORMAT.size :]
+        return CommitLog((self.packed + newest)[-REMEMBERED_COMMITS * self._FORMAT.size :])
 
     @classmethod
     def parse(cls, text: str) -> "CommitLog":
@@ -63,9 +68,12 @@ class CommitLog:
 
 
 @dataclass(slots=True, repr=False)
-class Entry:
-    """A stored conversation. Times are seconds since the epoch. `hidden` is how many messages it
-    has before those that are here, in a store that is away."""
+class StoredConversation:
+    """A stored conversation. Times are seconds since the epoch.
+
+    `unloaded_count` is how many messages come before those in `messages`: the store has them, and
+    this process has not loaded them.
+    """
 
     created_at: float
     last_accessed: float
@@ -74,70 +82,52 @@ class Entry:
     version: int = 0
     state: dict[str, bytes] = field(default_factory=dict)
     messages: list[bytes] = field(default_factory=list)
-    hidden: int = 0
+    unloaded_count: int = 0
     commits: CommitLog = field(default_factory=CommitLog)
 
-    @classmethod
-    def of(cls, record: Record) -> "Entry":
-        """Return what a record tells, to be changed without changing the record."""
-        return cls(
-            created_at=record.created_at,
-            last_accessed=record.last_accessed,
-            ttl=record.ttl,
-            owner=record.owner,
-            version=record.version,
-            state=record.state.copy(),
-            messages=record.messages.copy(),
-            hidden=record.message_count - len(record.messages),
-        )
-
-    def copy(self) -> "Entry":
-        return replace(
-            self,
-            state=self.state.copy(),
-            messages=self.messages.copy(),
-            commits=CommitLog(self.commits.packed),
-        )
+    def copy(self) -> "StoredConversation":
+        """Return a copy that can be changed without changing this one."""
+        return replace(self, state=self.state.copy(), messages=self.messages.copy())
 
     @property
     def message_count(self) -> int:
-        return self.hidden + len(self.messages)
+        """How many messages the conversation has, loaded or not."""
+        return self.unloaded_count + len(self.messages)
 
     @property
     def size(self) -> int:
-        """Bytes of JSON."""
+        """State and messages in bytes of JSON."""
         return sum(map(len, self.messages)) + sum(
             len(key.encode()) + len(value) for key, value in self.state.items()
         )
 
     def touch(self, now: float, ttl: float | None) -> None:
+        """Slide the expiry, with a new idle time in seconds if given."""
         self.last_accessed = now
         self.ttl = self.ttl if ttl is None else ttl
-
-    def keep_newest(self, count: int) -> None:
-        """Forget the messages before the newest `count`."""
-        if (surplus := len(self.messages) - count) > 0:
-            del self.messages[:surplus]
-            self.hidden += surplus
 
     def between(self, start: int, stop: int) -> list[bytes]:
         """Return messages `start` to `stop`, as a slice with bounds >= 0 does.
 
         Raises:
-            BackendUnavailable: some of them are not here.
+            BackendUnavailable: some of them are not loaded.
         """
-        if start < min(stop, self.hidden):
-            raise BackendUnavailable("The older messages are in the store that is away.")
-        return self.messages[max(0, start - self.hidden) : max(0, stop - self.hidden)]
+        if start < min(stop, self.unloaded_count):
+            raise BackendUnavailable(OLDER_MESSAGES)
+        return self.messages[
+            max(0, start - self.unloaded_count) : max(0, stop - self.unloaded_count)
+        ]
 
     def expires_at(self, max_age: float | None) -> float:
+        """Return when it expires, by its idle time and by `max_age` after its creation."""
         idle = self.last_accessed + self.ttl
         return idle if max_age is None else min(idle, self.created_at + max_age)
 
     def apply(self, change: Change, now: float, max_age: float | None) -> Committed:
-        """Do what `change` says, wholly or not at all, and remember having done it.
+        """Apply `change` wholly or not at all, and remember the commit. Whether the change fits is
+        not checked here, but by `apply_if_fits`.
 
-        Raises as `add_to_counter` does; whether the change fits is the caller's to check.
+        Raises as `add_to_counter` does.
         """
         sums = self._sums(change)
         self.last_accessed = now
@@ -153,11 +143,11 @@ class Entry:
             self.state.pop(key, None)
         self.state.update(sums)
         if change.keep_messages is not None:
-            del self.messages[max(0, change.keep_messages - self.hidden) :]
-            self.hidden = min(self.hidden, change.keep_messages)
+            del self.messages[max(0, change.keep_messages - self.unloaded_count) :]
+            self.unloaded_count = min(self.unloaded_count, change.keep_messages)
         self.messages.extend(change.append)
         committed = Committed(self.version, self.message_count, self.expires_at(max_age))
-        self.commits.add(change.commit_id, committed)
+        self.commits = self.commits.adding(change.commit_id, committed)
         return committed
 
     def _sums(self, change: Change) -> dict[str, bytes]:
@@ -170,6 +160,7 @@ class Entry:
         }
 
     def record(self, id: str, window: int, max_age: float | None) -> Record:
+        """Return what `load` answers, with the newest `window` messages."""
         return Record(
             id=id,
             version=self.version,
@@ -184,6 +175,7 @@ class Entry:
         )
 
     def summary(self, id: str, max_age: float | None) -> ConversationSummary:
+        """Return what `scan` yields."""
         return ConversationSummary(
             id=id,
             version=self.version,
@@ -194,3 +186,19 @@ class Entry:
             message_count=self.message_count,
             size=self.size,
         )
+
+
+def apply_if_fits(
+    stored: StoredConversation | None, change: Change, now: float, max_age: float | None
+) -> tuple[StoredConversation, Committed]:
+    """Apply `change`, if it fits, to what is stored or, if that is None, to a new conversation.
+    Return the conversation and the answer.
+
+    Raises as `Change.refuse_unless_fits` and `add_to_counter` do.
+    """
+    if stored is None:
+        change.refuse_unless_fits(None, None)
+        stored = StoredConversation(now, now)
+    else:
+        change.refuse_unless_fits(stored.version, stored.owner)
+    return stored, stored.apply(change, now, max_age)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -14,24 +14,29 @@ from rich.table import Table
 from rich.text import Text
 
 from django_convstate import Conversation, ConversationError, ConversationNotFound, conversations
+from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.records import ConversationSummary
 
 from ..durations import format_duration
 
 
 class Command(RichCommand):
+    """Shows what is stored."""
+
     help = (
         "Lists conversations, or shows one. Contents only with --show-content. Exits with 1 if it "
         "could not, or if the backend is down."
     )
 
     def make_rich_console(self, **kwargs: Any) -> Console:
+        """Return the console for stdout, wide enough where that is no terminal."""
         console: Console = super().make_rich_console(**kwargs)
         if not console.is_terminal:
-            console.width = 400  # a pipe has no width, and nobody can get back what is cut off
+            console.width = 400  # a pipe has no width, and what is cut off would be lost
         return console
 
     def add_arguments(self, parser: CommandParser) -> None:
+        """See `BaseCommand.add_arguments`."""
         parser.add_argument(
             "id", nargs="?", metavar="ID", help="show this one (it counts as a visit)"
         )
@@ -44,7 +49,7 @@ class Command(RichCommand):
             help="list at most so many (default: %(default)s)",
         )
         parser.add_argument("--stats", action="store_true", help="count instead of listing")
-        parser.add_argument("--health", action="store_true", help="ask the backend how it is")
+        parser.add_argument("--health", action="store_true", help="show the health of the backend")
         parser.add_argument("--json", action="store_true", help="print JSON")
         parser.add_argument(
             "--show-content",
@@ -53,6 +58,7 @@ class Command(RichCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        """See `BaseCommand.handle`."""
         if sum([options["id"] is not None, options["stats"], options["health"]]) > 1:
             raise CommandError("Choose one of ID, --stats and --health.")
         if options["limit"] < 1:
@@ -62,7 +68,9 @@ class Command(RichCommand):
         try:
             if options["health"]:
                 self._health(options)
-            elif options["id"] is not None:
+                return
+            check_is_shared(conversations.backend)
+            if options["id"] is not None:
                 self._one(options)
             elif options["stats"]:
                 self._stats(options)
@@ -78,8 +86,6 @@ class Command(RichCommand):
             raise CommandError("The backend cannot be reached.")
 
     def _one(self, options: dict[str, Any]) -> None:
-        if not conversations.backend.is_shared:
-            raise CommandError(why_not_from_here())
         try:
             conversation = conversations.get(options["id"])
         except ConversationNotFound:
@@ -93,7 +99,7 @@ class Command(RichCommand):
         self._show("Conversation", shown, options)
 
     def _stats(self, options: dict[str, Any]) -> None:
-        found = list(self._summaries(options))
+        found = list(conversations.list(options["owner"]))
         newest = max((summary.last_accessed for summary in found), default=None)
         stats = {
             "conversations": len(found),
@@ -106,23 +112,17 @@ class Command(RichCommand):
         self._show("Stats", stats, options)
 
     def _list(self, options: dict[str, Any]) -> None:
-        summaries = list(islice(self._summaries(options), options["limit"] + 1))
-        shown, more = summaries[: options["limit"]], len(summaries) > options["limit"]
+        found = conversations.list(options["owner"])
+        shown = list(islice(found, options["limit"]))
         if options["json"]:
             rows = [dataclasses.asdict(summary) for summary in shown]
             self.stdout.write(json.dumps(rows, default=datetime.isoformat))
-            return
-        if not shown:
+        elif not shown:
             self.console.print("No conversations.")
-            return
-        self.console.print(table_of(shown))
-        if more:
-            self.console.print(f"The first {options['limit']}; --limit shows more.")
-
-    def _summaries(self, options: dict[str, Any]) -> Iterable[ConversationSummary]:
-        if not conversations.backend.is_shared:
-            raise CommandError(why_not_from_here())
-        return conversations.list(options["owner"])
+        else:
+            self.console.print(table_of(shown))
+            if next(found, None) is not None:
+                self.console.print(f"The first {options['limit']}; --limit shows more.")
 
     def _show(self, title: str, values: dict[str, Any], options: dict[str, Any]) -> None:
         if options["json"]:
@@ -136,18 +136,21 @@ class Command(RichCommand):
 
 
 def as_is(text: str) -> Text:
-    """Return `text` for a cell: what somebody has said is no markup, and no order to a terminal."""
+    """Return `text` for a cell, without effect as markup or as a control sequence."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return Text(shown, overflow="fold")
 
 
-def why_not_from_here() -> str:
-    name = conversations.backend.name
-    return f"{name} lives inside each server process: nothing to inspect from here."
+def check_is_shared(backend: ConversationStateBackend) -> None:
+    """Raise `CommandError` for a backend of which this process cannot see what others store."""
+    if not backend.is_shared:
+        raise CommandError(
+            f"{backend.name} lives inside each server process: nothing to inspect from here."
+        )
 
 
 def describe(conversation: Conversation) -> dict[str, Any]:
-    """Return what may be shown about a conversation to anybody."""
+    """Return what may be shown of a conversation without --show-content."""
     return {
         "id": conversation.id,
         "owner": conversation.owner,
@@ -161,11 +164,12 @@ def describe(conversation: Conversation) -> dict[str, Any]:
 
 
 def table_of(summaries: Sequence[ConversationSummary]) -> Table:
+    """Return a table with a row for each summary."""
     now = datetime.now(UTC)
     table = Table("ID", "Owner", "Messages", "Bytes", "Idle", "Expires in")
     for column in table.columns[2:]:
         column.justify = "right"
-    # An id is there to be copied: those that we make are never broken, and the others give way.
+    # Ids are for copying: those that we make are not wrapped, other columns are.
     table.columns[0].min_width = min(22, max(len(summary.id) for summary in summaries))
     for summary in summaries:
         table.add_row(

@@ -1,5 +1,6 @@
-"""Delete conversations that have expired, or that an operator has done with."""
+"""Delete conversations that have expired, or that an operator selects."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -7,25 +8,27 @@ from django.core.management.base import CommandError, CommandParser
 from django_rich.management import RichCommand
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from django_convstate import ConversationError, conversations
+from django_convstate import ConversationError, PurgeReport, conversations
 from django_convstate.backends.base import ConversationStateBackend
-from django_convstate.backends.records import PurgeReport
 
 from ..durations import format_duration, parse_duration
 
 
 class Command(RichCommand):
+    """Deletes what is stored."""
+
     help = (
         "Deletes conversations that have expired; or, with --idle, --owner or --all, others too. "
         "Exits with 1 if it could not."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
+        """See `BaseCommand.add_arguments`."""
         parser.add_argument(
             "--idle",
             type=parse_duration,
             metavar="DURATION",
-            help="those that nobody has touched for so long: 90s, 30m, 2h, 7d, 1h30m",
+            help="those without activity for so long: 90s, 30m, 2h, 7d, 1h30m",
         )
         parser.add_argument("--owner", help="those of this owner (with --idle: and idle)")
         parser.add_argument("--all", action="store_true", help="every conversation")
@@ -43,6 +46,7 @@ class Command(RichCommand):
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        """See `BaseCommand.handle`."""
         if options["batch_size"] < 1:
             raise CommandError("--batch-size must be at least 1.")
         if options["all"] and (options["idle"] is not None or options["owner"] is not None):
@@ -50,7 +54,7 @@ class Command(RichCommand):
         backend = conversations.backend
         only_expired = not options["all"] and options["idle"] is None and options["owner"] is None
         if sentence := why_not(backend, only_expired):
-            # Expired ones go without our help. Anything else was asked for and is not done.
+            # Expired ones are dropped anyway; any other selection was asked for and is refused.
             if not only_expired:
                 raise CommandError(sentence)
             self._report(PurgeReport(dry_run=options["dry_run"]), sentence, options)
@@ -61,7 +65,7 @@ class Command(RichCommand):
             report = self._purge(options)
         except ConversationError as error:
             raise CommandError(str(error)) from error
-        self._report(report, self._sentence(report, options), options)
+        self._report(report, self._sentence(report, only_expired, options), options)
 
     def _confirm(self, backend: ConversationStateBackend) -> None:
         question = (
@@ -69,11 +73,11 @@ class Command(RichCommand):
             "Type 'yes' to go on: "
         )
         try:
-            # On stderr, because stdout may be somebody's JSON.
+            # On stderr, because stdout may be parsed as JSON.
             self.stderr.write(question, ending="")
             answer = input()
         except EOFError:
-            raise CommandError("Nobody there to confirm. Use --no-input.") from None
+            raise CommandError("There is no input to confirm with. Use --no-input.") from None
         if answer.strip() != "yes":
             raise CommandError("Nothing was deleted.")
 
@@ -95,29 +99,22 @@ class Command(RichCommand):
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
 
-    def _sentence(self, report: PurgeReport, options: dict[str, Any]) -> str:
+    def _sentence(self, report: PurgeReport, only_expired: bool, options: dict[str, Any]) -> str:
         which = "conversation" if report.deleted == 1 else "conversations"
-        if options["all"]:
-            kind = ""
-        elif options["idle"] is not None:
-            kind = f" idle for {format_duration(options['idle'])}"
-        else:
-            kind = "" if options["owner"] is not None else " expired"
-        whose = f" of {options['owner']}" if options["owner"] is not None else ""
+        if only_expired:
+            which = f"expired {which}"
+        if options["owner"] is not None:
+            which += f" of {options['owner']}"
+        if options["idle"] is not None:
+            which += f" idle for {format_duration(options['idle'])}"
         verb = "Would delete" if report.dry_run else "Deleted"
-        described = f"{which}{whose}{kind}" if kind != " expired" else f"expired {which}"
-        return f"{verb} {report.deleted} {described}; {report.examined} looked at."
+        return f"{verb} {report.deleted} {which}; {report.examined} looked at."
 
     def _report(self, report: PurgeReport, sentence: str, options: dict[str, Any]) -> None:
         if options["json"]:
-            result = {
-                "backend": conversations.backend.name,
-                "deleted": report.deleted,
-                "examined": report.examined,
-                "dry_run": report.dry_run,
-                "message": sentence,
-            }
-            self.stdout.write(json.dumps(result))
+            backend = conversations.backend
+            result = {"backend": backend.name, **dataclasses.asdict(report)}
+            self.stdout.write(json.dumps(result | {"message": sentence}))
         else:
             self.console.print(sentence, highlight=False, markup=False)
 
@@ -127,7 +124,7 @@ def why_not(backend: ConversationStateBackend, only_expired: bool) -> str | None
     if not backend.is_shared:
         return f"{backend.name} lives inside each server process: nothing to purge from here."
     if only_expired and backend.expires_natively:
-        return f"The {backend.name} backend lets what has expired go by itself: nothing to purge."
+        return f"The {backend.name} backend drops what has expired by itself: nothing to purge."
     if not backend.can_scan:
-        return f"The {backend.name} backend cannot list conversations, so none can be picked."
+        return f"The {backend.name} backend cannot list conversations, so none can be selected."
     return None

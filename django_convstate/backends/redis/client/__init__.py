@@ -1,1 +1,1 @@
-"""Connections to Redis with finite times: configuration, clients, deadlines, retries."""
+"""Clients of Redis with finite waits: configuration, making, limits, deadlines, retries."""

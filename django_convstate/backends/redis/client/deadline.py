@@ -1,6 +1,6 @@
 """One time limit for the whole of an operation in sync code.
 
-The client gives each piece of a reply the time that a whole one should take, and so each step of
+redis-py gives each piece of a reply the time that a whole one should take, and so each step of
 making a connection: a server that sends a byte now and then is waited for without end.
 """
 
@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any
 
-from redis._parsers import _HiredisParser
+from redis.connection import DefaultParser
 from redis.exceptions import TimeoutError
 
 
@@ -20,7 +20,8 @@ _limit = _Limit()
 
 
 class Deadline:
-    """Lets the clients of this thread wait for no longer than `seconds` in a with block."""
+    """Lets redis-py's clients in this thread wait for no longer than `seconds` in a with block. The
+    same one may be entered again, and by several threads."""
 
     __slots__ = ("_seconds",)
 
@@ -34,15 +35,18 @@ class Deadline:
         _limit.until = None
 
 
-class PunctualParser(_HiredisParser):
-    """Reads replies for as long as the deadline allows."""
+class DeadlineParser(DefaultParser):  # type: ignore[misc, valid-type]
+    """Reads replies for as long as the deadline allows. For hiredis's parser, the default one where
+    hiredis is installed."""
 
     def read_from_socket(self, *args: Any, **kwargs: Any) -> Any:
-        if _limit.until is None:
-            return super().read_from_socket(*args, **kwargs)  # type: ignore[no-untyped-call]
-        left = _limit.until - time.monotonic()
+        """Read what has arrived, or wait for it."""
+        until = _limit.until
+        if until is None:
+            return super().read_from_socket(*args, **kwargs)
+        left = until - time.monotonic()
         if left <= 0:
             raise TimeoutError("There was no answer in time.")
         # A sentinel has less time than the operation that asks it.
         each = min(left, self._socket_timeout or left)
-        return super().read_from_socket(each)  # type: ignore[no-untyped-call]
+        return super().read_from_socket(each)

@@ -1,89 +1,101 @@
-"""Sending what an operation says, again where a connection broke, within its time.
+"""Sending again where a connection broke, within the time of one operation. There is no other layer
+of retries.
 
-That is safe: a change that was applied already is not applied again.
+It is safe: a change that was applied already is not applied again.
 """
 
 import asyncio
-import builtins
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from contextlib import suppress
+from typing import Any, Final, TypeAlias, TypeVar
 
-from redis.exceptions import ConnectionError, NoScriptError, RedisError, TimeoutError
+from redis import exceptions
 
-from ..errors import may_be_tried_again
+from ..errors import is_retryable
 from ..operations import Operation
-from .connections import Place, adrop_idle, drop_idle, target_of
 from .deadline import Deadline
 
-LATE: Final = 0.1  # of its timeout: then the event loop itself is overdue
+LATE: Final = 0.1  # share of a timeout: if it fires later than that, the loop was busy elsewhere
 
+S = TypeVar("S")
 T = TypeVar("T")
+Attempt: TypeAlias = Callable[[Any, S, bool], T]
 
 
-def send(place: Place, client: Any, operation: Operation[Any]) -> Any:
-    """Return the reply of the server."""
-
-    def attempt(again: bool) -> Any:
-        if again:
-            return client.execute_command(*operation.again())
-        return client.execute_command(*operation.command, **target_of(client, operation.key))
-
-    return persist(place, client, place.timeout, attempt)
-
-
-def persist(place: Place, client: Any, seconds: float, attempt: Callable[[bool], T]) -> T:
-    """Return what `attempt` does. It is told whether it is called again, for then the server may
-    not know the script."""
-    tries, again = place.tries, False
-    with Deadline(seconds):  # for all tries together
+def retrying(client: Any, tries: int, deadline: Deadline, attempt: Attempt[S, T], subject: S) -> T:
+    """Return what `attempt(client, subject, full)` does. `full` is False at first; True says that
+    the server may not know the script, so that its text is to be sent."""
+    full = False
+    with deadline:  # for all tries together
         while True:
             try:
-                return attempt(again)
-            except NoScriptError:
-                if again:
+                return attempt(client, subject, full)
+            except exceptions.NoScriptError:
+                if full:
                     raise
-            except RedisError as error:
+            except exceptions.RedisError as error:
                 tries -= 1
-                if not (tries and may_be_tried_again(error)):
+                if not (tries and is_retryable(error)):
                     raise
-                drop_idle(client)
-            again = True
+                # The other connections may be broken, too. A cluster's client sees to its own.
+                if (pool := getattr(client, "connection_pool", None)) is not None:
+                    pool.disconnect(inuse_connections=False)
+            full = True
 
 
-async def asend(place: Place, client: Any, operation: Operation[Any]) -> Any:
-    command, target = operation.command, target_of(client, operation.key)
-    tries, again = place.tries, False
-    until = time.monotonic() + place.timeout  # for all tries together
+async def aretrying(
+    client: Any, tries: int, seconds: float, attempt: Attempt[S, Awaitable[T]], subject: S
+) -> T:
+    """See `retrying`. What was not answered in time because the event loop was busy is sent again,
+    too."""
+    full = False
+    until = time.monotonic() + seconds  # for all tries together
     while True:
         try:
-            reply = client.execute_command(*command, **target)
-            return await in_time(reply, until - time.monotonic())
-        except NoScriptError:
-            if again:
+            return await in_time(attempt(client, subject, full), until - time.monotonic())
+        except exceptions.NoScriptError:
+            if full:
                 raise
-        except RedisError as error:
-            # A time-out that comes too late itself: the loop was busy elsewhere, and the
-            # server's answer may have been lying there.
-            late = (
-                isinstance(error, TimeoutError) and time.monotonic() > until + LATE * place.timeout
-            )
+        except exceptions.RedisError as error:
+            # A timeout that fires too late itself: the loop was busy elsewhere, and the server's
+            # reply may have been waiting.
+            late = time.monotonic() > until + LATE * seconds
+            late = late and isinstance(error, exceptions.TimeoutError)
             tries -= 1
-            if not (tries and (late or may_be_tried_again(error))):
+            if not (tries and (late or is_retryable(error))):
                 raise
             if late:
-                until = time.monotonic() + place.timeout
-            await adrop_idle(client)
-        command, target, again = operation.again(), {}, True
+                until = time.monotonic() + seconds
+            if (pool := getattr(client, "connection_pool", None)) is not None:
+                await pool.disconnect(inuse_connections=False)
+        full = True
+
+
+def execute(client: Any, operation: Operation[Any], full: bool) -> Any:
+    """Send `operation` to a single server. Returns the reply; of an async client, an awaitable."""
+    return client.execute_command(*(operation.full_command() if full else operation.command))
+
+
+def execute_in_cluster(client: Any, operation: Operation[Any], full: bool) -> Any:
+    """See `execute`. Names the node that has the key, as far as it is known: else redis-py's client
+    works that out from every key of a script, twice."""
+    if full:
+        return client.execute_command(*operation.full_command())
+    target = {}
+    with suppress(exceptions.SlotNotCoveredError):
+        target["target_nodes"] = client.get_node_from_key(operation.key)
+    return client.execute_command(*operation.command, **target)
 
 
 async def in_time(reply: Awaitable[T], seconds: float) -> T:
+    """Return what is awaited, or raise redis-py's `TimeoutError`."""
     try:
         async with asyncio.timeout(seconds):
             return await reply
-    except builtins.TimeoutError as error:
-        raise TimeoutError("There was no answer in time.") from error
+    except TimeoutError as error:
+        raise exceptions.TimeoutError("There was no answer in time.") from error
     except AttributeError as error:
-        # So the client of a cluster fails in one task when it closes, because of another task, the
+        # So redis-py's cluster client fails in one task when it closes, because of another task, a
         # connection that the first one is reading from.
-        raise ConnectionError("The connection was closed by another task.") from error
+        raise exceptions.ConnectionError("The connection was closed by another task.") from error

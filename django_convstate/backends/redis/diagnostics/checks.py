@@ -3,7 +3,6 @@ server says, with `check --deploy`."""
 
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
@@ -12,19 +11,22 @@ from redis.connection import parse_url
 
 from ....exceptions import InvalidBackend
 from ...toolkit.caches import check_alias, check_timeout
-from ..client.config import Unreadable
-from ..client.connections import Clients, Place, factory_of
+from ..client.clients import Clients
+from ..client.config import ServerConfig, factory_of
 from ..client.deadline import Deadline
-from ..errors import in_words
-from .server_info import OLDEST, SAFE_POLICY, Server, look_at
+from ..client.options import ConfigError
+from ..errors import describe_error
+from .server_info import OLDEST_VERSION, SAFE_POLICY, ServerInfo, fetch_info
+
+_WRITE_SERVICE = "Write redis://SERVICE_NAME/0, as in the sentinels' configuration."
 
 
-def check_place(alias: str) -> list[CheckMessage]:
+def check_entry(alias: str) -> list[CheckMessage]:
     """Check the entry of CACHES. No I/O."""
     if missing := check_alias(alias):
         return missing
-    config: Any = settings.CACHES[alias]
-    if not str(config.get("BACKEND", "")).startswith("django_redis."):
+    entry: Any = settings.CACHES[alias]
+    if not str(entry.get("BACKEND", "")).startswith("django_redis."):
         return [
             Error(
                 f"CACHES[{alias!r}] is not django-redis, through which the redis backend connects.",
@@ -33,21 +35,21 @@ def check_place(alias: str) -> list[CheckMessage]:
                 id="convstate.E009",
             )
         ]
-    options = config.get("OPTIONS") or {}
+    options = entry.get("OPTIONS") or {}
     try:
-        place = Place.of(alias)
+        config = ServerConfig.from_alias(alias)
         return [
-            *_check_sentinels(alias, place, options),
+            *_check_sentinels(alias, config, options),
             *_check_shards(alias, options),
-            *_check_logins(alias, place),
+            *_check_logins(alias, config),
             *check_timeout(alias),
         ]
-    except Unreadable as error:
+    except ConfigError as error:
         return [Error(f"CACHES[{alias!r}]: {error.problem}", hint=error.hint, id=error.id)]
     except InvalidBackend as error:
         problem = str(error)
     except (AttributeError, TypeError, ValueError) as error:
-        # Not in its words: what it quotes may be a part of a password.
+        # Its own text is not quoted: a part of a password may be in it.
         problem = f"what is in it does not fit together ({type(error).__name__})."
     return [
         Error(
@@ -58,53 +60,39 @@ def check_place(alias: str) -> list[CheckMessage]:
     ]
 
 
-def _check_sentinels(alias: str, place: Place, options: dict[str, Any]) -> Iterator[CheckMessage]:
+def _check_sentinels(
+    alias: str, config: ServerConfig, options: dict[str, Any]
+) -> Iterator[CheckMessage]:
+    """Check that what Sentinel needs is there, and that nothing contradicts it."""
     by_factory = issubclass(factory_of(options), SentinelConnectionFactory)
     by_client = str(options.get("CLIENT_CLASS", "")).endswith(".SentinelClient")
-    service = urlsplit(place.url).hostname
-    if not place.sentinels:
-        if by_factory or by_client:
-            yield Error(
-                f"CACHES[{alias!r}] is for Sentinel, but has no SENTINELS to ask.",
-                hint="Set OPTIONS['SENTINELS'] to a list of pairs (host, port), or leave out "
-                "the CLIENT_CLASS and the CONNECTION_FACTORY for Sentinel.",
-                id="convstate.E016",
+    sentinels, service = config.sentinels, config.service
+    problem, hint = f"CACHES[{alias!r}] is inconsistent about Sentinel.", ""
+    if sentinels and config.is_cluster:
+        hint = "It has SENTINELS and a CONNECTION_FACTORY for a cluster: leave out one of the two."
+    elif sentinels and not service:
+        hint = f"LOCATION names no service. {_WRITE_SERVICE}"
+    elif not sentinels and (by_factory or by_client):
+        hint = (
+            "It has no SENTINELS: set OPTIONS['SENTINELS'] to a list of pairs (host, port), or "
+            "leave out the CLIENT_CLASS and the CONNECTION_FACTORY for Sentinel."
+        )
+    if hint:
+        yield Error(problem, hint=hint, id="convstate.E011")
+    elif sentinels:
+        if service in {host.lower() for host, _ in sentinels}:
+            hint = f"LOCATION names a sentinel's host. {_WRITE_SERVICE} Or silence this."
+            yield Warning(problem, hint=hint, id="convstate.W008")
+        if not by_factory:
+            hint = (
+                f"Conversations ask the SENTINELS; the cache takes {service!r} for a server. Set "
+                "OPTIONS['CONNECTION_FACTORY'] to 'django_redis.pool.SentinelConnectionFactory'."
             )
-        return
-    if place.is_cluster:
-        yield Error(
-            f"CACHES[{alias!r}] is a cluster and has SENTINELS; it is either the one or the other.",
-            hint="Leave out SENTINELS, or the CONNECTION_FACTORY for a cluster.",
-            id="convstate.E013",
-        )
-        return
-    if not service:
-        yield Error(
-            f"CACHES[{alias!r}]['LOCATION'] names no service for Sentinel to look up.",
-            hint="Write redis://SERVICE_NAME/0, as in the sentinels' configuration.",
-            id="convstate.E011",
-        )
-        return
-    if service in {host.lower() for host, _ in place.sentinels}:
-        yield Warning(
-            f"CACHES[{alias!r}]['LOCATION'] names a sentinel's host where the name of the service "
-            "goes that the sentinels are asked for.",
-            hint="Write redis://SERVICE_NAME/0, as in the sentinels' configuration. If they are "
-            "called alike, silence this.",
-            id="convstate.W011",
-        )
-    if not by_factory:
-        yield Warning(
-            f"CACHES[{alias!r}] has SENTINELS, which the conversations ask; the cache of the same "
-            f"entry does not, and takes {service!r} for a server.",
-            hint="Set OPTIONS['CONNECTION_FACTORY'] to "
-            "'django_redis.pool.SentinelConnectionFactory'.",
-            id="convstate.W008",
-        )
+            yield Warning(problem, hint=hint, id="convstate.W008")
 
 
 def _check_shards(alias: str, options: dict[str, Any]) -> Iterator[CheckMessage]:
-    # Replicas need no word: conversations are read where they are written, from the first URL.
+    # Replicas need no check: conversations are read where they are written, from the first URL.
     if str(options.get("CLIENT_CLASS", "")).endswith(".ShardClient"):
         yield Warning(
             f"CACHES[{alias!r}] spreads the cache over several servers; conversations are all "
@@ -114,10 +102,10 @@ def _check_shards(alias: str, options: dict[str, Any]) -> Iterator[CheckMessage]
         )
 
 
-def _check_logins(alias: str, place: Place) -> Iterator[CheckMessage]:
-    in_url = parse_url(place.url)  # type: ignore[no-untyped-call]
+def _check_logins(alias: str, config: ServerConfig) -> Iterator[CheckMessage]:
+    in_url = parse_url(config.url)  # type: ignore[no-untyped-call]
     for name in ("username", "password"):
-        if name in in_url and place.kwargs.get(name, in_url[name]) != in_url[name]:
+        if name in in_url and config.kwargs.get(name, in_url[name]) != in_url[name]:
             yield Warning(
                 f"CACHES[{alias!r}] has one {name} in LOCATION and another in OPTIONS; that in "
                 "LOCATION is used.",
@@ -130,12 +118,12 @@ def check_server(alias: str) -> Iterator[CheckMessage]:
     """Ask the server, or all primaries of a cluster, whether it is fit to keep conversations."""
     clients = Clients(alias)
     try:
-        with clients.turn() as client, Deadline(clients.place.timeout):
-            servers = look_at(client)
-        is_cluster = clients.place.is_cluster
+        with clients.sync() as client, Deadline(clients.config.timeout):
+            servers = fetch_info(client.redis)
+        is_cluster = clients.config.is_cluster
     except Exception as error:
         yield Warning(
-            f"Redis, CACHES[{alias!r}], {in_words(error)}.",
+            f"Redis, CACHES[{alias!r}], {describe_error(error)}.",
             hint="Check again when that is mended: the server's version, role and memory policy "
             "could not be looked at.",
             id="convstate.W004",
@@ -151,10 +139,10 @@ def check_server(alias: str) -> Iterator[CheckMessage]:
     yield from said.values()
 
 
-def check_one(alias: str, server: Server, is_cluster: bool) -> Iterator[CheckMessage]:
+def check_one(alias: str, server: ServerInfo, is_cluster: bool) -> Iterator[CheckMessage]:
     """Check what a server tells about itself."""
     its_name = f" (node {server.node})" if server.node else ""
-    if server.version and server.version < OLDEST:
+    if server.version and server.version < OLDEST_VERSION:
         yield Error(
             f"Redis {'.'.join(map(str, server.version))}{its_name} is too old.",
             hint="Use Redis 6.2 or later, or Valkey.",
@@ -162,7 +150,7 @@ def check_one(alias: str, server: Server, is_cluster: bool) -> Iterator[CheckMes
         )
     if server.is_cluster and not is_cluster:
         yield Error(
-            f"CACHES[{alias!r}] is a node of a cluster, which sends us on to others.",
+            f"CACHES[{alias!r}] is a node of a cluster, which redirects clients to others.",
             hint="Set OPTIONS['CONNECTION_FACTORY'] to "
             "'django_convstate.backends.redis.cluster.ClusterConnectionFactory'.",
             id="convstate.E017",
@@ -176,13 +164,13 @@ def check_one(alias: str, server: Server, is_cluster: bool) -> Iterator[CheckMes
     if server.policy and server.policy != SAFE_POLICY:
         yield Warning(
             f"The memory policy{its_name} is {server.policy}: when memory is short, conversations "
-            "that are still in use go.",
+            "that are still in use are evicted.",
             hint="Set maxmemory-policy to noeviction, on a server that is not a cache as well.",
             id="convstate.W005",
         )
     if server.maxmemory == 0:
         yield Warning(
-            f"The server{its_name} has no maxmemory: short of memory, the system ends it.",
+            f"The server{its_name} has no maxmemory: when memory is short, the system kills it.",
             hint="Set maxmemory to what the machine can spare.",
             id="convstate.W006",
         )

@@ -1,5 +1,4 @@
-"""What a server tells about itself, if it does: managed ones often keep INFO and CONFIG to
-themselves."""
+"""What a server says about itself, as far as it does: managed ones often refuse INFO and CONFIG."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -7,15 +6,24 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError, ResponseError
 
-OLDEST: Final = (6, 2)
+OLDEST_VERSION: Final = (6, 2)
 UNKNOWN: Final = "unknown"
 SAFE_POLICY: Final = "noeviction"
 KEYS_TRIED: Final = 1000  # for one on each node: some have few slots, or none
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """Each field is None where the server does not tell; `node` names one of a cluster."""
+class ServerInfo:
+    """What INFO says; each field is None where it does not.
+
+    Attributes:
+        node: its name in a cluster; "" for a single server.
+        version: major and minor version of Redis or Valkey.
+        role: "master", or "slave" for a replica.
+        policy: what is evicted when memory is short.
+        maxmemory: in bytes; 0 is no limit.
+        is_cluster: whether the server is a node of a cluster.
+    """
 
     node: str = ""
     version: tuple[int, int] | None = None
@@ -24,43 +32,57 @@ class Server:
     maxmemory: int | None = None
     is_cluster: bool | None = None
 
+    @classmethod
+    def from_reply(cls, info: dict[str, Any], target: dict[str, Any]) -> "ServerInfo":
+        """Read what redis-py makes of the reply to INFO, sent with `target`."""
+        return cls(
+            node=target["target_nodes"].name if target else "",
+            version=_version(info.get("valkey_version") or info.get("redis_version")),
+            role=info.get("role"),
+            policy=info.get("maxmemory_policy"),
+            maxmemory=info.get("maxmemory"),
+            is_cluster=None if "cluster_enabled" not in info else bool(info["cluster_enabled"]),
+        )
 
-def look_at(client: Any) -> list[Server]:
+
+def fetch_info(client: Any) -> list[ServerInfo]:
     """Ask the server, or each primary of a cluster. Raises `RedisError` only if one cannot be
     reached."""
     try:
-        return [server_of(client.info(**at), at) for at in _primaries(client)]
+        return [ServerInfo.from_reply(client.info(**at), at) for at in _primaries(client)]
     except ResponseError:
-        return [Server()]
+        return [ServerInfo()]
 
 
-async def alook_at(client: Any) -> list[Server]:
+async def afetch_info(client: Any) -> list[ServerInfo]:
+    """See `fetch_info`."""
     try:
-        return [server_of(await client.info(**at), at) for at in _primaries(client)]
+        return [ServerInfo.from_reply(await client.info(**at), at) for at in _primaries(client)]
     except ResponseError:
-        return [Server()]
+        return [ServerInfo()]
 
 
 def describe(client: Any) -> str:
-    """Return one line for people."""
-    servers = look_at(client)
+    """Return one sentence for people."""
+    servers = fetch_info(client)
     try:
-        return _line(servers, client.dbsize(**_of_all(client)))
+        return _sentence(servers, client.dbsize(**_of_all(client)))
     except RedisError:
-        return _line(servers, None)
+        return _sentence(servers, None)
 
 
 async def adescribe(client: Any) -> str:
-    servers = await alook_at(client)
+    """See `describe`."""
+    servers = await afetch_info(client)
     try:
-        return _line(servers, await client.dbsize(**_of_all(client)))
+        return _sentence(servers, await client.dbsize(**_of_all(client)))
     except RedisError:
-        return _line(servers, None)
+        return _sentence(servers, None)
 
 
 def key_on_each_primary(client: Any, stem: str) -> Iterator[tuple[str, str]]:
     """Yield the name of each primary that has slots, with a key that begins with `stem` and is
-    there; for a server by itself "" and the stem."""
+    there; for a single server "" and the stem."""
     if not hasattr(client, "get_primaries"):
         yield "", stem
         return
@@ -75,6 +97,7 @@ def key_on_each_primary(client: Any, stem: str) -> Iterator[tuple[str, str]]:
 
 
 def _primaries(client: Any) -> list[dict[str, Any]]:
+    """Return how redis-py is told to ask each primary."""
     if not hasattr(client, "get_primaries"):
         return [{}]
     return [{"target_nodes": node} for node in client.get_primaries()]
@@ -86,21 +109,10 @@ def _of_all(client: Any) -> dict[str, str]:
     return {} if primaries is None else {"target_nodes": primaries}
 
 
-def server_of(info: dict[str, Any], at: dict[str, Any]) -> Server:
-    return Server(
-        node=at["target_nodes"].name if at else "",
-        version=_version(info.get("valkey_version") or info.get("redis_version")),
-        role=info.get("role"),
-        policy=info.get("maxmemory_policy"),
-        maxmemory=info.get("maxmemory"),
-        is_cluster=None if "cluster_enabled" not in info else bool(info["cluster_enabled"]),
-    )
-
-
-def _line(servers: list[Server], keys: int | None) -> str:
-    server = _worst(servers)
+def _sentence(servers: list[ServerInfo], keys: int | None) -> str:
+    server = _summary(servers)
     version = ".".join(map(str, server.version)) if server.version else UNKNOWN
-    # How many conversations those are nobody can tell without looking at each.
+    # To count conversations, not keys, each would have to be looked at.
     stored = f"keys {UNKNOWN}" if keys is None else f"{keys} keys in the database"
     several = f"{len(servers)} primaries, " if len(servers) > 1 else ""
     return (
@@ -109,13 +121,13 @@ def _line(servers: list[Server], keys: int | None) -> str:
     )
 
 
-def _worst(servers: list[Server]) -> Server:
-    """Return what is to be said of all of them in one line."""
+def _summary(servers: list[ServerInfo]) -> ServerInfo:
+    """Return the oldest version, and a role and a policy that are wrong, if there is one."""
     first = servers[0]
     for server in servers[1:]:
         first = replace(
             first,
-            version=min(first.version or OLDEST, server.version or OLDEST),
+            version=min(first.version or OLDEST_VERSION, server.version or OLDEST_VERSION),
             role=first.role if first.role != "master" else server.role,
             policy=first.policy if first.policy != SAFE_POLICY else server.policy,
         )

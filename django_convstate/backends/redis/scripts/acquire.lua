@@ -1,15 +1,15 @@
--- Stand in line for a turn, and load the conversation if it is ours. Follows line.lua, meta.lua, and
--- load.lua as a function.
--- KEYS: meta, state, messages, line.  ARGV: window, max_age (ms, or ''), lease, ms.
--- Returns {0, what load returns}, or {how many are before us}.
+-- Enqueue a lease for a turn, and load the conversation if the lease holds the turn. Follows
+-- lease_queue.lua, common.lua, and load.lua as a function.
+-- KEYS: meta, state, messages, queue.  ARGV: window, max_age (ms, or ''), lease, ms.
+-- Returns {0, what load returns}, or {how many leases are ahead}.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local places = places_kept(now)
-local mine = #places + 1
-for at, place in ipairs(places) do
-    if place[1] == ARGV[3] then mine = at end
+local entries = read_queue(now)
+local mine = #entries + 1
+for at, entry in ipairs(entries) do
+    if entry[1] == ARGV[3] then mine = at end
 end
-places[mine] = {ARGV[3], now + ARGV[4]}
-keep_places(places, now)
+entries[mine] = {ARGV[3], now + ARGV[4]}
+write_queue(entries, now)
 if mine > 1 then return {mine - 1} end
 return {0, load()}

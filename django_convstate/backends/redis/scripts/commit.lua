@@ -1,6 +1,6 @@
 -- Apply a change wholly or not at all, exactly once, and slide the expiry.
--- Follows line.lua and meta.lua.
--- KEYS: meta, state, messages; and the line, if there is a lease.
+-- Follows lease_queue.lua and common.lua.
+-- KEYS: meta, state, messages; and the queue, if there is a lease.
 -- ARGV: id, head, commit id (8 bytes), owner (or ''), then the keys to set with their values, the keys
 --       to unset, the keys to add to with their numbers, the messages to append, and the lease.
 -- The head is 12 numbers, of which -1 stands for none, as operations.py packs them: create rule, expected
@@ -9,7 +9,7 @@
 -- Returns {version, message count, ms left, now, ttl, owner whose index is due (or nil)}, or
 -- {name of an error, ...}.
 local MUST_BE_NEW, MUST_EXIST = 1, 2
-local RECORD = '<c8I4I4d'  -- a remembered commit, as CommitLog in entry.py has it
+local RECORD = '<c8I4I4d'  -- a remembered commit, as CommitLog in stored.py has it
 local SIZE = 24
 local CHUNK = 4000  -- unpack gives up near 8000 values
 
@@ -46,8 +46,9 @@ else
     unfit = create == MUST_EXIST or expected > 0
 end
 if unfit then return {'unfit', version, owner} end
--- What a lost conversation has left behind is not the new one's. Only where it is, because after any
--- write the server no longer says that it is out of memory.
+-- State or messages of a conversation whose meta hash was evicted are not the new one's. They are
+-- deleted only where there are any: after the first write a server no longer says that it is out of
+-- memory.
 if not version and redis.call('EXISTS', KEYS[2], KEYS[3]) > 0 then
     redis.call('DEL', KEYS[2], KEYS[3])
 end
@@ -151,5 +152,5 @@ if bytes ~= 0 then redis.call('HINCRBY', KEYS[1], 'b', bytes) end
 redis.call('PEXPIRE', KEYS[1], left)
 redis.call('PEXPIRE', KEYS[2], left)
 redis.call('PEXPIRE', KEYS[3], left)
-if lease and release == 1 then leave(lease, now) end
+if lease and release == 1 then leave_queue(lease, now) end
 return {version, count, left, now, ttl, index_is_due(owner, due, now) and owner}

@@ -1,8 +1,8 @@
 -- Delete a conversation, if it has the expected version, has been idle for long, and is the owner's.
 -- KEYS: meta, state, messages.
--- ARGV: expected version, idle (ms), owner, whether only to tell: each may be '' for none.
--- Returns {1, owner}, {0} where there is none, {2} where it is in use or another's, or
--- {'unfit', version, nil}.
+-- ARGV: expected version, idle (ms), owner, '1' for a dry run: each may be '' for none.
+-- Returns {1, owner}, {0} where there is none, {2} where it is in use or another owner's,
+-- or {'unfit', version, nil}.
 local version, owner, accessed = unpack(redis.call('HMGET', KEYS[1], 'v', 'o', 'a'))
 if not version then return {0} end
 if ARGV[1] ~= '' and ARGV[1] ~= version then return {'unfit', version, false} end

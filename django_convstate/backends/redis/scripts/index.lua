@@ -1,5 +1,5 @@
--- Note in an owner's index that a conversation is theirs, and let go of those that must have expired.
--- The score of a conversation is the moment by which it has expired unless it is noted again.
+-- Add a conversation to its owner's index, and remove those that must have expired.
+-- The score of a conversation is the time (ms) by which it has expired unless it is added again.
 -- KEYS: index.  ARGV: id, ttl (ms).
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,4 +1,4 @@
--- Return a conversation with its newest messages, and slide its expiry. Follows meta.lua.
+-- Return a conversation with its newest messages, and slide its expiry. Follows common.lua.
 -- KEYS: meta, state, messages.  ARGV: window, max_age (ms, or '').
 local id, version, owner, created, ttl, due =
     unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'x'))

@@ -1,5 +1,5 @@
 -- Write as a commit does, and leave nothing.
--- KEYS: one that is nobody's.
+-- KEYS: a random one, which no other client uses.
 redis.call('HSET', KEYS[1], 'v', 1)
 redis.call('DEL', KEYS[1])
 return 1

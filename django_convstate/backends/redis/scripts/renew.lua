@@ -1,8 +1,9 @@
--- Keep a turn. Follows line.lua.  KEYS: line.  ARGV: lease, ms.  Returns 1, or 0: it is not theirs.
+-- Renew the lease that holds the turn. Follows lease_queue.lua.
+-- KEYS: queue.  ARGV: lease, ms.  Returns 1, or 0 where another lease or none holds the turn.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local places = places_kept(now)
-if #places == 0 or places[1][1] ~= ARGV[1] then return 0 end
-places[1][2] = now + ARGV[2]
-keep_places(places, now)
+local entries = read_queue(now)
+if #entries == 0 or entries[1][1] ~= ARGV[1] then return 0 end
+entries[1][2] = now + ARGV[2]
+write_queue(entries, now)
 return 1

@@ -1,4 +1,4 @@
--- Slide the expiry, with a new idle time if one is given. Follows meta.lua.
+-- Slide the expiry, with a new idle time if one is given. Follows common.lua.
 -- KEYS: meta, state, messages.  ARGV: ttl (ms, or ''), max_age (ms, or '').
 -- Returns {0} where there is none, {1, ttl, owner whose index is due (or nil)}, or {'corrupt'}.
 local id, version, owner, created, ttl, due =

@@ -1,0 +1,35 @@
+"""The Lua scripts, each of which runs on the keys of one conversation, or on one owner's index."""
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+
+class Script:
+    """A Lua script, which the server knows by the SHA-1 of its text."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self.text = b"".join(parts)
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+
+
+def _lua(name: str) -> bytes:
+    return (Path(__file__).parent / f"{name}.lua").read_bytes()
+
+
+def _function(name: str) -> bytes:
+    return b"local function %b()\n%b\nend\n" % (name.encode(), _lua(name))
+
+
+LOAD: Final = Script(_lua("common"), _lua("load"))
+COMMIT: Final = Script(_lua("lease_queue"), _lua("common"), _lua("commit"))
+ACQUIRE: Final = Script(_lua("lease_queue"), _lua("common"), _function("load"), _lua("acquire"))
+RENEW: Final = Script(_lua("lease_queue"), _lua("renew"))
+RELEASE: Final = Script(_lua("lease_queue"), _lua("release"))
+TOUCH: Final = Script(_lua("common"), _lua("touch"))
+QUARANTINE: Final = Script(_lua("common"), _lua("quarantine"))
+DELETE: Final = Script(_lua("delete"))
+SUMMARY: Final = Script(_lua("summary"))
+INDEX: Final = Script(_lua("index"))
+INDEX_ACK: Final = Script(_lua("index_ack"))
+PROBE: Final = Script(_lua("probe"))

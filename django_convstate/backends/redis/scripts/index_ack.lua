@@ -1,0 +1,7 @@
+-- Record in the conversation that its owner's index lists it, until half of its time to live is over.
+-- KEYS: meta.  ARGV: owner, ttl (ms).
+if redis.call('HGET', KEYS[1], 'o') ~= ARGV[1] then return 0 end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('HSET', KEYS[1], 'x', now + math.floor(ARGV[2] / 2))
+return 1

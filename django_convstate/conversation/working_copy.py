@@ -1,0 +1,205 @@
+"""What is in memory of a conversation: what was loaded, what has changed since, what waits to be
+saved. No I/O: a Record comes in, Changes go out."""
+
+import time
+
+from ..backends.records import Change, Committed, Create, Record
+from ..conf import Options
+from ..exceptions import ConversationConflict, ConversationInterrupted, InvalidConversationType
+from .message_log import MessageLog
+from .pending import Pending
+from .state import State
+
+
+class WorkingCopy:
+    """A conversation between its load and its save. Times are seconds since the epoch; 0.0: never.
+
+    `create` says whether the next commit may, must or must not find something stored. `save_failed`
+    says whether the last save raised: then the view has to answer for it, and not the middleware.
+    """
+
+    def __init__(self, options: Options) -> None:
+        """Prepare for `begin` or `load`, one of which has to follow."""
+        self._options = options
+        self._lease: tuple[str, str] | None = None  # of which conversation, and the token
+        self.save_failed = False
+        self.log = MessageLog(options)
+
+    def begin(
+        self,
+        id: str,
+        *,
+        owner: str | None = None,
+        ttl: float | None = None,
+        create: Create = Create.MUST_BE_NEW,
+    ) -> None:
+        """Become an empty conversation that is not stored yet."""
+        self.id = id
+        self.version = 0
+        self.owner = owner
+        self.ttl = self._options.ttl if ttl is None else ttl
+        self.degraded = False
+        self.created_at = self.last_accessed = self.expires_at = 0.0
+        self.create = create
+        self.state = State(self._options, {})
+        self.log.reset_to([], 0)
+        self.pending = Pending()
+
+    def load(self, record: Record) -> None:
+        """Become what the store holds. What was not saved is forgotten."""
+        self.id = record.id
+        self.version = record.version
+        self.owner = record.owner
+        self.ttl = record.ttl
+        self.degraded = record.degraded
+        self.created_at = record.created_at
+        self.last_accessed = record.last_accessed
+        self.expires_at = record.expires_at
+        # Loaded blind in an outage: the conversation may or may not exist, so the commit must
+        # accept both. The store may be back before this is saved.
+        is_unknown = record.degraded and not record.version
+        self.create = Create.EITHER if is_unknown else Create.MUST_EXIST
+        self.save_failed = False
+        self.state = State(self._options, record.state)
+        self.log.reset_to(record.messages, record.message_count, offline=record.degraded)
+        self.pending = Pending()
+
+    @property
+    def is_stored(self) -> bool:
+        return self.create is Create.MUST_EXIST or self.degraded
+
+    @property
+    def is_new(self) -> bool:
+        return self.version == 0 and not self.degraded
+
+    @property
+    def is_modified(self) -> bool:
+        return bool(self.pending or self.state.is_modified or self.log.is_modified)
+
+    # Saving: stage, send each of `pending`, acknowledge.
+
+    def stage(self, expected_version: int | None = None, owner: str | None = None) -> None:
+        """Make a Change of what has changed, and regard it as stored from now on.
+
+        Raises:
+            InvalidConversationType: the expected version is no integer.
+            InvalidConversationValue, ConversationTooLarge: something bad was put into a nested
+                value. Nothing is staged then.
+        """
+        self.save_failed = True
+        if expected_version is not None:
+            expected_version = self._expected(expected_version)
+        changed, unset, counted = self.state.collect_changes()
+        keep, appended = self.log.collect_changes()
+        if changed or unset or counted or appended or keep is not None or owner is not None:
+            is_new = self.create is Create.MUST_BE_NEW
+            change = Change(
+                create=self.create,
+                expected_version=expected_version,
+                owner=owner if self.is_stored else self.owner,
+                ttl=self.ttl if is_new else None,  # of one that may be there, its own is kept
+                default_ttl=self.ttl,
+                set=changed,
+                unset=unset,
+                increment=counted,
+                keep_messages=keep,
+                append=appended,
+                lease=self.lease,
+            )
+            self.pending.add(change, len(self.log))
+            self.create = Create.MUST_EXIST
+
+    def _expected(self, version: int) -> int:
+        if type(version) is not int:
+            raise InvalidConversationType("An expected version is an integer.")
+        if not self.pending:
+            return version
+        # What has waited since an outage was to be checked against the same version, and makes a
+        # new one.
+        self.pending.expect(version)
+        return version + len(self.pending)
+
+    def acknowledge(self, change: Change, committed: Committed) -> None:
+        """Take note that the store has applied a change."""
+        surplus = self.pending.acknowledge(change, committed)
+        if surplus is None:
+            return  # another task has taken note of it
+        if surplus:
+            self.log.insert_remote(surplus, len(change.append))
+        self.version = committed.version
+        self.degraded = committed.degraded
+        self.owner = change.owner or self.owner
+        self.last_accessed = time.time()
+        self.expires_at = committed.expires_at
+        self.created_at = self.created_at or self.last_accessed
+
+    def touched(self, was_there: bool) -> None:
+        """Take note that the expiry was slid.
+
+        Raises:
+            ConversationInterrupted: there was nothing to slide.
+        """
+        if not was_there:
+            raise ConversationInterrupted("The conversation was deleted or has expired.")
+        self.last_accessed = time.time()
+        self.expires_at = self.last_accessed + self.ttl
+        if (max_age := self._options.max_age) is not None:
+            self.expires_at = min(self.expires_at, self.created_at + max_age)
+
+    def claim(self, owner: str) -> bool:
+        """Become `owner`'s, and tell whether that has to be saved.
+
+        Raises:
+            ConversationConflict: it is another owner's.
+        """
+        if self.owner not in (None, owner):
+            raise ConversationConflict("The conversation belongs to another owner.")
+        if self.owner == owner:
+            return False
+        if self.is_stored:
+            self.stage(owner=owner)
+        else:
+            self.owner = owner
+        return self.is_stored
+
+    def discard_changes(self) -> None:
+        """Go back to what the store holds, as far as is known."""
+        self.pending.clear()
+        self.state.discard_changes()
+        self.log.discard_changes()
+
+    # A turn.
+
+    @property
+    def lease(self) -> str | None:
+        """The token of the turn under way; None: there is none, or it is another conversation's."""
+        return self._lease[1] if self._lease is not None and self._lease[0] == self.id else None
+
+    def enter_turn(self, lease: str) -> None:
+        """Have what is staged from now on carry the lease.
+
+        Raises:
+            RuntimeError: there is a turn under way.
+        """
+        if self._lease is not None:
+            raise RuntimeError("This conversation is in a turn already; they cannot be nested.")
+        self._lease = self.id, lease
+
+    def begin_turn(self, record: Record | None) -> None:
+        """Continue with what the turn before has left.
+
+        Raises:
+            ConversationInterrupted: that is nothing.
+        """
+        if record is not None:
+            self.load(record)
+        elif self.is_stored:
+            raise ConversationInterrupted("The conversation was deleted or has expired.")
+
+    def stage_last(self, lease: str) -> bool:
+        """Stage what has changed, and tell whether sending it gives up the lease."""
+        self.stage()
+        return self.pending.release(lease)
+
+    def leave_turn(self) -> None:
+        self._lease = None

@@ -1,0 +1,305 @@
+"""The one caller of a backend: checks ids, reports damage, sends signals, and lets observers watch.
+
+A twin differs from its method by the await alone.
+"""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+from . import conf, ids, signals
+from .backends import backend_class, building, default_backend, get_backend, options_of
+from .backends.base import ConversationStateBackend
+from .backends.records import (
+    Acquired,
+    Change,
+    Committed,
+    ConversationSummary,
+    Health,
+    Progress,
+    PurgeReport,
+    Record,
+    Selection,
+)
+from .exceptions import ConversationCorrupt, ConversationNotFound
+
+logger = logging.getLogger("django_convstate")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+AsyncCall = Callable[Concatenate[str, P], Awaitable[T]]
+
+# Told of each operation: its name, the backend's, how many seconds it took, and "ok" or the name of
+# the error's class.
+Observer = Callable[[str, str, float, str], None]
+
+observers: Final[list[Observer]] = []
+
+
+class Repository:
+    """Keeps the conversations of one store in its backend, which is made when it is first used."""
+
+    def __init__(
+        self,
+        sender: object,
+        backend: ConversationStateBackend | str | None,
+        overrides: Mapping[str, Any],
+    ) -> None:
+        """Describe where conversations are kept. No I/O.
+
+        Args:
+            sender: of the signals.
+            backend: a backend, its name or dotted path; None: as the settings say.
+            overrides: options that count for more than CONVERSATION_STATE.
+        """
+        self._sender = sender
+        self._named = backend
+        self._overrides = dict(overrides)
+        # What was made of the settings, with those settings: they may be overridden at any time.
+        self._options: tuple[conf.Options, conf.Options] | None = None
+        self._backend: tuple[conf.Options, ConversationStateBackend] | None = None
+
+    @property
+    def options(self) -> conf.Options:
+        """The settings in force for this store."""
+        settings = conf.current()
+        if self._options is None or self._options[0] is not settings:
+            self._options = settings, conf.with_overrides(settings, self._overrides)
+        return self._options[1]
+
+    @property
+    def backend(self) -> ConversationStateBackend:
+        """Where the conversations are kept."""
+        settings = conf.current()
+        if self._backend is None or self._backend[0] is not settings:
+            self._backend = settings, self._find_backend()
+        return self._backend[1]
+
+    def _find_backend(self) -> ConversationStateBackend:
+        with building:
+            if isinstance(self._named, ConversationStateBackend):
+                return self._named
+            name = conf.backend_name() if self._named is None else self._named
+            own = self._overrides.keys() & set(options_of(backend_class(name)))
+            if self._named is None and not own:
+                return default_backend()
+            self._named = get_backend(name, **{option: self._overrides[option] for option in own})
+            return self._named
+
+    # One conversation.
+
+    def load(self, id: str, window: int | None = None) -> Record:
+        """Return a stored conversation with its newest `window` messages (None: WINDOW).
+
+        Raises:
+            ConversationNotFound: there is none.
+        """
+        return _found(self._call(self.backend.load, id, window or self.options.window))
+
+    async def aload(self, id: str, window: int | None = None) -> Record:
+        """See `load`."""
+        return _found(await self._acall(self.backend.aload, id, window or self.options.window))
+
+    def commit(self, id: str, change: Change) -> Committed:
+        """Apply a change. Raises as the backend's `commit` does."""
+        return self._call(self.backend.commit, id, change)
+
+    async def acommit(self, id: str, change: Change) -> Committed:
+        """See `commit`."""
+        return await self._acall(self.backend.acommit, id, change)
+
+    def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+        """Return stored messages `start` to `stop`."""
+        return self._call(self.backend.read_messages, id, start, stop)
+
+    async def aread_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+        """See `read_messages`."""
+        return await self._acall(self.backend.aread_messages, id, start, stop)
+
+    def exists(self, id: str) -> bool:
+        """Tell whether there is such a conversation."""
+        return self._call(self.backend.exists, id)
+
+    async def aexists(self, id: str) -> bool:
+        """See `exists`."""
+        return await self._acall(self.backend.aexists, id)
+
+    def touch(self, id: str, ttl: float | None = None) -> bool:
+        """Slide the expiry. False: there is no such conversation."""
+        return self._call(self.backend.touch, id, ttl)
+
+    async def atouch(self, id: str, ttl: float | None = None) -> bool:
+        """See `touch`."""
+        return await self._acall(self.backend.atouch, id, ttl)
+
+    def delete(self, id: str) -> bool:
+        """Delete a conversation, and send the signal. False: there is none."""
+        deleted = self._call(self.backend.delete, id)
+        if deleted:
+            signals.conversation_deleted.send_robust(self._sender, id=id)
+        return deleted
+
+    async def adelete(self, id: str) -> bool:
+        """See `delete`."""
+        deleted = await self._acall(self.backend.adelete, id)
+        if deleted:
+            await signals.conversation_deleted.asend_robust(self._sender, id=id)
+        return deleted
+
+    def remove(self, id: str, expected_version: int | None = None) -> bool:
+        """Delete what was copied to another id; no signal is sent, for the conversation goes on.
+
+        Raises:
+            ConversationConflict: `expected_version` is given and is not the stored one.
+        """
+        return self._call(self.backend.delete, id, expected_version)
+
+    async def aremove(self, id: str, expected_version: int | None = None) -> bool:
+        """See `remove`."""
+        return await self._acall(self.backend.adelete, id, expected_version)
+
+    # Its turns.
+
+    def acquire(self, id: str, lease: str, seconds: float) -> Acquired:
+        """Queue for a turn, or keep the place in the queue."""
+        return self._call(self.backend.acquire, id, lease, seconds, self.options.window)
+
+    async def aacquire(self, id: str, lease: str, seconds: float) -> Acquired:
+        """See `acquire`."""
+        return await self._acall(self.backend.aacquire, id, lease, seconds, self.options.window)
+
+    def renew(self, id: str, lease: str, seconds: float) -> bool:
+        """Keep the turn. False: it was lost."""
+        return self._call(self.backend.renew, id, lease, seconds)
+
+    async def arenew(self, id: str, lease: str, seconds: float) -> bool:
+        """See `renew`."""
+        return await self._acall(self.backend.arenew, id, lease, seconds)
+
+    def release(self, id: str, lease: str) -> None:
+        """Leave the queue, or give the turn back."""
+        self._call(self.backend.release, id, lease)
+
+    async def arelease(self, id: str, lease: str) -> None:
+        """See `release`."""
+        await self._acall(self.backend.arelease, id, lease)
+
+    # All of them.
+
+    def scan(self, owner: str | None) -> Iterator[ConversationSummary]:
+        """Yield what is stored (of one owner)."""
+        return self.backend.scan(owner)
+
+    def ascan(self, owner: str | None) -> AsyncIterator[ConversationSummary]:
+        """See `scan`."""
+        return self.backend.ascan(owner)
+
+    def purge(
+        self, selection: Selection, *, dry_run: bool, batch_size: int, progress: Progress | None
+    ) -> PurgeReport:
+        """Delete what is selected."""
+        with _observed("purge", self.backend):
+            return self.backend.purge(
+                selection, dry_run=dry_run, batch_size=batch_size, progress=progress
+            )
+
+    async def apurge(
+        self, selection: Selection, *, dry_run: bool, batch_size: int, progress: Progress | None
+    ) -> PurgeReport:
+        """See `purge`."""
+        with _observed("purge", self.backend):
+            return await self.backend.apurge(
+                selection, dry_run=dry_run, batch_size=batch_size, progress=progress
+            )
+
+    def health(self) -> Health:
+        """Make a round trip and tell how it went."""
+        with _observed("health", self.backend):
+            return self.backend.health()
+
+    async def ahealth(self) -> Health:
+        """See `health`."""
+        with _observed("health", self.backend):
+            return await self.backend.ahealth()
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self.backend.close()
+
+    async def aclose(self) -> None:
+        """See `close`."""
+        await self.backend.aclose()
+
+    # What is told to others.
+
+    def announce_saved(self, conversation: object, created: bool) -> None:
+        """Send the signals of a commit."""
+        if created:
+            signals.conversation_created.send_robust(self._sender, conversation=conversation)
+        signals.conversation_saved.send_robust(self._sender, conversation=conversation)
+
+    async def aannounce_saved(self, conversation: object, created: bool) -> None:
+        """See `announce_saved`."""
+        if created:
+            await signals.conversation_created.asend_robust(self._sender, conversation=conversation)
+        await signals.conversation_saved.asend_robust(self._sender, conversation=conversation)
+
+    # How a backend is called.
+
+    def _call(
+        self, call: Callable[Concatenate[str, P], T], id: str, /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        ids.validate_id(id)
+        try:
+            if not observers:
+                return call(id, *args, **kwargs)
+            with _observed(call.__name__, self.backend):
+                return call(id, *args, **kwargs)
+        except ConversationCorrupt as error:
+            _log_quarantine(id, error)
+            signals.conversation_quarantined.send_robust(self._sender, id=id)
+            raise
+
+    async def _acall(
+        self, call: AsyncCall[P, T], id: str, /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        ids.validate_id(id)
+        try:
+            if not observers:
+                return await call(id, *args, **kwargs)
+            with _observed(call.__name__.removeprefix("a"), self.backend):
+                return await call(id, *args, **kwargs)
+        except ConversationCorrupt as error:
+            _log_quarantine(id, error)
+            await signals.conversation_quarantined.asend_robust(self._sender, id=id)
+            raise
+
+
+@contextmanager
+def _observed(operation: str, backend: ConversationStateBackend) -> Iterator[None]:
+    """Tell the observers of one operation, in a with block around it."""
+    started, outcome = time.perf_counter(), "ok"
+    try:
+        yield
+    except BaseException as error:
+        outcome = type(error).__name__
+        raise
+    finally:
+        seconds = time.perf_counter() - started
+        for observer in observers.copy():
+            try:
+                observer(operation, backend.name, seconds, outcome)
+            except Exception:
+                logger.exception("An observer of the conversation store failed.")
+
+
+def _found(record: Record | None) -> Record:
+    if record is None:
+        raise ConversationNotFound("There is no such conversation.")
+    return record
+
+
+def _log_quarantine(id: str, error: ConversationCorrupt) -> None:
+    logger.error("Conversation %s is damaged and was quarantined: %s", ids.hashed_id(id), error)

@@ -1,0 +1,263 @@
+"""What becomes of damage under the keys of conversations: it is set aside, and costs nobody a
+conversation that is sound."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.core.cache import caches
+
+from django_convstate import ConversationCorrupt, InvalidConversationValue
+from django_convstate.backends.records import Change
+from django_convstate.backends.redis.backend import RedisBackend
+from django_convstate.exceptions import InvalidConversationType
+from django_convstate.ids import new_id
+from tests.conftest import make_place
+
+pytestmark = pytest.mark.usefixtures("valkey")
+
+
+@pytest.fixture
+def backend() -> Iterator[RedisBackend]:
+    backend = RedisBackend(cache_alias="django_redis")
+    yield backend
+    backend.close()
+
+
+def raw() -> Any:
+    client: Any = caches["django_redis"]
+    return client.client.get_client()
+
+
+def key_of(id: str, part: str) -> str:
+    return f"convstate:{{{id}}}:{part}"
+
+
+class TestSetAside:
+    def test_what_many_saw_is_set_aside_once(self, backend: RedisBackend) -> None:
+        """Who saw the damage too, and comes late, finds a conversation that is sound."""
+
+        def write(id: str, number: int, start: threading.Barrier) -> None:
+            start.wait()
+            change = Change(append=[b"%d" % number])
+            while True:
+                try:
+                    backend.commit(id, change)
+                    return
+                except ConversationCorrupt:
+                    pass
+
+        for _ in range(50):
+            id, start = new_id(), threading.Barrier(8)
+            raw().set(key_of(id, "meta"), "bad", ex=60)
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(lambda n, id=id, start=start: write(id, n, start), range(8)))
+            assert sorted(backend.read_messages(id, 0, 100)) == [b"%d" % n for n in range(8)]
+
+    def test_by_many_tasks(self, backend: RedisBackend) -> None:
+        async def write(id: str, number: int) -> None:
+            change = Change(append=[b"%d" % number])
+            while True:
+                try:
+                    await backend.acommit(id, change)
+                    return
+                except ConversationCorrupt:
+                    pass
+
+        async def visit() -> None:
+            for _ in range(50):
+                id = new_id()
+                raw().set(key_of(id, "meta"), "bad", ex=60)
+                await asyncio.gather(*(write(id, number) for number in range(4)))
+                assert len(await backend.aread_messages(id, 0, 9)) == 4
+            await backend.aclose()
+
+        asyncio.run(visit())
+
+    def test_a_sound_one_stays(self, backend: RedisBackend) -> None:
+        id = new_id()
+        backend.commit(id, Change(owner="ü", set={"ß": b"1"}, append=[b"{}"]))
+        with backend._clients.sync() as client:
+            client.send(backend._operations.quarantine(id))
+            client.send(backend._operations.quarantine(new_id()))  # where there is none at all
+        assert backend.load(id, 1) is not None
+
+    def test_what_was_set_aside_before_is_kept(self, backend: RedisBackend) -> None:
+        id = new_id()
+        for number in range(3):
+            raw().set(key_of(id, "meta"), f"bad {number}", ex=60)
+            with pytest.raises(ConversationCorrupt):
+                backend.load(id, 1)
+        kept = [key_of(id, f"meta:corrupt{suffix}") for suffix in ("", ":2", ":3")]
+        assert raw().mget(kept) == [b"bad 0", b"bad 1", b"bad 2"]
+        assert all(raw().pttl(key) > 60_000 for key in kept)
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            {"id": "another"},
+            {"v": ""},
+            {"c": "text"},
+            {"t": "inf"},
+            {"t": "1e300"},
+            {"t": "0x10"},
+            {"v": "9" * 300},
+            {"t": "-5"},
+            {"o": b"\xff"},
+        ],
+        ids=str,
+    )
+    def test_whatever_is_wrong(self, backend: RedisBackend, damage: dict[str, Any]) -> None:
+        id = new_id()
+        backend.commit(id, Change(owner="u1", append=[b"{}"]))
+        raw().hset(key_of(id, "meta"), mapping=damage)
+        with pytest.raises(ConversationCorrupt):
+            backend.load(id, 1)
+        assert backend.load(id, 1) is None
+        assert raw().exists(key_of(id, "meta:corrupt")) == 1
+
+    def test_a_state_key_that_is_no_text(self, backend: RedisBackend) -> None:
+        id = new_id()
+        backend.commit(id, Change(append=[b"{}"]))
+        raw().hset(key_of(id, "state"), b"\xc3", "1")
+        with pytest.raises(ConversationCorrupt):
+            backend.load(id, 1)
+        assert backend.load(id, 1) is None
+
+    def test_whoever_finds_it(self, backend: RedisBackend) -> None:
+        for use in (
+            lambda id: backend.touch(id),
+            lambda id: backend.touch(id, 60.0),
+            lambda id: backend.commit(id, Change(append=[b"{}"])),
+            lambda id: backend.acquire(id, "lease", 5.0, 1),
+            lambda id: asyncio.run(backend.atouch(id)),
+        ):
+            for damage in ({"t": "text"}, {"c": "1e300"}, {"v": "inf"}):
+                id = new_id()
+                backend.commit(id, Change(append=[b"{}"]))
+                raw().hset(key_of(id, "meta"), mapping=damage)
+                with pytest.raises(ConversationCorrupt):
+                    use(id)
+                assert not backend.exists(id)
+
+    def test_a_hash_of_somebody_else(self, backend: RedisBackend) -> None:
+        id = new_id()
+        raw().hset(key_of(id, "meta"), mapping={"name": "value"})
+        with pytest.raises(ConversationCorrupt):
+            backend.commit(id, Change(append=[b"{}"]))
+        assert raw().hgetall(key_of(id, "meta:corrupt")) == {b"name": b"value"}
+
+
+def test_leftovers_are_not_adopted(backend: RedisBackend) -> None:
+    id = new_id()
+    backend.commit(id, Change(owner="u1", set={"a": b"1"}, append=[b'"old"']))
+    raw().delete(key_of(id, "meta"))
+    assert backend.load(id, 5) is None
+    backend.commit(id, Change(owner="u2", append=[b'"new"']))
+    record = backend.load(id, 5)
+    assert record is not None
+    assert (record.owner, record.state, record.messages) == ("u2", {}, [b'"new"'])
+
+
+class TestIndex:
+    def index_of(self, backend: RedisBackend, owner: str) -> str:
+        return backend._operations.index_key(owner)
+
+    def test_outlives_a_raised_ttl(self, backend: RedisBackend) -> None:
+        for raise_ttl in (
+            lambda id: backend.touch(id, 3600.0),
+            lambda id: asyncio.run(backend.atouch(id, 3600.0)),
+            lambda id: backend.commit(id, Change(ttl=3600.0)),
+        ):
+            owner, id = new_id(), new_id()
+            backend.commit(id, Change(owner=owner, ttl=1.0, append=[b"{}"]))
+            backend.load(id, 1)
+            raise_ttl(id)
+            index = self.index_of(backend, owner)
+            assert raw().pttl(index) > 3_600_000
+            assert raw().zscore(index, id) > (time.time() + 3600) * 1000
+            backend.commit(id, Change(ttl=1.0))
+            assert raw().zscore(index, id) > (time.time() + 3600) * 1000
+
+    def test_stays_due_until_it_is_told(self, backend: RedisBackend) -> None:
+        """As if the process had died, or its task been cancelled, before it was told."""
+        owner, id = new_id(), new_id()
+        index = self.index_of(backend, owner)
+        untold = backend._operations.commit(id, Change(owner=owner, append=[b"{}"]))
+        client = backend._clients.sync().redis
+        assert untold.read(client.execute_command(*untold.full_command())).then is not None
+        assert raw().zscore(index, id) is None
+        for use in (
+            lambda: backend.load(id, 1),
+            lambda: backend.commit(id, Change(append=[b"{}"])),
+            lambda: backend.touch(id),
+        ):
+            raw().delete(index)
+            raw().hset(key_of(id, "meta"), "x", 0)
+            use()
+            assert raw().zscore(index, id) is not None
+            raw().delete(index)
+            use()
+            assert raw().zscore(index, id) is None, "told is told"
+
+    def test_of_those_cancelled_on_the_way(self, backend: RedisBackend) -> None:
+        async def visit() -> int:
+            stored = 0
+            for number in range(200):
+                owner, id = new_id(), new_id()
+                change = Change(owner=owner, append=[b"{}"])
+                task = asyncio.create_task(backend.acommit(id, change))
+                await asyncio.sleep(0.0001 * (number % 12))
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                if await backend.aload(id, 1) is not None:
+                    stored += 1
+                    assert raw().zscore(self.index_of(backend, owner), id) is not None
+            await backend.aclose()
+            return stored
+
+        assert asyncio.run(visit()) > 0
+
+    def test_something_else_in_its_place_harms_nobody(
+        self, backend: RedisBackend, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        owner, id = new_id(), new_id()
+        raw().set(self.index_of(backend, owner), "no index", ex=60)
+        backend.commit(id, Change(owner=owner, append=[b"{}"]))
+        assert "could not be brought up to date" in caplog.text
+
+        async def visit() -> None:
+            await backend.acommit(id, Change(append=[b"{}"]))
+            assert await backend.aload(id, 1) is not None
+            await backend.aclose()
+
+        asyncio.run(visit())
+        assert list(backend.scan(owner)) == []
+        assert backend.delete(id)
+
+
+@pytest.mark.parametrize("place", ["locmem", "standalone"])
+def test_counters_beyond_64_bits_are_not_called_another_type(place: str) -> None:
+    backend, id = make_place(place), new_id()
+    backend.commit(id, Change(set={"n": b"%d" % 2**63, "m": b"1", "text": b'"x"'}))
+    for key, by, why in (
+        ("n", -1, InvalidConversationValue),
+        ("m", 2**63, InvalidConversationValue),
+        ("m", 2**63 - 1, InvalidConversationValue),
+        ("new", -(2**63) - 1, InvalidConversationValue),
+        ("text", 1, InvalidConversationType),
+    ):
+        with pytest.raises(InvalidConversationValue) as caught:
+            backend.commit(id, Change(increment={key: by}))
+        assert type(caught.value) is why
+    backend.close()
+
+
+def test_health_needs_no_key_of_a_name(backend: RedisBackend) -> None:
+    raw().set("convstate:health", "somebody else's", ex=60)
+    assert backend.health().connected
+    assert asyncio.run(backend.ahealth()).connected

@@ -1,0 +1,155 @@
+"""Backends that tests put in the place of a real one, each by adding one thing to it."""
+
+import functools
+from collections import Counter
+from typing import Any, ClassVar
+
+from django_convstate.backends.base import ConversationStateBackend
+from django_convstate.backends.cache.backend import CacheBackend
+from django_convstate.backends.failover import FailoverBackend
+from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.backends.records import Change, Committed, Health, Record
+from django_convstate.exceptions import BackendUnavailable
+
+COUNTED = (
+    "load",
+    "commit",
+    "read_messages",
+    "exists",
+    "touch",
+    "delete",
+    "acquire",
+    "renew",
+    "release",
+    "health",
+    "scan",
+    "purge",
+    "close",
+)
+READS = ("load", "read_messages", "exists")
+WRITES = ("commit", "touch", "delete", "acquire", "renew", "release")
+
+
+class CountingBackend(LocMemBackend):
+    """Counts its calls, in `calls`."""
+
+    name: ClassVar = "counting"
+    calls: ClassVar[Counter[str]] = Counter()
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name not in COUNTED and name.removeprefix("a") not in COUNTED:
+            return found
+
+        @functools.wraps(found)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            type(self).calls[name] += 1
+            return found(*args, **kwargs)
+
+        return counted
+
+
+class SharedBackend(LocMemBackend):
+    """Says that other processes see it, so that the commands have something to work on. In a
+    test there is one process only, and so that is true."""
+
+    name: ClassVar = "shared"
+    is_shared: ClassVar = True
+
+
+class AwayBackend(CacheBackend):
+    """The cache backend on an address where nobody listens."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options | {"cache_alias": "unreachable"})
+
+
+class LosesReplies(LocMemBackend):
+    """Applies each change, but loses as many answers as `to_lose` says."""
+
+    to_lose = 0
+
+    def commit(self, id: str, change: Change) -> Committed:
+        committed = super().commit(id, change)
+        if self.to_lose:
+            self.to_lose -= 1
+            raise BackendUnavailable("The reply was lost.")
+        return committed
+
+
+class LosesRequests(LocMemBackend):
+    """Does not even get as many changes as `to_lose` says."""
+
+    to_lose = 0
+
+    def commit(self, id: str, change: Change) -> Committed:
+        if self.to_lose:
+            self.to_lose -= 1
+            raise BackendUnavailable("The request was lost.")
+        return super().commit(id, change)
+
+
+class Switched(LocMemBackend):
+    """Can be switched off, wholly (`away`) or for writes (`read_only`); `slow`, only perhaps.
+    `fails_after` so many writes it is away.
+
+    What another process does to it, that has found the way, goes by `others`.
+    """
+
+    name: ClassVar = "switched"
+    is_shared: ClassVar = True
+    away = read_only = slow = False
+    fails_after: int | None = None
+
+    @property
+    def others(self) -> LocMemBackend:
+        others = LocMemBackend(max_age=self.max_age)
+        others._conversations, others._lock = self._conversations, self._lock
+        return others
+
+    def __getattribute__(self, name: str) -> Any:
+        method = super().__getattribute__(name)
+        if name not in READS and name not in WRITES:
+            return method
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if name in READS:
+                self._answer(self.away)
+            else:
+                self._answer(self.away or self.read_only or self.fails_after == 0)
+                if self.fails_after:
+                    self.fails_after -= 1
+            return method(*args, **kwargs)
+
+        return call
+
+    def _answer(self, refuses: bool) -> None:
+        if refuses:
+            raise BackendUnavailable("It was switched off.", transient=self.slow)
+
+    def peek(self, id: str, window: int) -> Record | None:
+        self._answer(self.away)
+        return LocMemBackend.load(self.others, id, window)
+
+    def health(self) -> Health:
+        return Health(self.name, connected=not self.away)
+
+
+class SwitchedFailover(FailoverBackend):
+    """A failover as the settings would build it, whose primary can be switched off."""
+
+    option_names: ClassVar = ()
+    primary: Switched
+
+    def __init__(self) -> None:
+        super().__init__(Switched(), LocMemBackend(max_conversations=10**6))
+
+
+class NotABackend:
+    """Is no backend."""
+
+
+def record_of(backend: ConversationStateBackend, id: str) -> Record:
+    record = backend.load(id, 10_000)
+    assert record is not None
+    return record
