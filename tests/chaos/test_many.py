@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from tests.chaos.world import World
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = 64

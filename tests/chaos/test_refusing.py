@@ -10,7 +10,7 @@ from django_convstate import ConversationStore
 from django_convstate.ids import new_id
 from tests.chaos.crowd import Crowd, Writer
 from tests.chaos.world import PASSWORD, World
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 
 def pause_writes(client: Any) -> None:

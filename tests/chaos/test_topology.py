@@ -15,7 +15,7 @@ from django_convstate.exceptions import BackendUnavailable
 from django_convstate.ids import new_id
 from tests.chaos.crowd import Crowd, Writer
 from tests.chaos.world import Ruler, World
-from tests.servers import (
+from tests.support.servers import (
     SERVICE,
     Server,
     cluster_setup,
@@ -24,7 +24,7 @@ from tests.servers import (
     wait_until,
 )
 
-DOWN_AFTER = 1.0  # as in tests/servers.py
+DOWN_AFTER = 1.0  # as in tests/support/servers.py
 NODE_TIMEOUT = 2.0
 
 pytestmark = pytest.mark.chaos

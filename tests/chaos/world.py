@@ -23,7 +23,7 @@ from django_convstate import ConversationStore, get_backend
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.redis.backend import RedisBackend
 from tests.chaos.proxy import Proxy
-from tests.servers import Server, free_ports, running, wait_until
+from tests.support.servers import Server, free_ports, running, wait_until
 
 PASSWORD = "pass-8f3a91"
 TEXT = "text-5d02c7"
