@@ -58,7 +58,7 @@ USES = {
         """,
 }
 SCRIPT = """
-import os, sys, threading, warnings
+import os, signal, sys, threading, warnings
 import django
 from django.conf import settings
 settings.configure(SECRET_KEY="s")
@@ -76,6 +76,7 @@ worker.start()
 for _ in range(150):
     child = os.fork()
     if child == 0:
+        signal.alarm(20)  # which ends it, should it wait for ever
         try:
             use()
             os._exit(0)
