@@ -41,7 +41,7 @@ from django_convstate.backends.redis.client.factory import (  # noqa: E402
     make_async_client,
     make_client,
 )
-from tests.servers import cluster_setup, free_ports  # noqa: E402
+from tests.support.servers import cluster_setup, free_ports  # noqa: E402
 
 T = TypeVar("T")
 LENGTHS = (20, 200, 2_000, 20_000)

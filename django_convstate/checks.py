@@ -37,6 +37,7 @@ from django.core.checks import CheckMessage, Error, Warning
 from . import conf
 from .backends import BUILT_IN, backend_class, backend_options
 from .exceptions import InvalidBackend
+from .http.identity import is_cookie_secure
 
 
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
@@ -80,10 +81,7 @@ def _check_cookie() -> Iterator[CheckMessage]:
         settings.LANGUAGE_COOKIE_NAME: "LANGUAGE_COOKIE_NAME",
     }
     options = conf.current()
-    secure = (
-        settings.SESSION_COOKIE_SECURE if options.cookie_secure is None else options.cookie_secure
-    )
-    if options.cookie_samesite == "None" and not secure:
+    if options.cookie_samesite == "None" and not is_cookie_secure(options):
         yield Warning(
             "CONVERSATION_STATE['COOKIE_SAMESITE'] is 'None', but the cookie is not secure: "
             "browsers will not keep it.",

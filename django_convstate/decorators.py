@@ -33,10 +33,8 @@ def conversation_turn(
     check_on_busy(on_busy)
 
     def decorate(view: View) -> View:
-        return cast(
-            "View",
-            _aturn_of(view, on_busy) if iscoroutinefunction(view) else _turn_of(view, on_busy),
-        )
+        in_turn = _aturn_of if iscoroutinefunction(view) else _turn_of
+        return cast("View", in_turn(view, on_busy))
 
     return decorate if view is None else decorate(view)
 

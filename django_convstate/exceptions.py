@@ -17,7 +17,7 @@ class ConversationConflict(ConversationError):
 
 
 class ConversationBusy(ConversationError):
-    """Somebody else held the conversation for as long as we were willing to wait. Nothing was
+    """Others held the conversation for as long as we were willing to wait. Nothing was
     written; trying again is safe. The middleware answers 409 when a view lets it through."""
 
 
@@ -27,7 +27,7 @@ class ConversationInterrupted(ConversationError, BadRequest):
 
 
 class ConversationCorrupt(ConversationError, BadRequest):
-    """What is stored is not a conversation. It was set aside, neither served nor overwritten, so
+    """What is stored is not a conversation. It was quarantined, neither served nor overwritten, so
     the next request begins anew; this one gets 400 when a view lets it through."""
 
 
@@ -45,7 +45,7 @@ class InvalidConversationValue(ConversationError, ValueError):
 
 
 class InvalidConversationType(InvalidConversationValue, TypeError):
-    """As `InvalidConversationValue`, for a value whose type is the trouble."""
+    """As `InvalidConversationValue`, for a value of the wrong type."""
 
 
 class BackendUnavailable(ConversationError):

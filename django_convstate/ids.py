@@ -38,7 +38,7 @@ def validate_id(id: object) -> str:
 
 
 def _why_invalid(id: object) -> str:
-    # The id itself is not repeated: it may be long, hostile, or somebody's phone number.
+    # The id itself is not repeated: it may be long, hostile, or a phone number.
     if not isinstance(id, str):
         return f"A conversation id is a string, not {type(id).__name__}."
     if not id:

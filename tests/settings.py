@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests.servers import SERVICE, free_ports
+from tests.support.servers import SERVICE, free_ports
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 FILES = Path(tempfile.mkdtemp(prefix=f"convstate-{WORKER}-"))
@@ -14,7 +14,7 @@ REDIS_URL = os.environ.get("CONVSTATE_TEST_REDIS_URL", f"unix://{FILES}/valkey.s
 SECRET_KEY = "only for tests, where nothing is secret: 0123456789abcdef"
 USE_TZ = True
 ALLOWED_HOSTS = ["*"]
-ROOT_URLCONF = "tests.urls"
+ROOT_URLCONF = "tests.support.urls"
 STATIC_URL = "static/"
 CONCIERGE_PAUSE = 0.0  # the example's
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
@@ -38,7 +38,12 @@ DATABASES = {
         # A file, because threads share it; IMMEDIATE, because two of them that read and then
         # write would otherwise fail at once instead of waiting for each other.
         "TEST": {"NAME": FILES / "test.sqlite3"},
-        "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE"},
+        "OPTIONS": {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            # No test cuts the power, so that none waits for the disk.
+            "init_command": "PRAGMA synchronous=OFF",
+        },
     }
 }
 PLENTY = {"MAX_ENTRIES": 100_000}

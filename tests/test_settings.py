@@ -140,7 +140,14 @@ def test_no_dictionary_at_all(settings: Any) -> None:
 
 @pytest.mark.parametrize(
     "backend",
-    ["lokmem", "no.such.Backend", "tests.backends.Missing", "tests.backends.NotABackend", 5, ""],
+    [
+        "lokmem",
+        "no.such.Backend",
+        "tests.support.backends.Missing",
+        "tests.support.backends.NotABackend",
+        5,
+        "",
+    ],
 )
 def test_a_backend_that_is_none(settings: Any, backend: Any) -> None:
     ((id, _),) = found(settings, backend=backend)

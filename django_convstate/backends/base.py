@@ -9,33 +9,17 @@ from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
 
 from ..exceptions import InvalidBackend
-from .records import (
-    Acquired,
-    Change,
-    Committed,
-    ConversationSummary,
-    Create,
-    Health,
-    Progress,
-    PurgeReport,
-    Record,
-    Selection,
-)
+from .records import Acquired as Acquired
+from .records import Change as Change
+from .records import Committed as Committed
+from .records import ConversationSummary as ConversationSummary
+from .records import Create as Create
+from .records import Health as Health
+from .records import Progress as Progress
+from .records import PurgeReport as PurgeReport
+from .records import Record as Record
+from .records import Selection as Selection
 from .toolkit.isolation import run_isolated
-
-__all__ = [
-    "Acquired",
-    "Change",
-    "Committed",
-    "ConversationStateBackend",
-    "ConversationSummary",
-    "Create",
-    "Health",
-    "Progress",
-    "PurgeReport",
-    "Record",
-    "Selection",
-]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,11 +28,11 @@ T = TypeVar("T")
 class ConversationStateBackend(ABC):
     """A place where conversations are kept. Write one by filling in the abstract methods.
 
-    Each method has a twin for asyncio whose name begins with `a`. Here the twins run the method in
+    Each method has a twin for asyncio; its name begins with `a`. Here the twins run the method in
     a thread; a backend that can do better does.
 
     Every method that reaches a server may raise `BackendUnavailable`. None answers "there is none"
-    unless the server said so. What is stored but is no conversation is set aside, and
+    unless the server said so. What is stored but is no conversation is quarantined, and
     `ConversationCorrupt` raised.
     """
 
@@ -124,7 +108,7 @@ class ConversationStateBackend(ABC):
 
     @abstractmethod
     def release(self, id: str, lease: str) -> None:
-        """Leave the line, from whichever place. No error where there is nothing to leave."""
+        """Leave the queue, from any place. No error where there is nothing to leave."""
 
     @abstractmethod
     def health(self) -> Health:

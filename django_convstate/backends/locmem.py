@@ -29,7 +29,7 @@ from .records import (
 )
 from .toolkit import forksafe
 from .toolkit.lease_queue import LeaseQueues
-from .toolkit.stored import StoredConversation
+from .toolkit.stored import StoredConversation, apply_if_fits
 
 logger = logging.getLogger("django_convstate")
 
@@ -69,11 +69,14 @@ class LocMemBackend(ConversationStateBackend):
             stored = self._alive(id, now)
             if stored is not None and (answered := stored.commits.find(change.commit_id)):
                 return answered
-            if change.lease is not None and not self._queues.is_held_by(id, change.lease):
+            if change.lease is not None and not self._queues.get(id).is_held_by(change.lease):
                 raise ConversationConflict(TURN_LOST)
-            committed, evicted = self._apply(id, stored, change, now)
+            changed, committed = apply_if_fits(stored, change, now, self.max_age)
+            evicted = self._make_room(now) if stored is None else 0
+            self._conversations[id] = changed
             if change.lease is not None and change.release:
-                self._queues.leave(id, change.lease)
+                with self._queues.changing(id) as queue:
+                    queue.leave(change.lease)
         if evicted:
             logger.warning(
                 "Memory for conversations is full: dropped the %d of %d that were idle for "
@@ -133,23 +136,24 @@ class LocMemBackend(ConversationStateBackend):
     def has_queue(self, id: str) -> bool:
         """Tell whether there is a lease for a turn of the conversation, held or waiting."""
         with self._lock:
-            return id in self._queues
+            return bool(self._queues.get(id).expires)
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """See `ConversationStateBackend.acquire`."""
         with self._lock:
-            position = self._queues.enqueue(id, lease, seconds)
+            with self._queues.changing(id) as queue:
+                position = queue.enqueue(lease, seconds)
             return Acquired(position, None if position else self._load(id, window))
 
     def renew(self, id: str, lease: str, seconds: float) -> bool:
         """See `ConversationStateBackend.renew`."""
-        with self._lock:
-            return self._queues.renew(id, lease, seconds)
+        with self._lock, self._queues.changing(id) as queue:
+            return queue.renew(lease, seconds)
 
     def release(self, id: str, lease: str) -> None:
         """See `ConversationStateBackend.release`."""
-        with self._lock:
-            self._queues.leave(id, lease)
+        with self._lock, self._queues.changing(id) as queue:
+            queue.leave(lease)
 
     def scan(self, owner: str | None = None) -> Iterator[ConversationSummary]:
         """Yield what is stored at the moment of the call, newest activity first."""
@@ -222,20 +226,6 @@ class LocMemBackend(ConversationStateBackend):
             return None
         stored.last_accessed = now
         return stored.record(id, window, self.max_age)
-
-    def _apply(
-        self, id: str, stored: StoredConversation | None, change: Change, now: float
-    ) -> tuple[Committed, int]:
-        """Apply a change, and return the answer and how many conversations had to make room."""
-        if stored is not None:
-            change.refuse_unless_fits(stored.version, stored.owner)
-            return stored.apply(change, now, self.max_age), 0
-        change.refuse_unless_fits(None, None)
-        stored = StoredConversation(now, now)
-        committed = stored.apply(change, now, self.max_age)
-        evicted = self._make_room(now)
-        self._conversations[id] = stored
-        return committed, evicted
 
     def _alive(self, id: str, now: float) -> StoredConversation | None:
         stored = self._conversations.get(id)

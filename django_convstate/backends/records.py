@@ -22,13 +22,13 @@ from ..exceptions import (
 
 DEFAULT_TTL: Final = 3600.0
 REMEMBERED_COMMITS: Final = 64
-QUARANTINE_SECONDS: Final = 7 * 24 * 3600  # how long what was set aside is kept
+QUARANTINE_SECONDS: Final = 7 * 24 * 3600  # how long the quarantine keeps something
 COUNTER_MIN: Final = -(2**63)
 COUNTER_MAX: Final = 2**63 - 1
 
 TURN_LOST: Final = (
-    "This turn was lost: for some seconds nobody said that it goes on, so that the next one could "
-    "begin. Nothing was saved; reload() and decide again."
+    "This turn was lost: its lease was not renewed in time, so that the next turn could begin. "
+    "Nothing was saved; reload() and decide again."
 )
 
 # Told how many conversations are done and how many there are (None: not known).
@@ -75,7 +75,7 @@ class Change:
     Attributes:
         create: whether the conversation must be new, must exist, or either.
         expected_version: refuse unless this is the stored version.
-        owner: take ownership; refused where somebody else has it. None leaves it alone.
+        owner: take ownership; refused where it is another owner's. None leaves it alone.
         ttl: idle seconds from now on; None keeps what there is.
         default_ttl: idle seconds of a new one where `ttl` is None.
         set: state key to its JSON.
@@ -86,8 +86,8 @@ class Change:
         commit_id: random, the same in every retry. A backend remembers the last
             `REMEMBERED_COMMITS` of a conversation, and answers one that it has applied already as
             it did the first time.
-        lease: refuse unless this token holds the turn (see `acquire`). None: whoever holds it is
-            no hindrance.
+        lease: refuse unless this token holds the turn (see `acquire`). None: a turn that
+            is held is no hindrance.
         release: give up the lease together with the change, and not if it is refused.
     """
 

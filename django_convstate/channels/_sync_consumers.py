@@ -4,6 +4,7 @@
 add to the same conversation is sent to the client. A sync one runs in Channels' thread.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -12,11 +13,13 @@ from channels.generic.websocket import JsonWebsocketConsumer
 
 from ..conversation.conversation import Conversation, working_copy_of
 from ..conversation.message_log import Message
-from ..exceptions import BackendUnavailable, ConversationError, ConversationNotFound
-from .listening import Listening, error_message, is_token, logger, news_message, pages
+from ..exceptions import BackendUnavailable, ConversationError
+from . import listening
+
+logger = logging.getLogger("django_convstate")
 
 
-class ConversationConsumer(Listening, JsonWebsocketConsumer):
+class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
     """Override `receive_message`. Has to be inside a `ConversationMiddlewareStack`."""
 
     def receive_message(self, conversation: Conversation, content: Any) -> None:
@@ -38,7 +41,7 @@ class ConversationConsumer(Listening, JsonWebsocketConsumer):
 
         What is changed in `conversation` here is not saved.
         """
-        self.send_json(news_message(messages, self.seen or 0))
+        self.send_json(listening.news_message(messages, self.seen or 0))
 
     def save_conversation(self, conversation: Conversation) -> None:
         """Commit, and notify the others. Done after each message; a handler that takes long may do
@@ -47,18 +50,15 @@ class ConversationConsumer(Listening, JsonWebsocketConsumer):
         Raises as `Conversation.save` does, and:
             ConversationNotFound: the handler has deleted it, or given it a new id.
         """
-        try:
-            self._check_id(conversation)
-        except ConversationNotFound:
+        if conversation.id != self._handle.id:
             self._notify(0, 0)
-            raise
+            raise listening.id_changed()
         kept = working_copy_of(conversation).log.shortened_to
         conversation.save()
         has_changed, remote = self._note_saved(conversation)
         if has_changed or kept is not None:
             self._notify(len(conversation.messages), kept)
-        for positions in remote:
-            self._deliver(conversation, positions)
+        self._deliver(conversation, remote)
 
     def websocket_connect(self, message: dict[str, Any]) -> None:
         """Load the conversation, accept the socket, and send what the client has missed."""
@@ -78,7 +78,7 @@ class ConversationConsumer(Listening, JsonWebsocketConsumer):
         if not self._handle.is_open:
             return
         with self._sending_errors():
-            if is_token(content):
+            if listening.is_token(content):
                 self._accept_token(content)
                 self._catch_up(self._load())
                 return
@@ -97,8 +97,7 @@ class ConversationConsumer(Listening, JsonWebsocketConsumer):
 
     def conversation_idle(self, event: dict[str, Any]) -> None:
         """Keep the conversation alive while the client sends nothing."""
-        if self._must_join():
-            self._join()
+        self._join()
         with self._sending_errors():
             try:
                 self._handle.touch()
@@ -106,27 +105,17 @@ class ConversationConsumer(Listening, JsonWebsocketConsumer):
                 logger.warning("The conversation of an idle socket was not touched: %s", error)
 
     def _load(self) -> Conversation:
-        # Join before the load, so that no commit falls between the two.
-        if self._must_join():
-            self._join()
+        self._join()  # before the load, so that no commit falls between the two
         conversation = self._handle.load()
-        if self._must_join():
-            self._join()  # what the cookie named is gone, and this is a new conversation
+        self._join()  # again, if what the cookie named is gone and this is a new one
         self._note_loaded(conversation)
         return conversation
 
     def _catch_up(self, conversation: Conversation, kept: int | None = None) -> None:
-        missing = self._missing(conversation, kept)
-        if missing is None:
-            return
-        self.seen = missing.start
-        if missing:
-            self._deliver(conversation, missing)
-        elif self._handle.is_open:
-            self.conversation_changed(conversation, [])
+        self._deliver(conversation, self._missing(conversation, kept))
 
-    def _deliver(self, conversation: Conversation, positions: range) -> None:
-        for page in pages(positions):
+    def _deliver(self, conversation: Conversation, missing: list[range]) -> None:
+        for page in listening.pages(missing):
             messages = conversation.messages.page(page.start, page.stop)
             if not self._handle.is_open:
                 return
@@ -141,10 +130,9 @@ class ConversationConsumer(Listening, JsonWebsocketConsumer):
             self._send_error(error)
 
     def _send_error(self, error: ConversationError) -> None:
-        code = self._log_error(error)
-        if not self._handle.is_open:
-            return
-        if code is None:
-            self.send_json(error_message(error))
-        else:
+        code = listening.log_error(error)
+        if self._handle.is_open and code is not None:
             self.close(code)
+        elif self._handle.is_open:
+            # Its kind alone, for its text may name keys of the state.
+            self.send_json({"type": "conversation.error", "error": type(error).__name__})

@@ -2,6 +2,7 @@
 add to the same conversation is sent to the client. A sync one runs in Channels' thread.
 """
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
@@ -10,11 +11,13 @@ from channels.generic.websocket import AsyncJsonWebsocketConsumer
 
 from ..conversation.conversation import Conversation, working_copy_of
 from ..conversation.message_log import Message
-from ..exceptions import BackendUnavailable, ConversationError, ConversationNotFound
-from .listening import Listening, error_message, is_token, logger, news_message, pages
+from ..exceptions import BackendUnavailable, ConversationError
+from . import listening
+
+logger = logging.getLogger("django_convstate")
 
 
-class AsyncConversationConsumer(Listening, AsyncJsonWebsocketConsumer):
+class AsyncConversationConsumer(listening.Listening, AsyncJsonWebsocketConsumer):
     """Override `receive_message`. Has to be inside a `ConversationMiddlewareStack`."""
 
     async def receive_message(self, conversation: Conversation, content: Any) -> None:
@@ -36,7 +39,7 @@ class AsyncConversationConsumer(Listening, AsyncJsonWebsocketConsumer):
 
         What is changed in `conversation` here is not saved.
         """
-        await self.send_json(news_message(messages, self.seen or 0))
+        await self.send_json(listening.news_message(messages, self.seen or 0))
 
     async def save_conversation(self, conversation: Conversation) -> None:
         """Commit, and notify the others. Done after each message; a handler that takes long may do
@@ -45,18 +48,15 @@ class AsyncConversationConsumer(Listening, AsyncJsonWebsocketConsumer):
         Raises as `Conversation.save` does, and:
             ConversationNotFound: the handler has deleted it, or given it a new id.
         """
-        try:
-            self._check_id(conversation)
-        except ConversationNotFound:
+        if conversation.id != self._handle.id:
             await self._anotify(0, 0)
-            raise
+            raise listening.id_changed()
         kept = working_copy_of(conversation).log.shortened_to
         await conversation.asave()
         has_changed, remote = self._note_saved(conversation)
         if has_changed or kept is not None:
             await self._anotify(len(conversation.messages), kept)
-        for positions in remote:
-            await self._deliver(conversation, positions)
+        await self._deliver(conversation, remote)
 
     async def websocket_connect(self, message: dict[str, Any]) -> None:
         """Load the conversation, accept the socket, and send what the client has missed."""
@@ -76,7 +76,7 @@ class AsyncConversationConsumer(Listening, AsyncJsonWebsocketConsumer):
         if not self._handle.is_open:
             return
         async with self._sending_errors():
-            if is_token(content):
+            if listening.is_token(content):
                 self._accept_token(content)
                 await self._catch_up(await self._load())
                 return
@@ -95,8 +95,7 @@ class AsyncConversationConsumer(Listening, AsyncJsonWebsocketConsumer):
 
     async def conversation_idle(self, event: dict[str, Any]) -> None:
         """Keep the conversation alive while the client sends nothing."""
-        if self._must_join():
-            await self._ajoin()
+        await self._ajoin()
         async with self._sending_errors():
             try:
                 await self._handle.atouch()
@@ -104,27 +103,17 @@ class AsyncConversationConsumer(Listening, AsyncJsonWebsocketConsumer):
                 logger.warning("The conversation of an idle socket was not touched: %s", error)
 
     async def _load(self) -> Conversation:
-        # Join before the load, so that no commit falls between the two.
-        if self._must_join():
-            await self._ajoin()
+        await self._ajoin()  # before the load, so that no commit falls between the two
         conversation = await self._handle.aload()
-        if self._must_join():
-            await self._ajoin()  # what the cookie named is gone, and this is a new conversation
+        await self._ajoin()  # again, if what the cookie named is gone and this is a new one
         self._note_loaded(conversation)
         return conversation
 
     async def _catch_up(self, conversation: Conversation, kept: int | None = None) -> None:
-        missing = self._missing(conversation, kept)
-        if missing is None:
-            return
-        self.seen = missing.start
-        if missing:
-            await self._deliver(conversation, missing)
-        elif self._handle.is_open:
-            await self.conversation_changed(conversation, [])
+        await self._deliver(conversation, self._missing(conversation, kept))
 
-    async def _deliver(self, conversation: Conversation, positions: range) -> None:
-        for page in pages(positions):
+    async def _deliver(self, conversation: Conversation, missing: list[range]) -> None:
+        for page in listening.pages(missing):
             messages = await conversation.messages.apage(page.start, page.stop)
             if not self._handle.is_open:
                 return
@@ -139,10 +128,9 @@ class AsyncConversationConsumer(Listening, AsyncJsonWebsocketConsumer):
             await self._send_error(error)
 
     async def _send_error(self, error: ConversationError) -> None:
-        code = self._log_error(error)
-        if not self._handle.is_open:
-            return
-        if code is None:
-            await self.send_json(error_message(error))
-        else:
+        code = listening.log_error(error)
+        if self._handle.is_open and code is not None:
             await self.close(code)
+        elif self._handle.is_open:
+            # Its kind alone, for its text may name keys of the state.
+            await self.send_json({"type": "conversation.error", "error": type(error).__name__})

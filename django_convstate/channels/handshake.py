@@ -9,7 +9,7 @@ from typing import Any
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse
 
-from ..identity import SUBPROTOCOL, TOKEN_SUBPROTOCOL
+from ..identity import TOKEN_SUBPROTOCOL
 
 Scope = Mapping[str, Any]
 
@@ -24,11 +24,6 @@ def headers_of(response: HttpResponse) -> list[tuple[bytes, bytes]]:
     cookies = [("Set-Cookie", cookie.OutputString()) for cookie in response.cookies.values()]
     named = [(name, value) for name, value in response.items() if name != "Content-Type"]
     return [(name.lower().encode(), value.encode("latin1")) for name, value in named + cookies]
-
-
-def offers_subprotocol(scope: Scope) -> bool:
-    """Tell whether the client of this websocket offers our subprotocol."""
-    return SUBPROTOCOL in scope.get("subprotocols", ())
 
 
 def subprotocol_token(scope: Scope) -> str | None:

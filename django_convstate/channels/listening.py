@@ -48,27 +48,30 @@ _CLOSE_CODES: Final = (
     ((ConversationNotFound, ConversationInterrupted, ConversationCorrupt), GONE),
     ((ConversationConflict, ConversationBusy), BUSY),
     (BackendUnavailable, UNAVAILABLE),
+    ((ConversationTooLarge, InvalidConversationValue), None),
 )
 
 
-def close_code(error: ConversationError) -> int | None:
-    """Return the code with which to close a socket after `error`; None: leave it open.
+def log_error(error: ConversationError) -> int | None:
+    """Log `error`, and return the code with which to close the socket; None: leave it open.
 
     Raises:
         error: it does not concern the client.
     """
     for kinds, code in _CLOSE_CODES:
         if isinstance(error, kinds):
+            level = logging.ERROR if code == UNAVAILABLE else logging.INFO
+            logger.log(level, "A websocket gets %s: %s", code or type(error).__name__, error)
             return code
-    if isinstance(error, (ConversationTooLarge, InvalidConversationValue)):
-        return None
     raise error
 
 
-def error_message(error: ConversationError) -> dict[str, Any]:
-    """Return the message to the client about `error`: its kind alone, for its text may name keys of
-    the state."""
-    return {"type": "conversation.error", "error": type(error).__name__}
+def id_changed() -> ConversationNotFound:
+    """Return the error for a handler after which the socket's conversation has another id."""
+    return ConversationNotFound(
+        "The handler has deleted the conversation of this socket or given it a new id, and no "
+        "cookie can be sent now."
+    )
 
 
 def news_message(messages: list[Message], count: int) -> dict[str, Any]:
@@ -79,7 +82,6 @@ def news_message(messages: list[Message], count: int) -> dict[str, Any]:
 class Listening:
     """The part of a consumer that has no twin."""
 
-    scope: dict[str, Any]
     channel_layer: Any
     channel_name: str
 
@@ -91,7 +93,6 @@ class Listening:
     # How many it had before an outage; None: there is none.
     _seen_before_outage: int | None = None
     _has_handled_message = False
-    _ttl: float | None = None
     _group: str | None = None
     _rejoin_at = 0.0
     _layer_failed = False
@@ -105,11 +106,12 @@ class Listening:
                 "URLRouter that leads to it, in ConversationMiddlewareStack in asgi.py."
             )
         self._handle = handle
+        self._ttl = handle.ttl
         self.seen = _requested_seen(scope)
 
         async def receive_or_idle() -> Any:
             try:
-                async with asyncio.timeout(self._idle_timeout()):
+                async with asyncio.timeout(min(self._ttl / 3, REJOIN_INTERVAL)):
                     return await receive()
             except TimeoutError:
                 return {"type": "conversation.idle"}
@@ -129,10 +131,6 @@ class Listening:
 
     # The conversation, and how much of it the client has.
 
-    def _idle_timeout(self) -> float:
-        """Return after how many seconds without a message the conversation is touched."""
-        return min((self._ttl or self._handle.ttl) / 3, REJOIN_INTERVAL)
-
     def _note_loaded(self, conversation: Conversation) -> None:
         self._ttl = conversation.ttl
         working_copy_of(conversation).log.remote_ranges = []
@@ -150,12 +148,13 @@ class Listening:
         elif not conversation.degraded and self._seen_before_outage is not None:
             self.seen, self._seen_before_outage = self._seen_before_outage, None
 
-    def _missing(self, conversation: Conversation, kept: int | None) -> range | None:
-        """Return the positions of the messages that the client has yet to get; None: none, and none
-        were removed. Of the messages that it has, those after the first `kept` are gone."""
+    def _missing(self, conversation: Conversation, kept: int | None) -> list[range]:
+        """Return the positions of the messages that the client has yet to get, and set `seen` back
+        to the first of them; an empty range, if messages were only removed. Of those that it has,
+        those after the first `kept` are gone."""
         count, seen = len(conversation.messages), self.seen or 0
-        start = min(seen, count, count if kept is None else kept)
-        return None if start == count == seen else range(start, count)
+        self.seen = start = min(seen, count, count if kept is None else kept)
+        return [] if start == count == seen else [range(start, count)]
 
     def _note_saved(self, conversation: Conversation) -> tuple[bool, list[range]]:
         """Note a save. Return whether it changed the number of messages, and the positions of those
@@ -170,26 +169,13 @@ class Listening:
         has_changed, self.seen = seen != self.seen, seen
         return has_changed, remote
 
-    def _check_id(self, conversation: Conversation) -> None:
-        if conversation.id != self._handle.id:
-            raise ConversationNotFound(
-                "The handler has deleted the conversation of this socket or given it a new id, "
-                "and no cookie can be sent now."
-            )
-
     def _accept_token(self, content: dict[str, Any]) -> None:
         token = content.get("token")
         if self._has_handled_message or not isinstance(token, str):
             raise InvalidConversationId("A token has to be a string, and the first message.")
         self._handle.present(token)
-        self.seen = _valid_count(content.get("seen"))
-
-    def _log_error(self, error: ConversationError) -> int | None:
-        """Log `error`, and return the code with which to close the socket; None: leave it open."""
-        code = close_code(error)
-        level = logging.ERROR if code == UNAVAILABLE else logging.INFO
-        logger.log(level, "A websocket gets %s: %s", code or type(error).__name__, error)
-        return code
+        seen = content.get("seen")
+        self.seen = seen if type(seen) is int and seen >= 0 else None
 
     # The group.
 
@@ -206,7 +192,9 @@ class Listening:
         return is_another or time.monotonic() >= self._rejoin_at
 
     async def _ajoin(self) -> None:
-        """Get the news of the conversation from now on."""
+        """Get the news of the conversation from now on. Done anew before the layer forgets it."""
+        if not self._must_join():
+            return
         group = group_name(self._handle.id)
         if group != self._group:
             await self._leave()
@@ -217,7 +205,8 @@ class Listening:
 
     def _join(self) -> None:
         """See `_ajoin`."""
-        async_to_sync(self._ajoin)()
+        if self._must_join():
+            async_to_sync(self._ajoin)()
 
     async def _leave(self) -> None:
         if self._group is not None:
@@ -280,18 +269,15 @@ def is_token(content: Any) -> bool:
     return isinstance(content, dict) and content.get("type") == TOKEN_MESSAGE
 
 
-def pages(positions: range) -> Iterator[range]:
-    """Cut `positions` into what is sent at a time."""
-    for first in range(0, len(positions), PAGE_SIZE):
-        yield positions[first : first + PAGE_SIZE]
+def pages(missing: list[range]) -> Iterator[range]:
+    """Cut ranges of positions into what is sent at a time. An empty range is one page."""
+    for positions in missing:
+        for first in range(0, len(positions) or 1, PAGE_SIZE):
+            yield positions[first : first + PAGE_SIZE]
 
 
 def _requested_seen(scope: dict[str, Any]) -> int | None:
     """Return the number in `?seen=12`."""
     query = parse_qs(scope.get("query_string", b"").decode("latin1"))
     text = query.get("seen", [""])[-1]
-    return _valid_count(int(text)) if text.isascii() and text.isdigit() and len(text) < 10 else None
-
-
-def _valid_count(value: object) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None

@@ -77,10 +77,8 @@ class ScopeConversation:
         self._check_token()
         try:
             conversation = self._store.get(self.id)
-        except (ConversationNotFound, ConversationCorrupt):
-            if not self._may_be_new():
-                raise
-            return self._new()
+        except (ConversationNotFound, ConversationCorrupt) as error:
+            return self._new_instead_of(error)
         self._is_unsaved = False
         return conversation
 
@@ -89,10 +87,8 @@ class ScopeConversation:
         self._check_token()
         try:
             conversation = await self._store.aget(self.id)
-        except (ConversationNotFound, ConversationCorrupt):
-            if not self._may_be_new():
-                raise
-            return self._new()
+        except (ConversationNotFound, ConversationCorrupt) as error:
+            return self._new_instead_of(error)
         self._is_unsaved = False
         return conversation
 
@@ -128,7 +124,7 @@ class ScopeConversation:
         """
         self.is_open = self._responded = True
         options = self._store.options
-        offers_ours = handshake.offers_subprotocol(scope)
+        offers_ours = SUBPROTOCOL in scope.get("subprotocols", ())
         if offers_ours and not message.get("subprotocol"):
             message = message | {"subprotocol": SUBPROTOCOL}
         if self._token_given:
@@ -147,11 +143,10 @@ class ScopeConversation:
         if self._refused:
             raise InvalidConversationId("The token that was presented is none of ours.")
 
-    def _may_be_new(self) -> bool:
-        return self._is_unsaved or not (self._token_given or self._responded)
-
-    def _new(self) -> Conversation:
+    def _new_instead_of(self, error: Exception) -> Conversation:
         if not self._is_unsaved:
+            if self._token_given or self._responded:
+                raise error
             # The stored one is gone, and its id with it. The handshake's response carries the new.
             self.id, self._is_unsaved = ids.new_id(), True
         return self._store.begin(self.id)

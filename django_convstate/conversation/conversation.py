@@ -104,7 +104,7 @@ class Conversation(MutableMapping[str, JSON]):
 
     @property
     def owner(self) -> str | None:
-        """Whose it is, as given to `create` or `claim`; None: nobody's."""
+        """The owner, as given to `create` or `claim`; None: there is none."""
         return self._copy.owner
 
     @property

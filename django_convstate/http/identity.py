@@ -21,10 +21,8 @@ logger = logging.getLogger("django_convstate")
 def presented_id(request: HttpRequest, options: Options) -> str | None:
     """Return the id in the request's token; None without a token that we signed."""
     token = presented_token(request, options)
-    if not token:
-        return None
-    id = tokens.unsign_token(token)
-    if id is None:
+    id = tokens.unsign_token(token) if token else None
+    if token and id is None:
         logger.warning("A conversation token has no valid signature: it is ignored.")
     return id
 
@@ -32,6 +30,12 @@ def presented_id(request: HttpRequest, options: Options) -> str | None:
 def presented_token(request: HttpRequest, options: Options) -> str | None:
     """Return the token in the request's header or cookie, with an unchecked signature."""
     return _header_token(request, options) or request.COOKIES.get(options.cookie_name)
+
+
+def is_cookie_secure(options: Options) -> bool:
+    """Tell whether browsers send the cookie over HTTPS only: as set, else as the session's."""
+    secure = options.cookie_secure
+    return settings.SESSION_COOKIE_SECURE if secure is None else secure
 
 
 def mark_private(response: HttpResponseBase, options: Options) -> None:
@@ -52,14 +56,13 @@ def set_token(
         if _header_token(request, options):
             return
     if cookie != token or options.cookie_age is not None:
-        secure = options.cookie_secure
         response.set_cookie(
             options.cookie_name,
             token,
             max_age=options.cookie_age,
             path=options.cookie_path,
             domain=options.cookie_domain,
-            secure=settings.SESSION_COOKIE_SECURE if secure is None else secure,
+            secure=is_cookie_secure(options),
             httponly=options.cookie_httponly,
             samesite=options.cookie_samesite,  # type: ignore[arg-type]
         )

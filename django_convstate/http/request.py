@@ -33,11 +33,12 @@ class RequestConversation:
         # Threads, or tasks, of one request must get the same object, or the changes of one of them
         # would be lost. The locks belong to this request: other requests do not wait.
         self._loading = threading.Lock()
-        self._aloading: asyncio.Lock | None = None
+        self._aloading = asyncio.Lock()
         self._loaded: Conversation | None = None
         self._lazy = SimpleLazyObject(self._load)
         request.conversation = self._lazy  # type: ignore[attr-defined]
-        request.aconversation = self._guarded_aload  # type: ignore[attr-defined]
+        guarded = markcoroutinefunction(lambda: GuardedCoroutine(self._aload()))
+        request.aconversation = guarded  # type: ignore[attr-defined]
 
     def current(self) -> Conversation | None:
         """Return the conversation; None if the view has not used it yet."""
@@ -50,10 +51,11 @@ class RequestConversation:
         That of a stream is saved at the end of the stream. But a new one is stored first, so that
         its token is valid at once: the client may use it while the stream is still being sent.
         """
-        conversation = self._to_save(response)
-        if conversation is None or (streaming.is_stream(response) and not conversation.is_new):
+        conversation = self._to_save()
+        if conversation is None or response.status_code >= 500:
             return None
-        return conversation
+        is_later = streaming.is_stream(response) and not conversation.is_new
+        return None if is_later else conversation
 
     def finish(self, response: HttpResponseBase) -> HttpResponseBase:
         """Have a stream save the conversation at its end, and put the conversation's token and the
@@ -63,10 +65,9 @@ class RequestConversation:
         of one that is yet to be stored, too.
         """
         will_be_saved = False
-        if streaming.is_stream(response):
-            if response.status_code < 500:
-                streaming.follow(response, self._save_late, self._asave_late)
-            will_be_saved = self._to_save(response) is not None
+        if streaming.is_stream(response) and response.status_code < 500:
+            streaming.follow(response, self._save_late, self._asave_late)
+            will_be_saved = self._to_save() is not None
         conversation, options = self.current(), self._store.options
         if conversation is not None or self._touched:
             identity.mark_private(response, options)
@@ -78,17 +79,15 @@ class RequestConversation:
             identity.delete_token(self._request, response, options)
         return response
 
-    def _to_save(self, response: HttpResponseBase) -> Conversation | None:
-        """Return the conversation if this response lets it be saved: not an error, nor the view's
-        own response to a save that has failed."""
+    def _to_save(self) -> Conversation | None:
+        """Return the conversation, unless the view has responded itself to a save that failed."""
         conversation = self.current()
-        if conversation is None or response.status_code >= 500:
-            return None
-        return None if working_copy_of(conversation).save_failed else conversation
+        has_failed = conversation is not None and working_copy_of(conversation).save_failed
+        return None if has_failed else conversation
 
     def _save_late(self) -> None:
-        conversation = self.current()
-        if conversation is not None and not working_copy_of(conversation).save_failed:
+        conversation = self._to_save()
+        if conversation is not None:
             try:
                 working_copy_of(conversation).log.interrupt_streams()
             finally:
@@ -97,8 +96,8 @@ class RequestConversation:
 
     async def _asave_late(self) -> None:
         """See `_save_late`."""
-        conversation = self.current()
-        if conversation is not None and not working_copy_of(conversation).save_failed:
+        conversation = self._to_save()
+        if conversation is not None:
             try:
                 working_copy_of(conversation).log.interrupt_streams()
             finally:
@@ -131,12 +130,7 @@ class RequestConversation:
         except (ConversationNotFound, ConversationCorrupt):
             return self._new()
 
-    @markcoroutinefunction
-    def _guarded_aload(self) -> GuardedCoroutine:
-        return GuardedCoroutine(self._aload())
-
     async def _aload(self) -> Conversation:
-        self._aloading = self._aloading or asyncio.Lock()
         async with self._aloading:
             if (conversation := self.current()) is not None:
                 return conversation

@@ -149,23 +149,19 @@ class AsyncStream:
                 await asyncio.wait([saving])
             except asyncio.CancelledError as error:
                 cancelled = error
+        failed = saving.exception()
+        if failed is not None:
+            _log(failed)
         if cancelled is not None:
-            saving.exception()  # retrieved, because it is logged already
             raise cancelled
         saving.result()
 
     async def _save_in_time(self) -> None:
         try:
-            try:
-                async with asyncio.timeout(END_TIMEOUT):
-                    await self._save()
-            except TimeoutError:
-                raise BackendUnavailable(
-                    f"The store gave no answer within {END_TIMEOUT} s."
-                ) from None
-        except Exception as error:
-            _log(error)
-            raise
+            async with asyncio.timeout(END_TIMEOUT):
+                await self._save()
+        except TimeoutError:
+            raise BackendUnavailable(f"The store gave no answer within {END_TIMEOUT} s.") from None
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -175,7 +171,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _log(error: Exception) -> None:
+def _log(error: BaseException) -> None:
     logger.error(
         "The conversation was not saved at the end of a stream. %s: %s", type(error).__name__, error
     )

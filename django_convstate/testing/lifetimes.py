@@ -2,18 +2,8 @@
 
 import time
 
-from ..backends.records import (
-    Change,
-    Create,
-    Health,
-    Selection,
-    moment,
-)
-from ..exceptions import (
-    ConversationConflict,
-    ConversationInterrupted,
-    InvalidBackend,
-)
+from ..backends.records import Change, Create, Health, Selection, moment
+from ..exceptions import ConversationConflict, ConversationInterrupted, InvalidBackend
 from ..ids import new_id
 from .twins import Scenarios, Twin, both_twins, message, refused, wait
 
@@ -23,9 +13,8 @@ class LifetimeContract(Scenarios):
 
     @both_twins
     async def test_expiry_slides_on_load_and_commit(self, backend: Twin) -> None:
-        loaded = await self.stored(backend, ttl=2.0, set={"a": b"1"})
-        committed = await self.stored(backend, ttl=2.0, set={"a": b"1"})
-        left_alone = await self.stored(backend, ttl=2.0, set={"a": b"1"})
+        ids = [await self.stored(backend, ttl=2.0, set={"a": b"1"}) for _ in range(3)]
+        loaded, committed, left_alone = ids
         wait(1.3)
         await self.load(backend, loaded)
         await backend.commit(committed, Change(set={"a": b"2"}))
@@ -51,9 +40,7 @@ class LifetimeContract(Scenarios):
         assert await backend.touch(id) is True
         assert (await self.load(backend, id)).ttl == 2
         assert await backend.touch(id, 60.0) is True
-        record = await self.load(backend, id)
-        assert record.ttl == 60
-        assert record.version == 1
+        await self.check(backend, id, ttl=60, version=1)
         wait(2.1 + self.expiry_slack)
         assert await backend.exists(id) is True
         await backend.commit(id, Change(ttl=1.0))
@@ -85,9 +72,7 @@ class LifetimeContract(Scenarios):
         with refused(ConversationInterrupted):
             await backend.commit(id, Change(create=Create.MUST_EXIST, set={"a": b"1"}))
         await backend.commit(id, Change(set={"b": b"1"}))
-        record = await self.load(backend, id)
-        assert (record.version, record.owner, record.messages) == (1, None, [])
-        assert record.state == {"b": b"1"}
+        await self.check(backend, id, version=1, owner=None, messages=[], state={"b": b"1"})
 
     @both_twins
     async def test_scan(self, backend: Twin) -> None:
@@ -122,10 +107,7 @@ class LifetimeContract(Scenarios):
         other = await self.stored(backend, owner=new_id())
         told: list[tuple[int, int | None]] = []
         report = await backend.purge(
-            Selection(owner=owner),
-            dry_run=True,
-            batch_size=2,
-            progress=lambda done, total: told.append((done, total)),
+            Selection(owner=owner), dry_run=True, batch_size=2, progress=lambda *p: told.append(p)
         )
         assert (report.deleted, report.dry_run) == (5, True)
         assert told

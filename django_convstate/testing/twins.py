@@ -1,11 +1,15 @@
 """How the scenarios of the contract call a backend: its methods, then their asyncio twins."""
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, ClassVar, TypeVar
+from unittest import TestCase
 
 from asgiref.sync import async_to_sync
+from django.db import connections
 
 from ..backends.base import ConversationStateBackend
 from ..backends.records import Change, Create, Record
@@ -32,18 +36,18 @@ class Twin:
 
 
 S = TypeVar("S", bound="Scenarios")
+T = TypeVar("T")
+Scenario = Callable[[S, Twin], Coroutine[Any, Any, None]]
 
 
-def both_twins(
-    scenario: Callable[[S, Twin], Coroutine[Any, Any, None]],
-) -> Callable[[S], None]:
+def both_twins(scenario: Scenario[S]) -> Callable[[S], None]:
     """Make a test method that runs `scenario` with the methods and then with their twins."""
 
     def test(self: S) -> None:
         for uses_twins in (False, True):
             backend = self.make_backend()
             try:
-                run = async_to_sync(scenario) if uses_twins else _without_event_loop(scenario)
+                run = async_to_sync(scenario) if uses_twins else partial(_run_sync, scenario)
                 run(self, Twin(backend, uses_twins))
             except BaseException as error:
                 error.add_note(f"with the {'asyncio twins' if uses_twins else 'sync methods'}")
@@ -56,27 +60,30 @@ def both_twins(
     return test
 
 
-def _without_event_loop(
-    scenario: Callable[[S, Twin], Coroutine[Any, Any, None]],
-) -> Callable[[S, Twin], None]:
-    def run(self: S, backend: Twin) -> None:
-        try:
-            scenario(self, backend).send(None)
-        except StopIteration:
-            return
-        raise AssertionError("a sync method must not wait for an event loop")
-
-    return run
-
-
-@contextmanager
-def refused(error: type[Exception]) -> Iterator[None]:
-    """Expect `error`."""
+def _run_sync(scenario: Scenario[S], self: S, backend: Twin) -> None:
     try:
-        yield
-    except error:
+        scenario(self, backend).send(None)
+    except StopIteration:
         return
-    raise AssertionError(f"{error.__name__} was not raised")
+    raise AssertionError("a sync method must not wait for an event loop")
+
+
+def refused(error: type[Exception]) -> AbstractContextManager[Any]:
+    """Expect `error`."""
+    return TestCase().assertRaises(error)  # noqa: PT027 - pytest is not needed for the contract
+
+
+def in_threads(count: int, function: Callable[[int], T]) -> list[T]:
+    """Call `function` with each number below `count`, in a thread each, and return the results."""
+
+    def call(number: int) -> T:
+        try:
+            return function(number)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(call, range(count)))
 
 
 def wait(seconds: float) -> None:
@@ -102,9 +109,14 @@ class Scenarios:
     async def load(self, backend: Twin, id: str, window: int = 50) -> Record:
         """Return the record of a conversation that has to be there."""
         record = await backend.load(id, window)
-        assert record is not None, "there is no such conversation"
-        assert isinstance(record, Record)
+        assert isinstance(record, Record), "there is no such conversation"
         return record
+
+    async def check(self, backend: Twin, id: str, window: int = 50, /, **expected: Any) -> None:
+        """Compare fields of the record of a conversation with what is expected of them."""
+        record = await self.load(backend, id, window)
+        found = {name: getattr(record, name) for name in expected}
+        assert found == expected, found
 
     async def stored(self, backend: Twin, **change: Any) -> str:
         """Store a conversation and return its id."""

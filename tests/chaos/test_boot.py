@@ -17,7 +17,7 @@ import pytest
 
 from django_convstate import tokens
 from tests.chaos.world import PASSWORD, TEXT, World
-from tests.servers import free_ports, wait_until
+from tests.support.servers import free_ports, wait_until
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = """

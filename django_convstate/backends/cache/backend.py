@@ -31,7 +31,7 @@ from ..base import ConversationStateBackend
 from ..records import QUARANTINE_SECONDS, TURN_LOST, Acquired, Change, Committed, Health, Record
 from ..toolkit.caches import check_alias
 from ..toolkit.lease_queue import LeaseQueue
-from ..toolkit.stored import StoredConversation
+from ..toolkit.stored import StoredConversation, apply_if_fits
 from . import document
 from .checks import CHECKS
 from .lock import Lock, hold
@@ -82,13 +82,16 @@ class CacheBackend(ConversationStateBackend):
             previous, stored = self._read(id)
             committed = stored.commits.find(change.commit_id) if stored else None
             if committed is None:
-                stored, committed = self._apply(id, stored, change)
+                if change.lease is not None and not self._queue(id).is_held_by(change.lease):
+                    raise ConversationConflict(TURN_LOST)
+                stored, committed = apply_if_fits(stored, change, time.time(), self.max_age)
                 lock.check()
                 self._write(id, stored, previous)
             # After a retry, too: the first time may not have come so far. If the lock has become
             # too old for it, the lease lapses by itself.
             if change.lease is not None and change.release and lock.is_safe:
-                self._leave(id, change.lease)
+                with self._changing_queue(id, lock) as queue:
+                    queue.leave(change.lease)
         return committed
 
     def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
@@ -127,27 +130,19 @@ class CacheBackend(ConversationStateBackend):
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """See `ConversationStateBackend.acquire`."""
         with self._locked(id) as lock:
-            queue = self._queue(id)
-            position = queue.enqueue(lease, time.time() + seconds)
-            lock.check()
-            self._store_queue(id, queue)
+            with self._changing_queue(id, lock) as queue:
+                position = queue.enqueue(lease, seconds)
             return Acquired(position, None if position else self._load(id, window))
 
     def renew(self, id: str, lease: str, seconds: float) -> bool:
         """See `ConversationStateBackend.renew`."""
-        with self._locked(id) as lock:
-            queue = self._queue(id)
-            if not queue.renew(lease, time.time() + seconds):
-                return False
-            lock.check()
-            self._store_queue(id, queue)
-            return True
+        with self._locked(id) as lock, self._changing_queue(id, lock) as queue:
+            return queue.renew(lease, seconds)
 
     def release(self, id: str, lease: str) -> None:
         """See `ConversationStateBackend.release`."""
-        with self._locked(id) as lock:
-            lock.check()
-            self._leave(id, lease)
+        with self._locked(id) as lock, self._changing_queue(id, lock) as queue:
+            queue.leave(lease)
 
     def health(self) -> Health:
         """Write a value and read it back."""
@@ -185,22 +180,21 @@ class CacheBackend(ConversationStateBackend):
     def _queue(self, id: str) -> LeaseQueue:
         return LeaseQueue.parse(self._cache.get(self._key("line", id)), time.time())
 
-    def _store_queue(self, id: str, queue: LeaseQueue) -> None:
-        key = self._key("line", id)
+    @contextmanager
+    def _changing_queue(self, id: str, lock: Lock) -> Iterator[LeaseQueue]:
+        """Yield the queue of a conversation, and write back what becomes of it."""
+        key, queue = self._key("line", id), self._queue(id)
+        yield queue
+        lock.check()
         if not queue.expires:
             self._cache.delete(key)
             return
         data = queue.dump()
-        self._cache.set(key, data, self._timeout(queue.ends_at))
+        self._cache.set(key, data, self._timeout(max(queue.expires.values())))
         if self._cache.get(key) != data:  # see `_write`
             raise BackendUnavailable(
                 f"CACHES[{self.cache_alias!r}] did not keep the queue of those who wait for a turn."
             )
-
-    def _leave(self, id: str, lease: str) -> None:
-        queue = self._queue(id)
-        queue.leave(lease)
-        self._store_queue(id, queue)
 
     def _load(self, id: str, window: int) -> Record | None:
         _, stored = self._read(id)
@@ -236,19 +230,6 @@ class CacheBackend(ConversationStateBackend):
             raise ConversationCorrupt(
                 f"The cache cannot read what it holds: {type(error).__name__}."
             ) from error
-
-    def _apply(
-        self, id: str, stored: StoredConversation | None, change: Change
-    ) -> tuple[StoredConversation, Committed]:
-        if change.lease is not None and not self._queue(id).is_held_by(change.lease):
-            raise ConversationConflict(TURN_LOST)
-        now = time.time()
-        if stored is None:
-            change.refuse_unless_fits(None, None)
-            stored = StoredConversation(now, now)
-        else:
-            change.refuse_unless_fits(stored.version, stored.owner)
-        return stored, stored.apply(change, now, self.max_age)
 
     def _write(self, id: str, stored: StoredConversation, previous: bytes | None) -> None:
         key, data = self._key("doc", id), document.dump(id, stored)

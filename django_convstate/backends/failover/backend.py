@@ -26,7 +26,6 @@ from .journal import Journal
 from .last_known import LastKnownCache
 from .offline import OfflineStore
 from .recovery import Recovery
-from .route import UNAVAILABLE
 
 KNOWN_CONVERSATIONS: Final = 5000
 KNOWN_BYTES: Final = 16 * 2**20
@@ -68,7 +67,6 @@ class FailoverBackend(ConversationStateBackend):
         self._known_limits = known_conversations, known_bytes, primary.max_age
         self._journal_bytes = journal_bytes
         self._begin()
-        forksafe.reset_in_child(self._begin_in_child)
         _instances.add(self)
 
     def _begin(self) -> None:
@@ -79,8 +77,9 @@ class FailoverBackend(ConversationStateBackend):
         self._leases = self._offline.leases
         self._recovery = Recovery(self.primary, self._offline)
 
-    def _begin_in_child(self) -> None:
-        # The parent replays what it has accepted, and its thread is not in the child.
+    def begin_in_child(self) -> None:
+        """Begin anew in a forked process: the parent replays what it has accepted, and its thread
+        is not here."""
         self.fallback.clear()
         self._begin()
 
@@ -90,121 +89,107 @@ class FailoverBackend(ConversationStateBackend):
         """See `ConversationStateBackend.load`. In an outage, the record is `degraded`."""
         route = self._recovery.route(id, only_reads=True)
         method = self.primary.load if route.writable else self.primary.peek
-        record = route.ask(method, id, window)
-        if record is UNAVAILABLE:
-            return self._offline.load(id, window)
-        self._known.put(id, record)
+        record = route.ask(method, self._offline.load, id, window)
+        if route.answered:
+            self._known.put(id, record)
         return record if record is None or route.writable else replace(record, degraded=True)
 
     async def aload(self, id: str, window: int) -> Record | None:
         """See `load`."""
         route = self._recovery.route(id, only_reads=True)
         method = self.primary.aload if route.writable else self.primary.apeek
-        record = await route.aask(method, id, window)
-        if record is UNAVAILABLE:
-            return self._offline.load(id, window)
-        self._known.put(id, record)
+        record = await route.aask(method, self._offline.load, id, window)
+        if route.answered:
+            self._known.put(id, record)
         return record if record is None or route.writable else replace(record, degraded=True)
 
     def peek(self, id: str, window: int) -> Record | None:
         """See `ConversationStateBackend.peek`."""
         route = self._recovery.route(id, only_reads=True)
-        record = route.ask(self.primary.peek, id, window)
-        return self._offline.load(id, window) if record is UNAVAILABLE else record
+        return route.ask(self.primary.peek, self._offline.load, id, window)
 
     async def apeek(self, id: str, window: int) -> Record | None:
         """See `peek`."""
         route = self._recovery.route(id, only_reads=True)
-        record = await route.aask(self.primary.apeek, id, window)
-        return self._offline.load(id, window) if record is UNAVAILABLE else record
+        return await route.aask(self.primary.apeek, self._offline.load, id, window)
 
     def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
         """See `ConversationStateBackend.read_messages`."""
         route = self._recovery.route(id, only_reads=True)
-        found = route.ask(self.primary.read_messages, id, start, stop)
-        return self._offline.read_messages(id, start, stop) if found is UNAVAILABLE else found
+        return route.ask(self.primary.read_messages, self._offline.read_messages, id, start, stop)
 
     async def aread_messages(self, id: str, start: int, stop: int) -> list[bytes]:
         """See `read_messages`."""
         route = self._recovery.route(id, only_reads=True)
-        found = await route.aask(self.primary.aread_messages, id, start, stop)
-        return self._offline.read_messages(id, start, stop) if found is UNAVAILABLE else found
+        return await route.aask(
+            self.primary.aread_messages, self._offline.read_messages, id, start, stop
+        )
 
     def exists(self, id: str) -> bool:
         """See `ConversationStateBackend.exists`."""
         route = self._recovery.route(id, only_reads=True)
-        found = route.ask(self.primary.exists, id)
-        return self._offline.exists(id) if found is UNAVAILABLE else found
+        return route.ask(self.primary.exists, self._offline.exists, id)
 
     async def aexists(self, id: str) -> bool:
         """See `exists`."""
         route = self._recovery.route(id, only_reads=True)
-        found = await route.aask(self.primary.aexists, id)
-        return self._offline.exists(id) if found is UNAVAILABLE else found
+        return await route.aask(self.primary.aexists, self._offline.exists, id)
 
     def commit(self, id: str, change: Change) -> Committed:
         """See `ConversationStateBackend.commit`. In an outage, the answer is `degraded`."""
         route = self._recovery.route(id)
         fenced = self._leases.fenced(id, change, by_primary=True)
-        committed = route.ask(self.primary.commit, id, fenced)
-        if committed is UNAVAILABLE:
-            return self._offline.commit(id, change)
+        committed = route.ask(self.primary.commit, self._offline.commit, id, fenced)
         self._leases.committed(id, change)
-        self._known.apply(id, change, committed)
+        if route.answered:
+            self._known.apply(id, change, committed)
         return committed
 
     async def acommit(self, id: str, change: Change) -> Committed:
         """See `commit`."""
         route = self._recovery.route(id)
         fenced = self._leases.fenced(id, change, by_primary=True)
-        committed = await route.aask(self.primary.acommit, id, fenced)
-        if committed is UNAVAILABLE:
-            return self._offline.commit(id, change)
+        committed = await route.aask(self.primary.acommit, self._offline.commit, id, fenced)
         self._leases.committed(id, change)
-        self._known.apply(id, change, committed)
+        if route.answered:
+            self._known.apply(id, change, committed)
         return committed
 
     def touch(self, id: str, ttl: float | None = None) -> bool:
         """See `ConversationStateBackend.touch`."""
-        found = self._recovery.route(id).ask(self.primary.touch, id, ttl)
-        if found is UNAVAILABLE:
-            return self._offline.touch(id, ttl)
+        route = self._recovery.route(id)
+        found = route.ask(self.primary.touch, self._offline.touch, id, ttl)
         self._known.touch(id, ttl, found=found)
         return found
 
     async def atouch(self, id: str, ttl: float | None = None) -> bool:
         """See `touch`."""
-        found = await self._recovery.route(id).aask(self.primary.atouch, id, ttl)
-        if found is UNAVAILABLE:
-            return self._offline.touch(id, ttl)
+        route = self._recovery.route(id)
+        found = await route.aask(self.primary.atouch, self._offline.touch, id, ttl)
         self._known.touch(id, ttl, found=found)
         return found
 
     def delete(self, id: str, expected_version: int | None = None) -> bool:
         """See `ConversationStateBackend.delete`."""
         route = self._recovery.route(id)
-        found = route.ask(self.primary.delete, id, expected_version)
-        if found is UNAVAILABLE:
-            return self._offline.delete(id, expected_version)
+        found = route.ask(self.primary.delete, self._offline.delete, id, expected_version)
         self._known.forget(id)
         return found
 
     async def adelete(self, id: str, expected_version: int | None = None) -> bool:
         """See `delete`."""
         route = self._recovery.route(id)
-        found = await route.aask(self.primary.adelete, id, expected_version)
-        if found is UNAVAILABLE:
-            return self._offline.delete(id, expected_version)
+        found = await route.aask(self.primary.adelete, self._offline.delete, id, expected_version)
         self._known.forget(id)
         return found
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """See `ConversationStateBackend.acquire`. In an outage, the queue is this process's."""
         route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
-        acquired = route.ask(self.primary.acquire, id, lease, seconds, window)
-        if acquired is UNAVAILABLE:
-            return self._offline.acquire(id, lease, seconds, window)
-        if acquired.position == 0:
+        acquired = route.ask(
+            self.primary.acquire, self._offline.acquire, id, lease, seconds, window
+        )
+        if route.answered and acquired.position == 0:
             self._known.put(id, acquired.record)
             self._leases.granted(id, lease, seconds)
         return acquired
@@ -212,10 +197,10 @@ class FailoverBackend(ConversationStateBackend):
     async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """See `acquire`."""
         route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
-        acquired = await route.aask(self.primary.aacquire, id, lease, seconds, window)
-        if acquired is UNAVAILABLE:
-            return self._offline.acquire(id, lease, seconds, window)
-        if acquired.position == 0:
+        acquired = await route.aask(
+            self.primary.aacquire, self._offline.acquire, id, lease, seconds, window
+        )
+        if route.answered and acquired.position == 0:
             self._known.put(id, acquired.record)
             self._leases.granted(id, lease, seconds)
         return acquired
@@ -223,38 +208,35 @@ class FailoverBackend(ConversationStateBackend):
     def renew(self, id: str, lease: str, seconds: float) -> bool:
         """See `ConversationStateBackend.renew`."""
         route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
-        renewed = route.ask(self.primary.renew, id, lease, seconds)
-        if renewed is UNAVAILABLE:
-            if route.writable and not route.is_interrupted:
-                return True  # it was slow this once, and there is time for another try
-            return self._leases.renew(id, lease, seconds)
-        if renewed:
+        renewed = route.ask(self.primary.renew, self._renew_offline, id, lease, seconds)
+        if route.answered and renewed:
             self._leases.granted(id, lease, seconds)
         return renewed
 
     async def arenew(self, id: str, lease: str, seconds: float) -> bool:
         """See `renew`."""
         route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
-        renewed = await route.aask(self.primary.arenew, id, lease, seconds)
-        if renewed is UNAVAILABLE:
-            if route.writable and not route.is_interrupted:
-                return True  # it was slow this once, and there is time for another try
-            return self._leases.renew(id, lease, seconds)
-        if renewed:
+        renewed = await route.aask(self.primary.arenew, self._renew_offline, id, lease, seconds)
+        if route.answered and renewed:
             self._leases.granted(id, lease, seconds)
         return renewed
 
     def release(self, id: str, lease: str) -> None:
         """See `ConversationStateBackend.release`."""
         self._leases.ended(id, lease)
-        # Where the primary is unavailable, the lease expires.
-        self._recovery.route(id).ask(self.primary.release, id, lease)
+        # Where the primary is unavailable, its lease expires.
+        self._recovery.route(id).ask(self.primary.release, self.fallback.release, id, lease)
 
     async def arelease(self, id: str, lease: str) -> None:
         """See `release`."""
         self._leases.ended(id, lease)
-        # Where the primary is unavailable, the lease expires.
-        await self._recovery.route(id).aask(self.primary.arelease, id, lease)
+        # Where the primary is unavailable, its lease expires.
+        await self._recovery.route(id).aask(self.primary.arelease, self.fallback.release, id, lease)
+
+    def _renew_offline(self, id: str, lease: str, seconds: float) -> bool:
+        if self._recovery.route(id, is_pending=self.fallback.has_queue(id)).writable:
+            return True  # the primary was slow this once, and there is time for another try
+        return self._leases.renew(id, lease, seconds)
 
     def scan(self, owner: str | None = None) -> Iterator[ConversationSummary]:
         """See `ConversationStateBackend.scan`. Only the primary knows all conversations."""
@@ -310,4 +292,10 @@ def _replay_at_exit() -> None:
         backend.finish()
 
 
+def _begin_in_child() -> None:
+    for backend in list(_instances):
+        backend.begin_in_child()
+
+
 atexit.register(_replay_at_exit)
+forksafe.reset_in_child(_begin_in_child)

@@ -44,16 +44,12 @@ class PendingWrites:
             others have done. None: not known yet.
         shared_count: how many of the messages from before the outage are still wanted. In the
             primary, what others have appended comes after these, and what was appended here last.
-        restoring: all of `base`, for a primary where it has expired in the meantime.
-        size: in bytes of memory.
     """
 
     base: StoredConversation | None
     writes: deque[tuple[Write, int]] = field(default_factory=deque)
     offset: int | None = None
     shared_count: int = 0
-    restoring: Change | None = None
-    size: int = CONVERSATION_OVERHEAD
 
     @property
     def is_complete(self) -> bool:
@@ -118,22 +114,17 @@ class Journal:
         """
         if id not in self._conversations:
             self._conversations[id] = PendingWrites(
-                base,
-                shared_count=0 if base is None else base.message_count,
-                size=_size_with(base),
+                base, shared_count=0 if base is None else base.message_count
             )
             self._bytes += _size_with(base)
-        conversation, size = self._conversations[id], _size_of(write)
-        conversation.writes.append((write, message_count))
-        conversation.size += size
-        self._bytes += size
+        self._conversations[id].writes.append((write, message_count))
+        self._bytes += _size_of(write)
         self.pending += 1
 
     def remove_first(self, id: str) -> bool:
         """Remove the first write of a conversation, and tell whether it was the last one."""
         conversation = self._conversations[id]
         write, _ = conversation.writes.popleft()
-        conversation.size -= _size_of(write)
         self._bytes -= _size_of(write)
         self.pending -= 1
         if conversation.writes:
@@ -146,7 +137,8 @@ class Journal:
         conversation = self._conversations.pop(id, None)
         if conversation is None:
             return 0
-        self._bytes -= conversation.size
+        sizes = (_size_of(write) for write, _ in conversation.writes)
+        self._bytes -= _size_with(conversation.base) + sum(sizes)
         self.pending -= len(conversation.writes)
         return len(conversation.writes)
 

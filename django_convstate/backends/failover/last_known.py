@@ -2,7 +2,7 @@
 saved, so that they go on with their history in an outage.
 
 Most of them are never needed. So what is kept is what came by, a record and the changes since; only
-in an outage are the changes applied to the record.
+in an outage are the record copied and the changes applied.
 """
 
 import threading
@@ -25,22 +25,21 @@ OVERHEAD: Final = 2000  # bytes of memory of a conversation besides its contents
 class Snapshot:
     """A conversation as it was at some moment, and the changes since. `size` is in bytes."""
 
-    base: Record | StoredConversation
+    base: StoredConversation
     size: int
     changes: list[tuple[float, Change, Committed]] = field(default_factory=list)
 
     def stored(self, max_age: float | None) -> StoredConversation:
         """Return a copy of the conversation with the changes applied."""
-        if isinstance(self.base, Record):
-            stored = StoredConversation.from_record(self.base)
-        else:
-            stored = self.base.copy()
+        stored = self.base.copy()
         for now, change, committed in self.changes:
             with suppress(InvalidConversationValue):  # a counter that others have changed
                 stored.apply(change, now, max_age)
             stored.version = committed.version
             stored.unloaded_count = max(0, committed.message_count - len(stored.messages))
-        stored.keep_newest(KEPT_MESSAGES)
+        count = stored.message_count
+        del stored.messages[:-KEPT_MESSAGES]
+        stored.unloaded_count = count - len(stored.messages)
         return stored
 
 
@@ -72,7 +71,17 @@ class LastKnownCache:
         snapshot = None
         if record is not None:
             size = len(b"".join(record.messages)) + sum(map(len, record.state.values()))
-            snapshot = Snapshot(record, size + OVERHEAD)
+            base = StoredConversation(
+                created_at=record.created_at,
+                last_accessed=record.last_accessed,
+                ttl=record.ttl,
+                owner=record.owner,
+                version=record.version,
+                state=record.state,
+                messages=record.messages,
+                unloaded_count=record.message_count - len(record.messages),
+            )
+            snapshot = Snapshot(base, size + OVERHEAD)
         with self._lock:
             self._replace(id, snapshot)
 
@@ -105,8 +114,7 @@ class LastKnownCache:
 
     def forget(self, id: str) -> None:
         """Drop the conversation, if it is known."""
-        with self._lock:
-            self._replace(id, None)
+        self.put(id, None)
 
     def _replace(self, id: str, snapshot: Snapshot | None) -> None:
         old = self._snapshots.pop(id, None)

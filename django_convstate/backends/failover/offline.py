@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ...exceptions import BackendUnavailable
 from ..locmem import LocMemBackend
-from ..records import DEFAULT_TTL, Acquired, Change, Committed, Create, Record
+from ..records import Acquired, Change, Committed, Create, Record
 from ..toolkit.stored import OLDER_MESSAGES, StoredConversation
 from .journal import Delete, Journal, Touch, Write
 from .last_known import LastKnownCache
@@ -47,10 +47,9 @@ class OfflineStore:
         with self.lock:
             if id in self.journal:
                 record = self.fallback.load(id, window)
-            elif (stored := self.known.get(id)) is not None:
-                record = stored.record(id, window, self.fallback.max_age)
             else:
-                record = _unknown(id)
+                stored = self.known.get(id) or _unknown()
+                record = stored.record(id, window, self.fallback.max_age)
         return None if record is None else replace(record, degraded=True)
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
@@ -59,7 +58,7 @@ class OfflineStore:
         return Acquired(position, None if position else self.load(id, window))
 
     def commit(self, id: str, change: Change) -> Committed:
-        """Apply the change to what is known, and journal it.
+        """Apply the change to what is known, and journal it. The caller ends its lease.
 
         Raises:
             BackendUnavailable: the journal is full, or the owner cannot be verified.
@@ -69,7 +68,6 @@ class OfflineStore:
             self._check_owner(id, fenced, base)
             committed = self.fallback.commit(id, fenced)
             self.journal.add(id, fenced, committed.message_count, base)
-        self.leases.committed(id, change)
         return replace(committed, degraded=True)
 
     def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
@@ -117,7 +115,6 @@ class OfflineStore:
             if found:
                 self.journal.drop(id)
                 self.journal.add(id, delete, 0, None)
-                self.known.forget(id)
             return found
 
     def discard(self, id: str) -> None:
@@ -152,8 +149,7 @@ class OfflineStore:
             if base is not None:
                 self.fallback.put(id, base.copy())
             elif presume_exists and id not in self.journal:
-                now = time.time()
-                self.fallback.put(id, StoredConversation(now, now))
+                self.fallback.put(id, _unknown())
             try:
                 yield base
             finally:
@@ -162,18 +158,7 @@ class OfflineStore:
         self._on_write()
 
 
-def _unknown(id: str) -> Record:
-    """Return the record of a conversation of which nothing is known. Its version is 0."""
+def _unknown() -> StoredConversation:
+    """Return what stands for a conversation of which nothing is known. Its version is 0."""
     now = time.time()
-    return Record(
-        id=id,
-        version=0,
-        owner=None,
-        created_at=now,
-        last_accessed=now,
-        expires_at=now + DEFAULT_TTL,
-        ttl=DEFAULT_TTL,
-        state={},
-        messages=[],
-        message_count=0,
-    )
+    return StoredConversation(now, now)

@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Final
 
 from django.dispatch import Signal
@@ -82,6 +82,7 @@ class Recovery:
             self._stopping.set()
             thread.join()
             self._thread = None
+            self._stopping.clear()
         journal = self._offline.journal
         if journal.pending:
             for name, shard in self._down():
@@ -130,7 +131,7 @@ class Recovery:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            while not (self._is_over or self._stopping.is_set()):
+            if not self._is_over:
                 self._announce_outage()
                 self._wait()
                 now = time.monotonic()
@@ -138,8 +139,8 @@ class Recovery:
                     if shard.breaker.next_probe <= now:
                         self._probe(name, shard)
                 self._replay()
-            if self._is_over:
-                self._announce_recovery()
+                continue
+            self._announce_recovery()
             with self._lock:
                 if self._is_over:
                     self._thread = None
@@ -181,9 +182,8 @@ class Recovery:
         return next((id for id in candidates if self._primary.shard_of(id) == name), None)
 
     def _replay(self, until: float = float("inf")) -> None:
-        stops_early = until == float("inf")
         for id in self._offline.journal.ids():
-            if time.monotonic() > until or (stops_early and self._stopping.is_set()):
+            if self._stopping.is_set() or time.monotonic() > until:
                 return
             shard = self._shards.setdefault(self._primary.shard_of(id), Shard())
             if shard.breaker.is_open:
@@ -230,13 +230,7 @@ class Recovery:
             stats.lost,
             refused,
         )
-        self._send_signal(
-            signals.backend_recovered,
-            seconds=seconds,
-            replayed=stats.replayed,
-            conflicts=stats.conflicts,
-            lost=stats.lost,
-        )
+        self._send_signal(signals.backend_recovered, seconds=seconds, **asdict(stats))
 
     def _send_signal(self, signal: Signal, **arguments: object) -> None:
         """Send a signal, after the last one, and without waiting for its receivers."""

@@ -70,11 +70,13 @@ class Replayer:
             except ConversationBusy as error:
                 raise BackendUnavailable(str(error)) from error
             except ConversationError as error:
-                self._give_up(id, error)
-                return
+                self._give_up(id, pending, error)
+                continue
             self.stats.replayed += 1
             with offline.lock:
-                if id in offline.journal and offline.journal.remove_first(id):
+                if offline.journal.get(id) is not pending:
+                    continue  # a deletion has taken the place of these writes
+                if offline.journal.remove_first(id):
                     offline.discard(id)
                     return
 
@@ -98,9 +100,8 @@ class Replayer:
         except ConversationInterrupted:
             if pending.base is None or pending.base.expires_at(primary.max_age) > time.time():
                 raise  # it has not expired: others have deleted it, and so it stays deleted
-            pending.restoring = pending.restoring or _creating(pending.base)
-            with suppress(ConversationConflict):  # another process has restored it
-                primary.commit(id, pending.restoring)
+            with suppress(ConversationConflict):  # it is restored already, perhaps by us
+                primary.commit(id, _creating(pending.base))
             pending.offset = -pending.base.unloaded_count
             committed = primary.commit(id, _rebased(change, pending))
         except InvalidConversationValue:
@@ -112,8 +113,10 @@ class Replayer:
             pending.shared_count = min(pending.shared_count, keep)
         pending.offset = committed.message_count - message_count
 
-    def _give_up(self, id: str, error: ConversationError) -> None:
+    def _give_up(self, id: str, pending: PendingWrites, error: ConversationError) -> None:
         with self._offline.lock:
+            if self._offline.journal.get(id) is not pending:
+                return  # a deletion has taken the place of these writes
             lost = self._offline.journal.drop(id)
             self._offline.discard(id)
         self.stats.lost += lost

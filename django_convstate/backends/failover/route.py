@@ -1,23 +1,14 @@
 """What one operation may ask of the primary, and what that shows about the primary's state."""
 
-import enum
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeVar, TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
 from ...exceptions import BackendUnavailable
 from .breaker import Breaker
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-
-class _Unavailable(enum.Enum):
-    UNAVAILABLE = "unavailable"
-
-
-UNAVAILABLE: Final = _Unavailable.UNAVAILABLE
-Unavailable = Literal[_Unavailable.UNAVAILABLE]
 
 
 @dataclass(slots=True)
@@ -32,10 +23,13 @@ class Shard:
 
 
 class Route:
-    """How one operation reaches the shard of its conversation. `writable`: the primary may be asked
-    for anything, and not only for what writes nothing."""
+    """How one operation reaches the shard of its conversation.
 
-    __slots__ = ("_era", "_is_open", "_on_outage", "_shard", "writable")
+    `writable`: the primary may be asked for anything, and not only for what writes nothing.
+    `answered`: it has answered this operation.
+    """
+
+    __slots__ = ("_era", "_is_open", "_on_outage", "_shard", "answered", "writable")
 
     def __init__(
         self, shard: Shard, on_outage: Callable[[], None], *, is_pending: bool, only_reads: bool
@@ -52,41 +46,41 @@ class Route:
         self._era = shard.breaker.era
         self.writable = not (is_pending or shard.breaker.is_open)
         self._is_open = self.writable or (only_reads and shard.readable and not is_pending)
+        self.answered = False
 
-    @property
-    def is_interrupted(self) -> bool:
-        """Whether the breaker is open by now."""
-        return self._shard.breaker.is_open
-
-    def ask(self, method: Callable[[*Ts], T], *args: *Ts) -> T | Unavailable:
-        """Return what a method of the primary answers. UNAVAILABLE: it may not be asked, or has
-        raised `BackendUnavailable`.
+    def ask(self, method: Callable[[*Ts], T], offline: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Return what a method of the primary answers. Where that may not be asked, or raises
+        `BackendUnavailable`, return what `offline` does.
 
         No other error says anything about the shard, least of all that the caller was cancelled.
         """
-        if not self._is_open:
-            return UNAVAILABLE
-        try:
-            answer = method(*args)
-        except BackendUnavailable as error:
-            self._failed(error)
-            return UNAVAILABLE
-        if self.writable and self._shard.breaker.failures:
-            self._shard.breaker.succeeded(self._era)
-        return answer
+        if self._is_open:
+            try:
+                answer = method(*args)
+            except BackendUnavailable as error:
+                self._failed(error)
+            else:
+                self.answered = True
+                if self.writable and self._shard.breaker.failures:
+                    self._shard.breaker.succeeded(self._era)
+                return answer
+        return offline(*args)
 
-    async def aask(self, method: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T | Unavailable:
+    async def aask(
+        self, method: Callable[[*Ts], Awaitable[T]], offline: Callable[[*Ts], T], *args: *Ts
+    ) -> T:
         """See `ask`."""
-        if not self._is_open:
-            return UNAVAILABLE
-        try:
-            answer = await method(*args)
-        except BackendUnavailable as error:
-            self._failed(error)
-            return UNAVAILABLE
-        if self.writable and self._shard.breaker.failures:
-            self._shard.breaker.succeeded(self._era)
-        return answer
+        if self._is_open:
+            try:
+                answer = await method(*args)
+            except BackendUnavailable as error:
+                self._failed(error)
+            else:
+                self.answered = True
+                if self.writable and self._shard.breaker.failures:
+                    self._shard.breaker.succeeded(self._era)
+                return answer
+        return offline(*args)
 
     def _failed(self, error: BackendUnavailable) -> None:
         if not self.writable:

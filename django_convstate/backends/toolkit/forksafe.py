@@ -10,20 +10,19 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from types import MethodType
 from typing import Final
 
 _guard: Final = threading.Lock()
 _locks: Final["weakref.WeakSet[threading.Lock]"] = weakref.WeakSet()
-_resets: Final[set[Callable[[], Callable[[], object] | None]]] = set()
 _held: Final[list[threading.Lock]] = []
+_CAN_FORK: Final = hasattr(os, "register_at_fork")  # not on Windows
 
 
 def lock() -> threading.Lock:
     """Return a lock that is free in a child, with what it guards in a sound state.
 
-    The thread that forks takes all such locks before, and releases them after. So none may be held
-    during I/O, nor while waiting for another one, nor by the thread that forks.
+    The thread that forks takes all such locks before, in any order, and releases them after. So
+    none may be held during I/O, nor while waiting for another one, nor by the thread that forks.
     """
     made = threading.Lock()
     with _guard:
@@ -32,33 +31,23 @@ def lock() -> threading.Lock:
 
 
 def reset_in_child(reset: Callable[[], object]) -> None:
-    """Call `reset` in every child, once the locks are free. A method does not keep its object alive
-    by this; it is called for as long as there is the object."""
-    if isinstance(reset, MethodType):
-        _resets.add(weakref.WeakMethod(reset, _resets.discard))
-    else:
-        _resets.add(lambda: reset)
+    """Call `reset` in every child, once the locks are free."""
+    if _CAN_FORK:
+        os.register_at_fork(after_in_child=reset)
 
 
-def _before_fork() -> None:
+def _take_all() -> None:
     _guard.acquire()
     for each in _locks:
         each.acquire()
         _held.append(each)
 
 
-def _after_fork() -> None:
+def _release_all() -> None:
     while _held:
         _held.pop().release()
     _guard.release()
 
 
-def _in_child() -> None:
-    _after_fork()
-    for reference in list(_resets):
-        if (reset := reference()) is not None:
-            reset()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
+if _CAN_FORK:  # first of all, because what is registered first is called first in a child
+    os.register_at_fork(before=_take_all, after_in_parent=_release_all, after_in_child=_release_all)

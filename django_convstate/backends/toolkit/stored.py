@@ -25,18 +25,17 @@ from ..records import (
 OLDER_MESSAGES: Final = "The older messages cannot be read while the store is unavailable."
 
 
+@dataclass(slots=True)
 class CommitLog:
-    """The last commits of one conversation and what they were answered.
+    """The last commits of one conversation and what they were answered. It never changes: `adding`
+    makes another.
 
     Packed, because there is one for every conversation in memory: 8 bytes for the commit id (a
     BLAKE2 hash), 4 each for version and message count, 8 for the expiry.
     """
 
-    __slots__ = ("packed",)
+    packed: bytes = b""
     _FORMAT = struct.Struct("<8sIId")
-
-    def __init__(self, packed: bytes = b"") -> None:
-        self.packed = packed
 
     def find(self, commit_id: str) -> Committed | None:
         """Return what a commit was answered, or None if it is not among those remembered."""
@@ -47,12 +46,12 @@ class CommitLog:
                     return Committed(*answer)
         return None
 
-    def add(self, commit_id: str, answer: Committed) -> None:
-        """Remember a commit, and forget the oldest beyond `REMEMBERED_COMMITS`."""
+    def adding(self, commit_id: str, answer: Committed) -> "CommitLog":
+        """Return the log with one commit more, without the oldest beyond `REMEMBERED_COMMITS`."""
         newest = self._FORMAT.pack(
             self.key(commit_id), answer.version, answer.message_count, answer.expires_at
         )
-        self.packed = (self.packed + newest)[-REMEMBERED_COMMITS * self._FORMAT.size :]
+        return CommitLog((self.packed + newest)[-REMEMBERED_COMMITS * self._FORMAT.size :])
 
     @classmethod
     def parse(cls, text: str) -> "CommitLog":
@@ -86,28 +85,9 @@ class StoredConversation:
     unloaded_count: int = 0
     commits: CommitLog = field(default_factory=CommitLog)
 
-    @classmethod
-    def from_record(cls, record: Record) -> "StoredConversation":
-        """Return the conversation as `record` says it is. To change it does not change `record`."""
-        return cls(
-            created_at=record.created_at,
-            last_accessed=record.last_accessed,
-            ttl=record.ttl,
-            owner=record.owner,
-            version=record.version,
-            state=record.state.copy(),
-            messages=record.messages.copy(),
-            unloaded_count=record.message_count - len(record.messages),
-        )
-
     def copy(self) -> "StoredConversation":
         """Return a copy that can be changed without changing this one."""
-        return replace(
-            self,
-            state=self.state.copy(),
-            messages=self.messages.copy(),
-            commits=CommitLog(self.commits.packed),
-        )
+        return replace(self, state=self.state.copy(), messages=self.messages.copy())
 
     @property
     def message_count(self) -> int:
@@ -125,12 +105,6 @@ class StoredConversation:
         """Slide the expiry, with a new idle time in seconds if given."""
         self.last_accessed = now
         self.ttl = self.ttl if ttl is None else ttl
-
-    def keep_newest(self, count: int) -> None:
-        """Unload all messages but the newest `count`."""
-        if (surplus := len(self.messages) - count) > 0:
-            del self.messages[:surplus]
-            self.unloaded_count += surplus
 
     def between(self, start: int, stop: int) -> list[bytes]:
         """Return messages `start` to `stop`, as a slice with bounds >= 0 does.
@@ -150,9 +124,10 @@ class StoredConversation:
         return idle if max_age is None else min(idle, self.created_at + max_age)
 
     def apply(self, change: Change, now: float, max_age: float | None) -> Committed:
-        """Apply `change` wholly or not at all, and remember the commit.
+        """Apply `change` wholly or not at all, and remember the commit. Whether the change fits is
+        not checked here, but by `apply_if_fits`.
 
-        Raises as `add_to_counter` does. Whether the change fits, the caller has checked.
+        Raises as `add_to_counter` does.
         """
         sums = self._sums(change)
         self.last_accessed = now
@@ -172,7 +147,7 @@ class StoredConversation:
             self.unloaded_count = min(self.unloaded_count, change.keep_messages)
         self.messages.extend(change.append)
         committed = Committed(self.version, self.message_count, self.expires_at(max_age))
-        self.commits.add(change.commit_id, committed)
+        self.commits = self.commits.adding(change.commit_id, committed)
         return committed
 
     def _sums(self, change: Change) -> dict[str, bytes]:
@@ -211,3 +186,19 @@ class StoredConversation:
             message_count=self.message_count,
             size=self.size,
         )
+
+
+def apply_if_fits(
+    stored: StoredConversation | None, change: Change, now: float, max_age: float | None
+) -> tuple[StoredConversation, Committed]:
+    """Apply `change`, if it fits, to what is stored or, if that is None, to a new conversation.
+    Return the conversation and the answer.
+
+    Raises as `Change.refuse_unless_fits` and `add_to_counter` do.
+    """
+    if stored is None:
+        change.refuse_unless_fits(None, None)
+        stored = StoredConversation(now, now)
+    else:
+        change.refuse_unless_fits(stored.version, stored.owner)
+    return stored, stored.apply(change, now, max_age)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -68,7 +68,9 @@ class Command(RichCommand):
         try:
             if options["health"]:
                 self._health(options)
-            elif options["id"] is not None:
+                return
+            check_is_shared(conversations.backend)
+            if options["id"] is not None:
                 self._one(options)
             elif options["stats"]:
                 self._stats(options)
@@ -84,7 +86,6 @@ class Command(RichCommand):
             raise CommandError("The backend cannot be reached.")
 
     def _one(self, options: dict[str, Any]) -> None:
-        check_is_shared(conversations.backend)
         try:
             conversation = conversations.get(options["id"])
         except ConversationNotFound:
@@ -98,7 +99,7 @@ class Command(RichCommand):
         self._show("Conversation", shown, options)
 
     def _stats(self, options: dict[str, Any]) -> None:
-        found = list(self._summaries(options))
+        found = list(conversations.list(options["owner"]))
         newest = max((summary.last_accessed for summary in found), default=None)
         stats = {
             "conversations": len(found),
@@ -111,22 +112,17 @@ class Command(RichCommand):
         self._show("Stats", stats, options)
 
     def _list(self, options: dict[str, Any]) -> None:
-        summaries = list(islice(self._summaries(options), options["limit"] + 1))
-        shown, more = summaries[: options["limit"]], len(summaries) > options["limit"]
+        found = conversations.list(options["owner"])
+        shown = list(islice(found, options["limit"]))
         if options["json"]:
             rows = [dataclasses.asdict(summary) for summary in shown]
             self.stdout.write(json.dumps(rows, default=datetime.isoformat))
-            return
-        if not shown:
+        elif not shown:
             self.console.print("No conversations.")
-            return
-        self.console.print(table_of(shown))
-        if more:
-            self.console.print(f"The first {options['limit']}; --limit shows more.")
-
-    def _summaries(self, options: dict[str, Any]) -> Iterable[ConversationSummary]:
-        check_is_shared(conversations.backend)
-        return conversations.list(options["owner"])
+        else:
+            self.console.print(table_of(shown))
+            if next(found, None) is not None:
+                self.console.print(f"The first {options['limit']}; --limit shows more.")
 
     def _show(self, title: str, values: dict[str, Any], options: dict[str, Any]) -> None:
         if options["json"]:

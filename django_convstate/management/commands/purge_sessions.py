@@ -1,5 +1,6 @@
 """Delete conversations that have expired, or that an operator selects."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -64,7 +65,7 @@ class Command(RichCommand):
             report = self._purge(options)
         except ConversationError as error:
             raise CommandError(str(error)) from error
-        self._report(report, self._sentence(report, options), options)
+        self._report(report, self._sentence(report, only_expired, options), options)
 
     def _confirm(self, backend: ConversationStateBackend) -> None:
         question = (
@@ -98,30 +99,22 @@ class Command(RichCommand):
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
 
-    def _sentence(self, report: PurgeReport, options: dict[str, Any]) -> str:
+    def _sentence(self, report: PurgeReport, only_expired: bool, options: dict[str, Any]) -> str:
         which = "conversation" if report.deleted == 1 else "conversations"
-        if options["all"]:
-            kind = ""
-        elif options["idle"] is not None:
-            kind = f" idle for {format_duration(options['idle'])}"
-        else:
-            kind = "" if options["owner"] is not None else " expired"
-        whose = f" of {options['owner']}" if options["owner"] is not None else ""
+        if only_expired:
+            which = f"expired {which}"
+        if options["owner"] is not None:
+            which += f" of {options['owner']}"
+        if options["idle"] is not None:
+            which += f" idle for {format_duration(options['idle'])}"
         verb = "Would delete" if report.dry_run else "Deleted"
-        described = f"{which}{whose}{kind}" if kind != " expired" else f"expired {which}"
-        return f"{verb} {report.deleted} {described}; {report.examined} looked at."
+        return f"{verb} {report.deleted} {which}; {report.examined} looked at."
 
     def _report(self, report: PurgeReport, sentence: str, options: dict[str, Any]) -> None:
         if options["json"]:
             backend = conversations.backend
-            result = {
-                "backend": backend.name,
-                "deleted": report.deleted,
-                "examined": report.examined,
-                "dry_run": report.dry_run,
-                "message": sentence,
-            }
-            self.stdout.write(json.dumps(result))
+            result = {"backend": backend.name, **dataclasses.asdict(report)}
+            self.stdout.write(json.dumps(result | {"message": sentence}))
         else:
             self.console.print(sentence, highlight=False, markup=False)
 

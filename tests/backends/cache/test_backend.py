@@ -1,0 +1,387 @@
+"""What only the cache backend has to deal with: locks, and whatever may be found in a cache."""
+
+import asyncio
+import json
+import logging
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from django.core.cache import caches
+from django.core.cache.backends.locmem import LocMemCache
+from django.core.exceptions import SynchronousOnlyOperation
+
+from django_convstate import (
+    BackendUnavailable,
+    ConversationBusy,
+    ConversationCorrupt,
+    ConversationNotFound,
+    ConversationStore,
+    InvalidBackend,
+    get_backend,
+    signals,
+)
+from django_convstate.backends.cache import document
+from django_convstate.backends.cache import lock as cachelock
+from django_convstate.backends.cache.backend import CacheBackend
+from django_convstate.backends.records import Change
+from django_convstate.ids import new_id
+from tests.support.ruler import Stopwatch
+
+CACHES = [
+    "default",
+    "file",
+    pytest.param("database", marks=pytest.mark.django_db(transaction=True)),
+    "redis",
+    "django_redis",
+]
+
+
+@pytest.fixture(params=CACHES)
+def alias(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if name in ("redis", "django_redis"):
+        request.getfixturevalue("valkey")
+    return name
+
+
+class Explosive:
+    """Leaves a trace when it is unpickled."""
+
+    exploded = False
+
+    @classmethod
+    def explode(cls) -> "Explosive":
+        cls.exploded = True
+        return cls()
+
+    def __reduce__(self) -> Any:
+        return Explosive.explode, ()
+
+
+def stored(store: ConversationStore) -> str:
+    conversation = store.create()
+    conversation["city"] = "Jaipur"
+    conversation.messages.append("user", "héllo")
+    conversation.save()
+    return conversation.id
+
+
+class TestWhatIsStored:
+    def test_is_one_json_document_of_bytes(self, alias: str) -> None:
+        store = ConversationStore(get_backend("cache", cache_alias=alias))
+        id = stored(store)
+        data = caches[alias].get(f"convstate:doc:{id}")
+        assert type(data) is bytes
+        shown = json.loads(data)
+        assert shown["state"] == {"city": "Jaipur"}
+        assert shown["messages"][0]["content"] == "héllo"
+        assert shown["id"] == id
+
+    def test_the_prefix_keeps_two_projects_apart(self) -> None:
+        ours, theirs = (ConversationStore("cache", key_prefix=name) for name in ("ours", "theirs"))
+        id = stored(ours)
+        assert ours.exists(id)
+        assert not theirs.exists(id)
+
+    def test_every_key_has_a_ttl(self, valkey: None) -> None:
+        store = ConversationStore("cache", cache_alias="django_redis", ttl=100)
+        id = stored(store)
+        client = caches["django_redis"]
+        assert 98 <= client.ttl(f"convstate:doc:{id}") <= 100  # type: ignore[attr-defined]
+        assert store.touch(id, 500)
+        assert 498 <= client.ttl(f"convstate:doc:{id}") <= 500  # type: ignore[attr-defined]
+        store.health()
+        left = [client.ttl(key) for key in client.keys("*")]  # type: ignore[attr-defined]
+        assert None not in left
+
+    def test_nothing_is_left_locked(self, alias: str) -> None:
+        store = ConversationStore(get_backend("cache", cache_alias=alias))
+        id = stored(store)
+        assert caches[alias].get(f"convstate:lock:{id}") is None
+
+
+class TestDamage:
+    def plant(self, alias: str, id: str, value: Any) -> None:
+        caches[alias].set(f"convstate:doc:{id}", value, 60)
+
+    def whole(self) -> bytes:
+        store = ConversationStore("cache")
+        id = stored(store)
+        data: bytes = caches["default"].get(f"convstate:doc:{id}")
+        return data.replace(id.encode(), b"the-id-of-the-document")
+
+    def assert_set_aside(self, alias: str, id: str, value: Any) -> None:
+        store = ConversationStore(get_backend("cache", cache_alias=alias))
+        heard: list[str] = []
+
+        def listen(id: str, **kwargs: Any) -> None:
+            heard.append(id)
+
+        signals.conversation_quarantined.connect(listen)
+        try:
+            with pytest.raises(ConversationCorrupt):
+                store.get(id)
+        finally:
+            signals.conversation_quarantined.disconnect(listen)
+        assert heard == [id]
+        with pytest.raises(ConversationNotFound):
+            store.get(id)
+        assert caches[alias].get(f"convstate:corrupt:{id}") == value
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            b"",
+            b"null",
+            b"[]",
+            b"{}",
+            b'{"convstate":2}',
+            b'{"convstate":1,"id":"the-id-of-the-document"}',
+            pickle.dumps({"state": {}}),
+            "text",
+            5,
+            {"state": {}},
+        ],
+        ids=repr,
+    )
+    def test_is_set_aside(self, alias: str, value: Any, caplog: pytest.LogCaptureFixture) -> None:
+        id = "the-id-of-the-document"
+        self.plant(alias, id, value)
+        self.assert_set_aside(alias, id, value)
+        (line,) = [r.getMessage() for r in caplog.records if r.name == "django_convstate"]
+        assert "damaged and was quarantined" in line
+        assert id not in line
+
+    def test_cut_off_at_any_byte(self) -> None:
+        whole = self.whole()
+        document.parse("the-id-of-the-document", whole)
+        for end in range(len(whole)):
+            with pytest.raises(ConversationCorrupt):
+                document.parse("the-id-of-the-document", whole[:end])
+
+    def test_any_one_byte_changed_raises_nothing_else(self) -> None:
+        whole = self.whole()
+        for position in range(len(whole)):
+            for byte in (0, 0x20, 0x22, 0x39, 0x7B, 0xFF):
+                damaged = whole[:position] + bytes([byte]) + whole[position + 1 :]
+                with suppress(ConversationCorrupt):
+                    document.parse("the-id-of-the-document", damaged)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("ttl", "my secret"),
+            ("ttl", "nan"),
+            ("ttl", -1),
+            ("created_at", 1e300),
+            ("version", 0),
+            ("version", True),
+            ("owner", 5),
+            ("messages", {}),
+            ("state", []),
+            ("commits", "xyz"),
+        ],
+    )
+    def test_fields_that_make_no_sense(self, field: str, value: Any) -> None:
+        damaged = json.loads(self.whole()) | {field: value}
+        with pytest.raises(ConversationCorrupt) as caught:
+            document.parse("the-id-of-the-document", json.dumps(damaged).encode())
+        assert "secret" not in str(caught.value)
+
+    def test_a_message_that_is_none(self) -> None:
+        backend, id = CacheBackend(), new_id()
+        backend.commit(id, Change(append=[b'{"no":"role"}']))
+        with pytest.raises(ConversationCorrupt):
+            ConversationStore(backend).get(id).messages.window(1)
+
+    def test_somebody_elses_record(self) -> None:
+        store = ConversationStore("cache")
+        theirs = caches["default"].get(f"convstate:doc:{stored(store)}")
+        self.plant("default", "mine", theirs)
+        self.assert_set_aside("default", "mine", theirs)
+
+    def test_a_pickle_is_not_executed(self, alias: str) -> None:
+        Explosive.exploded = False
+        bomb = pickle.dumps(Explosive())
+        self.plant(alias, "bomb", bomb)
+        self.assert_set_aside(alias, "bomb", bomb)
+        assert not Explosive.exploded
+
+    def test_raw_bytes_that_the_cache_itself_cannot_read(self, valkey: None) -> None:
+        id = new_id()
+        backend = CacheBackend(cache_alias="redis")
+        cache: Any = caches["redis"]
+        raw = cache._cache.get_client(write=True)
+        for garbage in (b"\x80", b"", b"\x80\x05garbage", b"cos\nno_such_thing\n."):
+            raw.set(cache.make_key(f"convstate:doc:{id}"), garbage, ex=60)
+            with pytest.raises(ConversationCorrupt):
+                backend.load(id, 1)
+            assert raw.get(cache.make_key(f"convstate:doc:{id}")) == garbage, "not overwritten"
+
+    def test_damaged_between_load_and_save(self) -> None:
+        store = ConversationStore("cache")
+        conversation = store.get(stored(store))
+        self.plant("default", conversation.id, b"damaged")
+        conversation["a"] = 1
+        with pytest.raises(ConversationCorrupt):
+            conversation.save()
+        assert not conversation.is_modified
+        assert caches["default"].get(f"convstate:corrupt:{conversation.id}") == b"damaged"
+
+    def test_open_begins_anew(self) -> None:
+        store = ConversationStore("cache")
+        self.plant("default", "telegram:7", b"damaged")
+        conversation = store.open("telegram:7")
+        conversation["a"] = 1
+        conversation.save()
+        assert store.get("telegram:7")["a"] == 1
+
+
+class TestLock:
+    def test_a_dead_holder_costs_time_but_no_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cachelock, "LOCK_TTL", 1)
+        monkeypatch.setattr(cachelock, "ACQUIRE_TIMEOUT", 3.0)
+        backend = CacheBackend()
+        caches["default"].add("convstate:lock:a", 1, cachelock.LOCK_TTL)
+        with Stopwatch() as watch:
+            started = time.monotonic()
+            backend.commit("a", Change(append=[b"1"]))
+            assert time.monotonic() - started > 0.5
+        assert watch.seconds < 2.5
+
+    def test_patience_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cachelock, "ACQUIRE_TIMEOUT", 0.2)
+        caches["default"].add("convstate:lock:busy", 1, 60)
+        with pytest.raises(ConversationBusy, match="Nothing was written"):
+            CacheBackend().commit("busy", Change(append=[b"1"]))
+        caches["default"].delete("convstate:lock:busy")
+
+    def test_one_who_was_too_slow_does_not_write(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cachelock, "LOCK_TTL", 1)
+        backend, id = CacheBackend(), new_id()
+        read = backend._read
+
+        def slow(id: str) -> Any:
+            time.sleep(1.1)
+            # By now the lock has expired, and another process (one with queues of its own) has come
+            # and gone.
+            monkeypatch.setattr(cachelock, "_queues", cachelock._ThreadQueues())
+            CacheBackend().commit(id, Change(append=[b'"theirs"']))
+            return read(id)
+
+        monkeypatch.setattr(backend, "_read", slow)
+        with pytest.raises(BackendUnavailable, match="Nothing was written"):
+            backend.commit(id, Change(append=[b'"ours"']))
+        assert CacheBackend().read_messages(id, 0, 9) == [b'"theirs"']
+
+    def test_processes_exclude_each_other_on_files(self, tmp_path: Any) -> None:
+        script = """
+import sys, django
+from django.conf import settings
+settings.configure(CACHES={"default": {
+    "BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": sys.argv[1]}})
+django.setup()
+from django_convstate.backends.records import Change
+from django_convstate.backends.cache import CacheBackend
+for number in range(50):
+    CacheBackend().commit("a", Change(append=[b"[%d,%d]" % (int(sys.argv[2]), number)]))
+print(len(CacheBackend().read_messages("a", 0, 9999)))
+"""
+        workers = [
+            subprocess.Popen(
+                [sys.executable, "-c", script, str(tmp_path), str(number)],
+                stdout=subprocess.PIPE,
+            )
+            for number in range(4)
+        ]
+        outputs = [int(worker.communicate(timeout=120)[0]) for worker in workers]
+        assert [worker.returncode for worker in workers] == [0] * 4
+        assert max(outputs) == 200
+
+
+class Forgetful(LocMemCache):
+    """As memcached does with a value over its limit, says nothing and drops the key."""
+
+    def set(self, key: Any, value: Any, *args: Any, **kwargs: Any) -> None:
+        if isinstance(value, bytes) and len(value) > 2000:
+            self.delete(key)
+        else:
+            super().set(key, value, *args, **kwargs)
+
+
+class TestOutage:
+    def test_a_cache_that_drops_in_silence_is_noticed(self, settings: Any) -> None:
+        settings.CACHES = {"default": {"BACKEND": f"{__name__}.Forgetful"}}
+        store = ConversationStore("cache")
+        conversation = store.get(stored(store))
+        conversation["long"] = "x" * 3000
+        with pytest.raises(BackendUnavailable, match="did not keep"):
+            conversation.save()
+        assert dict(store.get(conversation.id)) == {"city": "Jaipur"}
+
+    def test_unreachable_is_not_absent(self) -> None:
+        backend = CacheBackend(cache_alias="unreachable")
+        for call in (
+            lambda: backend.load("a", 1),
+            lambda: backend.exists("a"),
+            lambda: backend.delete("a"),
+            lambda: backend.touch("a"),
+            lambda: backend.commit("a", Change(append=[b"1"])),
+            lambda: backend.read_messages("a", 0, 1),
+        ):
+            with pytest.raises(BackendUnavailable, match="'unreachable'"):
+                call()
+        health = backend.health()
+        assert not health.connected
+        assert health.latency_ms is None
+        assert "cannot be reached" in health.detail
+
+    def test_a_wrong_url_is_not_absent_either(self, settings: Any) -> None:
+        settings.CACHES = {
+            "default": {
+                "BACKEND": "django.core.cache.backends.redis.RedisCache",
+                "LOCATION": "no-such-scheme://x",
+            }
+        }
+        with pytest.raises(BackendUnavailable):
+            CacheBackend().load("a", 1)
+
+    @pytest.mark.django_db
+    def test_a_database_in_the_event_loop_says_so_itself(self) -> None:
+        async def view() -> None:
+            CacheBackend(cache_alias="database").load("a", 1)
+
+        with pytest.raises(SynchronousOnlyOperation):
+            asyncio.run(view())
+
+    def test_a_missing_alias(self) -> None:
+        with pytest.raises(InvalidBackend, match="'nowhere'"):
+            CacheBackend(cache_alias="nowhere").load("a", 1)
+
+    def test_a_dummy_is_not_healthy(self) -> None:
+        assert not CacheBackend(cache_alias="dummy").health().connected
+
+    def test_no_password_is_told(self, settings: Any, caplog: pytest.LogCaptureFixture) -> None:
+        settings.CACHES = {
+            "default": {
+                "BACKEND": "django.core.cache.backends.redis.RedisCache",
+                "LOCATION": "redis://:hunter2@127.0.0.1:1/0",
+            }
+        }
+        caplog.set_level(logging.DEBUG)
+        with pytest.raises(BackendUnavailable) as caught:
+            CacheBackend().load("a", 1)
+        assert "hunter2" not in f"{caught.value!r} {caught.value.__cause__!r} {caplog.text}"
+        assert "hunter2" not in CacheBackend().health().detail
+
+
+def test_no_thread_is_left(alias: str) -> None:
+    before = threading.active_count()
+    stored(ConversationStore(get_backend("cache", cache_alias=alias)))
+    assert threading.active_count() == before

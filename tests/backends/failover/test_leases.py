@@ -1,0 +1,121 @@
+"""Turns around an outage: nobody begins before another in this process is done, and a turn that was
+lost cannot be saved."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from django_convstate import ConversationConflict
+from django_convstate.backends.failover import FailoverBackend
+from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.backends.records import Change
+from tests.support.backends import Switched, record_of
+
+LONG, SHORT = 60.0, 0.001
+
+
+@pytest.fixture
+def primary() -> Switched:
+    return Switched()
+
+
+@pytest.fixture
+def backend(primary: Switched) -> Iterator[FailoverBackend]:
+    backend = FailoverBackend(primary, LocMemBackend())
+    backend.commit("a", Change(append=[b"0"]))
+    yield backend
+    primary.away = False
+    backend.close()
+
+
+def position(backend: FailoverBackend, lease: str, seconds: float = LONG) -> int:
+    return backend.acquire("a", lease, seconds, 10).position
+
+
+def say(backend: FailoverBackend, text: bytes, lease: str) -> None:
+    backend.commit("a", Change(append=[text], lease=lease, release=True))
+
+
+def test_whoever_comes_in_an_outage_waits_for_the_turn_that_the_primary_gave(
+    primary: Switched, backend: FailoverBackend
+) -> None:
+    assert position(backend, "first") == 0
+    primary.away = True
+    assert position(backend, "second") == 1
+    assert backend.renew("a", "first", LONG)
+    say(backend, b"1", "first")
+    assert position(backend, "second") == 0
+    say(backend, b"2", "second")
+    primary.away = False
+    backend.close()
+    assert record_of(primary, "a").messages == [b"0", b"1", b"2"]
+
+
+def test_a_turn_given_in_an_outage_goes_on_after_it(
+    primary: Switched, backend: FailoverBackend
+) -> None:
+    primary.away = True
+    assert position(backend, "first") == 0
+    primary.away = False
+    backend.close()
+    assert position(backend, "second") == 1
+    assert backend.renew("a", "first", LONG)
+    say(backend, b"1", "first")
+    assert position(backend, "second") == 0
+
+
+def test_a_turn_that_lapsed_in_an_outage_is_fenced(
+    primary: Switched, backend: FailoverBackend
+) -> None:
+    primary.away = True
+    assert position(backend, "first", SHORT) == 0
+    while position(backend, "second"):
+        pass
+    with pytest.raises(ConversationConflict, match="turn was lost"):
+        say(backend, b"1", "first")
+    say(backend, b"2", "second")
+    with pytest.raises(ConversationConflict, match="turn was lost"):
+        say(backend, b"1", "first")
+    assert record_of(backend, "a").messages == [b"0", b"2"]
+
+
+def test_a_turn_that_was_given_back_with_a_commit_holds_nobody_up(
+    primary: Switched, backend: FailoverBackend
+) -> None:
+    assert position(backend, "first") == 0
+    say(backend, b"1", "first")
+    primary.away = True
+    assert position(backend, "second") == 0
+
+
+def test_a_commit_that_the_primary_did_not_take_gives_nothing_back(
+    primary: Switched, backend: FailoverBackend
+) -> None:
+    primary.away = True
+    assert position(backend, "first") == 0
+    assert position(backend, "second") == 1
+    primary.away = False
+    backend.close()
+    primary.away = True  # and this is found out by the commit alone
+    say(backend, b"1", "first")
+    assert position(backend, "second") == 0
+    assert record_of(backend, "a").messages == [b"0", b"1"]
+
+
+def test_one_slow_renewal_moves_no_turn_into_memory(
+    primary: Switched, backend: FailoverBackend
+) -> None:
+    assert position(backend, "first") == 0
+    primary.slow = True
+
+    def slow(*arguments: object) -> bool:
+        primary._answer(True)
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(primary, "renew", slow)
+        assert backend.renew("a", "first", LONG)
+    assert not backend.fallback.has_queue("a")
+    assert backend.renew("a", "first", LONG)
+    say(backend, b"1", "first")
+    assert record_of(primary, "a").messages == [b"0", b"1"]

@@ -1,0 +1,370 @@
+"""What comes home after an outage, and how it is merged with what others have done meanwhile."""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from django_convstate import BackendUnavailable, ConversationBusy, ConversationConflict, signals
+from django_convstate.backends.failover import FailoverBackend
+from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.backends.records import Change, Create
+from tests.support.backends import Switched, record_of
+from tests.support.servers import wait_until
+
+
+class Outage:
+    """A conversation of three messages that is known here. The primary is away; `others` reach it.
+
+    `end` brings home what is to be told, and returns how the conversation is then.
+    """
+
+    def __init__(self) -> None:
+        self.primary = Switched()
+        self.others = self.primary.others
+        self.backend = FailoverBackend(self.primary, LocMemBackend(max_conversations=10**6))
+        first = Change(create=Create.MUST_BE_NEW, append=[b"1", b"2", b"3"], set={"n": b"10"})
+        self.backend.commit("a", first)
+        self.news: dict[str, Any] = {}
+        signals.backend_recovered.connect(self._recovered, sender=self.primary)
+        self.primary.away = True
+
+    def _recovered(self, sender: object, signal: object, **news: Any) -> None:
+        self.news = news
+
+    def commit(self, **change: Any) -> int:
+        return self.backend.commit("a", Change(**change)).message_count
+
+    def others_commit(self, **change: Any) -> None:
+        self.others.commit("a", Change(**change))
+
+    def end(self) -> Any:
+        self.primary.away = False
+        self.backend.close()
+        assert self.backend.health().pending_replay == 0
+        return self.others.load("a", 100)
+
+    @property
+    def conflicts_and_lost(self) -> tuple[int, int]:
+        return self.news["conflicts"], self.news["lost"]
+
+
+@pytest.fixture
+def outage() -> Iterator[Outage]:
+    outage = Outage()
+    yield outage
+    outage.end()
+
+
+class TestMerged:
+    def test_appends_go_behind_what_others_have_said(self, outage: Outage) -> None:
+        outage.commit(append=[b"mine"])
+        outage.others_commit(append=[b"theirs"])
+        outage.commit(append=[b"mine too"])
+        home = outage.end()
+        assert home.messages == [b"1", b"2", b"3", b"theirs", b"mine", b"mine too"]
+        assert outage.news["replayed"] == 2
+        assert outage.conflicts_and_lost == (0, 0)
+
+    def test_counters_add_up(self, outage: Outage) -> None:
+        outage.commit(increment={"n": 1})
+        outage.others_commit(increment={"n": 100})
+        outage.commit(increment={"n": 2})
+        assert outage.end().state["n"] == b"113"
+
+    def test_of_a_key_the_later_commit_wins(self, outage: Outage) -> None:
+        outage.commit(set={"a": b'"mine"', "b": b'"mine"'})
+        outage.others_commit(set={"a": b'"theirs"', "c": b'"theirs"'})
+        home = outage.end()
+        assert home.state == {"n": b"10", "a": b'"mine"', "b": b'"mine"', "c": b'"theirs"'}
+
+    def test_a_counter_that_became_text_loses_what_was_added(self, outage: Outage) -> None:
+        outage.commit(increment={"n": 1}, append=[b"mine"], set={"a": b"1"})
+        outage.others_commit(set={"n": b'"text"'})
+        home = outage.end()
+        assert home.messages == [b"1", b"2", b"3", b"mine"]
+        assert home.state == {"n": b'"text"', "a": b"1"}
+        assert outage.conflicts_and_lost == (1, 0)
+
+    def test_an_expected_version_was_checked_when_it_was_accepted(self, outage: Outage) -> None:
+        version = record_of(outage.backend, "a").version
+        outage.commit(append=[b"mine"], expected_version=version)
+        outage.others_commit(append=[b"theirs"])
+        assert outage.end().messages == [b"1", b"2", b"3", b"theirs", b"mine"]
+
+    def test_a_ttl_and_an_owner(self, outage: Outage) -> None:
+        outage.commit(ttl=60.0, owner="u1")
+        home = outage.end()
+        assert (home.ttl, home.owner) == (60, "u1")
+
+    def test_what_did_arrive_before_the_outage_is_not_told_twice(self, outage: Outage) -> None:
+        ghost = Change(append=[b"mine"], increment={"n": 1})
+        outage.others.commit("a", ghost)
+        outage.others_commit(append=[b"theirs"])
+        outage.backend.commit("a", ghost)
+        outage.commit(append=[b"mine too"])
+        home = outage.end()
+        assert home.messages == [b"1", b"2", b"3", b"mine", b"theirs", b"mine too"]
+        assert home.state["n"] == b"11"
+
+
+class TestTakenBack:
+    """Who drops messages drops what they have seen, and none that they have not."""
+
+    def test_where_nobody_else_has_spoken(self, outage: Outage) -> None:
+        assert outage.commit(keep_messages=2, append=[b"mine"]) == 3
+        assert outage.commit(keep_messages=1) == 1
+        assert outage.end().messages == [b"1"]
+
+    def test_ones_own_of_this_outage(self, outage: Outage) -> None:
+        outage.commit(append=[b"mine", b"wrong"])
+        outage.others_commit(append=[b"theirs"])
+        outage.commit(keep_messages=4, append=[b"right"])
+        assert outage.end().messages == [b"1", b"2", b"3", b"theirs", b"mine", b"right"]
+        assert outage.conflicts_and_lost == (0, 0)
+
+    @pytest.mark.parametrize("keep", [0, 2])
+    def test_from_before_what_others_have_said(self, outage: Outage, keep: int) -> None:
+        outage.commit(keep_messages=keep)
+        outage.others_commit(append=[b"theirs"])
+        outage.commit(append=[b"mine"])
+        assert outage.end().messages == [b"1", b"2", b"3", b"theirs", b"mine"]
+        assert outage.conflicts_and_lost == (1, 0)
+
+    def test_all_of_it_after_ones_own(self, outage: Outage) -> None:
+        outage.commit(append=[b"mine"])
+        outage.others_commit(append=[b"theirs"])
+        outage.commit(keep_messages=0, append=[b"anew"])
+        assert outage.end().messages == [b"1", b"2", b"3", b"theirs", b"anew"]
+
+    def test_what_others_have_dropped_already(self, outage: Outage) -> None:
+        outage.others_commit(keep_messages=1)
+        outage.commit(keep_messages=2, append=[b"mine"])
+        assert outage.end().messages == [b"1", b"mine"]
+
+
+class TestDeleted:
+    def test_here(self, outage: Outage) -> None:
+        outage.commit(append=[b"mine"])
+        assert outage.backend.delete("a")
+        assert outage.backend.load("a", 5) is None
+        assert not outage.backend.exists("a")
+        outage.others_commit(append=[b"theirs"])
+        assert outage.end() is None
+
+    def test_here_and_begun_anew(self, outage: Outage) -> None:
+        outage.backend.delete("a")
+        outage.commit(append=[b"anew"])
+        outage.others_commit(append=[b"theirs"])
+        home = outage.end()
+        assert (home.messages, home.state) == ([b"anew"], {})
+
+    def test_by_others_it_stays_deleted(self, outage: Outage) -> None:
+        outage.commit(create=Create.MUST_EXIST, append=[b"mine"])
+        outage.commit(create=Create.MUST_EXIST, append=[b"mine too"])
+        outage.others.delete("a")
+        assert outage.end() is None
+        assert outage.conflicts_and_lost == (0, 2)
+
+    def test_what_was_not_known_here_is_deleted_all_the_same(self, outage: Outage) -> None:
+        outage.others.commit("b", Change(append=[b"theirs"]))
+        assert outage.backend.delete("b")
+        outage.end()
+        assert not outage.others.exists("b")
+
+
+class TestExpired:
+    def test_meanwhile_it_is_made_again_with_its_history(self, outage: Outage) -> None:
+        outage.others.touch("a", 0.001)
+        time.sleep(0.01)
+        base = outage.backend._known._snapshots["a"].base
+        outage.commit(create=Create.MUST_EXIST, append=[b"mine"])
+        base.created_at -= 7200
+        pending = outage.backend._offline.journal.get("a")
+        assert pending is not None
+        assert pending.base is not None
+        pending.base.last_accessed -= 7200  # as it is two hours later
+        home = outage.end()
+        assert home.messages == [b"1", b"2", b"3", b"mine"]
+        assert home.state == {"n": b"10"}
+        assert outage.conflicts_and_lost == (0, 0)
+
+    def test_touched_here(self, outage: Outage) -> None:
+        assert outage.backend.touch("a", 60.0)
+        assert outage.end().ttl == 60
+
+    def test_of_what_was_not_known_here(self, outage: Outage) -> None:
+        """Somebody had its token: it is begun anew with what was said."""
+        change = Change(create=Create.MUST_EXIST, append=[b"mine"])
+        outage.backend.commit("b", change)
+        outage.others.commit("c", Change(append=[b"theirs"]))
+        outage.backend.commit("c", Change(create=Create.MUST_EXIST, append=[b"mine"]))
+        outage.end()
+        assert record_of(outage.others, "b").messages == [b"mine"]
+        assert record_of(outage.others, "c").messages == [b"theirs", b"mine"]
+
+
+class TestRefused:
+    def test_by_another_owner_it_is_lost_and_counted(
+        self, outage: Outage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        outage.commit(owner="u1", append=[b"mine"])
+        outage.commit(append=[b"mine too"])
+        outage.backend.commit("b", Change(append=[b"elsewhere"]))
+        outage.others_commit(owner="u2", append=[b"theirs"])
+        home = outage.end()
+        assert (home.owner, home.messages) == ("u2", [b"1", b"2", b"3", b"theirs"])
+        assert record_of(outage.others, "b").messages == [b"elsewhere"]
+        assert outage.conflicts_and_lost == (0, 2)
+        assert "2 changes accepted during the outage are lost" in caplog.text
+        assert not any(secret in caplog.text for secret in ("mine", "theirs", "u1", "u2"))
+
+    def test_away_again_in_the_middle_of_it(self, outage: Outage) -> None:
+        for number in range(10):
+            outage.commit(append=[b"m%d" % number])
+        outage.primary.fails_after = 6  # of which the probe takes two
+        outage.primary.away = False
+        outage.backend.close()
+        assert outage.backend.health().pending_replay == 6
+        outage.primary.fails_after = None
+        assert outage.end().messages == [b"1", b"2", b"3", *(b"m%d" % n for n in range(10))]
+
+
+class TestTwoProcesses:
+    """What two processes have accepted in the same outage, each for itself."""
+
+    @pytest.fixture
+    def other(self, outage: Outage) -> Iterator[FailoverBackend]:
+        primary = Switched()
+        primary._conversations = outage.primary._conversations
+        primary._lock = outage.primary._lock
+        backend = FailoverBackend(primary, LocMemBackend(max_conversations=10**6))
+        primary.away = True
+        yield backend
+        self.recover(backend)
+
+    def recover(self, backend: FailoverBackend) -> None:
+        backend.primary.away = False  # type: ignore[attr-defined]
+        backend.close()
+
+    @pytest.mark.parametrize("first_replayed", ["begun", "continued"])
+    def test_a_newcomer(self, outage: Outage, other: FailoverBackend, first_replayed: str) -> None:
+        outage.backend.commit("new", Change(create=Create.MUST_BE_NEW, append=[b"one"]))
+        other.commit("new", Change(create=Create.MUST_EXIST, append=[b"two"]))
+        if first_replayed == "begun":
+            outage.end()
+            self.recover(other)
+        else:
+            self.recover(other)
+            outage.end()
+        assert sorted(record_of(outage.others, "new").messages) == [b"one", b"two"]
+
+    def test_one_that_expired_is_made_again_once(
+        self, outage: Outage, other: FailoverBackend
+    ) -> None:
+        other._known.put("a", outage.others.load("a", 10))
+        outage.others.delete("a")
+        for backend in (outage.backend, other):
+            backend.commit("a", Change(create=Create.MUST_EXIST, append=[b"mine"]))
+            pending = backend._offline.journal.get("a")
+            assert pending is not None
+            assert pending.base is not None
+            pending.base.last_accessed -= 7200
+        outage.end()
+        self.recover(other)
+        assert record_of(outage.others, "a").messages == [b"1", b"2", b"3", b"mine", b"mine"]
+
+    def test_a_deletion_is_older_than_what_was_begun_anew(self, outage: Outage) -> None:
+        assert outage.backend.delete("a")
+        time.sleep(0.01)
+        outage.others.delete("a")
+        outage.others_commit(append=[b"anew"])
+        assert outage.end().messages == [b"anew"]
+
+
+class TestTrouble:
+    @pytest.mark.parametrize("trouble", [ConversationBusy("busy"), RuntimeError("a bug")])
+    def test_while_replaying_loses_nothing(
+        self, outage: Outage, trouble: Exception, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        outage.commit(append=[b"said"])
+        outage.primary.away = False
+        real, troubles = outage.primary.commit, [trouble]
+
+        def commit(id: str, change: Change) -> Any:
+            if id == "a" and troubles:
+                raise troubles.pop()
+            return real(id, change)
+
+        monkeypatch.setattr(outage.primary, "commit", commit)
+        wait_until(lambda: not outage.backend.health().using_fallback)
+        assert record_of(outage.others, "a").messages[-1] == b"said"
+
+    @pytest.mark.parametrize("is_refused", [False, True])
+    def test_a_deletion_while_a_change_is_being_replayed_is_kept(
+        self, outage: Outage, monkeypatch: pytest.MonkeyPatch, is_refused: bool
+    ) -> None:
+        outage.commit(append=[b"said"])
+        real = outage.primary.commit
+
+        def commit(id: str, change: Change) -> Any:
+            if id == "a" and outage.backend.exists("a"):
+                assert outage.backend.delete("a")
+                if is_refused:
+                    raise ConversationConflict("another owner's")
+            return real(id, change)
+
+        monkeypatch.setattr(outage.primary, "commit", commit)
+        assert outage.end() is None
+
+    def test_whose_it_is_cannot_be_decided_here(self, outage: Outage) -> None:
+        outage.others.commit("theirs", Change(owner="1", append=[b"secret"]))
+        with pytest.raises(BackendUnavailable, match="Cannot verify the owner"):
+            outage.backend.commit("theirs", Change(create=Create.MUST_EXIST, owner="2"))
+        outage.commit(owner="2")
+        assert outage.end().owner == "2"
+
+    def test_everything_dropped_that_its_author_had_seen(self, outage: Outage) -> None:
+        outage.backend._known.forget("a")
+        outage.commit(create=Create.MUST_EXIST, keep_messages=0)
+        assert outage.end().messages == []
+
+    def test_what_is_known_counts_towards_the_journal(self, outage: Outage) -> None:
+        journal = outage.backend._offline.journal
+        outage.backend._known.get("a")
+        outage.commit(append=[b"x"])
+        assert journal._bytes > 2 * len(b"123")
+        before = journal._bytes
+        outage.end()
+        assert journal._bytes == 0 < before
+
+    def test_a_slow_receiver_holds_nothing_up(self, outage: Outage) -> None:
+        done = threading.Event()
+
+        def wait(**kwargs: Any) -> None:
+            done.wait(20)
+
+        signals.backend_degraded.connect(wait, sender=outage.primary)
+        try:
+            outage.commit(append=[b"said"])
+            outage.primary.away = False
+            wait_until(lambda: not outage.backend.health().using_fallback)
+        finally:
+            done.set()
+            signals.backend_degraded.disconnect(wait, sender=outage.primary)
+
+    def test_a_full_journal_is_told(self, caplog: pytest.LogCaptureFixture) -> None:
+        primary = Switched()
+        backend = FailoverBackend(primary, LocMemBackend(), journal_bytes=12_000)
+        primary.away = True
+        assert not backend.health().is_full
+        with pytest.raises(BackendUnavailable, match="full"):
+            for number in range(10):
+                backend.commit(f"c{number}", Change(append=[b"x" * 1000]))
+        assert backend.health().is_full
+        primary.away = False
+        backend.close()
+        assert not backend.health().is_full
+        assert "1 were refused" in caplog.text

@@ -1,0 +1,440 @@
+"""What becomes of a conversation when a real server says no: in words, without the password, and
+without asking again and again."""
+
+import asyncio
+import re
+import ssl
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from redis import RedisError
+
+from django_convstate import BackendUnavailable, ConversationCorrupt, ConversationStore
+from django_convstate.backends.base import Selection
+from django_convstate.backends.records import Change
+from django_convstate.backends.redis.backend import RedisBackend
+from django_convstate.backends.redis.diagnostics.checks import check_server
+from django_convstate.ids import new_id
+from tests.conftest import on
+from tests.support.servers import Server, free_ports, running, wait_until
+from tests.support.tls import tls_proxy
+
+# Where any password will do, so that it is there to be given away.
+PASSWORD = "hunter2"
+CLUSTER = "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
+
+
+def url(server: Server) -> str:
+    return f"redis://127.0.0.1:{server.port}/0"
+
+
+def scripts_run(server: Server) -> int:
+    """Return how many of our scripts have reached the server, run or rejected."""
+    with server.client() as client:
+        stats = client.info("commandstats")
+    return sum(
+        stats[name]["calls"] + stats[name]["rejected_calls"]
+        for name in ("cmdstat_evalsha", "cmdstat_eval")
+        if name in stats
+    )
+
+
+def assert_refused(backend: RedisBackend, server: Server, use: Any, words: str) -> None:
+    """Check that `use` and health() say why, once, and keep the password to themselves."""
+    before = scripts_run(server)
+    with pytest.raises(BackendUnavailable, match=words) as caught:
+        use()
+    assert scripts_run(server) - before <= 1, "no is no: it is not tried again"
+    health = backend.health()
+    assert not health.connected
+    assert words in health.detail
+    assert words in asyncio.run(backend.ahealth()).detail
+    assert PASSWORD not in f"{caught.value} {caught.value.__cause__} {health}"
+
+
+async def assert_refused_async(backend: RedisBackend, server: Server, id: str, words: str) -> None:
+    before = scripts_run(server)
+    with pytest.raises(BackendUnavailable, match=words) as caught:
+        await backend.acommit(id, Change(append=[b"{}"]))
+    assert scripts_run(server) - before <= 1
+    assert PASSWORD not in f"{caught.value} {caught.value.__cause__}"
+    assert await backend.aload(id, 1) is not None
+
+
+def assert_reads_go_on(backend: RedisBackend, server: Server, id: str, words: str) -> None:
+    assert_refused(backend, server, lambda: backend.commit(id, Change(append=[b"{}"])), words)
+    assert backend.load(id, 1) is not None
+    assert backend.exists(id)
+    assert backend.read_messages(id, 0, 10) == [b"{}"]
+    asyncio.run(assert_refused_async(backend, server, id, words))
+
+
+class TestWritesRefused:
+    @pytest.mark.parametrize(
+        ("breaks", "mends", "words"),
+        [
+            (
+                lambda c: c.config_set("maxmemory", 1),
+                lambda c: c.config_set("maxmemory", 0),
+                "out of memory",
+            ),
+            (lambda c: c.replicaof("127.0.0.1", 1), lambda c: c.replicaof("NO", "ONE"), "replica"),
+            (
+                lambda c: c.config_set("min-replicas-to-write", 1),
+                lambda c: c.config_set("min-replicas-to-write", 0),
+                "replicas",
+            ),
+        ],
+        ids=["OOM", "READONLY", "NOREPLICAS"],
+    )
+    def test_reads_go_on(
+        self, settings: Any, server: Server, breaks: Any, mends: Any, words: str
+    ) -> None:
+        backend, id = on(settings, url(server), PASSWORD=PASSWORD), new_id()
+        backend.commit(id, Change(append=[b"{}"]))
+        assert backend.load(id, 1) is not None
+        assert backend.health().connected
+        with server.client() as client:
+            breaks(client)
+            assert_reads_go_on(backend, server, id, words)
+            mends(client)
+        backend.commit(id, Change(append=[b"{}"]))
+        assert len(backend.read_messages(id, 0, 10)) == 2
+        assert backend.health().connected
+        backend.close()
+
+    @pytest.mark.parametrize(
+        ("breaks", "mends", "words"),
+        [
+            (
+                lambda c: c.config_set("maxmemory", 1),
+                lambda c: c.config_set("maxmemory", 0),
+                "out of memory",
+            ),
+            (lambda c: c.replicaof("127.0.0.1", 1), lambda c: c.replicaof("NO", "ONE"), "replica"),
+            (
+                lambda c: c.config_set("min-replicas-to-write", 1),
+                lambda c: c.config_set("min-replicas-to-write", 0),
+                "replicas",
+            ),
+        ],
+        ids=["OOM", "READONLY", "NOREPLICAS"],
+    )
+    def test_a_counter_says_so_too(
+        self, settings: Any, server: Server, breaks: Any, mends: Any, words: str
+    ) -> None:
+        backend, id = on(settings, url(server)), new_id()
+        backend.commit(id, Change(set={"n": b"5", "m": b"1"}, append=[b"{}"]))
+        with server.client() as client:
+            breaks(client)
+            for increment in ({"n": 1}, {"new": 1}, {"new": 1, "n": 1}):
+                for also in ({}, {"a": b"1"}, {"n": b"7"}):
+                    change = Change(increment=increment, set=also, append=[b"{}"])
+                    with pytest.raises(BackendUnavailable, match=words):
+                        backend.commit(id, change)
+            for change in (Change(append=[b"{}"]), Change(increment={"n": 1})):
+                with pytest.raises(BackendUnavailable, match=words):
+                    backend.commit("new", change)
+            mends(client)
+        record = backend.load(id, 5)
+        assert record is not None
+        assert (record.version, record.state) == (1, {"n": b"5", "m": b"1"})
+        assert record.messages == [b"{}"]
+        assert not backend.exists("new")
+        backend.close()
+
+    def test_reads_go_on_where_snapshots_fail(self, settings: Any, tmp_path: Path) -> None:
+        snapshots = tmp_path / "snapshots"
+        snapshots.mkdir()
+        server = Server(
+            tmp_path, free_ports(1)[0], "--save", "3600 1000000", "--dir", str(snapshots)
+        )
+        with running([server]), server.client() as client:
+            backend, id = on(settings, url(server), PASSWORD=PASSWORD), new_id()
+            backend.commit(id, Change(append=[b"{}"]))
+            assert backend.load(id, 1) is not None
+            snapshots.rmdir()
+            client.bgsave()
+            wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+            assert_reads_go_on(backend, server, id, "MISCONF")
+            client.config_set("stop-writes-on-bgsave-error", "no")
+            backend.commit(id, Change(append=[b"{}"]))
+            assert len(backend.read_messages(id, 0, 10)) == 2
+            backend.close()
+
+
+def test_loading(settings: Any, tmp_path: Path) -> None:
+    """Until the data set is there nothing can be told, and nothing is said to be absent."""
+    slow = ("--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
+    server = Server(tmp_path, free_ports(1)[0], *slow)
+    with running([server]), server.client() as client:
+        backend, id = on(settings, url(server), PASSWORD=PASSWORD), new_id()
+        backend.commit(id, Change(append=[b"{}"]))
+        with client.pipeline(transaction=False) as pipe:
+            for number in range(30_000):
+                pipe.set(f"key{number}", "x" * 100)
+            pipe.execute()
+        client.save()
+        server.kill()
+        server.launch()
+
+        def is_loading() -> bool:
+            try:
+                return bool(client.info("persistence")["loading"])
+            except RedisError:
+                return False
+
+        wait_until(is_loading)
+        assert_refused(backend, server, lambda: backend.load(id, 1), "LOADING")
+        change = Change(append=[b"{}"])
+        assert_refused(backend, server, lambda: backend.commit(id, change), "LOADING")
+        client.config_set("key-load-delay", 0)
+        wait_until(server.answers)
+        backend.commit(id, change)
+        assert backend.read_messages(id, 0, 10) == [b"{}", b"{}"]
+        backend.close()
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        (["on", ">right", "~convstate:*", "+@all"], None),
+        (["on", ">wrong", "~convstate:*", "+@all"], "password"),
+        (["on", ">right", "~convstate:*", "+ping", "+hello", "+client|setinfo"], "NOPERM"),
+        (["on", ">right", "~elsewhere:*", "+@all"], "NOPERM"),
+    ],
+)
+def test_who_may_do_what(
+    settings: Any, server: Server, rules: list[str], words: str | None
+) -> None:
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "chat", "reset", *rules)
+    backend = on(settings, url(server), USERNAME="chat", PASSWORD="right")
+    if words is None:
+        backend.commit("a", Change(append=[b"{}"]))
+        assert backend.health().connected
+    else:
+        with server.client() as client:
+            before = client.info("stats")["total_connections_received"]
+            with pytest.raises(BackendUnavailable, match=words) as caught:
+                backend.commit("a", Change(append=[b"{}"]))
+            after = client.info("stats")["total_connections_received"]
+        assert "right" not in f"{caught.value} {caught.value.__cause__}"
+        assert after - before <= 1, "no is no: it is not tried again"
+        assert words in backend.health().detail
+    backend.close()
+
+
+@pytest.mark.parametrize("kind", ["wrong password", "no CLUSTER", "other keys"])
+def test_a_cluster_that_refuses(settings: Any, cluster: list[Server], kind: str) -> None:
+    rules, login, words = {
+        "wrong password": (["~*", "+@all"], "wrong", "password"),
+        "no CLUSTER": (["~*", "+@all", "-cluster", "-command"], "right", "NOPERM"),
+        "other keys": (["~other*", "+@all"], "right", "NOPERM"),
+    }[kind]
+    for node in cluster:
+        with node.client() as client:
+            client.execute_command("ACL", "SETUSER", "chat", "reset", "on", ">right", *rules)
+    backend = on(
+        settings,
+        f"redis://chat:{login}@127.0.0.1:{cluster[0].port}",
+        CONNECTION_FACTORY=CLUSTER,
+    )
+    try:
+        assert_says(backend, words)
+    finally:
+        for node in cluster:
+            with node.client() as client:
+                client.acl_deluser("chat")
+
+
+def test_a_server_that_is_no_cluster(settings: Any, server: Server) -> None:
+    backend = on(
+        settings,
+        f"redis://127.0.0.1:{server.port}",
+        CONNECTION_FACTORY=CLUSTER,
+    )
+    assert_says(backend, "is no cluster")
+
+
+def test_a_node_of_a_cluster_for_a_server(settings: Any, cluster: list[Server]) -> None:
+    backend = on(settings, f"redis://127.0.0.1:{cluster[0].port}/0")
+    with cluster[0].client() as client:
+        ids = (new_id() for _ in range(10_000))
+        elsewhere = next(i for i in ids if client.cluster("KEYSLOT", i) > 5460)
+    assert_says(backend, "CONNECTION_FACTORY", elsewhere)
+    assert "convstate.E017" in [message.id for message in check_server("own")]
+
+
+def test_a_service_that_sentinel_does_not_know(settings: Any, sentinel: list[Server]) -> None:
+    backend = on(settings, "redis://nosuch/0", SENTINELS=[("127.0.0.1", sentinel[2].port)])
+    assert_says(backend, "no primary of the service")
+
+
+def test_a_database_that_the_server_does_not_have(settings: Any, server: Server) -> None:
+    assert_says(on(settings, f"redis://127.0.0.1:{server.port}/99"), "no database")
+
+
+def assert_says(backend: RedisBackend, words: str, id: str = "a") -> None:
+    async def load() -> None:
+        try:
+            await backend.aload(id, 1)
+        finally:
+            await backend.aclose()
+
+    with pytest.raises(BackendUnavailable, match=words) as caught:
+        backend.load(id, 1)
+    assert "right" not in str(caught.value)
+    with pytest.raises(BackendUnavailable, match=words):
+        asyncio.run(load())
+    backend.close()
+
+
+async def test_peek_without_scripts_that_only_read(settings: Any, tmp_path: Path) -> None:
+    """Redis 6.2 does not have them."""
+    server = Server(tmp_path, free_ports(1)[0], "--rename-command", "EVALSHA_RO", "")
+    with running([server]):
+        backend = on(settings, url(server))
+        try:
+            backend.commit("a", Change(append=[b"{}"]))
+            for record in (backend.peek("a", 1), await backend.apeek("a", 1)):
+                assert record is not None
+                assert record.messages == [b"{}"]
+            assert backend.peek("b", 1) is None
+        finally:
+            backend.close()
+            await backend.aclose()
+
+
+RIGHTS = re.search(
+    r"^ACL SETUSER chat on >PASSWORD (.*)$",
+    (Path(__file__).parents[3] / "docs/redis.md").read_text(),
+    re.MULTILINE,
+)
+
+
+async def everything(backend: RedisBackend) -> None:
+    """Do what a backend can, by both doors."""
+    change = Change(owner="u1", set={"a": b"1"}, increment={"n": 1}, append=[b"{}"])
+    for id in ("a", "b", "c"):
+        assert backend.acquire(id, "lease", 5, 5).position == 0
+        backend.commit(id, replace(change, commit_id=id, lease="lease", release=True))
+        assert backend.load(id, 5) is not None
+        assert backend.peek(id, 5) is not None
+        assert backend.touch(id, 60)
+    assert backend.acquire("a", "lease", 5, 5).position == 0
+    assert backend.renew("a", "lease", 5)
+    backend.release("a", "lease")
+    await backend.acommit("a", Change(keep_messages=0, unset=["a"]))
+    assert await backend.aexists("a")
+    assert await backend.aread_messages("b", 0, 5) == [b"{}"]
+    assert {summary.id for summary in backend.scan()} == {"a", "b", "c"}
+    assert len(list(backend.scan("u1"))) == 3
+    backend.delete("a")
+    assert backend.purge(Selection(owner="u1")).deleted == 2
+    for health in (backend.health(), await backend.ahealth()):
+        assert health.connected
+        assert "version unknown" not in health.detail
+
+
+@pytest.mark.parametrize("kind", ["server", "cluster"])
+async def test_the_rights_in_the_docs_are_enough(
+    settings: Any, request: pytest.FixtureRequest, kind: str
+) -> None:
+    assert RIGHTS is not None
+    rules = RIGHTS[1].replace("~convstate:", "~rights:").split()
+    options: dict[str, Any] = {}
+    servers: list[Server] = []
+    if kind == "server":
+        servers = [request.getfixturevalue("server")]
+    else:
+        servers = request.getfixturevalue("cluster")
+        rules += ["+cluster|slots", "+command"]
+        options["CONNECTION_FACTORY"] = CLUSTER
+    for server in servers:
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "chat", "reset", "on", ">right", *rules)
+    on(settings, f"redis://chat:right@127.0.0.1:{servers[0].port}", **options)
+    backend = RedisBackend(cache_alias="own", key_prefix="rights")
+    try:
+        await everything(backend)
+        with servers[0].client() as client:
+            if kind == "server":
+                client.set("rights:{bad}:meta", "no conversation")
+                with pytest.raises(ConversationCorrupt):
+                    backend.load("bad", 1)
+                assert client.exists("rights:{bad}:meta:corrupt")
+                assert backend.purge(Selection(everything=True)).deleted == 0
+                assert client.exists("rights:{bad}:meta:corrupt")
+    finally:
+        backend.close()
+        await backend.aclose()
+        for server in servers:
+            with server.client() as client:
+                client.acl_deluser("chat")
+
+
+def test_too_many_clients(settings: Any, server: Server) -> None:
+    backend = on(settings, url(server))
+    with server.client() as client:
+        client.config_set("maxclients", 1)
+        with pytest.raises(BackendUnavailable, match="maxclients"):
+            backend.load("a", 1)
+    backend.close()
+
+
+class TestTLS:
+    @pytest.fixture
+    def port(self, server: Server, tmp_path: Path) -> Iterator[int]:
+        """Speak TLS in front of the server, for the binary of the tests does not."""
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        with tls_proxy(server.port, context) as port:
+            yield port
+
+    def test_a_conversation(self, settings: Any, port: int, tmp_path: Path) -> None:
+        pool = {"ssl_ca_certs": str(tmp_path / "ca.pem")}
+        store = ConversationStore(
+            on(settings, f"rediss://127.0.0.1:{port}/0", CONNECTION_POOL_KWARGS=pool)
+        )
+        conversation = store.create()
+        conversation.messages.append("user", "hello")
+        conversation.save()
+
+        async def reply() -> None:
+            known = await store.aget(conversation.id)
+            known.messages.append("assistant", "hi")
+            await known.asave()
+            assert (await store.ahealth()).connected
+            await store.aclose()
+
+        asyncio.run(reply())
+        known = store.get(conversation.id)
+        assert [message["content"] for message in known.messages.window(9)] == ["hello", "hi"]
+        assert store.health().connected
+        store.close()
+
+    @pytest.mark.parametrize("address", ["127.0.0.1", "localhost"])
+    def test_a_certificate_that_is_not_trusted(
+        self, settings: Any, port: int, tmp_path: Path, address: str
+    ) -> None:
+        # By name it is the wrong certificate, though the authority is known.
+        pool = {"ssl_ca_certs": str(tmp_path / "ca.pem")} if address == "localhost" else {}
+        backend = on(
+            settings,
+            f"rediss://:{PASSWORD}@{address}:{port}/0",
+            CONNECTION_POOL_KWARGS=pool,
+        )
+        with pytest.raises(BackendUnavailable, match="certificate") as caught:
+            backend.load("a", 1)
+        assert PASSWORD not in f"{caught.value} {caught.value.__cause__}"
+        with pytest.raises(BackendUnavailable, match="certificate"):
+            asyncio.run(backend.aload("a", 1))
+        assert "certificate" in backend.health().detail
+        backend.close()

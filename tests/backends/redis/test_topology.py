@@ -1,0 +1,411 @@
+"""The redis backend with Sentinel and on a cluster: nodes die and slots move while all write."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from django.core.cache import caches
+
+from django_convstate import BackendUnavailable, get_backend
+from django_convstate.backends.base import Selection
+from django_convstate.backends.records import Change
+from django_convstate.ids import new_id
+from tests.conftest import on
+from tests.support.servers import (
+    SERVICE,
+    Server,
+    cluster_setup,
+    free_ports,
+    sentinel_setup,
+    wait_until,
+)
+
+
+def by(sentinel: Server) -> dict[str, Any]:
+    """The entry of CACHES, less what all of them have."""
+    return {
+        "url": f"redis://{SERVICE}/0",
+        "CLIENT_CLASS": "django_redis.client.SentinelClient",
+        "CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory",
+        "SENTINELS": [("127.0.0.1", sentinel.port)],
+    }
+
+
+def changes(writer: int) -> Iterator[Change]:
+    for number in count():
+        yield Change(ttl=600.0, append=[b"[%d,%d]" % (writer, number)])
+
+
+def fail_over(primary: Server, acknowledged: list[list[bytes]]) -> tuple[list[int], list[int]]:
+    """Kill the primary while all write, and wait until each has written to the one that follows.
+
+    Returns:
+        For each writer how many messages the replica was known to have, and how many were
+        acknowledged when the primary was dead.
+    """
+
+    def counts() -> list[int]:
+        return [len(mine) for mine in acknowledged]
+
+    def goes_on_from(before: list[int]) -> bool:
+        return all(now > then + 20 for now, then in zip(counts(), before, strict=True))
+
+    wait_until(lambda: goes_on_from([0] * len(acknowledged)))
+    safe = counts()
+    with primary.client() as client:
+        client.set("marker", 1)  # behind all that is safe
+        assert client.wait(1, 5000) == 1
+    primary.kill()
+    killed = counts()
+    wait_until(lambda: goes_on_from(killed))
+    return safe, killed
+
+
+def kill_node(node: Server, written: dict[str, list[bytes]]) -> None:
+    """Kill a node of a cluster while all write, and wait until all go on."""
+
+    def all_go_on_from(before: dict[str, int]) -> bool:
+        return all(len(mine) > before[id] + 50 for id, mine in written.items())
+
+    wait_until(lambda: all_go_on_from(dict.fromkeys(written, 0)))
+    node.kill()
+    killed = {id: len(mine) for id, mine in written.items()}
+    wait_until(lambda: all_go_on_from(killed))
+
+
+def assert_kept(
+    stored: list[bytes], acknowledged: list[list[bytes]], safe: list[int], killed: list[int]
+) -> None:
+    """Check that all is there that the replica had, and all that was acknowledged after it took
+    over. Replication is asynchronous: what the dead primary alone had is gone with it."""
+    assert len(stored) == len(set(stored)), "none is there twice"
+    for writer, mine in enumerate(acknowledged):
+        here = [message for message in stored if message.startswith(b"[%d," % writer)]
+        numbers = [orjson.loads(message)[1] for message in here]
+        assert numbers == sorted(numbers), "in its writer's order"
+        # One more, which the primary acknowledged at its end.
+        risky = mine[safe[writer] : killed[writer] + 1]
+        assert set(mine) - set(here) <= set(risky)
+
+
+class TestSentinel:
+    def test_a_failover_under_load_of_threads(self, tmp_path: Path, settings: Any) -> None:
+        id, stop = new_id(), threading.Event()
+        acknowledged: list[list[bytes]] = [[] for _ in range(6)]
+
+        def write(writer: int) -> None:
+            for change in changes(writer):
+                while not stop.is_set():
+                    try:
+                        backend.commit(id, change)
+                        acknowledged[writer].extend(change.append)
+                        break
+                    except BackendUnavailable:
+                        time.sleep(0.02)
+                if stop.is_set():
+                    return
+
+        with sentinel_setup(tmp_path, free_ports(3)) as (primary, _, sentinel):
+            backend = on(settings, **by(sentinel))
+            with ThreadPoolExecutor(len(acknowledged)) as pool:
+                writing = [pool.submit(write, writer) for writer in range(len(acknowledged))]
+                try:
+                    safe, killed = fail_over(primary, acknowledged)
+                finally:
+                    stop.set()
+                for future in writing:
+                    future.result(timeout=30)
+            assert_kept(backend.read_messages(id, 0, 10**6), acknowledged, safe, killed)
+            backend.close()
+
+    def test_a_failover_under_load_of_tasks(self, tmp_path: Path, settings: Any) -> None:
+        id = new_id()
+        acknowledged: list[list[bytes]] = [[] for _ in range(20)]
+
+        async def write(writer: int) -> None:
+            for change in changes(writer):
+                while True:
+                    try:
+                        await backend.acommit(id, change)
+                        break
+                    except BackendUnavailable:
+                        await asyncio.sleep(0.02)
+                acknowledged[writer].extend(change.append)
+                await asyncio.sleep(0.01)
+
+        async def visit(primary: Server) -> None:
+            tasks = [asyncio.create_task(write(writer)) for writer in range(len(acknowledged))]
+            try:
+                safe, killed = await asyncio.to_thread(fail_over, primary, acknowledged)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(result) for result in results} == {asyncio.CancelledError}
+            assert_kept(await backend.aread_messages(id, 0, 10**6), acknowledged, safe, killed)
+            await backend.aclose()
+
+        with sentinel_setup(tmp_path, free_ports(3)) as (primary, _, sentinel):
+            backend = on(settings, **by(sentinel))
+            asyncio.run(visit(primary))
+            backend.close()
+
+    def test_the_password_of_a_url(self, settings: Any, tmp_path: Path) -> None:
+        with sentinel_setup(tmp_path, free_ports(3)) as (primary, _, sentinel):
+            with primary.client() as client:
+                client.execute_command("ACL", "SETUSER", "chat", "on", ">p@ss", "~*", "+@all")
+            sentinels = [("127.0.0.1", sentinel.port)]
+            backend = on(settings, f"redis://chat:p%40ss@{SERVICE}/0", SENTINELS=sentinels)
+            assert backend.exists("a") is False
+            assert asyncio.run(backend.aexists("a")) is False
+            backend.close()
+            # With TLS it does not go out in plain text, which this server would understand.
+            url = f"rediss://chat:p%40ss@{SERVICE}/0"
+            backend = on(settings, url, within=0.25, SENTINELS=sentinels)
+            with pytest.raises(BackendUnavailable):
+                backend.exists("a")
+            with pytest.raises(BackendUnavailable):
+                asyncio.run(backend.aexists("a"))
+            backend.close()
+
+
+class TestCluster:
+    def test_keys_spread_over_the_nodes(self, cluster: list[Server]) -> None:
+        backend = get_backend("redis", cache_alias="cluster")
+        ids = [new_id() for _ in range(3000)]
+        for id in ids:
+            backend.commit(id, Change(append=[b"{}"]))
+        counts = []
+        for node in cluster[:3]:
+            with node.client() as client:
+                counts.append(client.dbsize())
+        assert max(counts) / min(counts) < 1.2
+        assert f"{sum(counts)} keys" in backend.health().detail, "those of all nodes"
+        assert f"{sum(counts)} keys" in asyncio.run(backend.ahealth()).detail
+        backend.purge(Selection(everything=True))
+        backend.close()
+
+    def test_the_cache_shares_the_entry(self, cluster: list[Server]) -> None:
+        cache = caches["cluster"]
+        cache.set("key", "value")
+        assert cache.get("key") == "value"
+        cache.delete("key")
+        cache.close()
+
+    def test_a_node_dies_under_load(self, tmp_path: Path, settings: Any) -> None:
+        """Slots of other nodes go on; those of the dead one come back with its replica."""
+        with cluster_setup(tmp_path, free_ports(6)) as nodes:
+            factory = "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
+            url = f"redis://127.0.0.1:{nodes[1].port}"
+            backend = on(settings, url, CONNECTION_FACTORY=factory)
+            ids = [new_id() for _ in range(30)]
+            written: dict[str, list[bytes]] = {id: [] for id in ids}
+            stop = threading.Event()
+
+            def write(id: str) -> None:
+                while not stop.is_set():
+                    message = b"%d" % len(written[id])
+                    change = Change(ttl=600.0, append=[message])
+                    while not stop.is_set():
+                        try:
+                            backend.commit(id, change)
+                            written[id].append(message)
+                            break
+                        except BackendUnavailable:
+                            time.sleep(0.02)
+                    time.sleep(0.01)
+
+            with ThreadPoolExecutor(30) as pool:
+                writing = [pool.submit(write, id) for id in ids]
+                try:
+                    time.sleep(1)
+                    before = {id: len(written[id]) for id in ids}
+                    nodes[0].kill()
+                    time.sleep(1)
+                    alive = [id for id in ids if len(written[id]) > before[id] + 5]
+                    assert len(alive) > 10, "two thirds of the slots have nothing to do with it"
+                    wait_until(lambda: all(len(written[id]) > before[id] + 50 for id in ids))
+                finally:
+                    stop.set()
+                    nodes_gone = [future.exception(timeout=30) for future in writing]
+            assert nodes_gone == [None] * 30
+            for id in ids:
+                stored = backend.read_messages(id, 0, 10**6)
+                assert len(stored) == len(set(stored)), "none is there twice"
+                # Replication is asynchronous: what the dead node alone had is gone with it.
+                assert len(set(written[id]) - set(stored)) <= 2
+            backend.close()
+
+    def test_a_node_dies_under_load_of_tasks(self, tmp_path: Path, settings: Any) -> None:
+        ids = [new_id() for _ in range(30)]
+        written: dict[str, list[bytes]] = {id: [] for id in ids}
+
+        async def write(id: str) -> None:
+            while True:
+                change = Change(ttl=600.0, append=[b"%d" % len(written[id])])
+                while True:
+                    try:
+                        await backend.acommit(id, change)
+                        break
+                    except BackendUnavailable:
+                        await asyncio.sleep(0.02)
+                written[id].extend(change.append)
+                await asyncio.sleep(0.01)
+
+        async def visit(node: Server) -> None:
+            tasks = [asyncio.create_task(write(id)) for id in ids]
+            try:
+                await asyncio.to_thread(kill_node, node, written)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(result) for result in results} == {asyncio.CancelledError}
+            for id in ids:
+                stored = await backend.aread_messages(id, 0, 10**6)
+                assert len(stored) == len(set(stored)), "none is there twice"
+                # Replication is asynchronous: what the dead node alone had is gone with it.
+                assert len(set(written[id]) - set(stored)) <= 2
+            await backend.aclose()
+
+        with cluster_setup(tmp_path, free_ports(6)) as nodes:
+            factory = "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
+            url = f"redis://127.0.0.1:{nodes[1].port}"
+            backend = on(settings, url, CONNECTION_FACTORY=factory)
+            asyncio.run(visit(nodes[0]))
+            backend.close()
+
+    def test_a_slot_is_moved_under_load(self, cluster: list[Server]) -> None:
+        backend, id = get_backend("redis", cache_alias="cluster", fallback=None), new_id()
+        backend.commit(id, Change(ttl=600.0, append=[b"0"]))
+        stop, written = threading.Event(), [b"0"]
+
+        def write() -> None:
+            while not stop.is_set():
+                change = Change(append=[b"%d" % len(written)])
+                while True:
+                    try:
+                        backend.commit(id, change)
+                        break
+                    except BackendUnavailable:
+                        time.sleep(0.01)
+                written.append(b"%d" % len(written))
+
+        with Slot(cluster, id) as slot, ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(write)
+            try:
+                slot.move()
+            finally:
+                stop.set()
+            writing.result(timeout=30)
+        assert backend.read_messages(id, 0, 10**6) == written
+        assert len(written) > 10
+        backend.close()
+
+    def test_a_slot_is_moved_under_load_of_a_task(self, cluster: list[Server]) -> None:
+        backend, id, written = (
+            get_backend("redis", cache_alias="cluster", fallback=None),
+            new_id(),
+            [b"0"],
+        )
+
+        async def write(moving: asyncio.Future[None]) -> None:
+            while not moving.done():
+                change = Change(append=[b"%d" % len(written)])
+                while True:
+                    try:
+                        await backend.acommit(id, change)
+                        break
+                    except BackendUnavailable:
+                        await asyncio.sleep(0.01)
+                written.append(b"%d" % len(written))
+
+        async def visit() -> None:
+            await backend.acommit(id, Change(ttl=600.0, append=[b"0"]))
+            with Slot(cluster, id) as slot:
+                moving = asyncio.ensure_future(asyncio.to_thread(slot.move))
+                await write(moving)
+                await moving
+            assert await backend.aread_messages(id, 0, 10**6) == written
+            assert len(written) > 10
+            await backend.aclose()
+
+        asyncio.run(visit())
+        backend.close()
+
+    def test_a_slot_is_half_moved(
+        self, cluster: list[Server], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """What is in it is said to be on its way, and the others are listed."""
+        backend, owner = get_backend("redis", cache_alias="cluster", fallback=None), new_id()
+        ids = [new_id() for _ in range(20)]
+        for id in ids:
+            backend.commit(id, Change(ttl=600.0, owner=owner, append=[b"{}"]))
+        with Slot(cluster, ids[0]) as slot:
+            slot.begin()
+            slot.migrate(1)
+            with pytest.raises(BackendUnavailable, match="moving") as caught:
+                backend.load(ids[0], 1)
+            assert caught.value.transient
+            assert {each.id for each in backend.scan(owner)} == set(ids[1:])
+            assert "being moved" in caplog.text
+            assert backend.purge(Selection(owner=owner), dry_run=True).examined == 19
+            slot.migrate(100)
+            slot.end()
+        assert {each.id for each in backend.scan(owner)} == set(ids), "nothing was forgotten"
+        assert backend.purge(Selection(owner=owner)).deleted == 20
+        backend.close()
+
+
+class Slot:
+    """The slot of a conversation, to be moved to the next node."""
+
+    def __init__(self, cluster: list[Server], id: str) -> None:
+        self._clients = [node.client() for node in cluster[:3]]
+        self._ids = [c.execute_command("CLUSTER", "MYID").decode() for c in self._clients]
+        self._number = self._clients[0].execute_command("CLUSTER", "KEYSLOT", id)
+        counts = [
+            c.execute_command("CLUSTER", "COUNTKEYSINSLOT", self._number) for c in self._clients
+        ]
+        self._from = next(n for n, count in enumerate(counts) if count)
+        self._to = (self._from + 1) % 3
+        self._port = cluster[self._to].port
+
+    def __enter__(self) -> "Slot":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for client in self._clients:
+            client.close()
+
+    def move(self) -> None:
+        time.sleep(0.2)
+        self.begin()
+        time.sleep(0.1)
+        self.migrate(100)
+        time.sleep(0.1)
+        self.end()
+        time.sleep(0.3)
+
+    def begin(self) -> None:
+        self._set(self._to, "IMPORTING", self._ids[self._from])
+        self._set(self._from, "MIGRATING", self._ids[self._to])
+
+    def migrate(self, count: int) -> None:
+        source = self._clients[self._from]
+        keys = source.execute_command("CLUSTER", "GETKEYSINSLOT", self._number, count)
+        source.execute_command("MIGRATE", "127.0.0.1", self._port, "", 0, 5000, "KEYS", *keys)
+
+    def end(self) -> None:
+        for node in (self._to, self._from, 3 - self._from - self._to):
+            self._set(node, "NODE", self._ids[self._to])
+
+    def _set(self, node: int, *words: str) -> None:
+        self._clients[node].execute_command("CLUSTER", "SETSLOT", self._number, *words)

@@ -1,0 +1,389 @@
+"""Saving, reloading, claiming and deleting a Conversation."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.template import Context, Template
+
+from django_convstate import (
+    BackendUnavailable,
+    Conversation,
+    ConversationConflict,
+    ConversationInterrupted,
+    ConversationNotFound,
+    ConversationStore,
+    InvalidConversationValue,
+    conversations,
+)
+from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.backends.records import Change
+from tests.support.backends import LosesReplies, LosesRequests, record_of
+from tests.support.conversations import contents
+
+
+class TestSaving:
+    def test_nothing_is_stored_for_nothing(self) -> None:
+        conversation = conversations.create(owner="u1", ttl=60)
+        conversation.save()
+        assert conversation.is_new
+        assert conversation.expires_at is None
+        assert not conversations.exists(conversation.id)
+
+    def test_what_it_is_after_a_save(self) -> None:
+        conversation = conversations.create(owner="u1", ttl=60)
+        conversation["a"] = 1
+        assert (conversation.is_new, conversation.is_modified) == (True, True)
+        conversation.save()
+        assert (conversation.is_new, conversation.is_modified) == (False, False)
+        again = conversations.get(conversation.id)
+        for known in (conversation, again):
+            assert (known.owner, known.version, known.ttl) == ("u1", 1, 60)
+            assert known.created_at is not None
+            assert known.expires_at is not None
+            assert known.last_accessed is not None
+            left = (known.expires_at - datetime.now(UTC)).total_seconds()
+            assert 50 < left <= 60
+            assert not known.degraded
+
+    def test_two_side_by_side_lose_nothing(self, saved: Conversation) -> None:
+        other = conversations.get(saved.id)
+        saved["a"] = 1
+        saved.messages.append("user", "a")
+        other["b"] = 2
+        other.messages.append("user", "b")
+        saved.save()
+        other.save()
+        result = conversations.get(saved.id)
+        assert (result["a"], result["b"]) == (1, 2)
+        assert contents(result)[-2:] == ["a", "b"]
+
+    def test_expected_version(self, saved: Conversation) -> None:
+        other = conversations.get(saved.id)
+        other["a"] = "theirs"
+        other.save(expected_version=other.version)
+        saved["a"] = "ours"
+        with pytest.raises(ConversationConflict):
+            saved.save(expected_version=saved.version)
+        assert not saved.is_modified, "what was refused is not sent behind one's back"
+        saved.reload()
+        assert saved["a"] == "theirs"
+
+    @pytest.mark.parametrize("bad", ["1", 1.0, True])
+    def test_an_expected_version_is_an_integer(self, saved: Conversation, bad: Any) -> None:
+        saved["a"] = 1
+        with pytest.raises(TypeError, match="expected version"):
+            saved.save(expected_version=bad)
+        saved.save()
+
+    def test_the_version_check_outlives_an_outage(self) -> None:
+        backend = LosesRequests()
+        store = ConversationStore(backend)
+        ours = store.create()
+        ours["a"] = 1
+        ours.save()
+        ours["a"] = "ours"
+        backend.to_lose = 1
+        with pytest.raises(BackendUnavailable):
+            ours.save(expected_version=ours.version)
+        theirs = store.get(ours.id)
+        theirs["a"] = "theirs"
+        theirs.save()
+        with pytest.raises(ConversationConflict):
+            ours.save()
+        assert store.get(ours.id)["a"] == "theirs"
+
+    def test_two_queued_changes_are_checked_one_after_the_other(self) -> None:
+        backend = LosesRequests()
+        conversation = ConversationStore(backend).create()
+        conversation["a"] = 1
+        conversation.save()
+        for value in (2, 3):
+            conversation["a"] = value
+            backend.to_lose = 1
+            with pytest.raises(BackendUnavailable):
+                conversation.save(expected_version=conversation.version)
+        conversation["a"] = 4
+        conversation.save(expected_version=conversation.version)
+        assert conversation.version == 4
+        assert ConversationStore(backend).get(conversation.id)["a"] == 4
+
+    def test_a_waiting_pop_takes_back_ones_own(self) -> None:
+        backend = LosesRequests()
+        store = ConversationStore(backend)
+        ours = store.create()
+        ours.messages.append("user", "0")
+        ours.save()
+        ours.messages.append("user", "mine")
+        backend.to_lose = 1
+        with pytest.raises(BackendUnavailable):
+            ours.save()
+        theirs = store.get(ours.id)
+        theirs.messages.append("user", "theirs")
+        theirs.save()
+        ours.messages.pop()
+        ours.save()
+        assert contents(store.get(ours.id)) == ["0", "theirs"]
+
+    def test_back_to_what_is_stored_and_away_again(self, saved: Conversation) -> None:
+        saved["a"] = [1, 5]
+        saved.save()
+        saved["a"] = [1]
+        saved["a"].append(5)
+        saved.save()
+        assert not saved.is_modified
+        saved["a"].pop()
+        assert saved.is_modified
+        saved.save()
+        assert conversations.get(saved.id)["a"] == [1]
+
+    def test_templates_may_look_but_not_delete(self, saved: Conversation) -> None:
+        shown = Template(
+            "{{ c.city }} {{ c.messages.0.content }} {{ c.delete }}{{ c.messages.clear }}"
+        ).render(Context({"c": saved}))
+        assert shown == "Jaipur message 0 "
+        assert conversations.exists(saved.id)
+        assert len(saved.messages) == 10
+
+    def test_an_attribute_is_no_place_for_state(self, saved: Conversation) -> None:
+        with pytest.raises(AttributeError):
+            saved.title = "lost"  # type: ignore[attr-defined]
+
+    def test_deleted_meanwhile(self, saved: Conversation) -> None:
+        conversations.delete(saved.id)
+        saved["a"] = 1
+        with pytest.raises(ConversationInterrupted):
+            saved.save()
+        assert not conversations.exists(saved.id)
+
+    def test_delete_begins_anew(self, saved: Conversation) -> None:
+        old = saved.id
+        saved["unsaved"] = 1
+        saved.delete()
+        assert not conversations.exists(old)
+        assert (len(saved), len(saved.messages), saved.is_new) == (0, 0, True)
+        saved.save()
+        assert not conversations.exists(saved.id)
+        saved["a"] = 1
+        saved.save()
+        assert saved.id != old
+        assert conversations.get(saved.id)["a"] == 1
+
+    def test_reload_forgets_what_was_not_saved(self, saved: Conversation) -> None:
+        messages = saved.messages
+        saved["a"] = 1
+        messages.append("user", "unsaved")
+        saved.reload()
+        assert "a" not in saved
+        assert len(messages) == len(saved.messages) == 10
+        conversations.delete(saved.id)
+        with pytest.raises(ConversationNotFound):
+            saved.reload()
+
+    def test_touch_of_a_new_one(self) -> None:
+        conversation = conversations.create()
+        conversation.touch()
+        assert conversation.expires_at is None
+
+    def test_touch_keeps_to_the_max_age(self) -> None:
+        conversation = ConversationStore("locmem", max_age=100).create()
+        conversation["a"] = 1
+        conversation.save()
+        conversation.touch()
+        assert conversation.expires_at is not None
+        assert (conversation.expires_at - datetime.now(UTC)).total_seconds() <= 100
+
+    def test_touch(self, saved: Conversation) -> None:
+        before = saved.expires_at
+        saved.touch()
+        assert saved.expires_at is not None
+        assert before is not None
+        assert saved.expires_at >= before
+        conversations.delete(saved.id)
+        with pytest.raises(ConversationInterrupted):
+            saved.touch()
+
+    def test_claim(self, saved: Conversation) -> None:
+        saved.claim("u1")
+        saved.claim("u1")
+        assert conversations.get(saved.id).owner == saved.owner == "u1"
+        with pytest.raises(ConversationConflict):
+            saved.claim("u2")
+        unaware = conversations.create()
+        unaware.claim("u3")
+        assert not conversations.exists(unaware.id)
+        unaware["a"] = 1
+        unaware.save()
+        assert conversations.get(unaware.id).owner == "u3"
+
+    def test_two_claims_at_a_time(self, saved: Conversation) -> None:
+        other = conversations.get(saved.id)
+        other["secret"] = "of u2"
+        saved.claim("u1")
+        with pytest.raises(ConversationConflict):
+            other.claim("u2")
+        assert other.owner is None
+        again = conversations.get(saved.id)
+        assert again.owner == "u1"
+        assert "secret" not in again
+
+    def test_a_claim_again_costs_nothing(self, saved: Conversation) -> None:
+        saved.claim("u1")
+        version = saved.version
+        saved.claim("u1")
+        assert conversations.get(saved.id).version == version
+
+    @pytest.mark.parametrize("bad", ["", "x" * 257, "\ud800", None, 5, b"u1"])
+    def test_bad_owners(self, saved: Conversation, bad: Any) -> None:
+        for use in (
+            lambda: saved.claim(bad),
+            lambda: conversations.create(owner=bad),
+            lambda: conversations.get("absent", owner=bad),
+            lambda: conversations.purge(owner=bad),
+        ):
+            if bad is None and use.__code__.co_names[0] == "conversations":
+                continue  # None means nobody there
+            with pytest.raises(InvalidConversationValue, match="owner"):
+                use()
+        assert conversations.get(saved.id).owner is None
+
+    def test_cycle_id(self, saved: Conversation) -> None:
+        old, token = saved.id, saved.token
+        saved["unsaved"] = 1
+        saved.claim("u1")
+        saved.cycle_id()
+        assert saved.id != old
+        assert saved.token != token
+        assert not conversations.exists(old)
+        again = conversations.get(saved.id)
+        assert dict(again) == dict(saved)
+        assert again["unsaved"] == 1
+        assert (again.owner, again.ttl) == ("u1", 3600)
+        assert contents(again) == [f"message {n}" for n in range(10)]
+
+    def test_cycle_id_beside_another_writer(self) -> None:
+        class Interfered(LocMemBackend):
+            """Another writer comes between the copy and the deletion, the first two times."""
+
+            times = 2
+
+            def delete(self, id: str, expected_version: int | None = None) -> bool:
+                if expected_version is not None and self.times:
+                    self.times -= 1
+                    super().commit(id, Change(append=[b'{"role":"user","content":"theirs"}']))
+                return super().delete(id, expected_version)
+
+        backend = Interfered()
+        conversation = ConversationStore(backend).create()
+        conversation.messages.append("user", "ours")
+        conversation.save()
+        conversation.cycle_id()
+        assert contents(conversation) == ["ours", "theirs", "theirs"]
+        assert [summary.id for summary in backend.scan()] == [conversation.id]
+
+    def test_cycle_id_of_what_was_deleted_meanwhile(self) -> None:
+        class Interfered(LocMemBackend):
+            def delete(self, id: str, expected_version: int | None = None) -> bool:
+                super().delete(id)
+                return super().delete(id, expected_version)
+
+        backend = Interfered()
+        conversation = ConversationStore(backend).create()
+        conversation["a"] = 1
+        conversation.save()
+        with pytest.raises(ConversationNotFound):
+            conversation.cycle_id()
+        assert list(backend.scan()) == [], "what somebody deleted does not live on"
+
+    def test_cycle_id_with_a_lost_reply(self) -> None:
+        class Loses(LocMemBackend):
+            lost = False
+
+            def delete(self, id: str, expected_version: int | None = None) -> bool:
+                deleted = super().delete(id, expected_version)
+                if not self.lost:
+                    self.lost = True
+                    raise BackendUnavailable("The reply was lost.")
+                return deleted
+
+        backend = Loses()
+        conversation = ConversationStore(backend).create()
+        conversation["a"] = 1
+        conversation.save()
+        conversation.cycle_id()
+        assert [summary.id for summary in backend.scan()] == [conversation.id]
+
+    def test_a_lost_reply_is_not_applied_twice(self) -> None:
+        backend = LosesReplies()
+        store = ConversationStore(backend)
+        conversation = store.create()
+        conversation.incr("n")
+        conversation.messages.append("user", "once")
+        backend.to_lose = 2
+        for _ in range(2):
+            with pytest.raises(Exception, match="lost"):
+                conversation.save()
+        assert conversation.is_modified
+        conversation.incr("n")
+        conversation.messages.append("user", "and this")
+        conversation.save()
+        assert not conversation.is_modified
+        record = record_of(backend, conversation.id)
+        assert record.state == {"n": b"2"}
+        assert [json.loads(m)["content"] for m in record.messages] == ["once", "and this"]
+        assert contents(conversation) == ["once", "and this"]
+
+    def test_two_tasks_save_side_by_side(self) -> None:
+        class Slow(LocMemBackend):
+            async def acommit(self, id: str, change: Change) -> Any:
+                await asyncio.sleep(0.01)
+                return self.commit(id, change)
+
+        async def visit() -> list[str]:
+            conversation = ConversationStore(Slow()).create()
+            conversation.messages.append("user", "1")
+            first = asyncio.create_task(conversation.asave())
+            await asyncio.sleep(0)
+            conversation.messages.append("user", "2")
+            await asyncio.gather(first, conversation.asave(), conversation.asave())
+            assert not conversation.is_modified
+            await conversation.areload()
+            return contents(conversation)
+
+        assert asyncio.run(visit()) == ["1", "2"]
+
+    def test_cancelled_in_mid_save(self) -> None:
+        class Slow(LocMemBackend):
+            async def acommit(self, id: str, change: Change) -> Any:
+                answer = self.commit(id, change)
+                await asyncio.sleep(0.01)
+                return answer
+
+        async def visit() -> list[str]:
+            conversation = ConversationStore(Slow()).create()
+            conversation.messages.append("user", "once")
+            task = asyncio.create_task(conversation.asave())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert conversation.is_modified
+            await conversation.asave()
+            await conversation.areload()
+            return contents(conversation)
+
+        assert asyncio.run(visit()) == ["once"]
+
+    def test_bad_nested_values_leave_everything_as_it_was(self, saved: Conversation) -> None:
+        saved["preferences"]["budget"] = float("nan")
+        saved.messages.append("user", "good")
+        with pytest.raises(InvalidConversationValue, match=r'state\["preferences"\]\["budget"\]'):
+            saved.save()
+        assert contents(conversations.get(saved.id))[-1] == "message 9"
+        saved["preferences"]["budget"] = 100
+        saved.save()
+        again = conversations.get(saved.id)
+        assert again["preferences"]["budget"] == 100
+        assert contents(again)[-1] == "good"

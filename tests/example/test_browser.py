@@ -1,0 +1,382 @@
+"""The example in a real browser: what a visitor sees while words come, tabs open and servers go.
+
+Screenshots go to the directory that CONVSTATE_SCREENSHOTS names, else to pytest's own.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+
+from tests.support.example_site import ExampleSite
+from tests.support.servers import Server, free_ports, running
+
+# One browser for all tests, which lives in one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+ARGUMENTS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--no-first-run", "--disable-quic"),
+]
+PATIENCE = 30_000  # milliseconds
+# Seconds after which Daphne 4.2 has forgotten a connection that is over. It asks each that it has
+# not, when it stops, for its application, and finding none tells no application that it stops.
+REAPED = 1.5
+LOOKS = {"wide-light": (1280, 800, "light"), "narrow-dark": (375, 700, "dark")}
+TRIP = "A 4 day trip to Jaipur, relaxed, we love food and forts, under $500"
+HOTEL = "A boutique hotel in Paris"
+
+expect.set_options(timeout=PATIENCE)
+
+
+def example_on(server: Server, log: Path, pause: float) -> ExampleSite:
+    """The example, with words that come slowly enough to be watched."""
+    options = {"REDIS_URL": f"redis://127.0.0.1:{server.port}/0", "REDIS_TIMEOUT": "5"}
+    env = {"CONVERSATION_STATE_BACKEND": "redis", "CONCIERGE_PAUSE": str(pause), **options}
+    return ExampleSite(log, **env)
+
+
+@pytest.fixture(scope="session")
+def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExampleSite]:
+    """For tests that leave it as it is."""
+    directory = tmp_path_factory.mktemp("example")
+    server = Server(directory, free_ports(1)[0])
+    with running([server]), example_on(server, directory / "log", pause=0.02) as site:
+        yield site
+
+
+@pytest.fixture
+def own_site(server: Server, tmp_path: Path) -> Iterator[ExampleSite]:
+    """For a test that stops it, or its Valkey."""
+    with example_on(server, tmp_path / "log", pause=0.05) as site:
+        yield site
+
+
+@pytest.fixture
+def site(request: pytest.FixtureRequest) -> ExampleSite:
+    name = "own_site" if "own_site" in request.fixturenames else "shared_site"
+    site: ExampleSite = request.getfixturevalue(name)
+    return site
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: the browser test did not run")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+class Visitor:
+    """Somebody with a browser."""
+
+    def __init__(self, context: BrowserContext, site: ExampleSite, album: Path) -> None:
+        self.context = context
+        self.site = site
+        self.album = album
+        self.complaints: list[str] = []
+
+    async def tab(self, *, is_live: bool = True) -> "Tab":
+        """Open a page. Its websocket has given the cookie when this returns, so that the next page
+        sends it, too."""
+        page = await self.context.new_page()
+        page.on("console", self._note)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        tab = Tab(page, self.album)
+        await page.goto(self.site.url)
+        if is_live:
+            await asyncio.wait_for(tab.is_ready.wait(), PATIENCE / 1000)
+        return tab
+
+    def _note(self, message: Any) -> None:
+        # That a server was away is told there, too.
+        if message.type == "error" and "net::ERR" not in message.text:
+            self.complaints.append(message.text)
+
+
+class Tab:
+    """A page that is open, and what went over the wire for it."""
+
+    def __init__(self, page: Page, album: Path) -> None:
+        self.page = page
+        self.album = album
+        self.posted: list[str] = []
+        self.frames: list[str] = []
+        self.is_ready = asyncio.Event()
+        page.on("request", self._note_request)
+        page.on("websocket", lambda socket: socket.on("framereceived", self._note_frame))
+        self.live = page.locator(".message.live .text")
+        self.typing = page.locator("#typing")
+        self.messages = page.locator(".message:not(.live)")
+        self.said = self.messages.locator(".text")
+        self.interrupted = self.messages.locator(".interrupted")
+        self.banner = page.locator("#banner p")
+        self.notice = page.locator("#notice")
+
+    def _note_request(self, request: Any) -> None:
+        if request.method == "POST":
+            self.posted.append(request.url.partition("/api/")[2])
+
+    def _note_frame(self, frame: str | bytes) -> None:
+        self.frames.append(str(frame))
+        if '"type": "ready"' in self.frames[-1]:
+            self.is_ready.set()
+
+    async def say(self, text: str) -> None:
+        await self.page.fill("#text", text)
+        await self.page.keyboard.press("Enter")
+
+    async def picture(self, name: str) -> None:
+        await self.page.screenshot(path=self.album / f"{name}.png")
+
+    async def is_quiet(self, count: int) -> None:
+        """Wait until `count` messages are there, and none is in the making."""
+        await expect(self.messages).to_have_count(count)
+        await expect(self.live).to_have_count(0)
+        await expect(self.typing).to_be_hidden()
+
+
+@pytest.fixture
+def look() -> str:
+    return "wide-light"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def visitor(
+    browser: Browser, site: ExampleSite, look: str, tmp_path: Path
+) -> AsyncIterator[Visitor]:
+    """Whose page complains of nothing: no error in a script, nothing that the policy forbids."""
+    width, height, scheme = LOOKS[look]
+    context = await browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme=scheme,  # type: ignore[arg-type]
+    )
+    album = Path(os.environ.get("CONVSTATE_SCREENSHOTS", tmp_path)) / look
+    visitor = Visitor(context, site, album)
+    yield visitor
+    await context.close()
+    assert visitor.complaints == []
+
+
+async def grows(tab: Tab) -> None:
+    """Wait until an answer is seen that is longer than it was."""
+    await expect(tab.live).to_have_count(1)
+    words = len((await tab.live.text_content() or "").split())
+    await expect(tab.live).to_have_text(re.compile(rf"(\S+\s+){{{words + 2}}}"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("look", list(LOOKS))
+async def test_a_conversation_as_it_is_seen(visitor, own_site):
+    one = await visitor.tab()
+    await one.picture("1-welcome")
+    await one.page.click(f"text={TRIP}")
+    await expect(one.said).to_have_text([TRIP])
+    await grows(one)
+    await one.picture("2-streaming")
+
+    # Reloads in the middle of the answer: what was said is there, and the answer goes on.
+    await one.page.reload()
+    await expect(one.said.first).to_have_text(TRIP)
+    await grows(one)
+    await one.picture("3-reloaded")
+    await one.is_quiet(2)
+    await expect(one.said.nth(1)).to_contain_text("4 relaxed days in Jaipur")
+    await one.picture("4-answered")
+
+    two = await visitor.tab()
+    await expect(two.said).to_have_count(2)
+    await one.say(HOTEL)
+    await grows(two)
+    await two.picture("5-second-tab")
+    await two.is_quiet(4)
+    await one.is_quiet(4)
+    assert await one.said.all_text_contents() == await two.said.all_text_contents()
+
+    # The server stops in the middle of an answer, and is started again.
+    await one.say(TRIP)
+    await grows(one)
+    await asyncio.sleep(REAPED)
+    own_site.stop()
+    await expect(one.banner).to_contain_text("line to the concierge is down")
+    await one.picture("6-server-away")
+    own_site.start()
+    for tab in (one, two):
+        await tab.is_quiet(6)
+        await expect(tab.banner).to_have_count(0)
+        await expect(tab.interrupted).to_have_count(1)
+    await one.picture("7-interrupted")
+    await one.say("under $200")
+    await two.is_quiet(8)
+    await one.is_quiet(8)
+    assert one.posted == two.posted == []
+    assert any('"type": "answer"' in frame for frame in one.frames)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("look", list(LOOKS))
+async def test_an_outage_of_redis(visitor, server, own_site):
+    """Redis does not answer, the chat goes on, and a banner says so for as long as it lasts."""
+    own_site.stop()
+    own_site.environment["REDIS_TIMEOUT"] = "0.25"
+    own_site.start()
+    tab = await visitor.tab()
+    await tab.say(HOTEL)
+    await tab.is_quiet(2)
+    server.freeze()
+    try:
+        await tab.say("under $90")
+        await expect(tab.banner).to_contain_text("out of reach")
+        await tab.is_quiet(4)
+        await tab.picture("8-degraded")
+        await tab.page.reload()
+        await expect(tab.banner).to_contain_text("out of reach")
+        await expect(tab.messages).to_have_count(4)
+    finally:
+        server.thaw()
+    await expect(tab.banner).to_have_count(0, timeout=2 * PATIENCE)
+    await tab.say("thanks")
+    await tab.is_quiet(6)
+
+
+@pytest.mark.slow
+async def test_two_tabs_that_speak_at_once_are_answered_one_after_the_other(visitor):
+    one, two = await visitor.tab(), await visitor.tab()
+    await one.say(TRIP)
+    await two.say(HOTEL)
+    for tab in (one, two):
+        await tab.is_quiet(4)
+    said = await one.said.all_text_contents()
+    assert sorted(said[::2]) == sorted([TRIP, HOTEL])
+    assert await two.said.all_text_contents() == said
+    who = await one.page.eval_on_selector_all(".message", "all => all.map(m => m.classList[1])")
+    assert who == ["user", "assistant"] * 2
+
+
+async def test_who_writes_on_while_being_answered(visitor):
+    tab = await visitor.tab()
+    await tab.say(TRIP)
+    await grows(tab)
+    await tab.say(HOTEL)
+    await expect(tab.said).to_have_text([TRIP, HOTEL])
+    await tab.is_quiet(4)
+    before = await tab.said.all_text_contents()
+    assert before[::2] == [TRIP, HOTEL]
+    await tab.page.reload()
+    await tab.is_quiet(4)
+    assert await tab.said.all_text_contents() == before
+
+
+async def test_a_tab_hears_what_is_said_by_another_way(visitor):
+    one, two = await visitor.tab(), await visitor.tab()
+    await one.say(HOTEL)
+    await two.is_quiet(2)
+    await visitor.context.request.post(f"{visitor.site.url}/api/messages", data={"text": "thanks"})
+    for tab in (one, two):
+        await tab.is_quiet(4)
+
+
+@pytest.mark.slow
+async def test_what_was_missed_comes_with_the_line(visitor, own_site):
+    tab = await visitor.tab()
+    await tab.say(HOTEL)
+    await tab.is_quiet(2)
+    await visitor.context.set_offline(True)
+    own_site.stop()
+    await expect(tab.banner).to_have_count(1)
+    own_site.start()
+    await visitor.context.request.post(f"{own_site.url}/api/messages", data={"text": "thanks"})
+    await visitor.context.set_offline(False)
+    await tab.is_quiet(4)
+    await expect(tab.banner).to_have_count(0)
+
+
+async def test_a_new_conversation_is_new_in_all_tabs(visitor):
+    one, two = await visitor.tab(), await visitor.tab()
+    await one.say(HOTEL)
+    await two.is_quiet(2)
+    await one.page.click("#new-form button")
+    for tab in (one, two):
+        await expect(tab.messages).to_have_count(0)
+        await expect(tab.page.locator("#welcome")).to_be_visible()
+    await two.say(TRIP)
+    for tab in (one, two):
+        await tab.is_quiet(2)
+
+
+@pytest.mark.slow
+async def test_after_it_has_expired_the_next_message_begins_anew(visitor, own_site):
+    own_site.stop()
+    own_site.environment |= {"CONVERSATION_TTL": "4", "CONCIERGE_PAUSE": "0.005"}
+    own_site.start()
+    tab = await visitor.tab()
+    await tab.say(HOTEL)
+    await tab.is_quiet(2)
+    await expect(tab.notice).to_contain_text("has expired")
+    await tab.say("thanks")
+    await expect(tab.notice).to_contain_text("this is a new one")
+    await expect(tab.messages).to_have_count(2)
+    await expect(tab.said.first).to_have_text("thanks")
+
+
+class TestFallback:
+    @pytest.mark.slow
+    async def test_events_where_there_is_no_websocket(self, visitor):
+        await visitor.context.route_web_socket("**/live*", lambda socket: socket.close())
+        one = await visitor.tab(is_live=False)
+        two = await visitor.tab(is_live=False)
+        await one.say(TRIP)
+        await grows(one)
+        await one.is_quiet(2)
+        await two.is_quiet(2)
+        await one.say(HOTEL)
+        await one.is_quiet(4)
+        assert one.posted == ["stream", "stream"]
+        assert one.frames == []
+
+    @pytest.mark.slow
+    async def test_a_plain_post_where_nothing_streams(self, visitor):
+        await visitor.context.route_web_socket("**/live*", lambda socket: socket.close())
+        await visitor.context.route("**/api/stream", lambda route: route.abort())
+        tab = await visitor.tab(is_live=False)
+        for count, text in enumerate((HOTEL, "under $90"), 1):
+            await tab.say(text)
+            await tab.is_quiet(2 * count)
+        said = await tab.said.all_text_contents()
+        assert said[::2] == [HOTEL, "under $90"]
+        assert tab.posted == ["stream", "messages"] * 2
+
+    @pytest.mark.slow
+    async def test_a_server_that_is_away_loses_no_text(self, visitor, own_site):
+        tab = await visitor.tab()
+        await tab.say(HOTEL)
+        await tab.is_quiet(2)
+        own_site.stop()
+        await tab.say("under $90")
+        await expect(tab.notice).to_contain_text("does not answer")
+        await expect(tab.page.locator("#text")).to_have_value("under $90")
+        await tab.is_quiet(2)
+        own_site.start()
+        await expect(tab.banner).to_have_count(0)
+        await tab.page.keyboard.press("Enter")
+        await tab.is_quiet(4)
+
+    async def test_no_script_at_all(self, browser, site, tmp_path):
+        context = await browser.new_context(java_script_enabled=False)
+        page = await context.new_page()
+        await page.goto(site.url)
+        await page.fill("#text", HOTEL)
+        await page.click("#composer button")
+        await expect(page.locator(".message .text")).to_have_count(2)
+        await context.close()

@@ -1,0 +1,234 @@
+"""The commands, as an operator calls them."""
+
+import io
+import json
+import re
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from django_convstate import Conversation, conversations
+from django_convstate.management.durations import format_duration, parse_duration
+
+
+@pytest.fixture
+def shared(settings: Any) -> Any:
+    """A backend that the commands can look into."""
+    settings.CONVERSATION_STATE_BACKEND = "tests.support.backends.SharedBackend"
+    conversations.purge(everything=True)
+    yield
+    conversations.purge(everything=True)
+
+
+def make(owner: str | None = None, ttl: float | None = None, text: str = "hi") -> Conversation:
+    conversation = conversations.create(owner=owner, ttl=ttl)
+    conversation["city"] = "Jaipur"
+    conversation.messages.append("user", text)
+    conversation.save()
+    return conversation
+
+
+def run(*args: str) -> str:
+    out = io.StringIO()
+    call_command(*args, stdout=out)
+    return " ".join(re.sub(r"[\u2500-\u257f]", " ", out.getvalue()).split())
+
+
+@pytest.mark.usefixtures("shared")
+class TestPurge:
+    def test_expired_ones(self) -> None:
+        make()
+        assert run("purge_sessions") == "Deleted 0 expired conversations; 1 looked at."
+
+    def test_idle_ones(self) -> None:
+        make()
+        assert run("purge_sessions", "--idle", "2h") == (
+            "Deleted 0 conversations idle for 2h; 1 looked at."
+        )
+
+    def test_an_owners(self) -> None:
+        make("u1")
+        make("u2")
+        assert run("purge_sessions", "--owner", "u1", "--dry-run") == (
+            "Would delete 1 conversation of u1; 2 looked at."
+        )
+        assert run("purge_sessions", "--owner=u1") == "Deleted 1 conversation of u1; 2 looked at."
+        assert [summary.owner for summary in conversations.list()] == ["u2"]
+
+    def test_all(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        make()
+        make()
+        monkeypatch.setattr("sys.stdin", io.StringIO("no\n"))
+        with pytest.raises(CommandError, match="Nothing was deleted"):
+            run("purge_sessions", "--all")
+        assert "every conversation" in capsys.readouterr().err
+        monkeypatch.setattr("sys.stdin", io.StringIO("yes\n"))
+        assert json.loads(run("purge_sessions", "--all", "--json"))["deleted"] == 2
+
+    def test_all_without_asking(self) -> None:
+        make()
+        assert run("purge_sessions", "--all", "--dry-run").startswith("Would delete 1 ")
+        assert run("purge_sessions", "--all", "--no-input").startswith("Deleted 1 ")
+
+    def test_nobody_there_to_ask(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sys.stdin", io.StringIO(""))
+        with pytest.raises(CommandError, match="--no-input"):
+            run("purge_sessions", "--all")
+
+    def test_json(self) -> None:
+        make("u1")
+        assert json.loads(run("purge_sessions", "--owner=u1", "--json", "--batch-size=1")) == {
+            "backend": "shared",
+            "deleted": 1,
+            "examined": 1,
+            "dry_run": False,
+            "message": "Deleted 1 conversation of u1; 1 looked at.",
+        }
+
+    @pytest.mark.parametrize(
+        "args",
+        [
+            ["--all", "--owner=u1"],
+            ["--all", "--idle=1h"],
+            ["--batch-size=0"],
+            ["--batch-size=x"],
+            ["--idle=soon"],
+            ["--idle=0"],
+            ["--owner="],
+            ["--idle=-1h"],
+        ],
+    )
+    def test_what_makes_no_sense(self, args: list[str]) -> None:
+        make()
+        with pytest.raises(CommandError):
+            run("purge_sessions", *args)
+        assert len(list(conversations.list())) == 1
+
+
+class TestPurgeWhereItCannot:
+    def test_locmem(self) -> None:
+        make()
+        sentence = "locmem lives inside each server process: nothing to purge from here."
+        assert run("purge_sessions") == sentence
+        assert json.loads(run("purge_sessions", "--json"))["message"] == sentence
+        for selection in ("--all", "--idle=1s", "--owner=u1"):
+            with pytest.raises(CommandError, match=sentence):
+                run("purge_sessions", selection, "--no-input")
+        assert len(list(conversations.list())) == 1
+
+    def test_cache(self, settings: Any) -> None:
+        settings.CONVERSATION_STATE_BACKEND = "cache"
+        assert "by itself: nothing to purge" in run("purge_sessions")
+        with pytest.raises(CommandError, match="cannot list"):
+            run("purge_sessions", "--owner=u1")
+
+
+@pytest.mark.usefixtures("shared")
+class TestInspect:
+    def test_list(self) -> None:
+        first, second = make("u1"), make("[red]u2")
+        shown = run("inspect_sessions")
+        assert re.match(r"ID Owner Messages Bytes Idle Expires in ", shown)
+        for part in (first.id, second.id, "u1", "[red]u2", "1h"):
+            assert part in shown
+        assert second.id not in run("inspect_sessions", "--owner=u1")
+        assert "The first 1; --limit shows more." in run("inspect_sessions", "--limit=1")
+
+    def test_an_id_is_never_cut_and_orders_to_the_terminal_are_not_obeyed(self) -> None:
+        long = conversations.open("bot:fire:" + "x" * 110)
+        long.messages.append("user", "\x1b[2J\x9b")
+        long.claim("\x1b]0;pwned\x07" + "y" * 100)
+        long.save()
+        shown = run("inspect_sessions")
+        assert long.id in shown
+        assert "\x1b" not in shown + run("inspect_sessions", long.id, "--show-content")
+        assert "\x9b" not in run("inspect_sessions", long.id, "--show-content")
+
+    def test_an_empty_list(self) -> None:
+        assert run("inspect_sessions") == "No conversations."
+
+    def test_list_as_json(self) -> None:
+        conversation = make("u1")
+        (row,) = json.loads(run("inspect_sessions", "--json"))
+        assert (row["id"], row["owner"], row["message_count"]) == (conversation.id, "u1", 1)
+
+    def test_one(self) -> None:
+        conversation = make("u1", text="a secret")
+        shown = run("inspect_sessions", conversation.id)
+        assert conversation.id in shown
+        assert "city" in shown
+        assert "secret" not in shown
+        assert "Jaipur" not in shown
+
+    def test_one_with_contents(self) -> None:
+        conversation = make(text="[bold]a secret[/nonsense]")
+        shown = run("inspect_sessions", conversation.id, "--show-content")
+        assert "[bold]a secret[/nonsense]" in shown
+        assert "Jaipur" in shown
+        data = json.loads(run("inspect_sessions", conversation.id, "--show-content", "--json"))
+        assert data["state"] == {"city": "Jaipur"}
+        assert data["messages"][0]["content"] == "[bold]a secret[/nonsense]"
+
+    def test_stats(self) -> None:
+        make("u1")
+        make("u1")
+        make()
+        stats = json.loads(run("inspect_sessions", "--stats", "--json"))
+        assert (stats["conversations"], stats["owners"], stats["messages"]) == (3, 1, 3)
+        assert stats["bytes"] >= 3 * stats["largest_bytes"] - 3 > 0
+        assert "conversations 3" in run("inspect_sessions", "--stats")
+
+    @pytest.mark.parametrize(
+        ("args", "words"),
+        [
+            (["absent"], "no such conversation"),
+            (["../x"], "id consists of"),
+            (["a", "--stats"], "Choose one"),
+            (["--stats", "--health"], "Choose one"),
+            (["--show-content"], "ID of one conversation"),
+            (["--limit=x"], "invalid int"),
+            (["--limit=0"], "at least 1"),
+        ],
+    )
+    def test_what_makes_no_sense(self, args: list[str], words: str) -> None:
+        with pytest.raises(CommandError, match=words):
+            run("inspect_sessions", *args)
+
+
+class TestInspectWhereItCannot:
+    def test_locmem(self) -> None:
+        conversation = make()
+        for args in ([], ["--stats"], [conversation.id]):
+            with pytest.raises(CommandError, match="locmem lives inside each server process"):
+                run("inspect_sessions", *args)
+
+    def test_cache(self, settings: Any) -> None:
+        settings.CONVERSATION_STATE_BACKEND = "cache"
+        conversation = make()
+        assert conversation.id in run("inspect_sessions", conversation.id)
+        for option in ("--json", "--stats"):
+            with pytest.raises(CommandError, match="cannot list conversations"):
+                run("inspect_sessions", option)
+
+    def test_health(self, settings: Any) -> None:
+        assert "locmem" in run("inspect_sessions", "--health")
+        settings.CONVERSATION_STATE_BACKEND = "tests.support.backends.AwayBackend"
+        with pytest.raises(CommandError, match="cannot be reached"):
+            run("inspect_sessions", "--health")
+
+
+class TestDurations:
+    @pytest.mark.parametrize(
+        ("text", "seconds"),
+        [("90", 90), ("90s", 90), ("30m", 1800), ("2h", 7200), ("7d", 604_800), ("1h30m", 5400)],
+    )
+    def test_parse(self, text: str, seconds: int) -> None:
+        assert parse_duration(text) == seconds
+
+    @pytest.mark.parametrize(
+        ("seconds", "text"),
+        [(0, "0s"), (59.6, "1m"), (3600, "1h"), (7500, "2h 5m"), (90_061, "1d 1h"), (-5, "0s")],
+    )
+    def test_format(self, seconds: float, text: str) -> None:
+        assert format_duration(seconds) == text

@@ -1,0 +1,79 @@
+"""The example as tests use it: its settings, and a server such as `make demo` starts."""
+
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from example_project import settings as example
+from tests.support.servers import free_ports, wait_until
+
+COPIED = (
+    *("INSTALLED_APPS", "MIDDLEWARE", "TEMPLATES", "ROOT_URLCONF", "STATIC_URL"),
+    *("ASGI_APPLICATION", "CHANNEL_LAYERS"),
+)
+ROOT = Path(__file__).parents[2]
+OURS = (
+    *("CONVERSATION_STATE_BACKEND", "CONVERSATION_TTL", "REDIS_URL", "REDIS_TIMEOUT"),
+    *("CONCIERGE_PAUSE", "DEBUG", "SECRET_KEY", "DJANGO_SETTINGS_MODULE"),
+)
+
+
+def use_settings_of_example(settings: Any) -> None:
+    """Set what the example has set, but for where conversations are kept."""
+    for name in COPIED:
+        setattr(settings, name, getattr(example, name))
+
+
+def environment(**env: str) -> dict[str, str]:
+    """Return ours without what would configure the example, and with `env`."""
+    return {name: value for name, value in os.environ.items() if name not in OURS} | env
+
+
+class ExampleSite:
+    """A server that can be stopped and started again."""
+
+    def __init__(self, log: Path, **env: str) -> None:
+        (self.port,) = free_ports(1)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        self.environment = environment(**env)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "ExampleSite":
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        command = ["manage.py", "runserver", "--noreload", f"127.0.0.1:{self.port}"]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *command],
+                cwd=ROOT,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        wait_until(self.answers)
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.url, timeout=5):
+                return True
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
