@@ -64,7 +64,7 @@ class RedisBackend(ConversationStateBackend):
         self.cache_alias = cache_alias
         self._operations = Operations(key_prefix, max_age)
         self._clients = Clients(cache_alias)
-        self._listing = Listing(self._operations, self._clients, cache_alias)
+        self._listing = Listing(self._operations, self._clients)
 
     def load(self, id: str, window: int) -> Record | None:
         """See `ConversationStateBackend.load`."""

@@ -38,10 +38,9 @@ T = TypeVar("T")
 class Listing:
     """What concerns many conversations of a `RedisBackend`."""
 
-    def __init__(self, operations: Operations, clients: Clients, alias: str) -> None:
+    def __init__(self, operations: Operations, clients: Clients) -> None:
         self._operations = operations
         self._clients = clients
-        self._alias = alias
 
     def of_owner(self, owner: str) -> list[ConversationSummary]:
         """Return the conversations of `owner`, newest activity first."""
@@ -90,7 +89,7 @@ class Listing:
             for key in self._keys(f"{stem}*}}:meta"):
                 yield key.decode().removeprefix(stem).removesuffix("}:meta")
         except CLIENT_ERRORS as error:
-            raise translated(error, self._alias) from error
+            raise translated(error, self._clients.alias) from error
 
     def _keys(self, pattern: str) -> Iterator[bytes]:
         client = self._clients.sync().redis
@@ -142,7 +141,7 @@ class Listing:
                 }
                 send({n: reply.then for n, reply in replies.items() if reply and reply.then})
         except CLIENT_ERRORS as error:
-            raise translated(error, self._alias) from error
+            raise translated(error, self._clients.alias) from error
         if moving := len(operations) - len(replies):
             logger.warning(
                 "%d conversations are being moved to another node and were skipped.", moving

@@ -28,7 +28,7 @@ class Clients:
     """One client for all threads, and one for each event loop; new ones after a fork."""
 
     def __init__(self, alias: str) -> None:
-        self._alias = alias
+        self.alias = alias
         self._config: ServerConfig | None = None
         # By the id of the process: a socket must not be shared with the parent process.
         self._sync: dict[int, SyncClient] = {}
@@ -40,7 +40,7 @@ class Clients:
     def config(self) -> ServerConfig:
         """What CACHES says. Raises `InvalidBackend` where that cannot be read."""
         if self._config is None:
-            self._config = ServerConfig.from_alias(self._alias)
+            self._config = ServerConfig.from_alias(self.alias)
         return self._config
 
     def sync(self) -> "SyncClient":

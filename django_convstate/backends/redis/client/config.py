@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.utils.module_loading import import_string
-from django_redis.pool import ConnectionFactory
 
 from ..cluster import ClusterConnectionFactory
 from . import options as checked
@@ -112,11 +111,11 @@ class ServerConfig:
 
 def factory_of(options: dict[str, Any]) -> type:
     """Return the class that makes the connections of the cache itself."""
-    name = options.get("CONNECTION_FACTORY") or getattr(
-        settings, "DJANGO_REDIS_CONNECTION_FACTORY", None
+    name: Any = options.get("CONNECTION_FACTORY") or getattr(
+        settings, "DJANGO_REDIS_CONNECTION_FACTORY", "django_redis.pool.ConnectionFactory"
     )
     try:
-        factory = ConnectionFactory if name is None else import_string(name)
+        factory = import_string(name)
     except (AttributeError, ImportError):
         factory = None
     if not isinstance(factory, type):

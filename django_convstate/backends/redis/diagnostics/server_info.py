@@ -1,5 +1,6 @@
 """What a server says about itself, as far as it does: managed ones often refuse INFO and CONFIG."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -118,8 +119,5 @@ def _sentence(servers: list[ServerInfo], keys: int | None) -> str:
 
 
 def _version(text: Any) -> tuple[int, int] | None:
-    try:
-        major, minor, *_ = str(text).split(".")
-        return int(major), int(minor)
-    except ValueError:
-        return None
+    found = re.match(r"(\d+)\.(\d+)", str(text))
+    return (int(found[1]), int(found[2])) if found else None
