@@ -18,7 +18,7 @@ from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change
 from django_convstate.backends.toolkit import forksafe
 from django_convstate.conversation import wakeups
-from tests.backends import Switched
+from tests.support.backends import Switched
 
 # What a thread does without pause while its process is forked, and then a child.
 USES = {
@@ -48,7 +48,7 @@ USES = {
     "failover": """
         from django_convstate.backends.failover import FailoverBackend
         from django_convstate.backends.locmem import LocMemBackend
-        from tests.backends import Switched
+        from tests.support.backends import Switched
         backend = FailoverBackend(Switched(), LocMemBackend())
         backend.primary.away = True
         def use():
