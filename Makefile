@@ -1,6 +1,6 @@
 # Everything starts from a clean checkout with Python 3.11 or later and make.
 
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
 	done)
 VENV := .venv
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ADDRESS ?= 127.0.0.1:8000
 PYTEST_ARGS ?=
 
-.PHONY: help demo demo-redis test test-all test-wheel chaos lint format bench bench-redis bench-live wheel locale clean
+.PHONY: help demo demo-redis test test-slow coverage test-all test-wheel chaos lint format bench bench-redis bench-live wheel locale clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,8 +30,14 @@ demo: $(VENV)/.demo ## Serve the example chatbot on http://127.0.0.1:8000.
 demo-redis: $(VENV)/.demo-redis ## Serve it with a Valkey that comes along.
 	$(BIN)/python -m example_project.with_valkey $(ADDRESS)
 
-test: $(VENV)/.test ## Run all tests.
+test: $(VENV)/.test ## Run the tests.
 	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.test ## Run those that take long: large counts, long waits, every backend again.
+	$(BIN)/python -m pytest -n auto -m 'slow and not chaos' $(PYTEST_ARGS)
+
+coverage: $(VENV)/.coverage ## Run all of them, and say which lines and branches of the package they miss.
+	$(BIN)/python -m pytest -n auto -m 'not chaos' --cov --cov-report=term:skip-covered --cov-fail-under=95 $(PYTEST_ARGS)
 
 # Interpreters that pyenv has installed count as present, whichever of them is switched on.
 test-all: export PATH := $(subst $(eval) ,:,$(wildcard $(HOME)/.pyenv/versions/3.1*/bin)):$(PATH)
@@ -45,11 +51,13 @@ chaos: $(VENV)/.test ## Kill, freeze, cut off and fill up real servers, and see 
 lint: $(VENV)/.lint ## Check style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/unasync.py --check
 	$(BIN)/mypy
 
 format: $(VENV)/.lint ## Mend style where a tool can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python tools/unasync.py
 
 bench: $(VENV)/.test ## Measure, side by side with Django's sessions.
 	$(BIN)/python -m benchmarks.bench

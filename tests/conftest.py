@@ -69,9 +69,12 @@ def make_place(name: str, **options: object) -> ConversationStateBackend:
     return get_backend("cache", cache_alias=name, **options)
 
 
-def on(settings: Any, url: str, *, patient: bool = True, **options: Any) -> RedisBackend:
-    """A redis backend on a server of the test's own; patient, but where time is what is tested."""
-    options = {**(PATIENT if patient else {}), **options}
+def on(settings: Any, url: str, *, within: float | None = None, **options: Any) -> RedisBackend:
+    """A redis backend on a server of the test's own, that gives up `within` so many seconds; where
+    time is not what is tested, it is patient."""
+    options = {**PATIENT, **options}
+    if within is not None:
+        options |= {"SOCKET_TIMEOUT": within, "SOCKET_CONNECT_TIMEOUT": within}
     entry = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": url, "OPTIONS": options}
     settings.CACHES = {**settings.CACHES, "own": entry}
     return RedisBackend(cache_alias="own")

@@ -23,7 +23,8 @@ PROCESSES = 64
 @contextmanager
 def workers(world: World, directory: Path, count: int, journal_bytes: int = 2**26) -> Iterator[Any]:
     directory.mkdir()
-    command = [sys.executable, "-m", "tests.chaos.worker", world.url, str(directory)]
+    url = f"{world.url}?socket_timeout={world.limit}"
+    command = [sys.executable, "-m", "tests.chaos.worker", url, str(directory)]
     process = subprocess.Popen([*command, str(count), str(journal_bytes)], cwd=ROOT)
     try:
         yield process

@@ -17,7 +17,7 @@ from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.ids import new_id
 from tests.chaos.crowd import Crowd, Writer
 from tests.chaos.proxy import Proxy
-from tests.chaos.world import Ruler, World
+from tests.chaos.world import World
 
 TTL = 60.0
 
@@ -37,14 +37,14 @@ def test_one_direction_is_dropped(world: World, fault: str) -> None:
     with Crowd(world):
         time.sleep(0.3)
         setattr(world.proxy, fault, True)
-        time.sleep(0.8)
+        time.sleep(3 * world.limit)
         setattr(world.proxy, fault, False)
         world.settle()
     world.check()
 
 
 def spoil_by_drip(proxy: Proxy) -> None:
-    proxy.drip_every = 0.05
+    proxy.drip_every = proxy.limit / 5
 
 
 def spoil_by_truncation(proxy: Proxy) -> None:
@@ -57,7 +57,7 @@ def reset_now(proxy: Proxy) -> None:
 
 def spoil_by_delay_and_loss(proxy: Proxy) -> None:
     """The first try is as slow as it may be, and its reply lost; so would the second one be."""
-    proxy.slow_share, proxy.slow_by = 1.0, 0.2
+    proxy.slow_share, proxy.slow_by = 1.0, 0.8 * proxy.limit
     proxy.lose_next_reply()
 
 
@@ -95,9 +95,9 @@ def test_a_spoiled_reply_is_nobody_elses(
     async def load(id: str) -> Any:
         return backend.load(id, 5)
 
-    with Ruler() as ruler:
+    with world.ruler() as ruler:
         asyncio.run(visit(partial(backend.aload, window=5) if in_loop else load))
-    assert world.slowest(ruler) <= 0.25
+    assert world.slowest(ruler) <= world.limit
     backend.close()
     world.check()
 
@@ -111,14 +111,15 @@ def test_nobody_takes_the_call(world: World, in_loop: bool) -> None:
             caller.setblocking(False)
             caller.connect_ex(gone.getsockname())
         # However patient one is with connections: the operation has its time.
-        world.point_at(f"redis://127.0.0.1:{gone.getsockname()[1]}", SOCKET_CONNECT_TIMEOUT=2)
+        url = f"redis://127.0.0.1:{gone.getsockname()[1]}"
+        world.point_at(url, SOCKET_CONNECT_TIMEOUT=8 * world.limit)
         backend = RedisBackend(cache_alias=world.alias)
-        with Ruler() as ruler:
+        with world.ruler() as ruler:
             began = time.monotonic()
             with pytest.raises(BackendUnavailable):
                 asyncio.run(backend.aload("a", 5)) if in_loop else backend.load("a", 5)
             world.model.operations.append((began, time.monotonic() - began))
-        assert world.slowest(ruler) <= 0.25
+        assert world.slowest(ruler) <= world.limit
         backend.close()
     world.point_at(world.url)
     world.check()
@@ -126,9 +127,9 @@ def test_nobody_takes_the_call(world: World, in_loop: bool) -> None:
 
 @pytest.mark.parametrize("spoil", FAULTS)
 def test_a_crowd_with_spoiled_replies(world: World, spoil: Callable[[Proxy], None]) -> None:
-    with Ruler() as ruler, Crowd(world):
+    with world.ruler() as ruler, Crowd(world):
         for _ in range(5):
-            time.sleep(0.2)
+            time.sleep(0.8 * world.limit)
             spoil(world.proxy)
         time.sleep(0.5)
         world.proxy.calm()
@@ -167,7 +168,7 @@ def turn_times(world: World) -> list[float]:
 def test_a_third_of_the_calls_slow_for_a_minute(world: World) -> None:
     with Crowd(world):
         time.sleep(1)
-        world.proxy.slow_share, world.proxy.slow_by = 0.3, 0.2
+        world.proxy.slow_share, world.proxy.slow_by = 0.3, 0.8 * world.limit
         time.sleep(60)
     world.proxy.calm()
     changes = 2 * world.outages_told

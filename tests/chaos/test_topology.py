@@ -14,7 +14,7 @@ from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.exceptions import BackendUnavailable
 from django_convstate.ids import new_id
 from tests.chaos.crowd import Crowd, Writer
-from tests.chaos.world import Ruler, World
+from tests.chaos.world import World
 from tests.support.servers import (
     SERVICE,
     Server,
@@ -144,7 +144,7 @@ def test_a_node_of_a_cluster_is_killed(world: World, tmp_path: Path) -> None:
                 writer.turn()
                 time.sleep(0.02)
 
-        with Ruler() as ruler, ThreadPoolExecutor(len(writers)) as pool:
+        with world.ruler() as ruler, ThreadPoolExecutor(len(writers)) as pool:
             done = [pool.submit(talk, writer) for writer in writers]
             try:
                 time.sleep(1)
@@ -158,7 +158,7 @@ def test_a_node_of_a_cluster_is_killed(world: World, tmp_path: Path) -> None:
                 until[0] = 0
         for future in done:
             future.result()
-        assert world.slowest(ruler) <= 0.25
+        assert world.slowest(ruler) <= world.limit
         assert not set(world.model.degraded) & set(others), "other slots have nothing to do with it"
         assert set(world.model.degraded) == set(stricken)
         assert world.model.refused == 0

@@ -25,8 +25,8 @@ from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.ids import new_id
 from tests.chaos.proxy import Proxy
-from tests.chaos.world import Ruler
 from tests.conftest import on
+from tests.support.ruler import Stopwatch, limit
 from tests.support.servers import Server, wait_until
 
 pytestmark = pytest.mark.usefixtures("valkey")
@@ -227,10 +227,9 @@ class TestKeys:
             id = new_id()
             key = f"convstate:{{{id}}}:{part}"
             plant(key)
-            started = time.monotonic()
-            with pytest.raises(ConversationCorrupt):
+            with Stopwatch() as watch, pytest.raises(ConversationCorrupt):
                 backend.load(id, 1)
-            assert time.monotonic() - started < 1
+            assert watch.seconds < 1
             assert backend.load(id, 1) is None
             assert raw().pttl(f"{key}:corrupt") > 60_000
             backend.commit(id, Change(append=[b"{}"]))
@@ -346,15 +345,13 @@ class TestConnections:
 
     def test_a_silent_server_is_given_up_in_time(self, settings: Any, server: Server) -> None:
         with Proxy(server.port) as proxy:
-            backend = on(settings, f"redis://127.0.0.1:{proxy.port}/0", patient=False)
+            within = limit(0.25)
+            backend = on(settings, f"redis://127.0.0.1:{proxy.port}/0", within=within)
             backend.exists("a")
             proxy.silent = True
-            with Ruler() as ruler:
-                started = time.monotonic()
-                with pytest.raises(BackendUnavailable, match="in time"):
-                    backend.exists("a")
-                took = time.monotonic() - started
-            assert ruler.fair(started, took) < 0.4
+            with Stopwatch() as watch, pytest.raises(BackendUnavailable, match="in time"):
+                backend.exists("a")
+            assert watch.seconds < 1.6 * within
             proxy.silent = False
             assert backend.exists("a") is False
             backend.close()
@@ -365,7 +362,7 @@ class TestConnections:
         async def ask(backend: RedisBackend, proxy: Proxy) -> None:
             await backend.aexists("a")
             proxy.silent = True
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 assert "in time" in (await backend.ahealth()).detail
                 with pytest.raises(BackendUnavailable, match="in time"):
                     await backend.aload("a", 1)
@@ -374,7 +371,7 @@ class TestConnections:
 
         with Proxy(server.port) as proxy:
             url = f"redis://127.0.0.1:{proxy.port}/0"
-            backend = on(settings, url, patient=False)
+            backend = on(settings, url, within=limit(0.25))
             asyncio.run(ask(backend, proxy))
             backend.close()
 

@@ -168,7 +168,7 @@ class TestSentinel:
             backend.close()
             # With TLS it does not go out in plain text, which this server would understand.
             url = f"rediss://chat:p%40ss@{SERVICE}/0"
-            backend = on(settings, url, patient=False, SENTINELS=sentinels)
+            backend = on(settings, url, within=0.25, SENTINELS=sentinels)
             with pytest.raises(BackendUnavailable):
                 backend.exists("a")
             with pytest.raises(BackendUnavailable):
