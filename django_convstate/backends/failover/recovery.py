@@ -105,7 +105,7 @@ class Recovery:
         """Return the health in an outage, without asking the primary. None: there is none."""
         if not self._down():
             return None
-        return self.completed(Health(self._primary.name, connected=False, detail=self._reason))
+        return Health(self._primary.name, connected=False, detail=self._reason)
 
     def completed(self, health: Health) -> Health:
         """Return the primary's health with what this process has yet to replay."""

@@ -26,8 +26,7 @@ from ..records import (
     Selection,
 )
 from .client.clients import Clients
-from .client.deadline import Deadline
-from .client.retrying import in_time
+from .client.retrying import Deadline, in_time
 from .diagnostics.checks import check_entry, check_server
 from .diagnostics.server_info import adescribe, describe, key_on_each_primary
 from .errors import CLIENT_ERRORS, is_unknown_command, translated
@@ -65,7 +64,7 @@ class RedisBackend(ConversationStateBackend):
         self.cache_alias = cache_alias
         self._operations = Operations(key_prefix, max_age)
         self._clients = Clients(cache_alias)
-        self._listing = Listing(self._operations, self._clients, cache_alias)
+        self._listing = Listing(self._operations, self._clients)
 
     def load(self, id: str, window: int) -> Record | None:
         """See `ConversationStateBackend.load`."""
@@ -189,11 +188,9 @@ class RedisBackend(ConversationStateBackend):
         started, timeout, node = time.perf_counter(), self._clients.config.timeout, ""
         try:
             with self._clients.sync() as client:
-                until = time.perf_counter() + timeout  # for all nodes together
-                for name, key in key_on_each_primary(client.redis, self._health_key()):
+                for name, probe in self._probes(client.redis):
                     node = name
-                    _refuse_after(until)
-                    client.send(self._operations.probe(key))
+                    client.send(probe)
                 latency_ms, node = (time.perf_counter() - started) * 1000, ""
                 with Deadline(timeout):
                     return Health(self.name, True, latency_ms, detail=describe(client.redis))
@@ -205,11 +202,9 @@ class RedisBackend(ConversationStateBackend):
         started, timeout, node = time.perf_counter(), self._clients.config.timeout, ""
         try:
             async with await self._clients.for_loop() as client:
-                until = time.perf_counter() + timeout
-                for name, key in key_on_each_primary(client.redis, self._health_key()):
+                for name, probe in self._probes(client.redis):
                     node = name
-                    _refuse_after(until)
-                    await client.send(self._operations.probe(key))
+                    await client.send(probe)
                 latency_ms, node = (time.perf_counter() - started) * 1000, ""
                 detail = await in_time(adescribe(client.redis), timeout)
                 return Health(self.name, True, latency_ms, detail=detail)
@@ -294,17 +289,17 @@ class RedisBackend(ConversationStateBackend):
         except CLIENT_ERRORS as error:
             raise translated(error, self.cache_alias) from error
 
-    def _health_key(self) -> str:
-        # Random, so that no other client uses it.
-        return f"{self._operations.prefix}:health:{secrets.token_hex(8)}"
+    def _probes(self, client: Any) -> Iterator[tuple[str, Operation[None]]]:
+        """Yield the name of each primary and what writes to it, in the time for one operation."""
+        until = time.perf_counter() + self._clients.config.timeout
+        stem = f"{self._operations.prefix}:health:{secrets.token_hex(8)}"  # which no other uses
+        for node, key in key_on_each_primary(client, stem):
+            if time.perf_counter() > until:
+                raise TimeoutError("There was no answer in time.")
+            yield node, self._operations.probe(key)
 
     def _unhealthy(self, error: Exception, node: str) -> Health:
         if not isinstance(error, BackendUnavailable):
             error = translated(error, self.cache_alias)
         detail = f"{error} That is node {node}." if node else str(error)
         return Health(self.name, False, detail=detail)
-
-
-def _refuse_after(moment: float) -> None:
-    if time.perf_counter() > moment:
-        raise TimeoutError("There was no answer in time.")

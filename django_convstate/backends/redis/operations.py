@@ -180,8 +180,7 @@ class Operations:
             if not isinstance(reply[0], int):
                 raise ConversationCorrupt(NOT_A_RECORD)
             found, new_ttl, owner = (*reply, None, None)[:3]
-            index = self._index(text(owner), id, int(new_ttl) / 1000) if owner else None
-            return Reply(bool(found), index)
+            return Reply(bool(found), self._index(owner, id, new_ttl) if owner else None)
 
         arguments = (_optional(ttl and _ms(ttl)), self._max_age)
         return _script(scripts.TOUCH, self.keys(id), arguments, read)
@@ -247,30 +246,27 @@ class Operations:
         overwritten. A sound one stays."""
         return _script(scripts.QUARANTINE, self.keys(id), (_ms(QUARANTINE_SECONDS),), _nothing)
 
-    def _index(self, owner: str, id: str, ttl: float) -> Operation[None]:
+    def _index(self, owner: Any, id: str, ttl_ms: Any) -> Operation[None]:
         """Add the conversation to its owner's index, and then acknowledge that in the conversation:
         whatever happens in between, it stays due."""
-        meta, _, _ = self.keys(id)
-        ack = _script(scripts.INDEX_ACK, (meta,), (owner, _ms(ttl)), _nothing)
+        owner, ttl_ms = text(owner), int(ttl_ms)
+        ack = _script(scripts.INDEX_ACK, self.keys(id)[:1], (owner, ttl_ms), _nothing)
         index = (self.index_key(owner),)
-        return _script(scripts.INDEX, index, (id, _ms(ttl)), lambda reply: Reply(None, ack))
+        return _script(scripts.INDEX, index, (id, ttl_ms), lambda reply: Reply(None, ack))
 
     def _loaded(self, id: str, reply: Any) -> Reply[Record | None]:
         if reply is None:
             return Reply(None)
         record, index_due = record_of(id, reply)
-        if not index_due or record.owner is None:
-            return Reply(record)
-        return Reply(record, self._index(record.owner, id, record.ttl))
+        owner = record.owner if index_due else None
+        return Reply(record, self._index(owner, id, _ms(record.ttl)) if owner else None)
 
     def _committed(self, id: str, change: Change, reply: Any) -> Reply[Committed]:
         if not isinstance(reply[0], int):
             raise refusal(change, *reply)
         version, message_count, left, now, ttl, owner = reply
         committed = Committed(version, message_count, (now + left) / 1000)
-        if owner is None:
-            return Reply(committed)
-        return Reply(committed, self._index(text(owner), id, int(ttl) / 1000))
+        return Reply(committed, self._index(owner, id, ttl) if owner else None)
 
     def _head(self, change: Change) -> bytes:
         return _HEAD.pack(

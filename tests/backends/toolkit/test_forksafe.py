@@ -129,7 +129,7 @@ def test_no_thread_waits_for_such_a_lock_with_another_one_in_hand(
 ) -> None:
     """Otherwise a fork, which takes all of them in any order, could wait for ever."""
     monkeypatch.setattr(forksafe, "lock", LeafLock)
-    monkeypatch.setattr(cache_lock, "_queues", cache_lock._ThreadQueues())
+    monkeypatch.setattr(cache_lock, "_guard", LeafLock())
     monkeypatch.setattr(wakeups, "_guard", LeafLock())
     monkeypatch.setattr(LeafLock, "nested", set())
     monkeypatch.setattr(LeafLock, "taken", set())
