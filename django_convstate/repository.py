@@ -32,7 +32,7 @@ T = TypeVar("T")
 AsyncCall = Callable[Concatenate[str, P], Awaitable[T]]
 
 # Told of each operation: its name, the backend's, how many seconds it took, and "ok" or the name of
-# the error's class.
+# the error's class. Not of a listing, whose time is mostly that of its caller.
 Observer = Callable[[str, str, float, str], None]
 
 observers: Final[list[Observer]] = []
