@@ -52,7 +52,7 @@ class Record:
 
     `messages` is the newest window of the `message_count` stored ones, oldest first. `ttl` is the
     idle time in seconds that each load and commit grants anew. `degraded` says that the store is
-    away and this is what was known of it; nothing at all, if the version is 0.
+    unavailable, and this is what was last known of it here; nothing at all, if the version is 0.
     """
 
     id: str = field(repr=False)
@@ -164,7 +164,7 @@ def beyond_64_bits(key: str) -> InvalidConversationValue:
 @dataclass(frozen=True, slots=True)
 class Committed:
     """The answer to a commit: what the conversation is at after it. `degraded` says that the store
-    is away, and will be told."""
+    is unavailable, and the change is to be replayed."""
 
     version: int
     message_count: int
