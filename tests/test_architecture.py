@@ -3,6 +3,7 @@ stay private, files stay short, and a turn stays within its budget of calls."""
 
 import ast
 import inspect
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -262,6 +263,25 @@ def test_messages_of_a_conversation_cannot_be_replaced() -> None:
     conversation = ConversationStore("locmem").create()
     with pytest.raises(AttributeError):
         conversation.messages = []  # type: ignore[misc, assignment]
+
+
+def test_the_page_names_files_and_functions_that_exist() -> None:
+    page = (ROOT.parent / "docs" / "architecture.md").read_text()
+    folders = [ROOT, ROOT.parent / "tests", ROOT.parent / "tools"]
+    files = [file.as_posix() for folder in folders for file in folder.rglob("*.*")]
+    for named in set(re.findall(r"[\w/]+\.(?:py|lua)\b", page)):
+        assert any(file.endswith(f"/{named}") for file in files), named
+    defined = {
+        f"{cls.name}.{method.name}"
+        for _, tree in sources().values()
+        for cls in ast.walk(tree)
+        if isinstance(cls, ast.ClassDef)
+        for method in cls.body
+        if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    named = set(re.findall(r"`([A-Z]\w+\.\w+)`", page))
+    assert len(named) > 15
+    assert named - defined == {"Change.append", "Record.messages"}, "which are fields"
 
 
 def our_calls(function: Callable[[], object]) -> Counter[str]:
