@@ -61,6 +61,10 @@ class Repository:
         self._options: tuple[conf.Options, conf.Options] | None = None
         self._backend: tuple[conf.Options, ConversationStateBackend] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy of a conversation, in a pickle or another, finds its backend by the settings.
+        return self.__dict__ | {"_options": None, "_backend": None}
+
     @property
     def options(self) -> conf.Options:
         """The settings in force for this store."""
