@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
 
 from ...exceptions import BackendUnavailable, ConversationCorrupt
+from ...ids import hashed_id
 from ..base import ConversationStateBackend
 from ..records import (
     Acquired,
@@ -33,9 +34,12 @@ from .errors import CLIENT_ERRORS, is_unknown_command, translated
 from .listing import Listing
 from .operations import Operation, Operations, Reply
 
-_NOT_INDEXED: Final = "An owner's index could not be brought up to date; a later turn retries: %s"
+_NOT_INDEXED: Final = (
+    "The owner's index could not be brought up to date about conversation %s; a later turn or "
+    "listing retries. %s"
+)
 _NOT_QUARANTINED: Final = (
-    "A damaged conversation could not be quarantined; its next load retries: %s"
+    "Damaged conversation %s could not be quarantined; its next load retries. %s"
 )
 
 logger = logging.getLogger("django_convstate")
@@ -240,37 +244,37 @@ class RedisBackend(ConversationStateBackend):
         try:
             reply = self._execute(operation)
         except ConversationCorrupt:
-            self._follow_up(self._operations.quarantine(id), _NOT_QUARANTINED)
+            self._follow_up(id, self._operations.quarantine(id), _NOT_QUARANTINED)
             raise
         if reply.then is not None:
-            self._follow_up(reply.then, _NOT_INDEXED)
+            self._follow_up(id, reply.then, _NOT_INDEXED)
         return reply.value
 
     async def _arun(self, id: str, make: Callable[[], Operation[T]]) -> T:
         try:
             reply = await self._aexecute(make)
         except ConversationCorrupt:
-            await self._afollow_up(self._operations.quarantine(id), _NOT_QUARANTINED)
+            await self._afollow_up(id, self._operations.quarantine(id), _NOT_QUARANTINED)
             raise
         if reply.then is not None:
-            await self._afollow_up(reply.then, _NOT_INDEXED)
+            await self._afollow_up(id, reply.then, _NOT_INDEXED)
         return reply.value
 
-    def _follow_up(self, operation: Operation[None], failure: str) -> None:
+    def _follow_up(self, id: str, operation: Operation[None], failure: str) -> None:
         try:
             reply = self._execute(operation)
             if reply.then is not None:
-                self._follow_up(reply.then, failure)
+                self._follow_up(id, reply.then, failure)
         except (BackendUnavailable, ConversationCorrupt) as error:
-            logger.warning(failure, error)
+            logger.warning(failure, hashed_id(id), error)
 
-    async def _afollow_up(self, operation: Operation[None], failure: str) -> None:
+    async def _afollow_up(self, id: str, operation: Operation[None], failure: str) -> None:
         try:
             reply = await self._aexecute(lambda: operation)
             if reply.then is not None:
-                await self._afollow_up(reply.then, failure)
+                await self._afollow_up(id, reply.then, failure)
         except (BackendUnavailable, ConversationCorrupt) as error:
-            logger.warning(failure, error)
+            logger.warning(failure, hashed_id(id), error)
 
     def _execute(self, operation: Operation[T]) -> Reply[T]:
         try:

@@ -47,7 +47,7 @@ def record_of(id: str, reply: list[Any]) -> tuple[Record, bool]:
     return record, bool(index_due)
 
 
-def summary_of(id: str, reply: list[Any] | None) -> ConversationSummary | None:
+def summary_of(reply: list[Any] | None) -> ConversationSummary | None:
     """Return the summary that summary.lua replies with; None where there is no conversation."""
     if reply is None:
         return None

@@ -20,7 +20,7 @@ from redis.connection import DefaultParser
 from ..errors import is_retryable
 from ..operations import Operation
 
-LATE: Final = 0.1  # share of a timeout: if it fires later than that, the loop was busy elsewhere
+LATE_SHARE: Final = 0.1  # of a timeout: if it fires later than that, the loop was busy elsewhere
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -104,7 +104,7 @@ async def aretrying(
         except exceptions.RedisError as error:
             # A timeout that fires too late itself: the loop was busy elsewhere, and the server's
             # reply may have been waiting.
-            late = time.monotonic() > until + LATE * seconds
+            late = time.monotonic() > until + LATE_SHARE * seconds
             late = late and isinstance(error, exceptions.TimeoutError)
             tries -= 1
             if not (tries and (late or is_retryable(error))):
