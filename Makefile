@@ -1,6 +1,6 @@
 # Everything starts from a clean checkout with Python 3.11 or later and make.
 
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
 	done)
 VENV := .venv
@@ -54,11 +54,13 @@ chaos: $(VENV)/.test ## Kill, freeze, cut off and fill up real servers, and see 
 lint: $(VENV)/.lint ## Check style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/unasync.py --check
 	$(BIN)/mypy
 
 format: $(VENV)/.lint ## Mend style where a tool can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python tools/unasync.py
 
 bench: $(VENV)/.test ## Measure, side by side with Django's sessions.
 	$(BIN)/python -m benchmarks.bench

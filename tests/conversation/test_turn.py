@@ -8,25 +8,20 @@ from django.core.exceptions import SynchronousOnlyOperation
 
 from django_convstate import (
     BackendUnavailable,
+    Conversation,
     ConversationBusy,
     ConversationConflict,
     ConversationInterrupted,
     ConversationStore,
+    signals,
 )
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Committed
 from django_convstate.conversation.conversation import working_copy_of
 from tests.support.ruler import Stopwatch
-from tests.support.turns import (
-    in_order,
-    said,
-    stored,
-    take_turn,
-)
+from tests.support.turns import atake_turn, in_order, said, stored, take_turn
 
 A_LITTLE = 3.0  # seconds, that a bound of time is not missed by
-
-PATIENCE = 30.0  # seconds for whatever has to come
 
 
 class TestTheBlock:
@@ -96,6 +91,25 @@ class TestTheBlock:
         with conversation.turn():
             assert set(conversation) == {"stored", "unsaved", "by another"}
             assert memory.get(conversation.id)["unsaved"] == 1, "saved before the turn"
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_is_of_the_id_that_the_save_before_it_has_left(
+        self, memory: ConversationStore, is_async: bool
+    ) -> None:
+        conversation = stored(memory)
+
+        def give_new_id(sender: object, conversation: Conversation, **kwargs: object) -> None:
+            signals.conversation_saved.disconnect(give_new_id, sender=memory)
+            conversation.cycle_id()
+
+        signals.conversation_saved.connect(give_new_id, sender=memory)
+        conversation["unsaved"] = 1
+
+        if is_async:
+            asyncio.run(atake_turn(conversation, 0))
+        else:
+            take_turn(conversation, 0)
+        in_order(memory.get(conversation.id), 1)
 
     def test_of_a_new_conversation(self, memory: ConversationStore) -> None:
         conversation = memory.create(owner="u1")

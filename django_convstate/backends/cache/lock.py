@@ -57,7 +57,7 @@ def hold(cache: BaseCache, key: str) -> Iterator[Lock]:
         ConversationBusy: others held it for `ACQUIRE_TIMEOUT` seconds.
     """
     deadline = time.monotonic() + ACQUIRE_TIMEOUT
-    with _queues.at_head(cache.make_key(key), deadline):
+    with _at_head(cache.make_key(key), deadline):
         lock = _acquire(cache, key, deadline)
         try:
             yield lock
@@ -99,38 +99,32 @@ def _busy() -> ConversationBusy:
     )
 
 
-class _ThreadQueues:
-    """For each lock, the threads of this process that want it, in the order in which they came."""
-
-    def __init__(self) -> None:
-        self._guard = forksafe.lock()
-        self._waiting: dict[str, deque[threading.Event]] = {}
-        forksafe.reset_in_child(self._waiting.clear)  # a child has none of those threads
-
-    @contextmanager
-    def at_head(self, key: str, deadline: float) -> Iterator[None]:
-        """Wait until this thread is the first in the queue, and stay so for the length of a with
-        block.
-
-        Raises:
-            ConversationBusy: that took until `deadline`, by the monotonic clock.
-        """
-        mine = threading.Event()
-        with self._guard:
-            queue = self._waiting.setdefault(key, deque())
-            queue.append(mine)
-            queue[0].set()
-        try:
-            if not mine.wait(deadline - time.monotonic()):
-                raise _busy()
-            yield
-        finally:
-            with self._guard:
-                queue.remove(mine)
-                if queue:
-                    queue[0].set()
-                else:
-                    del self._waiting[key]
+# For each lock, the threads of this process that want it, in the order in which they came.
+_waiting: Final[dict[str, deque[threading.Event]]] = {}
+_guard: Final = forksafe.lock()
+forksafe.reset_in_child(_waiting.clear)  # a child has none of those threads
 
 
-_queues: Final = _ThreadQueues()
+@contextmanager
+def _at_head(key: str, deadline: float) -> Iterator[None]:
+    """Wait until this thread is the first in the queue, and stay so for the length of a with block.
+
+    Raises:
+        ConversationBusy: that took until `deadline`, by the monotonic clock.
+    """
+    mine = threading.Event()
+    with _guard:
+        queue = _waiting.setdefault(key, deque())
+        queue.append(mine)
+        queue[0].set()
+    try:
+        if not mine.wait(deadline - time.monotonic()):
+            raise _busy()
+        yield
+    finally:
+        with _guard:
+            queue.remove(mine)
+            if queue:
+                queue[0].set()
+            else:
+                del _waiting[key]

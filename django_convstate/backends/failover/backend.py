@@ -256,13 +256,13 @@ class FailoverBackend(ConversationStateBackend):
 
     def health(self) -> Health:
         """Tell how the primary is. In an outage it is not asked: the probes have done so."""
-        return self._recovery.outage_health() or self._recovery.completed(self.primary.health())
+        health = self._recovery.outage_health() or self.primary.health()
+        return self._recovery.completed(health)
 
     async def ahealth(self) -> Health:
         """See `health`."""
-        return self._recovery.outage_health() or self._recovery.completed(
-            await self.primary.ahealth()
-        )
+        health = self._recovery.outage_health() or await self.primary.ahealth()
+        return self._recovery.completed(health)
 
     def shard_of(self, id: str) -> str:
         """See `ConversationStateBackend.shard_of`."""

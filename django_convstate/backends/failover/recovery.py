@@ -82,6 +82,7 @@ class Recovery:
             self._stopping.set()
             thread.join()
             self._thread = None
+            self._stopping.clear()
         journal = self._offline.journal
         if journal.pending:
             for name, shard in self._down():
@@ -104,7 +105,7 @@ class Recovery:
         """Return the health in an outage, without asking the primary. None: there is none."""
         if not self._down():
             return None
-        return self.completed(Health(self._primary.name, connected=False, detail=self._reason))
+        return Health(self._primary.name, connected=False, detail=self._reason)
 
     def completed(self, health: Health) -> Health:
         """Return the primary's health with what this process has yet to replay."""
@@ -181,9 +182,8 @@ class Recovery:
         return next((id for id in candidates if self._primary.shard_of(id) == name), None)
 
     def _replay(self, until: float = float("inf")) -> None:
-        stops_early = until == float("inf")
         for id in self._offline.journal.ids():
-            if time.monotonic() > until or (stops_early and self._stopping.is_set()):
+            if self._stopping.is_set() or time.monotonic() > until:
                 return
             shard = self._shards.setdefault(self._primary.shard_of(id), Shard())
             if shard.breaker.is_open:

@@ -271,8 +271,9 @@ class TestLock:
             time.sleep(1.1)
             # By now the lock has expired, and another process (one with queues of its own) has come
             # and gone.
-            monkeypatch.setattr(cachelock, "_queues", cachelock._ThreadQueues())
-            CacheBackend().commit(id, Change(append=[b'"theirs"']))
+            with monkeypatch.context() as other:
+                other.setattr(cachelock, "_waiting", {})
+                CacheBackend().commit(id, Change(append=[b'"theirs"']))
             return read(id)
 
         monkeypatch.setattr(backend, "_read", slow)
