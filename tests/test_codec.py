@@ -105,7 +105,7 @@ def test_a_bad_value_is_refused_where_it_is_written(value: Any, words: str) -> N
 
 
 @pytest.mark.parametrize(("value", "words"), BAD, ids=lambda bad: str(type(bad).__name__))
-def test_the_path_is_named(value: Any, words: str) -> None:
+def test_an_error_names_the_path_of_the_value(value: Any, words: str) -> None:
     with pytest.raises(InvalidConversationValue) as caught:
         encode({"a": [1, {"b c": [0, 0, value]}]}, "state")
     assert 'state["a"][1]["b c"][2]' in str(caught.value)
@@ -119,7 +119,7 @@ def test_type_errors_are_type_errors_too() -> None:
         encode(math.nan, "value")
 
 
-def test_bad_keys_of_the_state() -> None:
+def test_bad_keys_of_the_state_are_refused() -> None:
     conversation = conversations.create()
     for bad in (1, None, b"a", ("a",), "\ud800"):
         with pytest.raises(InvalidConversationValue):
@@ -129,7 +129,7 @@ def test_bad_keys_of_the_state() -> None:
     assert len(conversation) == 0
 
 
-def test_nesting_up_to_the_limit() -> None:
+def test_nesting_over_the_limit_is_refused() -> None:
     assert decode(encode(nested(MAX_DEPTH), "value")) == nested(MAX_DEPTH)
     assert decode(encode((nested(MAX_DEPTH - 1),), "value")) == nested(MAX_DEPTH)
     for make in (nested, lambda depth: (nested(depth - 1),)):
@@ -137,7 +137,7 @@ def test_nesting_up_to_the_limit() -> None:
             encode(make(MAX_DEPTH + 1), "value")
 
 
-def test_what_json_would_have_said_anyway() -> None:
+def test_values_are_encoded_as_json_encodes_them() -> None:
     pair = namedtuple("pair", "a b")
     assert encode((1, (2,)), "v") == b"[1,[2]]"
     assert encode(pair(1, 2), "v") == b"[1,2]"
@@ -147,11 +147,11 @@ def test_what_json_would_have_said_anyway() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"nul", b"\x80\x05N.", b"1 2", b"\xff"])
-def test_bytes_that_are_not_json(data: bytes) -> None:
+def test_bytes_that_are_not_json_are_corrupt(data: bytes) -> None:
     with pytest.raises(ConversationCorrupt):
         decode(data)
 
 
-def test_bytes_that_are_several_values() -> None:
+def test_bytes_of_several_values_are_corrupt() -> None:
     with pytest.raises(ConversationCorrupt):
         decode_all([b"1,2"])

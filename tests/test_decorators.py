@@ -42,7 +42,7 @@ class TestViews:
         self_is_async = request.param == "async"
         return visit
 
-    def test_a_view_is_a_turn(self, visit: Any) -> None:
+    def test_a_decorated_view_is_a_turn(self, visit: Any) -> None:
         held = []
 
         def view(conversation: Conversation) -> HttpResponse:
@@ -71,21 +71,21 @@ class TestViews:
             visit(crash)
         assert list(conversations.list()) == []
 
-    def test_whoever_comes_in_vain_gets_409(self, visit: Any) -> None:
+    def test_a_busy_conversation_is_answered_with_409(self, visit: Any) -> None:
         conversation = stored(conversations)
         with conversation.turn():
             response = visit(lambda _: HttpResponse(), conversation.token, on_busy="reject")
         assert response.status_code == 409
         assert b"under way" in response.content
 
-    def test_without_the_decorator_too(self, client: Any) -> None:
+    def test_a_turn_inside_a_view_is_answered_with_409_too(self, client: Any) -> None:
         conversation = stored(conversations)
         client.cookies["conversation"] = conversation.token
         with conversation.turn():
             assert client.get("/sync/in_turn").status_code == 409
         assert client.get("/sync/in_turn").status_code == 200
 
-    def test_with_and_without_parentheses(self) -> None:
+    def test_the_decorator_works_with_and_without_parentheses(self) -> None:
         def view(request: Any) -> HttpResponse:
             return HttpResponse(status=500 + len(request.conversation))
 

@@ -69,7 +69,9 @@ def test_every_documented_setting_may_be_set(settings: Any) -> None:
     ("name", "suggested"),
     [("TLL", "'TTL'"), ("ttl", "'TTL'"), ("MAX_MESAGES", "'MAX_MESSAGES'"), ("X", "Known are")],
 )
-def test_a_misspelt_setting(settings: Any, name: str, suggested: str) -> None:
+def test_a_misspelt_setting_is_an_error_with_a_suggestion(
+    settings: Any, name: str, suggested: str
+) -> None:
     ((id, text),) = found(settings, {name: 1})
     assert id == "convstate.E001"
     assert suggested in text
@@ -96,7 +98,7 @@ def test_a_misspelt_setting(settings: Any, name: str, suggested: str) -> None:
         ("HEADER_NAME", ["", "a b", "a:b", "X_Token", "Cookie"]),
     ],
 )
-def test_an_impossible_value(settings: Any, name: str, values: list[Any]) -> None:
+def test_an_impossible_value_is_an_error(settings: Any, name: str, values: list[Any]) -> None:
     for value in values:
         ((id, text),) = found(settings, {name: value})
         assert id == "convstate.E002", value
@@ -105,7 +107,7 @@ def test_an_impossible_value(settings: Any, name: str, values: list[Any]) -> Non
             conversations.create()
 
 
-def test_a_misspelt_name_of_the_settings_themselves(settings: Any) -> None:
+def test_a_misspelt_name_of_the_setting_itself_is_an_error(settings: Any) -> None:
     settings.CONVERSATION_STATE_BACKND = "cache"
     ((id, text),) = found(settings)
     assert id == "convstate.E001"
@@ -119,13 +121,13 @@ def test_every_error_has_a_hint(settings: Any) -> None:
     assert "'locmem'" in str(check_settings()[0].hint)
 
 
-def test_a_cookie_for_other_sites(settings: Any) -> None:
+def test_samesite_none_without_secure_is_warned_of(settings: Any) -> None:
     ((id, _),) = found(settings, {"COOKIE_SAMESITE": "None"})
     assert id == "convstate.W007"
     assert found(settings, {"COOKIE_SAMESITE": "None", "COOKIE_SECURE": True}) == []
 
 
-def test_an_abstract_backend_is_none(settings: Any) -> None:
+def test_an_abstract_backend_is_an_error(settings: Any) -> None:
     ((id, text),) = found(
         settings, backend="django_convstate.backends.base.ConversationStateBackend"
     )
@@ -133,7 +135,7 @@ def test_an_abstract_backend_is_none(settings: Any) -> None:
     assert "lacks" in text
 
 
-def test_no_dictionary_at_all(settings: Any) -> None:
+def test_a_setting_that_is_no_dictionary_is_an_error(settings: Any) -> None:
     ((id, text),) = found(settings, ["TTL"])
     assert id == "convstate.E002"
     assert "dictionary" in text
@@ -150,7 +152,7 @@ def test_no_dictionary_at_all(settings: Any) -> None:
         "",
     ],
 )
-def test_a_backend_that_is_none(settings: Any, backend: Any) -> None:
+def test_an_unknown_backend_is_an_error(settings: Any, backend: Any) -> None:
     ((id, _),) = found(settings, backend=backend)
     assert id == "convstate.E003"
     with pytest.raises(InvalidBackend):
@@ -159,7 +161,7 @@ def test_a_backend_that_is_none(settings: Any, backend: Any) -> None:
         get_backend(backend)
 
 
-def test_the_cache_behind_it(settings: Any) -> None:
+def test_the_cache_of_the_cache_backend_is_checked(settings: Any) -> None:
     ((id, text),) = found(settings, {"CACHE_ALIAS": "defualt"}, "cache")
     assert id == "convstate.E004"
     assert "'default'" in text
@@ -192,12 +194,12 @@ def test_the_cache_behind_it(settings: Any) -> None:
     assert "300" in text
 
 
-def test_two_cookies_of_one_name(settings: Any) -> None:
+def test_a_cookie_name_used_twice_is_an_error(settings: Any) -> None:
     ((id, _),) = found(settings, {"COOKIE_NAME": "sessionid"})
     assert id == "convstate.E007"
 
 
-def test_locmem_in_deployment(settings: Any) -> None:
+def test_locmem_in_deployment_is_warned_of(settings: Any) -> None:
     (message,) = check_deployment()
     assert message.id == "convstate.W001"
     settings.CONVERSATION_STATE_BACKEND = "cache"
@@ -206,7 +208,7 @@ def test_locmem_in_deployment(settings: Any) -> None:
     assert check_deployment() == []
 
 
-def test_the_check_command_tells(settings: Any) -> None:
+def test_the_check_command_reports_a_misspelt_setting(settings: Any) -> None:
     settings.CONVERSATION_STATE = {"TLL": 5}
     with pytest.raises(SystemCheckError, match="Did you mean 'TTL'"):
         call_command("check", stdout=io.StringIO())
@@ -229,7 +231,7 @@ def test_checks_have_hints_and_ids_of_their_own(settings: Any) -> None:
         assert isinstance(message, (Error, Warning))
 
 
-def test_options_of_ones_own_are_checked_too() -> None:
+def test_options_given_in_code_are_checked() -> None:
     with pytest.raises(InvalidBackend, match="does not take cache_alias"):
         get_backend("locmem", cache_alias="default")
     with pytest.raises(InvalidBackend, match="max_conversations must be from 1"):
@@ -252,7 +254,7 @@ def test_nothing_happens_at_import_or_attach(settings: Any) -> None:
         store.exists("a")
 
 
-def test_the_table_of_ids_is_whole() -> None:
+def test_every_id_of_a_check_is_documented() -> None:
     package = Path(checks.__file__).parent
     used = {
         id
@@ -282,7 +284,7 @@ def without(packages: tuple[str, ...], program: str) -> str:
     return done.stderr
 
 
-def test_a_backend_whose_extra_is_not_installed() -> None:
+def test_a_backend_whose_extra_is_missing_says_what_to_install() -> None:
     said = without(
         ("redis", "django_redis", "hiredis"),
         """
@@ -303,6 +305,6 @@ def test_a_backend_whose_extra_is_not_installed() -> None:
     assert "Did you mean" not in said
 
 
-def test_channels_that_is_not_installed() -> None:
+def test_missing_channels_says_what_to_install() -> None:
     said = without(("channels",), "import django_convstate.channels")
     assert "pip install django-convstate[channels]" in said

@@ -29,7 +29,9 @@ class TestSignals:
         for signal in every:
             signal.disconnect(listen)
 
-    def test_are_sent(self, heard: list[tuple[str, str]]) -> None:
+    def test_signals_are_sent_for_created_saved_and_deleted(
+        self, heard: list[tuple[str, str]]
+    ) -> None:
         conversation = conversations.create()
         conversation.save()
         assert heard == []

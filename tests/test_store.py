@@ -26,7 +26,7 @@ from tests.support.conversations import contents
 
 class TestStore:
     @pytest.mark.parametrize("ttl", [0, -1, float("nan"), float("inf"), True, "3600", 10**12, None])
-    def test_ttl(self, ttl: Any, saved: Conversation) -> None:
+    def test_an_impossible_ttl_is_refused(self, ttl: Any, saved: Conversation) -> None:
         if ttl is None:
             assert conversations.create(ttl=None).ttl == 3600
             return
@@ -35,7 +35,7 @@ class TestStore:
         with pytest.raises(InvalidConversationValue, match="ttl"):
             conversations.touch(saved.id, ttl)
 
-    def test_get_with_an_owner(self, saved: Conversation) -> None:
+    def test_get_with_another_owner_is_not_found(self, saved: Conversation) -> None:
         for stranger in ("u1", None):
             with pytest.raises(ConversationNotFound):
                 conversations.get(saved.id, owner=stranger)
@@ -48,7 +48,7 @@ class TestStore:
                 conversations.get("absent")
             assert str(theirs.value) == str(nobodys.value)
 
-    def test_open(self) -> None:
+    def test_open_creates_or_continues(self) -> None:
         id = "whatsapp:+15550100"
         first, second = conversations.open(id), conversations.open(id)
         first.messages.append("user", "hello")
@@ -58,7 +58,7 @@ class TestStore:
         assert contents(conversations.open(id)) == ["hello", "are you there?"]
         assert conversations.open(id).id == id
 
-    def test_open_that_meets_another_creator(self) -> None:
+    def test_open_keeps_the_ttl_of_another_creator(self) -> None:
         """Who comes second does not reset the time to live that the first has given it."""
         id = new_id()
         second = conversations.open(id)
@@ -67,7 +67,7 @@ class TestStore:
         second.save()
         assert conversations.get(id).ttl == 60
 
-    async def test_append_without_loading(self) -> None:
+    async def test_append_takes_one_commit_and_no_load(self) -> None:
         store = ConversationStore(CountingBackend(), ttl=60)
         CountingBackend.calls.clear()
         store.append("whatsapp:+15550100", "user", "hello", source="webhook")
@@ -82,7 +82,7 @@ class TestStore:
         with pytest.raises(InvalidConversationId):
             store.append("", "user", "hello")
 
-    def test_list_and_purge(self) -> None:
+    def test_list_and_purge_select_by_owner(self) -> None:
         for owner in ("u1", "u1", "u2"):
             conversation = conversations.create(owner=owner)
             conversation.messages.append("user", "hi")
@@ -104,7 +104,7 @@ class TestStore:
             {"batch_size": "5"},
         ],
     )
-    def test_a_selection_that_makes_no_sense(
+    def test_an_impossible_selection_is_refused(
         self, saved: Conversation, selection: dict[str, Any]
     ) -> None:
         with pytest.raises(InvalidConversationValue):
@@ -121,7 +121,7 @@ class TestStore:
                 built = set(pool.map(attrgetter("backend"), [store] * 8))
             assert len(built) == 1
 
-    def test_twins(self) -> None:
+    def test_async_methods_work(self) -> None:
         async def visit() -> None:
             conversation = conversations.create(owner="u1")
             conversation["a"] = 1
@@ -149,7 +149,7 @@ class TestStore:
 
         asyncio.run(visit())
 
-    def test_the_event_loop_enters_by_the_twins_only(self, settings: Any) -> None:
+    def test_async_methods_call_async_methods_of_the_backend(self, settings: Any) -> None:
         settings.CONVERSATION_STATE_BACKEND = "tests.support.backends.CountingBackend"
 
         async def visit() -> None:
@@ -163,7 +163,7 @@ class TestStore:
         asyncio.run(visit())
         assert (CountingBackend.calls["acommit"], CountingBackend.calls["aload"]) == (1, 2)
 
-    def test_settings_are_read_live(self, settings: Any) -> None:
+    def test_changed_settings_are_used_at_once(self, settings: Any) -> None:
         assert conversations.create().ttl == 3600
         kept = conversations.create()
         kept["a"] = 1
@@ -172,7 +172,7 @@ class TestStore:
         assert conversations.create().ttl == 5
         assert conversations.get(kept.id)["a"] == 1
 
-    def test_a_store_of_ones_own(self) -> None:
+    def test_a_store_with_options_of_its_own(self) -> None:
         own = ConversationStore("locmem", ttl=7, window=3)
         conversation = own.create()
         assert conversation.ttl == 7

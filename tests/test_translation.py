@@ -15,7 +15,7 @@ LOCALE = Path(django_convstate.__file__).parent / "locale"
 
 
 @pytest.mark.parametrize("path", sorted(LOCALE.glob("*/LC_MESSAGES/django.po")), ids=str)
-def test_compiled_is_what_is_written(path: Path) -> None:
+def test_compiled_translations_are_up_to_date(path: Path) -> None:
     with path.open("rb") as po, path.with_suffix(".mo").open("rb") as mo:
         written, compiled = read_po(po), read_mo(mo)
     texts = {message.id: message.string for message in written if message.id}
@@ -23,7 +23,7 @@ def test_compiled_is_what_is_written(path: Path) -> None:
     assert all(texts.values())
 
 
-def test_german() -> None:
+def test_german_is_used() -> None:
     with translation.override("de"):
         assert str(apps.get_app_config("django_convstate").verbose_name) == "Gespräche"
         shown = render_to_string("django_convstate/transcript.html", {"transcript": []})

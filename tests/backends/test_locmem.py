@@ -22,7 +22,7 @@ def ids(backend: LocMemBackend) -> set[str]:
     return {summary.id for summary in backend.scan()}
 
 
-def test_when_full_the_fifth_that_is_idle_for_longest_goes(
+def test_a_full_backend_evicts_the_fifth_that_is_idle_longest(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     backend = LocMemBackend(max_conversations=1000)
@@ -38,7 +38,7 @@ def test_when_full_the_fifth_that_is_idle_for_longest_goes(
     assert len(ids(backend)) == 1000
 
 
-def test_what_has_expired_makes_room_before_anything_is_evicted(
+def test_expired_conversations_are_dropped_before_any_is_evicted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     backend = LocMemBackend(max_conversations=10)
@@ -50,7 +50,7 @@ def test_what_has_expired_makes_room_before_anything_is_evicted(
     assert caplog.text == ""
 
 
-def test_expired_ones_go_as_it_runs() -> None:
+def test_expired_conversations_are_dropped_by_later_commits() -> None:
     backend = LocMemBackend()
     fill(backend, 100, ttl=0.5)
     time.sleep(1.1)
@@ -58,19 +58,19 @@ def test_expired_ones_go_as_it_runs() -> None:
     assert backend.health().detail == "1 of 1000 conversations in this process"
 
 
-def test_there_is_no_thread() -> None:
+def test_no_thread_is_started() -> None:
     before = threading.enumerate()
     fill(LocMemBackend(), 10)
     assert threading.enumerate() == before
 
 
-def test_a_full_house_of_one() -> None:
+def test_a_backend_for_one_conversation_keeps_the_last() -> None:
     backend = LocMemBackend(max_conversations=1)
     fill(backend, 3)
     assert ids(backend) == {"c2"}
 
 
-def test_an_id_is_new_again_after_eviction() -> None:
+def test_an_evicted_id_can_be_created_again() -> None:
     backend = LocMemBackend(max_conversations=1)
     fill(backend, 2)
     backend.commit("c0", Change(create=Create.MUST_BE_NEW, append=[b"1"]))
@@ -78,7 +78,7 @@ def test_an_id_is_new_again_after_eviction() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_fork_in_mid_commit_leaves_the_child_a_sound_backend() -> None:
+def test_a_fork_in_mid_commit_leaves_the_child_a_working_backend() -> None:
     """In a process of its own: a thread commits without pause while children are forked."""
     script = textwrap.dedent(
         """

@@ -197,7 +197,7 @@ shares = pytest.mark.parametrize("share", [0.2, pytest.param(1, marks=pytest.mar
 
 
 @shares
-def test_every_backend_does_as_the_model_does(place: str, share: float) -> None:
+def test_a_backend_behaves_as_the_model(place: str, share: float) -> None:
     backend = make_place(place)
     run(backend, round(share * (300 if place == "locmem" else 100)))
     backend.close()
@@ -206,7 +206,7 @@ def test_every_backend_does_as_the_model_does(place: str, share: float) -> None:
 # On the caches, the twins are the methods in a thread.
 @pytest.mark.parametrize("place", ["locmem", "standalone", "sentinel", "cluster"], indirect=True)
 @shares
-def test_every_twin_does_as_the_model_does(place: str, share: float) -> None:
+def test_async_methods_behave_as_the_model(place: str, share: float) -> None:
     backend = make_place(place)
     with asyncio.Runner() as runner:
         run(ByTwins(backend, runner), round(share * 50))

@@ -36,13 +36,17 @@ class TestRemembering:
         tab = await browser.open(stored("hello"))
         assert tab.response_headers == []
 
-    async def test_the_age_of_the_cookie_starts_anew(self, browser: Browser, settings: Any) -> None:
+    async def test_a_cookie_with_an_age_is_sent_again(
+        self, browser: Browser, settings: Any
+    ) -> None:
         settings.CONVERSATION_STATE = {"COOKIE_AGE": 60, "COOKIE_SECURE": True}
         tab = await browser.open(stored("hello"))
         assert "Max-Age=60" in tab.headers["set-cookie"]
         assert "Secure" in tab.headers["set-cookie"]
 
-    async def test_a_header_in_place_of_the_cookie(self, browser: Browser, settings: Any) -> None:
+    async def test_a_header_counts_instead_of_the_cookie(
+        self, browser: Browser, settings: Any
+    ) -> None:
         settings.CONVERSATION_STATE = {"HEADER_NAME": "X-Conversation-Token"}
         tab = await browser.open()
         assert unsign_token(tab.headers["x-conversation-token"])
@@ -52,7 +56,9 @@ class TestRemembering:
         assert (await other.ask())["messages"] == ["hello"]
         assert "set-cookie" not in other.headers
 
-    async def test_a_second_tab_before_anything_was_said(self, browser: Browser) -> None:
+    async def test_a_second_tab_shares_a_conversation_that_is_not_stored_yet(
+        self, browser: Browser
+    ) -> None:
         first = await browser.open()
         second = await browser.open(first.token)
         assert second.token is None
@@ -72,7 +78,7 @@ class TestRemembering:
         assert cookie == sign_id(id_of(tab.token)), "and it is a stored one's from now on"
         assert (await (await browser.open(cookie)).ask())["count"] == 2
 
-    async def test_http_may_say_the_first_word(self, browser: Browser) -> None:
+    async def test_http_may_store_the_first_message_of_a_socket(self, browser: Browser) -> None:
         tab, client = await browser.open(), AsyncClient()
         client.cookies["conversation"] = tab.token or ""
         await client.get("/async/say?text=by http")
@@ -81,20 +87,20 @@ class TestRemembering:
         assert (await tab.hear())["count"] == 2
         assert conversations.exists(id_of(tab.token))
 
-    async def test_a_logout_takes_the_cookie_of_a_socket(self, browser: Browser) -> None:
+    async def test_a_logout_deletes_the_cookie_that_a_socket_gave(self, browser: Browser) -> None:
         tab, client = await browser.open(), AsyncClient()
         await tab.say("mine")
         client.cookies["conversation"] = tab.token or ""
         response = await client.get("/async/log_out")
         assert response.cookies["conversation"].value == ""
 
-    async def test_a_cookie_that_nobody_signed(self, browser: Browser) -> None:
+    async def test_a_cookie_without_our_signature_is_replaced(self, browser: Browser) -> None:
         tab = await browser.open("mine:forged")
         assert tab.token
         await tab.say("hello")
         assert not conversations.exists("mine")
 
-    async def test_a_cookie_whose_conversation_is_gone(self, browser: Browser) -> None:
+    async def test_a_cookie_of_a_deleted_conversation_is_replaced(self, browser: Browser) -> None:
         token = stored("hello")
         conversations.delete(id_of(token))
         tab = await browser.open(token)
@@ -112,7 +118,9 @@ class TestRemembering:
             await tab.wait(PATIENCE)
         assert len(conversations.get(id_of(token)).messages) == 1
 
-    async def test_a_socket_that_says_good_bye(self, browser: Browser) -> None:
+    async def test_a_message_is_saved_when_the_handler_closes_the_socket(
+        self, browser: Browser
+    ) -> None:
         token = stored("hello")
         tab = await browser.open(token)
         await tab.send_json_to({"say": "bye", "bye": True})
@@ -134,7 +142,9 @@ class TestClosing:
             ("InvalidConversationId", 4401),
         ],
     )
-    async def test_what_a_handler_raises(self, browser: Browser, error: str, code: int) -> None:
+    async def test_an_error_of_a_handler_closes_the_socket_with_its_code(
+        self, browser: Browser, error: str, code: int
+    ) -> None:
         tab = await browser.open()
         await tab.send_json_to({"say": "lost", "fail": error})
         assert await tab.close_code() == code
@@ -142,13 +152,15 @@ class TestClosing:
         assert await tab.receive_nothing()
         assert list(conversations.list()) == []
 
-    async def test_what_is_no_business_of_the_client(self, browser: Browser) -> None:
+    async def test_an_error_of_the_configuration_is_raised(self, browser: Browser) -> None:
         tab = await browser.open()
         await tab.send_json_to({"fail": "InvalidBackend"})
         with pytest.raises(InvalidBackend, match="as asked for"):
             await tab.wait(PATIENCE)
 
-    async def test_deleted_while_the_socket_is_open(self, browser: Browser) -> None:
+    async def test_a_conversation_deleted_elsewhere_closes_the_socket(
+        self, browser: Browser
+    ) -> None:
         token = stored("hello")
         tab = await browser.open(token)
         conversations.delete(id_of(token))
@@ -157,21 +169,27 @@ class TestClosing:
         again = await browser.open(token)
         assert id_of(again.token) != id_of(token)
 
-    async def test_deleted_by_what_was_said_in_it(self, browser: Browser) -> None:
+    async def test_a_conversation_deleted_after_its_first_message_closes_the_socket(
+        self, browser: Browser
+    ) -> None:
         tab = await browser.open()
         await tab.say("hello")
         conversations.delete(id_of(tab.token))
         await tab.send_json_to({"say": "hello?"})
         assert await tab.close_code() == 4404
 
-    async def test_deleted_by_a_handler(self, browser: Browser) -> None:
+    async def test_a_conversation_deleted_by_a_handler_closes_all_sockets(
+        self, browser: Browser
+    ) -> None:
         token = stored("hello")
         tab, other = await browser.open(token), await browser.open(token)
         await tab.ask(delete=True)
         assert await tab.close_code() == 4404
         assert await other.close_code() == 4404
 
-    async def test_a_store_that_is_away(self, browser: Browser, settings: Any) -> None:
+    async def test_an_unavailable_store_closes_the_socket_and_keeps_the_cookie(
+        self, browser: Browser, settings: Any
+    ) -> None:
         token = stored("hello")
         tab = await browser.open(token)
         settings.CONVERSATION_STATE_BACKEND = "tests.support.backends.AwayBackend"
@@ -181,7 +199,9 @@ class TestClosing:
         assert await late.close_code() == 4503
         assert late.response_headers == [], "its cookie is as good as before"
 
-    async def test_a_value_that_cannot_be_stored(self, browser: Browser) -> None:
+    async def test_a_value_that_cannot_be_stored_is_answered_with_an_error(
+        self, browser: Browser
+    ) -> None:
         tab = await browser.open()
         await tab.send_to('{"set": NaN}')
         error = {"type": "conversation.error", "error": "InvalidConversationValue"}
@@ -189,7 +209,7 @@ class TestClosing:
         assert (await tab.ask(say="x" * 70_000))["error"] == "ConversationTooLarge"
         assert (await tab.ask(say="hello"))["messages"] == ["hello"]
 
-    async def test_an_origin_that_is_not_ours(self, browser: Browser, settings: Any) -> None:
+    async def test_another_origin_is_refused(self, browser: Browser, settings: Any) -> None:
         settings.ALLOWED_HOSTS = ["testserver"]
         browser = Browser(Chat)
         stranger = browser.tab()
@@ -200,7 +220,9 @@ class TestClosing:
 
 
 class TestOneTurn:
-    async def test_at_a_time(self, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_messages_of_several_sockets_are_handled_one_at_a_time(
+        self, browser: Browser, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         for consumer in (Chat, SyncChat):
             monkeypatch.setattr(consumer, "one_turn", True)
         token = stored()
@@ -214,7 +236,7 @@ class TestOneTurn:
         said = [message["content"] for message in conversations.get(id_of(token)).messages]
         assert said == ["question", "answer"] * 3
 
-    async def test_who_has_waited_for_too_long(
+    async def test_a_socket_that_waited_too_long_for_its_turn_is_closed(
         self, browser: Browser, monkeypatch: pytest.MonkeyPatch, settings: Any
     ) -> None:
         settings.CONVERSATION_STATE = {"TURN_WAIT": 0.3}

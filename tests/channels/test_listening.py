@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestOtherTabs:
-    async def test_hear_what_is_said(self, browser: Browser) -> None:
+    async def test_other_tabs_hear_a_message(self, browser: Browser) -> None:
         token = stored("before")
         tabs = [await browser.open(token) for _ in range(3)]
         stranger = await browser.open(stored())
@@ -32,7 +32,7 @@ class TestOtherTabs:
         for tab in (*tabs, stranger):
             assert await tab.receive_nothing()
 
-    async def test_hear_the_first_half_before_the_second(self, browser: Browser) -> None:
+    async def test_other_tabs_hear_a_half_saved_in_between_first(self, browser: Browser) -> None:
         token = stored()
         tab, other = await browser.open(token), await browser.open(token)
         await tab.ask(say="question", halfway="answer")
@@ -42,13 +42,13 @@ class TestOtherTabs:
         assert heard == ["question", "answer"]
         assert await tab.receive_nothing()
 
-    async def test_hear_nothing_of_what_is_no_message(self, browser: Browser) -> None:
+    async def test_other_tabs_hear_nothing_of_a_change_of_state(self, browser: Browser) -> None:
         token = stored()
         tab, other = await browser.open(token), await browser.open(token)
         await tab.ask(set="a value")
         assert await other.receive_nothing()
 
-    async def test_hear_that_something_was_taken_back(self, browser: Browser) -> None:
+    async def test_other_tabs_hear_that_messages_were_truncated(self, browser: Browser) -> None:
         token = stored("one", "two")
         tab, other = await browser.open(token), await browser.open(token)
         await tab.ask(take_back=1)
@@ -57,7 +57,7 @@ class TestOtherTabs:
         news = await tab.hear()
         assert (contents(news), news["count"]) == (["instead"], 1)
 
-    async def test_what_was_said_by_http_is_told_with_the_next_message(
+    async def test_a_message_by_http_is_heard_before_the_next_answer(
         self, browser: Browser
     ) -> None:
         token = stored("before")
@@ -69,7 +69,7 @@ class TestOtherTabs:
         assert contents(await tab.hear()) == ["by http"]
         assert (await tab.hear())["count"] == 3
 
-    async def test_each_hears_each_other_once_however_they_race(self, browser: Browser) -> None:
+    async def test_racing_tabs_hear_each_message_of_others_once(self, browser: Browser) -> None:
         token = stored()
         tabs = [await browser.open(token) for _ in range(4)]
         for number in range(10):
@@ -90,7 +90,7 @@ class TestOtherTabs:
             assert await tab.receive_nothing()
         assert len(conversations.get(id_of(token)).messages) == 40
 
-    async def test_what_slipped_in_during_a_commit_is_told(
+    async def test_a_message_committed_by_others_during_a_commit_is_heard(
         self, browser: Browser, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         token = stored("before")
@@ -126,16 +126,22 @@ class TestOtherTabs:
         assert heard == [str(number) for number in range(3, 250)]
         assert await tab.receive_nothing()
 
-    async def test_a_tab_that_has_seen_what_is_gone(self, browser: Browser) -> None:
+    async def test_a_tab_that_has_seen_more_than_there_is_is_told_the_count(
+        self, browser: Browser
+    ) -> None:
         tab = await browser.open(query="?seen=12")
         assert (await tab.hear())["count"] == 0
 
     @pytest.mark.parametrize("seen", ["", "-1", "x", "1e9", "9" * 40, "²"])
-    async def test_a_number_that_is_none(self, browser: Browser, seen: str) -> None:
+    async def test_an_invalid_number_of_seen_messages_is_ignored(
+        self, browser: Browser, seen: str
+    ) -> None:
         tab = await browser.open(stored("hello"), query=f"?seen={seen}")
         assert await tab.receive_nothing()
 
-    async def test_without_a_channel_layer(self, browser: Browser, settings: Any) -> None:
+    async def test_without_a_channel_layer_others_are_heard_with_the_next_message(
+        self, browser: Browser, settings: Any
+    ) -> None:
         settings.CHANNEL_LAYERS = {}
         token = stored()
         tab, other = await browser.open(token), await browser.open(token)
@@ -144,7 +150,7 @@ class TestOtherTabs:
         await other.send_json_to({"say": "hello, too"})
         assert contents(await other.hear()) == ["hello"]
 
-    async def test_nobody_is_left_in_a_group(self, browser: Browser) -> None:
+    async def test_a_closed_socket_leaves_its_group(self, browser: Browser) -> None:
         tab = await browser.open()
         await tab.say("hello")
         layer: Any = channel_layers["default"]
@@ -155,7 +161,7 @@ class TestOtherTabs:
 
 
 class TestStayingOpen:
-    async def test_who_only_listens_keeps_it_alive(self, browser: Browser) -> None:
+    async def test_an_open_socket_keeps_its_conversation_alive(self, browser: Browser) -> None:
         token = stored("hello", ttl=1.5)
         tab = await browser.open(token)
         for _ in range(3):
@@ -163,14 +169,18 @@ class TestStayingOpen:
             assert conversations.exists(id_of(token))
         assert (await tab.ask())["messages"] == ["hello"]
 
-    async def test_what_is_gone_meanwhile_closes_it(self, browser: Browser, settings: Any) -> None:
+    async def test_a_conversation_deleted_while_the_socket_is_idle_closes_it(
+        self, browser: Browser, settings: Any
+    ) -> None:
         settings.CONVERSATION_STATE = {"TTL": 0.6}
         token = stored("hello")
         tab = await browser.open(token)
         conversations.delete(id_of(token))
         assert await tab.close_code() == 4404
 
-    async def test_a_store_that_is_away_for_a_while(self, browser: Browser, settings: Any) -> None:
+    async def test_an_unavailable_store_does_not_close_an_idle_socket(
+        self, browser: Browser, settings: Any
+    ) -> None:
         settings.CONVERSATION_STATE = {"TTL": 0.6}
         tab = await browser.open()
         await tab.say("hello")
@@ -178,7 +188,9 @@ class TestStayingOpen:
         await asyncio.sleep(0.5)
         assert await tab.receive_nothing()
 
-    async def test_what_came_home_is_heard_again(self, browser: Browser, settings: Any) -> None:
+    async def test_messages_replayed_after_an_outage_are_heard_again(
+        self, browser: Browser, settings: Any
+    ) -> None:
         """For others may have spoken in between."""
         settings.CONVERSATION_STATE_BACKEND = "tests.support.backends.SwitchedFailover"
         backend: Any = conversations.backend
@@ -196,7 +208,7 @@ class TestStayingOpen:
         assert heard["count"] == 3
         assert (await tab.hear())["count"] == 4
 
-    async def test_silence_stores_nothing_and_asks_nothing(
+    async def test_an_idle_new_socket_stores_and_loads_nothing(
         self, browser: Browser, settings: Any, calls: Any
     ) -> None:
         settings.CONVERSATION_STATE = {"TTL": 0.3}
@@ -217,7 +229,7 @@ class TestStayingOpen:
         assert contents(await other.hear()) == ["hello"]
 
     @pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
-    async def test_nothing_grows_over_many_messages(self, count: int) -> None:
+    async def test_memory_does_not_grow_over_many_messages(self, count: int) -> None:
         browser = Browser(Chat)
         tab = await browser.open()
 
@@ -234,7 +246,7 @@ class TestStayingOpen:
         await browser.leave()
         assert after - before < 1000, "not a block of memory for every tenth of 10,000 messages"
 
-    async def test_an_idle_socket_is_small(self) -> None:
+    async def test_an_idle_socket_takes_little_memory(self) -> None:
         plain, chat = Browser(Plain), Browser(Chat)
         token = stored(*["x" * 1000] * 50)
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestTheScope:
-    async def test_a_plain_consumer(self) -> None:
+    async def test_a_plain_consumer_loads_and_saves_by_the_scope(self) -> None:
         browser = Browser(Plain)
         tab = await browser.open()
         await tab.ask(say="hello")
@@ -30,14 +30,14 @@ class TestTheScope:
         assert (await again.ask())["count"] == 2
         await browser.leave()
 
-    async def test_attaching_costs_nothing(self, calls: Any) -> None:
+    async def test_attaching_to_the_scope_calls_no_store(self, calls: Any) -> None:
         browser = Browser(Plain)
         await browser.open()
         await browser.open(sign_id("somebody"))
         assert not calls
         await browser.leave()
 
-    async def test_a_plain_consumer_that_loads_early_begins_anew(self) -> None:
+    async def test_a_conversation_loaded_before_accept_may_begin_anew(self) -> None:
         browser = Browser(Plain)
         tab = await browser.open(sign_id("gone"), query="?early")
         assert tab.token
@@ -61,7 +61,7 @@ class TestTheScope:
         assert seen["session"].is_empty()
         assert isinstance(seen["conversation"], ScopeConversation)
 
-    async def test_without_their_apps_it_is_there_alone(self, settings: Any) -> None:
+    async def test_the_stack_works_without_session_and_auth_apps(self, settings: Any) -> None:
         settings.INSTALLED_APPS = ["django_convstate"]
         browser = Browser(Chat)
         tab = await browser.open()
@@ -99,5 +99,5 @@ class TestTheScope:
         await ConversationMiddleware(application)(scope, None, None)  # type: ignore[arg-type]
         assert seen == [scope]
 
-    def test_what_goes_through_a_layer_is_small(self) -> None:
+    def test_news_in_the_channel_layer_are_small(self) -> None:
         assert len(json.dumps({"type": "conversation.news", "count": 2**31, "kept": 2**31})) < 100

@@ -201,7 +201,7 @@ def id_of(token: str | None) -> str:
 
 @pytest.mark.parametrize("path", ["async", "sync", "plain"])
 class TestTheHandshake:
-    async def test_gives_the_cookie_that_http_goes_on_with(self, site: Site, path: str) -> None:
+    async def test_the_cookie_of_a_handshake_works_for_http(self, site: Site, path: str) -> None:
         async with site.socket(path) as chat:
             assert "HttpOnly" in chat.headers["Set-Cookie"]
             await chat.say("by socket")
@@ -211,17 +211,19 @@ class TestTheHandshake:
             assert "Set-Cookie" not in chat.headers
             assert (await chat.ask())["messages"] == ["by socket", "by http"]
 
-    async def test_takes_the_cookie_that_http_gave(self, site: Site, path: str) -> None:
+    async def test_the_cookie_of_http_works_for_a_handshake(self, site: Site, path: str) -> None:
         _, token = await asyncio.to_thread(site.get, "say?text=by+http")
         async with site.socket(path, token) as chat:
             assert (await chat.say("by socket"))["messages"] == ["by http", "by socket"]
 
-    async def test_takes_a_subprotocol(self, site: Site, path: str, store: Any) -> None:
+    async def test_a_token_as_subprotocol_works(self, site: Site, path: str, store: Any) -> None:
         async with site.socket(path, token=stored(store, "hello")) as chat:
             assert chat.connection.subprotocol == "convstate"
             assert (await chat.ask())["messages"] == ["hello"]
 
-    async def test_gives_a_token_to_whoever_wants_one(self, site: Site, path: str) -> None:
+    async def test_a_client_that_offers_the_subprotocol_is_told_a_token(
+        self, site: Site, path: str
+    ) -> None:
         async with site.socket(path, subprotocols=["convstate"]) as chat:
             told = await chat.hear()
             assert "Set-Cookie" not in chat.headers
@@ -229,7 +231,7 @@ class TestTheHandshake:
         async with site.socket(path, token=told["token"]) as chat:
             assert (await chat.ask())["messages"] == ["hello"]
 
-    async def test_refuses_another_origin(self, site: Site, path: str) -> None:
+    async def test_another_origin_is_refused(self, site: Site, path: str) -> None:
         with pytest.raises(InvalidStatus) as caught:
             async with site.socket(path, origin="http://evil.example"):
                 pass
@@ -238,12 +240,14 @@ class TestTheHandshake:
 
 @pytest.mark.parametrize("path", ["async", "sync"])
 class TestAChat:
-    async def test_a_token_as_the_first_message(self, site: Site, path: str, store: Any) -> None:
+    async def test_a_token_as_first_message_works(self, site: Site, path: str, store: Any) -> None:
         async with site.socket(path) as chat:
             await chat.send(type="conversation.token", token=stored(store, "hello"), seen=0)
             assert contents(await chat.hear()) == ["hello"]
 
-    async def test_close_codes(self, site: Site, path: str, store: Any) -> None:
+    async def test_errors_close_the_socket_with_their_codes(
+        self, site: Site, path: str, store: Any
+    ) -> None:
         async with site.socket(path, token="forged:token") as chat:
             assert await chat.close_code() == 4401
         async with site.socket(path, token=sign_id("gone")) as chat:
@@ -273,7 +277,7 @@ class TestAChat:
             async with site.socket(f"{path}?seen=1", one.token) as two:
                 assert contents(await two.hear()) == ["two", "three"]
 
-    async def test_who_hangs_up_has_said_it_all_the_same(
+    async def test_a_message_of_a_client_that_hangs_up_is_saved(
         self, site: Site, path: str, store: Any
     ) -> None:
         token = stored(store)
@@ -283,9 +287,7 @@ class TestAChat:
         await asyncio.to_thread(wait_until, lambda: len(store.get(id_of(token)).messages) == 1)
 
     @pytest.mark.slow
-    async def test_who_listens_for_longer_than_the_ttl(
-        self, site: Site, path: str, store: Any
-    ) -> None:
+    async def test_an_open_socket_outlives_the_ttl(self, site: Site, path: str, store: Any) -> None:
         token = stored(store, "hello", ttl=2)
         async with site.socket(path, token) as chat:
             await asyncio.sleep(5)
@@ -318,7 +320,7 @@ async def test_processes_hear_each_other_through_redis(store: ConversationStore)
 
 
 class TestAnOutage:
-    async def test_without_a_fallback(self) -> None:
+    async def test_without_a_fallback_sockets_are_closed(self) -> None:
         with Site(
             "uvicorn",
             CACHES=cache_at("redis://127.0.0.1:1"),
@@ -330,7 +332,9 @@ class TestAnOutage:
                     assert await chat.close_code() == 4503
 
     @pytest.mark.slow
-    async def test_of_the_channel_layer(self, valkey: None, tmp_path: Path) -> None:
+    async def test_an_outage_of_the_channel_layer_delays_news(
+        self, valkey: None, tmp_path: Path
+    ) -> None:
         server = Server(tmp_path, free_ports(1)[0])
         layers = layer_at(f"redis://127.0.0.1:{server.port}")
         with running([server]), Site("uvicorn", CHANNEL_LAYERS=layers) as site:
@@ -344,7 +348,7 @@ class TestAnOutage:
                 await two.ask(say="after")
                 assert contents(await one.hear()) == ["after"]
 
-    async def test_with_one(self) -> None:
+    async def test_with_a_fallback_sockets_go_on(self) -> None:
         with Site("uvicorn", CACHES=cache_at("redis://127.0.0.1:1")) as site:
             for path in ("async", "sync"):
                 async with site.socket(path) as chat:
@@ -353,7 +357,9 @@ class TestAnOutage:
 
 
 @pytest.mark.slow
-async def test_a_busy_socket_does_not_grow(site: Site, store: ConversationStore) -> None:
+async def test_the_memory_of_a_busy_server_does_not_grow(
+    site: Site, store: ConversationStore
+) -> None:
     async def turns(chat: Socket, count: int) -> int:
         for _ in range(count):
             await chat.ask(take_back=0, say="x" * 1000)

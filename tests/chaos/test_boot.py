@@ -69,7 +69,7 @@ def process(command: list[str], log: Path, **options: Any) -> Iterator[None]:
 
 
 @pytest.mark.chaos
-def test_down_at_boot(world: World, tmp_path: Path) -> None:
+def test_a_server_down_at_boot_costs_no_error(world: World, tmp_path: Path) -> None:
     world.server.kill()
     settings = SETTINGS.format(url=world.url, database=str(tmp_path / "db.sqlite3"))
     (tmp_path / "boot_settings.py").write_text(settings)

@@ -11,7 +11,7 @@ from tests.chaos.world import World
 
 
 @pytest.mark.parametrize("away", [1.5, pytest.param(10.0, marks=pytest.mark.chaos)])
-def test_killed_in_a_burst_and_restarted(world: World, away: float) -> None:
+def test_a_server_killed_under_load_loses_nothing_acknowledged(world: World, away: float) -> None:
     with world.ruler() as ruler, Crowd(world):
         time.sleep(1)
         world.server.kill()
@@ -26,7 +26,7 @@ def test_killed_in_a_burst_and_restarted(world: World, away: float) -> None:
 
 
 @pytest.mark.chaos
-def test_frozen_for_five_seconds(world: World) -> None:
+def test_a_frozen_server_delays_no_operation(world: World) -> None:
     with world.ruler() as ruler, Crowd(world):
         time.sleep(0.5)
         world.server.freeze()
@@ -38,7 +38,7 @@ def test_frozen_for_five_seconds(world: World) -> None:
 
 
 @pytest.mark.chaos
-def test_one_second_up_and_one_down_thirty_times(world: World) -> None:
+def test_a_flapping_server_loses_nothing_acknowledged(world: World) -> None:
     with Crowd(world):
         for _ in range(30):
             time.sleep(1)
@@ -49,7 +49,7 @@ def test_one_second_up_and_one_down_thirty_times(world: World) -> None:
     world.check()
 
 
-def test_deleted_in_the_outage_stays_deleted(world: World) -> None:
+def test_a_conversation_deleted_in_the_outage_stays_deleted(world: World) -> None:
     here, there = (ConversationStore(world.backend()) for _ in range(2))
     known, unknown, remade, kept = ids = [new_id() for _ in range(4)]
     Writer(world, there, 0, ids).turns(8)

@@ -27,7 +27,7 @@ def says(world: World, store: ConversationStore, id: str, number: int) -> bool:
 
 
 @pytest.mark.chaos
-def test_two_hours_and_fifty_thousand_conversations(
+def test_a_long_outage_keeps_to_its_bounds_of_memory(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = world.backend()

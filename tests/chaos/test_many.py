@@ -87,7 +87,7 @@ class Monitor:
 
 
 @pytest.mark.chaos
-def test_sixty_four_processes_at_recovery(world: World, tmp_path: Path) -> None:
+def test_replay_of_many_processes_is_spread(world: World, tmp_path: Path) -> None:
     directory = tmp_path / "workers"
     with workers(world, directory, PROCESSES) as process:
         wait_until(lambda: len({w for w, kind, _, _ in notes(directory) if kind == "stored"}) == 64)
@@ -125,7 +125,7 @@ def carriers(monitor: Monitor) -> dict[str, float]:
     return {port: moments[2] for port, moments in told.items() if len(moments) > 2}
 
 
-def test_a_worker_is_killed_with_a_full_journal(world: World, tmp_path: Path) -> None:
+def test_a_killed_worker_loses_its_own_journal_only(world: World, tmp_path: Path) -> None:
     """Lost is what that process had accepted in the outage, and nothing else."""
     killed, spared = tmp_path / "killed", tmp_path / "spared"
     with workers(world, killed, 1, journal_bytes=10_000) as doomed, workers(world, spared, 1):

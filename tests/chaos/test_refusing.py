@@ -41,7 +41,7 @@ def make_a_primary(client: Any) -> None:
     ("refuse", "allow"),
     [(pause_writes, unpause), (fill_up, give_room), (make_a_replica, make_a_primary)],
 )
-def test_writes_are_refused(
+def test_refused_writes_are_degraded_and_reads_go_on(
     world: World, refuse: Callable[[Any], None], allow: Callable[[Any], None]
 ) -> None:
     here, there = (ConversationStore(world.backend()) for _ in range(2))
@@ -66,7 +66,7 @@ def test_writes_are_refused(
     world.check()
 
 
-def test_the_password_is_changed_and_changed_back(world: World) -> None:
+def test_a_changed_password_is_one_outage_with_few_tries(world: World) -> None:
     store = ConversationStore(world.backend())
     with Crowd(world, store):
         time.sleep(0.3)

@@ -22,7 +22,7 @@ from tests.chaos.world import World
 TTL = 60.0
 
 
-def test_replies_lost_after_an_append(world: World) -> None:
+def test_lost_replies_lose_and_duplicate_nothing(world: World) -> None:
     with Crowd(world, threads=2, tasks=2):
         for _ in range(20):
             time.sleep(0.1)
@@ -33,7 +33,7 @@ def test_replies_lost_after_an_append(world: World) -> None:
 
 
 @pytest.mark.parametrize("fault", ["mute", "deaf"])
-def test_one_direction_is_dropped(world: World, fault: str) -> None:
+def test_a_connection_dropped_in_one_direction_loses_nothing(world: World, fault: str) -> None:
     with Crowd(world):
         time.sleep(0.3)
         setattr(world.proxy, fault, True)
@@ -66,7 +66,7 @@ FAULTS = [spoil_by_drip, spoil_by_truncation, spoil_by_delay_and_loss, reset_now
 
 @pytest.mark.parametrize("spoil", FAULTS)
 @pytest.mark.parametrize("in_loop", [False, True], ids=["sync", "async"])
-def test_a_spoiled_reply_is_nobody_elses(
+def test_a_spoiled_reply_is_never_read_as_anothers(
     world: World, spoil: Callable[[Proxy], None], in_loop: bool
 ) -> None:
     """The deadline is kept, and the connection thrown away: what still comes by it is not read as
@@ -103,7 +103,7 @@ def test_a_spoiled_reply_is_nobody_elses(
 
 
 @pytest.mark.parametrize("in_loop", [False, True], ids=["sync", "async"])
-def test_nobody_takes_the_call(world: World, in_loop: bool) -> None:
+def test_an_unanswered_connect_is_given_up_in_time(world: World, in_loop: bool) -> None:
     """A machine that is gone does not even refuse: the connection itself is waited for."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as gone, ExitStack() as callers:
         for _ in range(4):  # until there is no room for one more
@@ -126,7 +126,9 @@ def test_nobody_takes_the_call(world: World, in_loop: bool) -> None:
 
 
 @pytest.mark.parametrize("spoil", FAULTS)
-def test_a_crowd_with_spoiled_replies(world: World, spoil: Callable[[Proxy], None]) -> None:
+def test_spoiled_replies_under_load_delay_no_operation(
+    world: World, spoil: Callable[[Proxy], None]
+) -> None:
     with world.ruler() as ruler, Crowd(world):
         for _ in range(5):
             time.sleep(0.8 * world.limit)
@@ -138,7 +140,7 @@ def test_a_crowd_with_spoiled_replies(world: World, spoil: Callable[[Proxy], Non
     world.check()
 
 
-def test_a_blackhole_costs_the_next_ones_nothing(world: World) -> None:
+def test_a_blackhole_slows_no_operation_after_the_breaker_opened(world: World) -> None:
     writer = Writer(world, ConversationStore(world.backend()), 0, [new_id() for _ in range(20)])
     writer.turns(300)
     before = turn_times(world)
@@ -165,7 +167,7 @@ def turn_times(world: World) -> list[float]:
 
 
 @pytest.mark.chaos
-def test_a_third_of_the_calls_slow_for_a_minute(world: World) -> None:
+def test_slow_calls_do_not_make_the_breaker_flap(world: World) -> None:
     with Crowd(world):
         time.sleep(1)
         world.proxy.slow_share, world.proxy.slow_by = 0.3, 0.8 * world.limit

@@ -66,7 +66,7 @@ def on_cluster(world: World, nodes: list[Server]) -> None:
     world.client = lambda: redis.RedisCluster(host="127.0.0.1", port=nodes[1].port)
 
 
-def test_sentinel_fails_over_under_a_crowd(world: World, tmp_path: Path) -> None:
+def test_a_sentinel_failover_refuses_nothing(world: World, tmp_path: Path) -> None:
     with sentinel_setup(tmp_path, free_ports(3)) as (primary, replica, sentinel):
         on_sentinel(world, sentinel)
         world.client = replica.client
@@ -82,7 +82,9 @@ def test_sentinel_fails_over_under_a_crowd(world: World, tmp_path: Path) -> None
         world.check()
 
 
-def test_the_gap_of_sentinel_without_a_fallback(world: World, tmp_path: Path) -> None:
+def test_the_gap_of_a_sentinel_failover_without_fallback_is_short(
+    world: World, tmp_path: Path
+) -> None:
     """How long BackendUnavailable reaches the caller, where there is nothing to fall back to."""
     with sentinel_setup(tmp_path, free_ports(3)) as (primary, replica, sentinel):
         on_sentinel(world, sentinel)
@@ -92,7 +94,9 @@ def test_the_gap_of_sentinel_without_a_fallback(world: World, tmp_path: Path) ->
         backend.close()
 
 
-def test_the_gap_of_a_cluster_without_a_fallback(world: World, tmp_path: Path) -> None:
+def test_the_gap_of_a_cluster_failover_without_fallback_is_short(
+    world: World, tmp_path: Path
+) -> None:
     with cluster_setup(tmp_path, free_ports(6)) as nodes:
         on_cluster(world, nodes)
         backend = RedisBackend(cache_alias=world.alias)
@@ -130,7 +134,7 @@ def gap_of(
 
 # The client forgets the connections to a node that is no more, and leaves them to the collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_node_of_a_cluster_is_killed(world: World, tmp_path: Path) -> None:
+def test_a_killed_cluster_node_degrades_its_own_slots_only(world: World, tmp_path: Path) -> None:
     with cluster_setup(tmp_path, free_ports(6)) as nodes:
         on_cluster(world, nodes)
         backend = world.backend()

@@ -25,14 +25,14 @@ from tests.support.conversations import contents
 
 
 class TestSaving:
-    def test_nothing_is_stored_for_nothing(self) -> None:
+    def test_an_empty_conversation_is_not_stored(self) -> None:
         conversation = conversations.create(owner="u1", ttl=60)
         conversation.save()
         assert conversation.is_new
         assert conversation.expires_at is None
         assert not conversations.exists(conversation.id)
 
-    def test_what_it_is_after_a_save(self) -> None:
+    def test_a_save_sets_version_expiry_and_flags(self) -> None:
         conversation = conversations.create(owner="u1", ttl=60)
         conversation["a"] = 1
         assert (conversation.is_new, conversation.is_modified) == (True, True)
@@ -48,7 +48,7 @@ class TestSaving:
             assert 50 < left <= 60
             assert not known.degraded
 
-    def test_two_side_by_side_lose_nothing(self, saved: Conversation) -> None:
+    def test_saves_of_two_handles_lose_nothing(self, saved: Conversation) -> None:
         other = conversations.get(saved.id)
         saved["a"] = 1
         saved.messages.append("user", "a")
@@ -60,7 +60,7 @@ class TestSaving:
         assert (result["a"], result["b"]) == (1, 2)
         assert contents(result)[-2:] == ["a", "b"]
 
-    def test_expected_version(self, saved: Conversation) -> None:
+    def test_a_save_with_another_expected_version_conflicts(self, saved: Conversation) -> None:
         other = conversations.get(saved.id)
         other["a"] = "theirs"
         other.save(expected_version=other.version)
@@ -72,13 +72,13 @@ class TestSaving:
         assert saved["a"] == "theirs"
 
     @pytest.mark.parametrize("bad", ["1", 1.0, True])
-    def test_an_expected_version_is_an_integer(self, saved: Conversation, bad: Any) -> None:
+    def test_an_expected_version_must_be_an_integer(self, saved: Conversation, bad: Any) -> None:
         saved["a"] = 1
         with pytest.raises(TypeError, match="expected version"):
             saved.save(expected_version=bad)
         saved.save()
 
-    def test_the_version_check_outlives_an_outage(self) -> None:
+    def test_an_expected_version_is_checked_when_a_failed_save_is_sent_again(self) -> None:
         backend = LosesRequests()
         store = ConversationStore(backend)
         ours = store.create()
@@ -110,7 +110,7 @@ class TestSaving:
         assert conversation.version == 4
         assert ConversationStore(backend).get(conversation.id)["a"] == 4
 
-    def test_a_waiting_pop_takes_back_ones_own(self) -> None:
+    def test_a_pop_after_a_failed_save_drops_the_own_message(self) -> None:
         backend = LosesRequests()
         store = ConversationStore(backend)
         ours = store.create()
@@ -127,7 +127,9 @@ class TestSaving:
         ours.save()
         assert contents(store.get(ours.id)) == ["0", "theirs"]
 
-    def test_back_to_what_is_stored_and_away_again(self, saved: Conversation) -> None:
+    def test_a_value_changed_back_and_forth_around_a_failed_save_is_saved(
+        self, saved: Conversation
+    ) -> None:
         saved["a"] = [1, 5]
         saved.save()
         saved["a"] = [1]
@@ -139,7 +141,7 @@ class TestSaving:
         saved.save()
         assert conversations.get(saved.id)["a"] == [1]
 
-    def test_templates_may_look_but_not_delete(self, saved: Conversation) -> None:
+    def test_templates_cannot_call_what_alters_data(self, saved: Conversation) -> None:
         shown = Template(
             "{{ c.city }} {{ c.messages.0.content }} {{ c.delete }}{{ c.messages.clear }}"
         ).render(Context({"c": saved}))
@@ -147,11 +149,11 @@ class TestSaving:
         assert conversations.exists(saved.id)
         assert len(saved.messages) == 10
 
-    def test_an_attribute_is_no_place_for_state(self, saved: Conversation) -> None:
+    def test_unknown_attributes_are_refused(self, saved: Conversation) -> None:
         with pytest.raises(AttributeError):
             saved.title = "lost"  # type: ignore[attr-defined]
 
-    def test_deleted_meanwhile(self, saved: Conversation) -> None:
+    def test_a_save_of_what_was_deleted_meanwhile_is_interrupted(self, saved: Conversation) -> None:
         conversations.delete(saved.id)
         saved["a"] = 1
         with pytest.raises(ConversationInterrupted):
@@ -182,12 +184,12 @@ class TestSaving:
         with pytest.raises(ConversationNotFound):
             saved.reload()
 
-    def test_touch_of_a_new_one(self) -> None:
+    def test_touch_of_a_new_conversation_stores_nothing(self) -> None:
         conversation = conversations.create()
         conversation.touch()
         assert conversation.expires_at is None
 
-    def test_touch_keeps_to_the_max_age(self) -> None:
+    def test_touch_does_not_exceed_the_max_age(self) -> None:
         conversation = ConversationStore("locmem", max_age=100).create()
         conversation["a"] = 1
         conversation.save()
@@ -195,7 +197,7 @@ class TestSaving:
         assert conversation.expires_at is not None
         assert (conversation.expires_at - datetime.now(UTC)).total_seconds() <= 100
 
-    def test_touch(self, saved: Conversation) -> None:
+    def test_touch_extends_the_ttl(self, saved: Conversation) -> None:
         before = saved.expires_at
         saved.touch()
         assert saved.expires_at is not None
@@ -205,7 +207,7 @@ class TestSaving:
         with pytest.raises(ConversationInterrupted):
             saved.touch()
 
-    def test_claim(self, saved: Conversation) -> None:
+    def test_claim_sets_an_owner_once(self, saved: Conversation) -> None:
         saved.claim("u1")
         saved.claim("u1")
         assert conversations.get(saved.id).owner == saved.owner == "u1"
@@ -218,7 +220,7 @@ class TestSaving:
         unaware.save()
         assert conversations.get(unaware.id).owner == "u3"
 
-    def test_two_claims_at_a_time(self, saved: Conversation) -> None:
+    def test_the_second_of_two_claims_conflicts(self, saved: Conversation) -> None:
         other = conversations.get(saved.id)
         other["secret"] = "of u2"
         saved.claim("u1")
@@ -229,14 +231,14 @@ class TestSaving:
         assert again.owner == "u1"
         assert "secret" not in again
 
-    def test_a_claim_again_costs_nothing(self, saved: Conversation) -> None:
+    def test_a_claim_by_the_owner_calls_no_store(self, saved: Conversation) -> None:
         saved.claim("u1")
         version = saved.version
         saved.claim("u1")
         assert conversations.get(saved.id).version == version
 
     @pytest.mark.parametrize("bad", ["", "x" * 257, "\ud800", None, 5, b"u1"])
-    def test_bad_owners(self, saved: Conversation, bad: Any) -> None:
+    def test_an_invalid_owner_is_refused(self, saved: Conversation, bad: Any) -> None:
         for use in (
             lambda: saved.claim(bad),
             lambda: conversations.create(owner=bad),
@@ -249,7 +251,7 @@ class TestSaving:
                 use()
         assert conversations.get(saved.id).owner is None
 
-    def test_cycle_id(self, saved: Conversation) -> None:
+    def test_cycle_id_moves_the_conversation(self, saved: Conversation) -> None:
         old, token = saved.id, saved.token
         saved["unsaved"] = 1
         saved.claim("u1")
@@ -263,7 +265,7 @@ class TestSaving:
         assert (again.owner, again.ttl) == ("u1", 3600)
         assert contents(again) == [f"message {n}" for n in range(10)]
 
-    def test_cycle_id_beside_another_writer(self) -> None:
+    def test_cycle_id_loses_nothing_of_another_writer(self) -> None:
         class Interfered(LocMemBackend):
             """Another writer comes between the copy and the deletion, the first two times."""
 
@@ -283,7 +285,7 @@ class TestSaving:
         assert contents(conversation) == ["ours", "theirs", "theirs"]
         assert [summary.id for summary in backend.scan()] == [conversation.id]
 
-    def test_cycle_id_of_what_was_deleted_meanwhile(self) -> None:
+    def test_cycle_id_of_what_was_deleted_is_interrupted(self) -> None:
         class Interfered(LocMemBackend):
             def delete(self, id: str, expected_version: int | None = None) -> bool:
                 super().delete(id)
@@ -297,7 +299,7 @@ class TestSaving:
             conversation.cycle_id()
         assert list(backend.scan()) == [], "what somebody deleted does not live on"
 
-    def test_cycle_id_with_a_lost_reply(self) -> None:
+    def test_cycle_id_whose_reply_is_lost_loses_nothing(self) -> None:
         class Loses(LocMemBackend):
             lost = False
 
@@ -315,7 +317,7 @@ class TestSaving:
         conversation.cycle_id()
         assert [summary.id for summary in backend.scan()] == [conversation.id]
 
-    def test_a_lost_reply_is_not_applied_twice(self) -> None:
+    def test_a_save_whose_reply_is_lost_is_applied_once(self) -> None:
         backend = LosesReplies()
         store = ConversationStore(backend)
         conversation = store.create()
@@ -335,7 +337,7 @@ class TestSaving:
         assert [json.loads(m)["content"] for m in record.messages] == ["once", "and this"]
         assert contents(conversation) == ["once", "and this"]
 
-    def test_two_tasks_save_side_by_side(self) -> None:
+    def test_two_tasks_that_save_one_handle_lose_nothing(self) -> None:
         class Slow(LocMemBackend):
             async def acommit(self, id: str, change: Change) -> Any:
                 await asyncio.sleep(0.01)
@@ -354,7 +356,7 @@ class TestSaving:
 
         assert asyncio.run(visit()) == ["1", "2"]
 
-    def test_cancelled_in_mid_save(self) -> None:
+    def test_a_save_cancelled_on_its_way_can_be_repeated(self) -> None:
         class Slow(LocMemBackend):
             async def acommit(self, id: str, change: Change) -> Any:
                 answer = self.commit(id, change)

@@ -27,12 +27,12 @@ class TestMessages:
         assert abs(datetime.now(UTC) - timestamp) < timedelta(seconds=5)
         assert message == {"role": "assistant", "content": "hi", "tool_calls": [{"id": 1}]}
 
-    def test_a_timestamp_of_ones_own_is_kept(self) -> None:
+    def test_a_given_timestamp_is_kept(self) -> None:
         conversation = conversations.create()
         conversation.messages.append("user", "imported", timestamp="2001-01-01T00:00:00Z")
         assert conversation.messages[0]["timestamp"] == "2001-01-01T00:00:00Z"
 
-    def test_for_llm_takes_what_apis_take(self) -> None:
+    def test_for_llm_keeps_the_fields_that_apis_take(self) -> None:
         conversation = conversations.create()
         conversation.messages.append("user", "hi", mood="good")
         conversation.messages.append("assistant", None, tool_calls=[{"id": "c1"}], cost=1)
@@ -43,7 +43,9 @@ class TestMessages:
         ]
 
     @pytest.mark.parametrize("window", [1, 3, 10, 50])
-    def test_is_a_sequence_whatever_the_window(self, saved: Conversation, window: int) -> None:
+    def test_messages_are_a_sequence_whatever_the_window(
+        self, saved: Conversation, window: int
+    ) -> None:
         store = ConversationStore(conversations.backend, window=window)
         saved = store.get(saved.id)
         saved.messages.append("user", "message 10")
@@ -66,7 +68,7 @@ class TestMessages:
                 messages[outside]
 
     @pytest.mark.parametrize("window", [1, 3, 50])
-    def test_pop_truncate_clear(self, saved: Conversation, window: int) -> None:
+    def test_pop_truncate_and_clear_drop_messages(self, saved: Conversation, window: int) -> None:
         store = ConversationStore(conversations.backend, window=window)
         saved = store.get(saved.id)
         saved.messages.append("user", "new")
@@ -84,7 +86,7 @@ class TestMessages:
         with pytest.raises(IndexError):
             saved.messages.pop()
 
-    def test_is_read_at_once_and_not_one_by_one(self, settings: Any) -> None:
+    def test_older_messages_are_read_in_one_call(self, settings: Any) -> None:
         settings.CONVERSATION_STATE_BACKEND = "tests.support.backends.CountingBackend"
         store = ConversationStore(window=2)
         conversation = store.create()
@@ -104,7 +106,7 @@ class TestMessages:
             read()
             assert CountingBackend.calls["read_messages"] == 1
 
-    def test_memory_holds_the_window_however_long_the_handle_lives(self) -> None:
+    def test_a_handle_keeps_no_more_than_the_window(self) -> None:
         conversation = ConversationStore(window=5).create()
         for number in range(50):
             conversation.messages.append("user", str(number))
@@ -112,14 +114,16 @@ class TestMessages:
         assert working_copy_of(conversation).log.missing(0, 50) == (0, 45)
         assert contents(conversation) == [str(number) for number in range(50)]
 
-    def test_what_is_gone_meanwhile_is_not_left_out_in_silence(self, saved: Conversation) -> None:
+    def test_reading_messages_of_a_deleted_conversation_is_interrupted(
+        self, saved: Conversation
+    ) -> None:
         short = ConversationStore(conversations.backend, window=2).get(saved.id)
         conversations.delete(saved.id)
         with pytest.raises(ConversationInterrupted):
             short.messages.all()
 
     @pytest.mark.parametrize("bad", ["5", 1.5, None])
-    def test_positions_are_integers(self, saved: Conversation, bad: Any) -> None:
+    def test_positions_must_be_integers(self, saved: Conversation, bad: Any) -> None:
         for use in (
             lambda: saved.messages.window(bad),
             lambda: saved.messages.truncate(bad),
@@ -134,7 +138,7 @@ class TestMessages:
         assert saved.messages[-1]["content"] == "message 9"
         assert not saved.is_modified
 
-    def test_what_others_appended_meanwhile_keeps_its_place(self, saved: Conversation) -> None:
+    def test_messages_that_others_appended_keep_their_place(self, saved: Conversation) -> None:
         other = conversations.get(saved.id)
         other.messages.append("user", "theirs 1")
         other.messages.append("user", "theirs 2")

@@ -26,7 +26,7 @@ def _patient_lock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @counts
-def test_every_append_is_there_once_and_in_order(place: str, count: int) -> None:
+def test_appends_of_threads_are_there_once_and_in_order(place: str, count: int) -> None:
     backend = make_place(place)
     id = new_id()
 
@@ -44,7 +44,7 @@ def test_every_append_is_there_once_and_in_order(place: str, count: int) -> None
 # On the caches, tasks enter by one thread and so one after the other: there is no race to see.
 @pytest.mark.parametrize("place", ["locmem", "standalone", "sentinel", "cluster"], indirect=True)
 @counts
-def test_every_append_of_tasks_is_there_once_and_in_order(place: str, count: int) -> None:
+def test_appends_of_tasks_are_there_once_and_in_order(place: str, count: int) -> None:
     backend = make_place(place)
     id = new_id()
 

@@ -15,7 +15,7 @@ from tests.support.conversations import changes_of
 
 
 class TestMapping:
-    def test_is_a_mutable_mapping(self, saved: Conversation) -> None:
+    def test_a_conversation_is_a_mutable_mapping(self, saved: Conversation) -> None:
         assert saved["city"] == "Jaipur"
         assert saved.get("absent") is None
         assert set(saved) == {"city", "preferences"}
@@ -64,7 +64,7 @@ class TestMapping:
             "again, in the same object",
         ]
 
-    def test_what_was_assigned_and_then_changed_is_saved_as_changed(self) -> None:
+    def test_a_value_changed_after_its_assignment_is_saved_as_changed(self) -> None:
         conversation = conversations.create()
         days: list[int] = []
         conversation["days"] = days
@@ -74,7 +74,7 @@ class TestMapping:
         conversation.save()
         assert conversations.get(conversation.id)["days"] == [1, 2]
 
-    def test_delete_and_put_back(self, saved: Conversation) -> None:
+    def test_a_key_deleted_and_set_again_is_sent_as_set(self, saved: Conversation) -> None:
         del saved["city"]
         del saved["preferences"]
         saved["city"] = "Pune"
@@ -87,7 +87,7 @@ class TestMapping:
         conversation.messages.append("user", "hi")
         assert conversation
 
-    def test_strings_that_are_more_than_strings(self) -> None:
+    def test_subclasses_of_str_are_stored_as_text(self) -> None:
         from django.db.models import TextChoices
         from django.utils.safestring import mark_safe
 
@@ -105,7 +105,7 @@ class TestMapping:
 
 
 class TestCounters:
-    def test_adds_up_under_concurrency(self, saved: Conversation) -> None:
+    def test_increments_of_two_handles_add_up(self, saved: Conversation) -> None:
         other = conversations.get(saved.id)
         assert saved.incr("n") == 1
         assert saved.incr("n", 4) == 5
@@ -114,7 +114,7 @@ class TestCounters:
         other.save()
         assert conversations.get(saved.id)["n"] == 7
 
-    def test_counts_from_what_was_assigned(self, saved: Conversation) -> None:
+    def test_an_increment_after_an_assignment_is_sent_as_set(self, saved: Conversation) -> None:
         saved["n"] = 10
         saved.incr("n")
         (change,) = changes_of(saved)
@@ -128,7 +128,7 @@ class TestCounters:
         assert (dict(change.set), change.increment) == ({"n": b"3"}, {})
 
     @pytest.mark.parametrize("value", ["text", 1.5, None, True, [1]])
-    def test_only_integers_can_be_counted(self, saved: Conversation, value: Any) -> None:
+    def test_only_integers_can_be_incremented(self, saved: Conversation, value: Any) -> None:
         saved["n"] = value
         with pytest.raises(TypeError, match=r'state\["n"\]'):
             saved.incr("n")
@@ -136,7 +136,7 @@ class TestCounters:
             saved.incr("m", value)
         assert saved["n"] == value
 
-    def test_stays_within_64_bits(self, saved: Conversation) -> None:
+    def test_a_counter_stays_within_64_bits(self, saved: Conversation) -> None:
         saved["n"] = 2**63 - 1
         with pytest.raises(InvalidConversationValue, match="64-bit"):
             saved.incr("n")
@@ -154,7 +154,7 @@ class TestCounters:
         saved.save()
         assert conversations.get(saved.id)["n"] == 1
 
-    def test_counted_and_then_assigned_in_one_turn(self, saved: Conversation) -> None:
+    def test_an_assignment_after_an_increment_is_sent_as_set(self, saved: Conversation) -> None:
         saved.incr("n", 5)
         saved["n"] = 2
         saved.incr("n")
@@ -163,7 +163,7 @@ class TestCounters:
 
 
 class TestLimits:
-    def test_state(self) -> None:
+    def test_state_over_its_limit_is_refused(self) -> None:
         store = ConversationStore("locmem", max_state_bytes=100)
         conversation = store.create()
         conversation["a"] = "x" * 90
@@ -186,13 +186,13 @@ class TestLimits:
         conversation["c"] = "x" * 80
         conversation.save()
 
-    def test_message(self) -> None:
+    def test_a_message_over_its_limit_is_refused(self) -> None:
         conversation = ConversationStore("locmem", max_message_bytes=200).create()
         with pytest.raises(ConversationTooLarge, match="MAX_MESSAGE_BYTES is 200"):
             conversation.messages.append("user", "é" * 100)
         assert len(conversation.messages) == 0
 
-    def test_number_of_messages(self) -> None:
+    def test_one_message_too_many_is_refused(self) -> None:
         conversation = ConversationStore("locmem", max_messages=2).create()
         conversation.messages.append("user", "1")
         conversation.messages.append("user", "2")
@@ -201,7 +201,7 @@ class TestLimits:
         assert len(conversation.messages) == 2
 
     @pytest.mark.parametrize("role", ["", None, 5, b"user"])
-    def test_role(self, role: Any) -> None:
+    def test_a_role_must_be_text(self, role: Any) -> None:
         conversation = conversations.create()
         with pytest.raises(InvalidConversationValue, match="role"):
             conversation.messages.append(role, "text")

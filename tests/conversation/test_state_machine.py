@@ -184,6 +184,6 @@ def _copy(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("examples", [60, pytest.param(300, marks=pytest.mark.slow)])
-def test_a_handle_does_as_the_model_does(examples: int) -> None:
+def test_a_handle_behaves_as_the_model(examples: int) -> None:
     limits = settings(max_examples=examples, stateful_step_count=40, deadline=None)
     run_state_machine_as_test(HandleBesideModel, settings=limits)

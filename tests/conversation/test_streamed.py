@@ -84,7 +84,7 @@ class Streamed:
 
 
 class TestAnswer:
-    def test_is_one_message(self, way: str) -> None:
+    def test_chunks_become_one_message(self, way: str) -> None:
         streamed = Streamed(way, ["a", "", "b"], extra={"model": "m"})
         assert streamed.passed == ["a", "", "b"]
         (message,) = streamed.messages
@@ -93,21 +93,21 @@ class TestAnswer:
         assert streamed.source.closed == 1
 
     @pytest.mark.parametrize("count", [1, 2, 3])
-    def test_that_is_closed(self, way: str, count: int) -> None:
+    def test_a_closed_stream_keeps_what_was_read_as_interrupted(self, way: str, count: int) -> None:
         streamed = Streamed(way, ["a", "b", "c"], count)
         (message,) = streamed.messages
         assert (message["content"], message["interrupted"]) == ("abc"[:count], True)
         assert streamed.source.closed == 1
 
     @pytest.mark.parametrize("chunks", [[], [""], ["", ""]])
-    def test_without_text_is_no_message(self, way: str, chunks: list[str]) -> None:
+    def test_a_stream_without_text_is_no_message(self, way: str, chunks: list[str]) -> None:
         streamed = Streamed(way, chunks)
         assert streamed.passed == chunks
         assert len(streamed.messages) == 0
         assert not streamed.conversation.is_modified
 
     @pytest.mark.parametrize("chunk", [None, b"b", 1, ["b"], {"text": "b"}])
-    def test_with_a_chunk_that_is_no_text(self, way: str, chunk: object) -> None:
+    def test_a_chunk_that_is_no_text_ends_the_stream(self, way: str, chunk: object) -> None:
         streamed = Streamed(way, ["a", chunk, "c"])
         assert isinstance(streamed.error, InvalidConversationType)
         assert f"Chunk 1 of a stream is of type {type(chunk).__name__}" in str(streamed.error)
@@ -116,14 +116,14 @@ class TestAnswer:
         assert (message["content"], message["interrupted"]) == ("a", True)
         assert streamed.source.closed == 1
 
-    def test_with_a_chunk_that_is_no_utf8(self, way: str) -> None:
+    def test_a_chunk_that_is_no_utf8_ends_the_stream(self, way: str) -> None:
         streamed = Streamed(way, ["a", "\ud83d"])
         assert isinstance(streamed.error, InvalidConversationValue)
         assert streamed.messages[0]["content"] == "a"
 
     @pytest.mark.parametrize("letter", ["a", '"', "ä", "\n", "😀", "\x00"])
     @pytest.mark.parametrize("size", [1, 7, 300])
-    def test_that_grows_too_large(self, way: str, letter: str, size: int) -> None:
+    def test_a_stream_that_grows_too_large_is_cut(self, way: str, letter: str, size: int) -> None:
         streamed = Streamed(way, [letter * size] * (900 // size), max_message_bytes=400)
         assert isinstance(streamed.error, ConversationTooLarge)
         (message,) = streamed.messages
@@ -137,7 +137,7 @@ class TestAnswer:
         assert len(encoded) <= 400 < len(larger)
         assert streamed.source.closed == 1
 
-    def test_that_just_fits(self, way: str) -> None:
+    def test_a_stream_that_just_fits_is_kept_whole(self, way: str) -> None:
         limit = len(encode_message("assistant", "a" * 100))
         assert Streamed(way, ["a"] * 100, max_message_bytes=limit).error is None
         streamed = Streamed(way, ["a"] * 101, max_message_bytes=limit)
@@ -155,24 +155,26 @@ class TestAnswer:
             (lambda messages: messages.stream("a", [], b="b" * 70_000), ConversationTooLarge),
         ],
     )
-    def test_is_refused_before_it_begins(self, call: Any, error: Any) -> None:
+    def test_bad_arguments_are_refused_before_the_stream_begins(
+        self, call: Any, error: Any
+    ) -> None:
         with pytest.raises(error):
             call(conversations.create().messages)
 
-    def test_is_refused_where_there_is_no_room_for_one_more(self) -> None:
+    def test_a_stream_is_refused_if_there_is_no_room_for_its_message(self) -> None:
         messages = ConversationStore("locmem", max_messages=1).create().messages
         messages.append("user", "hello")
         with pytest.raises(ConversationTooLarge, match="MAX_MESSAGES is 1"):
             messages.stream("assistant", ["a"])
 
-    def test_two_side_by_side(self) -> None:
+    def test_two_streams_side_by_side_make_two_messages(self) -> None:
         messages = conversations.create().messages
         one, two = messages.stream("one", ["a", "b"]), messages.stream("two", ["c", "d"])
         for chunks in zip(one, two, strict=True):
             assert len(chunks) == 2
         assert sorted((m["role"], m["content"]) for m in messages) == [("one", "ab"), ("two", "cd")]
 
-    def test_that_was_cancelled(self) -> None:
+    def test_a_cancelled_stream_keeps_what_was_read_as_interrupted(self) -> None:
         messages = conversations.create().messages
 
         async def chunks() -> AsyncIterator[str]:

@@ -25,7 +25,7 @@ A_LITTLE = 3.0  # seconds, that a bound of time is not missed by
 
 
 class TestTheBlock:
-    def test_commits_at_its_end_and_at_once(self, store: ConversationStore) -> None:
+    def test_a_turn_commits_once_and_at_its_end(self, store: ConversationStore) -> None:
         conversation = stored(store)
         with conversation.turn() as same:
             assert same is conversation
@@ -36,7 +36,7 @@ class TestTheBlock:
         again = store.get(conversation.id)
         assert (again["a"], said(again), again.version) == (1, ["hello"], 2)
 
-    async def test_so_does_the_twin(self, store: ConversationStore) -> None:
+    async def test_an_async_turn_commits_at_its_end(self, store: ConversationStore) -> None:
         conversation = await store.aopen(f"webhook:{time.time_ns()}")
         async with conversation.aturn():
             conversation["a"] = 1
@@ -47,7 +47,7 @@ class TestTheBlock:
         assert conversation.is_modified is False
         await store.aclose()
 
-    def test_commits_nothing_after_an_exception(self, store: ConversationStore) -> None:
+    def test_a_turn_commits_nothing_after_an_exception(self, store: ConversationStore) -> None:
         conversation = stored(store)
         conversation["list"] = [1]
         conversation.messages.append("user", "before")
@@ -68,7 +68,7 @@ class TestTheBlock:
         with store.get(conversation.id).turn("reject"):
             pass  # and it is free
 
-    def test_keeps_what_it_has_saved_itself(self, memory: ConversationStore) -> None:
+    def test_a_save_inside_a_turn_outlives_an_exception(self, memory: ConversationStore) -> None:
         conversation = memory.create()
         with pytest.raises(ZeroDivisionError), conversation.turn():
             conversation["saved"] = 1
@@ -82,7 +82,7 @@ class TestTheBlock:
         conversation.save()
         assert dict(memory.get(conversation.id)) == {"saved": 1, "more": 1}
 
-    def test_begins_with_what_is_stored(self, memory: ConversationStore) -> None:
+    def test_a_turn_begins_with_what_is_stored(self, memory: ConversationStore) -> None:
         conversation = stored(memory)
         conversation["unsaved"] = 1
         other = memory.get(conversation.id)
@@ -111,7 +111,9 @@ class TestTheBlock:
             take_turn(conversation, 0)
         in_order(memory.get(conversation.id), 1)
 
-    def test_of_a_new_conversation(self, memory: ConversationStore) -> None:
+    def test_an_empty_turn_of_a_new_conversation_stores_nothing(
+        self, memory: ConversationStore
+    ) -> None:
         conversation = memory.create(owner="u1")
         with conversation.turn():
             pass
@@ -121,13 +123,15 @@ class TestTheBlock:
             conversation["a"] = 1
         assert memory.get(conversation.id, owner="u1")["a"] == 1
 
-    def test_two_of_one_webhook(self, memory: ConversationStore) -> None:
+    def test_two_turns_of_one_opened_id_follow_each_other(self, memory: ConversationStore) -> None:
         first, second = memory.open("whatsapp:1"), memory.open("whatsapp:1")
         take_turn(first, 0)
         take_turn(second, 1)
         in_order(memory.open("whatsapp:1"), 2)
 
-    def test_of_one_that_is_gone(self, store: ConversationStore) -> None:
+    def test_a_turn_of_a_deleted_conversation_is_interrupted(
+        self, store: ConversationStore
+    ) -> None:
         conversation = stored(store)
         store.delete(conversation.id)
         with pytest.raises(ConversationInterrupted), conversation.turn():
@@ -139,7 +143,7 @@ class TestTheBlock:
         with store.open(conversation.id).turn("reject"):
             pass
 
-    def test_cannot_be_nested(self, memory: ConversationStore) -> None:
+    def test_turns_cannot_be_nested(self, memory: ConversationStore) -> None:
         conversation = stored(memory)
         with conversation.turn():
             conversation["a"] = 1
@@ -148,7 +152,9 @@ class TestTheBlock:
         assert memory.get(conversation.id)["a"] == 1
 
     @pytest.mark.parametrize("leave", ["delete", "cycle_id"])
-    def test_may_leave_the_conversation_behind(self, memory: ConversationStore, leave: str) -> None:
+    def test_a_turn_may_delete_or_rename_its_conversation(
+        self, memory: ConversationStore, leave: str
+    ) -> None:
         conversation = stored(memory)
         old = conversation.id
         with conversation.turn():
@@ -160,7 +166,7 @@ class TestTheBlock:
         with memory.open(old).turn("reject"):
             pass
 
-    def test_of_a_bad_value(self, memory: ConversationStore) -> None:
+    def test_a_turn_with_an_invalid_value_is_undone(self, memory: ConversationStore) -> None:
         conversation = stored(memory)
         with pytest.raises(ValueError, match="is nan"), conversation.turn():
             conversation["list"] = []
@@ -169,17 +175,19 @@ class TestTheBlock:
         with memory.get(conversation.id).turn("reject"):
             pass
 
-    async def test_the_sync_one_is_not_for_async_code(self, memory: ConversationStore) -> None:
+    async def test_a_sync_turn_in_the_event_loop_says_what_to_write(
+        self, memory: ConversationStore
+    ) -> None:
         with pytest.raises(SynchronousOnlyOperation, match="async with"):
             memory.create().turn()
 
-    def test_takes_no_other_word(self, memory: ConversationStore) -> None:
+    def test_an_unknown_on_busy_is_refused(self, memory: ConversationStore) -> None:
         with pytest.raises(ValueError, match="'wait' or 'reject'"):
             stored(memory).turn("sometimes").__enter__()  # type: ignore[arg-type]
 
 
 class TestBusy:
-    def test_reject(self, store: ConversationStore) -> None:
+    def test_on_busy_reject_raises_conversation_busy(self, store: ConversationStore) -> None:
         conversation = stored(store)
         with conversation.turn():
             for _ in range(2):
@@ -188,7 +196,7 @@ class TestBusy:
         with store.get(conversation.id).turn("reject"):
             pass
 
-    def test_wait_for_so_long_and_no_longer(self) -> None:
+    def test_waiting_ends_after_turn_wait(self) -> None:
         store = ConversationStore(LocMemBackend(), turn_wait=0.4)
         conversation = stored(store)
         with conversation.turn():
@@ -201,7 +209,7 @@ class TestBusy:
         with store.get(conversation.id).turn("reject"):
             pass
 
-    async def test_so_it_is_with_tasks(self) -> None:
+    async def test_waiting_of_tasks_ends_after_turn_wait(self) -> None:
         store = ConversationStore(LocMemBackend(), turn_wait=0.4)
         conversation = stored(store)
         async with conversation.aturn():
@@ -216,7 +224,7 @@ class TestBusy:
 
 
 class TestLosingIt:
-    def test_one_that_is_lost_cannot_commit(self, memory: ConversationStore) -> None:
+    def test_a_turn_whose_lease_was_lost_cannot_commit(self, memory: ConversationStore) -> None:
         conversation = stored(memory)
         with pytest.raises(ConversationConflict, match="lost"), conversation.turn():
             lease = working_copy_of(conversation).lease
@@ -227,7 +235,7 @@ class TestLosingIt:
         again = memory.get(conversation.id)
         assert (said(again), "a" in again) == (["u0", "a0"], False)
 
-    def test_a_lost_reply_at_the_end(self) -> None:
+    def test_a_turn_whose_last_reply_is_lost_can_be_saved_again(self) -> None:
         class LosesReplies(LocMemBackend):
             loses = False
 
@@ -248,7 +256,7 @@ class TestLosingIt:
         again = store.get(conversation.id)
         assert (again["count"], said(again)) == (1, ["u0", "a0"])
 
-    async def test_a_cancelled_task_gives_it_back(self, store: ConversationStore) -> None:
+    async def test_a_cancelled_task_releases_its_turn(self, store: ConversationStore) -> None:
         conversation = await store.aopen(f"webhook:{time.time_ns()}")
         is_in = asyncio.Event()
 

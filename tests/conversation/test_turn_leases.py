@@ -37,7 +37,7 @@ A_LITTLE = 3.0  # seconds, that a bound of time is not missed by
 
 @pytest.mark.parametrize("place", slow_but("locmem", "standalone"), indirect=True)
 class TestALongBlock:
-    def test_it_lasts_as_long_as_the_block(
+    def test_a_turn_is_renewed_as_long_as_its_block_lasts(
         self, store: ConversationStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(turns, "LEASE", 2.0)
@@ -50,7 +50,7 @@ class TestALongBlock:
             conversation["a"] = 1
         assert store.get(conversation.id)["a"] == 1
 
-    async def test_so_it_does_in_async_code(
+    async def test_an_async_turn_is_renewed_as_long_as_its_block_lasts(
         self, store: ConversationStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(turns, "LEASE", 2.0)
@@ -64,7 +64,7 @@ class TestALongBlock:
 
 
 class TestWhatItCosts:
-    def test_one_call_to_begin_and_one_to_end(self) -> None:
+    def test_a_turn_takes_one_call_to_begin_and_one_to_end(self) -> None:
         store = ConversationStore(CountingBackend())
         conversation = stored(store)
         CountingBackend.calls.clear()
@@ -76,7 +76,7 @@ class TestWhatItCosts:
         assert CountingBackend.calls == {"acquire": 1, "release": 1}
 
     @pytest.mark.usefixtures("valkey")
-    def test_everything_in_redis_expires(self) -> None:
+    def test_the_queue_of_a_turn_in_redis_expires(self) -> None:
         store = ConversationStore(make_place("standalone"))
         conversation = stored(store)
         redis = caches["django_redis"].client.get_client()  # type: ignore[attr-defined]
@@ -87,7 +87,7 @@ class TestWhatItCosts:
         store.close()
 
     @pytest.mark.usefixtures("valkey")
-    def test_waiters_ask_four_times_a_second_at_most(self) -> None:
+    def test_waiters_poll_four_times_a_second_at_most(self) -> None:
         store, waiters = ConversationStore(make_place("standalone")), 16
         conversation = stored(store)
         with ThreadPoolExecutor(waiters) as pool:
@@ -109,7 +109,7 @@ class TestWhatItCosts:
         in_order(store.get(conversation.id), waiters)
         store.close()
 
-    def test_who_is_rejected_makes_nobody_else_ask(self) -> None:
+    def test_a_rejected_caller_wakes_no_waiter(self) -> None:
         store = ConversationStore(CountingBackend())
         conversation = stored(store)
         with ThreadPoolExecutor(1) as pool:
@@ -124,7 +124,7 @@ class TestWhatItCosts:
                 assert CountingBackend.calls["acquire"] <= 100 + 2 + 4 * took
             other.result()
 
-    def test_many_in_one_process_need_few_questions(self) -> None:
+    def test_many_waiters_of_one_process_poll_little(self) -> None:
         store, contenders = ConversationStore(CountingBackend()), 64
         id = stored(store).id
         CountingBackend.calls.clear()
@@ -190,7 +190,7 @@ class TestProcesses:
                 process.communicate()
 
     @pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.slow)])
-    def test_several_in_order(self, store: ConversationStore, count: int) -> None:
+    def test_turns_of_processes_do_not_overlap(self, store: ConversationStore, count: int) -> None:
         id = stored(store).id
         with self.processes(id, count) as running:
             for process in running:
@@ -201,7 +201,7 @@ class TestProcesses:
                 assert process.communicate()[0].split() == ["ready", "in", "saved"]
         in_order(store.get(id), count)
 
-    def test_one_that_is_killed_is_passed_over(self, store: ConversationStore) -> None:
+    def test_the_turn_of_a_killed_process_is_passed_on(self, store: ConversationStore) -> None:
         id = stored(store).id
         conversation = store.get(id)
         with self.processes(id, 1, lease=2.0) as (process,):
@@ -214,7 +214,7 @@ class TestProcesses:
             assert watch.seconds < 2.0 + A_LITTLE
         assert said(store.get(id)) == ["u1", "a1"]
 
-    def test_one_that_was_paused_cannot_commit_over_the_next(
+    def test_a_paused_process_cannot_commit_over_the_next_turn(
         self, store: ConversationStore
     ) -> None:
         id = stored(store).id

@@ -32,7 +32,7 @@ OVERLAPS = [2, 8, 64]
 
 class TestOverlap:
     @pytest.mark.parametrize("contenders", OVERLAPS)
-    def test_threads(self, place: str, contenders: int) -> None:
+    def test_turns_of_threads_do_not_overlap(self, place: str, contenders: int) -> None:
         if contenders == 64 and place not in FAST:
             contenders = 16
         backend = make_place(place)
@@ -51,7 +51,7 @@ class TestOverlap:
         backend.close()
 
     @pytest.mark.parametrize("contenders", OVERLAPS)
-    def test_tasks(self, place: str, contenders: int) -> None:
+    def test_turns_of_tasks_do_not_overlap(self, place: str, contenders: int) -> None:
         if contenders == 64 and place not in FAST:
             contenders = 16
         backend = make_place(place)
@@ -87,7 +87,7 @@ class TestOverlap:
         assert sorted(said(store.get(id))) == sorted(f"{who}{n}" for who in "au" for n in range(8))
         store.close()
 
-    def test_the_second_sees_what_the_first_has_said(
+    def test_a_turn_sees_what_the_one_before_has_appended(
         self, store: ConversationStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         id = stored(store).id
@@ -129,7 +129,9 @@ class TestOverlap:
         asyncio.run(contend())
         in_order(memory.get(id), 16)
 
-    def test_they_are_served_as_they_came(self, memory: ConversationStore) -> None:
+    def test_waiters_are_served_in_the_order_in_which_they_came(
+        self, memory: ConversationStore
+    ) -> None:
         async def contend() -> list[Any]:
             conversation = stored(memory)
 

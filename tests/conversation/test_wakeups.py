@@ -23,14 +23,14 @@ class TestWaking:
                 waiter.at_position(position)
             yield woken, waiters
 
-    def test_who_is_first_in_line(self) -> None:
+    def test_the_first_of_the_queue_is_woken(self) -> None:
         with self.waiters(3, 1, 2) as (woken, _):
             turn_ended("another id")
             assert woken == []
             turn_ended("id")
             assert woken == ["b"]
 
-    def test_who_came_later_counts_from_later(self) -> None:
+    def test_a_later_waiters_position_counts_from_its_time(self) -> None:
         with self.waiters(2) as (woken, _):
             turn_ended("id")
             with Waiter("id", partial(woken.append, "late")) as late:
@@ -38,7 +38,7 @@ class TestWaking:
                 turn_ended("id")
                 assert woken == ["a", "a"]
 
-    def test_who_is_woken_in_vain_passes_it_on_to_who_may_be_before(self) -> None:
+    def test_a_waiter_woken_in_vain_wakes_the_next_candidate(self) -> None:
         with self.waiters(1, 2, 4) as (woken, (first, second, _)):
             turn_ended("id")
             first.at_position(1)
@@ -46,7 +46,7 @@ class TestWaking:
             second.at_position(1)
             assert woken == ["a", "b"], "whoever it is, is elsewhere"
 
-    def test_who_goes_without_a_turn_passes_it_on(self) -> None:
+    def test_a_waiter_that_gives_up_wakes_the_next_one(self) -> None:
         with self.waiters(2) as (woken, _):
             with pytest.raises(ZeroDivisionError), Waiter("id", list) as first:
                 first.at_position(1)

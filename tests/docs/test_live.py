@@ -30,7 +30,7 @@ class TestLive:
         exec(compile(dedent(block), "live.md", "exec"), names)
         return names
 
-    async def test_the_first_consumer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_the_first_consumer_answers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         consumers = self.define("class Chat(")
         monkeypatch.setitem(sys.modules, "chat", ModuleType("chat"))
         monkeypatch.setitem(sys.modules, "chat.consumers", SimpleNamespace(**consumers))
@@ -38,7 +38,7 @@ class TestLive:
         answer = {"answer": "You have said 1 things so far.", "count": 2}
         assert await ask(websocket, text="hello") == [answer]
 
-    async def test_the_words_of_a_model(self) -> None:
+    async def test_the_example_of_a_model_sends_its_words(self) -> None:
         async def words_of(messages: list[dict[str, Any]]) -> Any:
             for word in messages[-1]["content"].split():
                 yield word
@@ -48,7 +48,7 @@ class TestLive:
         heard = await ask(ConversationMiddlewareStack(application), text="one two")
         assert heard == [{"word": "one"}, {"word": "two"}]
 
-    async def test_a_consumer_of_ones_own(self) -> None:
+    async def test_the_example_of_another_consumer_saves(self) -> None:
         names = {"AsyncJsonWebsocketConsumer": AsyncJsonWebsocketConsumer}
         status = self.define("class Status(", **names)["Status"]
         application = ConversationMiddlewareStack(status.as_asgi())
@@ -59,7 +59,7 @@ class TestLive:
         (summary,) = conversations.list()
         assert conversations.get(summary.id)["status"] == "busy"
 
-    async def test_what_a_client_is_told(self) -> None:
+    async def test_the_example_of_conversation_changed_is_called(self) -> None:
         names = self.define("async def conversation_changed")
         told = {"conversation_changed": names["conversation_changed"]}
         news: Any = type("News", (AsyncConversationConsumer,), told)
@@ -74,7 +74,7 @@ class TestLive:
         assert await socket.receive_json_from(5) == {"news": ["hello"]}
         await socket.disconnect(timeout=5)
 
-    def test_the_close_codes(self) -> None:
+    def test_all_close_codes_are_listed(self) -> None:
         told = {int(code) for code in re.findall(r"^\| (\d{4}) \|", self.text, re.MULTILINE)}
         assert told == {
             listening.TOKEN_REFUSED,

@@ -50,7 +50,7 @@ def as_json(response: JsonResponse) -> Any:
     return response.content.decode()
 
 
-def test_the_first_view() -> None:
+def test_the_first_view_counts_what_was_said() -> None:
     chat = run("def chat(")["chat"]
     first = post(chat, text="one")
     cookie = first.cookies["conversation"].value
@@ -58,13 +58,13 @@ def test_the_first_view() -> None:
     assert as_json(second) == '{"answer": "You have said 2 things so far."}'
 
 
-def test_use() -> None:
+def test_the_example_of_use_runs() -> None:
     request = SimpleNamespace(conversation=conversations.create())
     namespace = run("conversation = request.conversation  #", request=request)
     assert namespace["conversation"].is_new, "the last line deletes it"
 
 
-def test_the_store_outside_a_request() -> None:
+def test_the_example_of_a_store_outside_a_request_runs() -> None:
     namespace = run("from django_convstate import ConversationNotFound")
     assert namespace["conversation"].owner == "42"
 
@@ -77,7 +77,7 @@ def test_settings_are_the_defaults() -> None:
     }
 
 
-def test_asking_a_model() -> None:
+def test_the_example_that_asks_a_model_runs() -> None:
     asked: list[dict[str, Any]] = []
 
     def create(model: str, messages: list[dict[str, Any]]) -> Any:
@@ -92,7 +92,7 @@ def test_asking_a_model() -> None:
     assert asked == [{"role": "user", "content": "hello"}]
 
 
-def test_one_turn_at_a_time() -> None:
+def test_the_example_of_one_turn_at_a_time_runs() -> None:
     def answer_to(messages: list[dict[str, Any]]) -> str:
         if messages[-1]["content"] == "fail":
             raise RuntimeError("no model")
@@ -137,7 +137,7 @@ def kept() -> list[tuple[str, str]]:
     return [(m["role"], m["content"]) for m in conversations.get(summary.id).messages]
 
 
-def test_streaming_the_answer() -> None:
+def test_the_example_of_a_streamed_answer_runs() -> None:
     model = FakeModel()
     view = run("def stream(", client=model, StreamingHttpResponse=StreamingHttpResponse)["stream"]
     response = ConversationMiddleware(view)(RequestFactory().post("/", {"text": "hello"}))
@@ -146,7 +146,7 @@ def test_streaming_the_answer() -> None:
     assert kept() == [("user", "hello"), ("assistant", "hello you")]
 
 
-async def test_server_sent_events() -> None:
+async def test_the_example_of_server_sent_events_runs() -> None:
     names = {
         "client": AsyncFakeModel(),
         "json": json,
@@ -161,7 +161,7 @@ async def test_server_sent_events() -> None:
     assert kept() == [("user", "hello"), ("assistant", "hello you")]
 
 
-def test_a_view_of_django_rest_framework() -> None:
+def test_the_example_for_rest_framework_runs() -> None:
     view: Any = run(
         "class ChatView(APIView)", APIView=APIView, serializers=serializers, Response=Response
     )["ChatView"].as_view()
@@ -176,7 +176,7 @@ def test_a_view_of_django_rest_framework() -> None:
     assert ConversationMiddleware(rendered)(RequestFactory().post("/")).status_code == 400  # type: ignore[union-attr]
 
 
-def test_closing_the_store_with_the_application() -> None:
+def test_the_example_that_closes_the_store_runs() -> None:
     outages = (ROOT / "docs/outages.md").read_text()
     (block,) = [block for block in blocks(outages, "python") if "lifespan" in block]
     namespace: dict[str, Any] = {"conversations": conversations, "django_application": None}
@@ -197,14 +197,14 @@ def test_closing_the_store_with_the_application() -> None:
     ]
 
 
-async def test_an_async_view() -> None:
+async def test_the_example_of_an_async_view_runs() -> None:
     view = run("async def achat(")["achat"]
     request = RequestFactory().post("/", {"text": "hello"})
     response = await ConversationMiddleware(view)(request)  # type: ignore[misc]
     assert b"hello" in response.content
 
 
-def test_a_webhook() -> None:
+def test_the_example_of_a_webhook_runs() -> None:
     def answer_to(messages: list[dict[str, Any]]) -> str:
         return f"answer to {len(messages)}"
 
@@ -219,7 +219,7 @@ def test_a_webhook() -> None:
     ]
 
 
-def test_after_a_login() -> None:
+def test_the_example_of_a_login_claims_the_conversation() -> None:
     conversation = conversations.create()
     conversation["a"] = 1
     conversation.save()
@@ -233,7 +233,7 @@ def test_after_a_login() -> None:
     assert request.conversation.is_new
 
 
-def test_a_list_of_ones_own() -> None:
+def test_the_example_of_a_list_serves_the_owner_alone() -> None:
     resume = run(
         "def resume(", conversations=conversations, ConversationNotFound=ConversationNotFound
     )["resume"]
@@ -249,7 +249,7 @@ def test_a_list_of_ones_own() -> None:
             resume(request, conversation.id)
 
 
-def test_refusing_to_overwrite() -> None:
+def test_the_example_of_a_version_check_conflicts() -> None:
     edit = run("def edit(")["edit"]
     cookie = post(edit, itinerary="a", version="0").cookies["conversation"].value
     post(edit, {"conversation": cookie}, itinerary="b", version="1")
@@ -257,7 +257,7 @@ def test_refusing_to_overwrite() -> None:
         post(edit, {"conversation": cookie}, itinerary="c", version="1")
 
 
-def test_the_transcript() -> None:
+def test_the_example_of_a_transcript_is_rendered() -> None:
     conversation = conversations.create()
     conversation.messages.append("user", "<script>")
     conversation.messages.append("assistant", "two\nlines")
@@ -280,7 +280,7 @@ def test_every_error_is_listed() -> None:
     assert names == public - {"ConversationError"}
 
 
-def test_the_commands_are_there() -> None:
+def test_the_commands_in_the_readme_exist() -> None:
     shown = "\n".join(blocks(README, "console"))
     for name in ("purge_sessions", "inspect_sessions"):
         assert get_commands()[name] == "django_convstate"
@@ -298,7 +298,7 @@ def test_links_lead_somewhere(document: str) -> None:
         assert (path.parent / target).exists(), target
 
 
-def test_how_to_write_a_backend() -> None:
+def test_the_example_of_a_backend_inherits_the_contract() -> None:
     (block,) = blocks((ROOT / "docs/backends.md").read_text(), "python")
     namespace: dict[str, Any] = {}
     exec(block, namespace)
@@ -306,7 +306,7 @@ def test_how_to_write_a_backend() -> None:
 
 
 @pytest.mark.django_db  # Channels looks after connections to it
-async def test_a_websocket() -> None:
+async def test_the_example_of_a_websocket_answers() -> None:
     (heard,) = await ask(run("class Chat(")["websocket"], text="hello")
     said = [message["content"] for message in heard["messages"]]
     assert said == ["hello", "1 things so far"]

@@ -178,7 +178,7 @@ async def grows(tab: Tab) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("look", list(LOOKS))
-async def test_a_conversation_as_it_is_seen(visitor, own_site):
+async def test_a_conversation_streams_survives_reload_and_restart(visitor, own_site):
     one = await visitor.tab()
     await one.picture("1-welcome")
     await one.page.click(f"text={TRIP}")
@@ -226,7 +226,7 @@ async def test_a_conversation_as_it_is_seen(visitor, own_site):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("look", list(LOOKS))
-async def test_an_outage_of_redis(visitor, server, own_site):
+async def test_an_outage_of_redis_shows_a_banner_and_the_chat_goes_on(visitor, server, own_site):
     """Redis does not answer, the chat goes on, and a banner says so for as long as it lasts."""
     own_site.stop()
     own_site.environment["REDIS_TIMEOUT"] = "0.25"
@@ -264,7 +264,7 @@ async def test_two_tabs_that_speak_at_once_are_answered_one_after_the_other(visi
     assert who == ["user", "assistant"] * 2
 
 
-async def test_who_writes_on_while_being_answered(visitor):
+async def test_a_second_message_during_an_answer_is_answered_next(visitor):
     tab = await visitor.tab()
     await tab.say(TRIP)
     await grows(tab)
@@ -278,7 +278,7 @@ async def test_who_writes_on_while_being_answered(visitor):
     assert await tab.said.all_text_contents() == before
 
 
-async def test_a_tab_hears_what_is_said_by_another_way(visitor):
+async def test_a_tab_shows_what_was_posted_by_http(visitor):
     one, two = await visitor.tab(), await visitor.tab()
     await one.say(HOTEL)
     await two.is_quiet(2)
@@ -288,7 +288,7 @@ async def test_a_tab_hears_what_is_said_by_another_way(visitor):
 
 
 @pytest.mark.slow
-async def test_what_was_missed_comes_with_the_line(visitor, own_site):
+async def test_messages_missed_offline_are_shown_on_reconnect(visitor, own_site):
     tab = await visitor.tab()
     await tab.say(HOTEL)
     await tab.is_quiet(2)
@@ -302,7 +302,7 @@ async def test_what_was_missed_comes_with_the_line(visitor, own_site):
     await expect(tab.banner).to_have_count(0)
 
 
-async def test_a_new_conversation_is_new_in_all_tabs(visitor):
+async def test_a_new_conversation_begins_in_all_tabs(visitor):
     one, two = await visitor.tab(), await visitor.tab()
     await one.say(HOTEL)
     await two.is_quiet(2)
@@ -316,7 +316,7 @@ async def test_a_new_conversation_is_new_in_all_tabs(visitor):
 
 
 @pytest.mark.slow
-async def test_after_it_has_expired_the_next_message_begins_anew(visitor, own_site):
+async def test_the_next_message_after_expiry_begins_a_new_conversation(visitor, own_site):
     own_site.stop()
     own_site.environment |= {"CONVERSATION_TTL": "4", "CONCIERGE_PAUSE": "0.005"}
     own_site.start()
@@ -332,7 +332,7 @@ async def test_after_it_has_expired_the_next_message_begins_anew(visitor, own_si
 
 class TestFallback:
     @pytest.mark.slow
-    async def test_events_where_there_is_no_websocket(self, visitor):
+    async def test_server_sent_events_replace_a_blocked_websocket(self, visitor):
         await visitor.context.route_web_socket("**/live*", lambda socket: socket.close())
         one = await visitor.tab(is_live=False)
         two = await visitor.tab(is_live=False)
@@ -346,7 +346,7 @@ class TestFallback:
         assert one.frames == []
 
     @pytest.mark.slow
-    async def test_a_plain_post_where_nothing_streams(self, visitor):
+    async def test_a_plain_post_replaces_blocked_streams(self, visitor):
         await visitor.context.route_web_socket("**/live*", lambda socket: socket.close())
         await visitor.context.route("**/api/stream", lambda route: route.abort())
         tab = await visitor.tab(is_live=False)
@@ -358,7 +358,7 @@ class TestFallback:
         assert tab.posted == ["stream", "messages"] * 2
 
     @pytest.mark.slow
-    async def test_a_server_that_is_away_loses_no_text(self, visitor, own_site):
+    async def test_text_is_not_lost_while_the_server_is_away(self, visitor, own_site):
         tab = await visitor.tab()
         await tab.say(HOTEL)
         await tab.is_quiet(2)
@@ -372,7 +372,7 @@ class TestFallback:
         await tab.page.keyboard.press("Enter")
         await tab.is_quiet(4)
 
-    async def test_no_script_at_all(self, browser, site, tmp_path):
+    async def test_the_page_works_without_scripts(self, browser, site, tmp_path):
         context = await browser.new_context(java_script_enabled=False)
         page = await context.new_page()
         await page.goto(site.url)

@@ -41,16 +41,16 @@ class TestOffers:
         domain=st.sampled_from(["hotel", "restaurants", "flights", "shopping"]),
         limit=st.decimals(min_value="0.01", max_value=99_999, places=2),
     )
-    def test_cost_no_more_than_asked_for(self, domain, limit):
+    def test_offers_cost_no_more_than_asked_for(self, domain, limit):
         found = offers(domain, {"price": str(Money(float(limit)))})
         assert len(found) == 3
         assert all(offer.price.amount <= float(limit) for offer in found)
 
     @pytest.mark.parametrize("domain", ["hotel", "restaurants", "flights", "shopping"])
-    def test_are_recognisably_made_up(self, domain):
+    def test_offers_are_recognisably_made_up(self, domain):
         assert all("Demo" in str(offer) for offer in offers(domain, {}))
 
-    def test_follow_the_level(self):
+    def test_offers_follow_the_level(self):
         budget, usual, luxury = (
             [offer.price.amount for offer in offers("hotel", {"price": level})]
             for level in ("budget", "mid-range", "luxury")
@@ -62,18 +62,18 @@ class TestPlan:
     @pytest.mark.parametrize("city", ["Jaipur", "Bhuj"])
     @pytest.mark.parametrize("pace", STOPS_A_DAY)
     @pytest.mark.parametrize("days", [1, 3, MAX_DAYS])
-    def test_has_every_day(self, city, pace, days):
+    def test_a_plan_has_every_day(self, city, pace, days):
         itinerary = plan(city, days, ["food"], pace)
         assert [day["day"] for day in itinerary] == list(range(1, days + 1))
         assert all(day["theme"] for day in itinerary)
         assert all(1 <= len(day["stops"]) <= STOPS_A_DAY[pace] for day in itinerary)
 
-    def test_repeats_nothing_but_free_time(self):
+    def test_a_plan_repeats_nothing_but_free_time(self):
         itinerary = plan("Jaipur", MAX_DAYS, ["food", "forts"], "packed")
         stops = [stop for day in itinerary for stop in day["stops"] if stop != "time of your own"]
         assert len(stops) == len(set(stops)) > 20
 
-    def test_begins_with_the_interests(self):
+    def test_a_plan_begins_with_the_interests(self):
         first, *_ = plan("Jaipur", 4, ["food", "forts"], "relaxed")
         assert first == {
             "day": 1,
@@ -85,7 +85,7 @@ class TestPlan:
 class TestTrip:
     ASKED = "I want a 4 day trip to Jaipur, relaxed, we love food and forts, under $500"
 
-    def test_is_planned_when_there_is_enough(self):
+    def test_a_trip_is_planned_when_enough_is_known(self):
         trip = talk(self.ASKED)
         assert trip["preferences"] == {
             "city": "Jaipur",
@@ -102,7 +102,7 @@ class TestTrip:
         assert "about $125 a day" in trip["lastAnswer"]
         assert "Amber Fort" in trip["lastAnswer"]
 
-    def test_follows_a_change_of_mind(self):
+    def test_a_trip_follows_a_change_of_mind(self):
         trip = talk(self.ASKED, "make it 3 days", "no, Udaipur")
         assert trip["preferences"]["duration_days"] == 3
         assert trip["preferences"]["city"] == trip["city"] == "Udaipur"
@@ -128,23 +128,23 @@ class TestTrip:
         assert "city" not in trip
         assert trip.messages[-1]["asks"] == "city"
 
-    def test_comes_back_after_something_else(self):
+    def test_a_trip_comes_back_after_another_topic(self):
         trip = talk(self.ASKED, "a hotel in Paris", "make it 2 days")
         assert trip["domain"] == "location"
         assert trip["preferences"]["city"] == trip["city"] == "Jaipur"
         assert len(trip["itinerary"]) == 2
 
-    def test_is_at_most_two_weeks(self):
+    def test_a_trip_is_at_most_two_weeks(self):
         trip = talk("30 days in Rome")
         assert len(trip["itinerary"]) == MAX_DAYS
         assert f"more than {MAX_DAYS} days" in trip["lastAnswer"]
 
-    def test_says_so_if_it_does_not_know_the_city(self):
+    def test_an_unknown_city_is_admitted(self):
         assert "by name only" in talk("3 days in Bhuj")["lastAnswer"]
 
 
 class TestSearch:
-    def test_notes_what_it_is_told(self):
+    def test_a_search_notes_what_it_is_told(self):
         found = talk("show me red Nike running shoes for women under $80")
         assert {key: found[key] for key in ("domain", "brand", "category", "gender", "price")} == {
             "domain": "shopping",
@@ -164,7 +164,7 @@ class TestSearch:
         assert "category" not in found
         assert "price" not in found
 
-    def test_what_is_not_wanted_any_more_goes(self):
+    def test_a_slot_is_dropped_when_it_is_not_wanted_any_more(self):
         found = talk("Nike shoes under $80", "any brand, any price")
         assert found["category"] == "shoes"
         assert "brand" not in found
@@ -180,7 +180,7 @@ class TestSearch:
 
 
 class TestQuestions:
-    def test_one_at_a_time_and_then_the_answer(self):
+    def test_questions_come_one_at_a_time(self):
         trip = talk("plan a trip")
         assert trip.messages[-1]["asks"] == "city"
         assert trip["intentSpecific"] is False
@@ -193,7 +193,7 @@ class TestQuestions:
         assert trip["clarifying_questions_count"] == 2
 
     @pytest.mark.parametrize("request_text", ["a hotel", "plan a trip", "I want to buy something"])
-    def test_are_not_asked_for_ever(self, request_text):
+    def test_questions_end(self, request_text):
         found = talk(request_text, "what?", "why?")
         first, second, third = (m for m in found.messages if m["role"] == "assistant")
         assert first["asks"] == second["asks"]
@@ -202,7 +202,7 @@ class TestQuestions:
         assert "As I know no better" in third["content"]
         assert found["clarifying_questions_count"] == 2
 
-    def test_are_not_asked_again_if_the_choice_is_ours(self):
+    def test_questions_are_not_repeated_if_the_choice_is_ours(self):
         trip = talk("plan a trip", "surprise me")
         assert trip["itinerary"]
         assert trip["preferences"]["city"] == trip["city"]
@@ -210,7 +210,7 @@ class TestQuestions:
         reply_to(trip, "we love food")
         assert "asks" not in trip.messages[-1]
 
-    def test_may_be_asked_anew_later(self):
+    def test_questions_may_be_asked_again_later(self):
         later = talk("plan a trip", "Rome", "3 days", "I want to buy something")
         assert later.messages[-1]["asks"] == "category"
         assert later["clarifying_questions_count"] == 3
@@ -226,12 +226,12 @@ class TestTalk:
             k: v for k, v in before.items() if k not in ("lastQuery", "lastAnswer")
         }
 
-    def test_does_not_say_the_same_twice(self):
+    def test_an_answer_is_not_repeated(self):
         chat = talk("thanks", "thanks", "a hotel in Paris", "a hotel in Paris")
         answers = [m["content"] for m in chat.messages if m["role"] == "assistant"]
         assert len(set(answers)) == 4
 
-    def test_is_kept_by_the_store(self):
+    def test_the_talk_is_kept_by_the_store(self):
         chat = talk("a trip to Jaipur for 2 days, we love food")
         chat.save()
         stored = conversations.get(chat.id)
@@ -243,7 +243,7 @@ class TestTalk:
 
     @given(st.lists(st.text(min_size=1) | SENTENCES, min_size=1, max_size=6))
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_has_an_answer_to_everything(self, texts):
+    def test_every_text_is_answered(self, texts):
         chat = talk(*texts)
         assert len(chat.messages) == 2 * len(texts)
         assert all(message["content"] for message in chat.messages)

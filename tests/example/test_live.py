@@ -155,13 +155,13 @@ class TestSocket:
         await tab.hear_until("messages")
         assert roles(await browser.stored()) == ["user", "assistant"]
 
-    async def test_the_other_tabs_see_it_being_made(self, browser):
+    async def test_other_tabs_see_the_same_answer(self, browser):
         one, two = await browser.open_and_listen(), await browser.open_and_listen()
         await one.say(TRIP)
         heard = [await tab.hear_messages(2) for tab in (one, two)]
         assert heard[0] == heard[1]
 
-    async def test_who_comes_in_the_middle_of_an_answer_sees_all_of_it(self, browser, site):
+    async def test_a_tab_opened_during_an_answer_sees_all_of_it(self, browser, site):
         site.CONCIERGE_PAUSE = 0.02
         one = await browser.open_and_listen()
         await one.say(TRIP)
@@ -191,7 +191,7 @@ class TestSocket:
         late = await two.hear_until("messages", 1)
         assert [event["type"] for event in late] == ["messages"]
 
-    async def test_who_comes_back_hears_what_was_missed(self, browser):
+    async def test_a_tab_that_comes_back_hears_what_it_missed(self, browser):
         tab = await browser.open_and_listen()
         for text in (HOTEL, "under $90"):
             await tab.say(text)
@@ -201,7 +201,7 @@ class TestSocket:
         assert len(missed["messages"]) == 3
         assert missed["seen"] == ready["seen"] == 4
 
-    async def test_a_server_that_stops_leaves_the_answer_as_interrupted(self, browser, site):
+    async def test_a_stopping_server_keeps_the_answer_as_interrupted(self, browser, site):
         site.CONCIERGE_PAUSE = 0.02
         tab = await browser.open_and_listen()
         await tab.say(TRIP)
@@ -228,7 +228,7 @@ class TestSocket:
             ({"text": "hi", "id": "x" * 65}, "bad_id"),
         ],
     )
-    async def test_refuses_what_is_no_message(self, browser, content, code):
+    async def test_an_invalid_message_is_refused(self, browser, content, code):
         tab = await browser.open_and_listen()
         await tab.send_json_to(content)
         refused = await tab.hear()
@@ -237,7 +237,7 @@ class TestSocket:
         await tab.say("hi")
         await tab.hear_until("messages", 2)
 
-    async def test_an_open_page_does_not_keep_it_alive(self, browser, site):
+    async def test_an_open_page_does_not_keep_its_conversation_alive(self, browser, site):
         site.CONVERSATION_STATE = {"TTL": 0.6}
         tab = await browser.open_and_listen()
         await tab.say(HOTEL)
@@ -246,7 +246,7 @@ class TestSocket:
         await tab.say("under $90")
         assert await tab.close_code() == 4404
 
-    async def test_hears_what_is_posted(self, browser):
+    async def test_a_socket_hears_what_is_posted(self, browser):
         tab = await browser.open_and_listen()
         await tab.say(HOTEL)
         await tab.hear_until("messages", 2)
@@ -267,7 +267,7 @@ class TestStream:
         body = b"".join([part async for part in response.streaming_content]).decode()
         return [json.loads(block.removeprefix("data: ")) for block in body.split("\n\n") if block]
 
-    async def test_has_the_same_events(self, browser):
+    async def test_a_stream_has_the_events_of_a_socket(self, browser):
         client = AsyncClient()
         response = await self.post(client, text=TRIP)
         assert response.headers["Content-Type"] == "text/event-stream"
@@ -281,7 +281,7 @@ class TestStream:
         again = await self.events(await self.post(client, text="under $200"))
         assert again[-1]["seen"] == 4
 
-    async def test_is_seen_in_other_tabs(self, browser):
+    async def test_a_streamed_answer_is_seen_in_other_tabs(self, browser):
         tab = await browser.open_and_listen()
         await tab.say(HOTEL)
         await tab.hear_until("messages", 2)
@@ -299,24 +299,26 @@ class TestStream:
             ("hi", "text/plain", 415, "not_json"),
         ],
     )
-    async def test_refuses(self, async_client, content, content_type, status, code):
+    async def test_an_invalid_request_is_refused(
+        self, async_client, content, content_type, status, code
+    ):
         response = await async_client.post(STREAM, content, content_type=content_type)
         assert response.status_code == status
         assert response.json()["error"]["code"] == code
         assert (await async_client.get(STREAM)).status_code == 405
 
-    async def test_an_outage_is_no_stream_that_breaks_off(self, async_client, site):
+    async def test_an_outage_is_answered_with_503(self, async_client, site):
         site.CONVERSATION_STATE_BACKEND = "cache"
         site.CONVERSATION_STATE = {"CACHE_ALIAS": "unreachable"}
         response = await self.post(async_client, text="hi")
         assert response.status_code == 503
         assert response.json()["error"]["code"] == "unavailable"
 
-    def test_is_not_for_servers_that_cannot(self):
+    def test_a_wsgi_server_is_answered_with_501(self):
         response = Client().post(STREAM, {"text": "hi"}, content_type="application/json")
         assert response.status_code == 501
 
-    async def test_who_hangs_up_leaves_the_answer_as_interrupted(self, application, site):
+    async def test_a_client_that_hangs_up_leaves_the_answer_as_interrupted(self, application, site):
         site.CONCIERGE_PAUSE = 0.02
         headers = [(b"host", b"testserver"), (b"content-type", b"application/json")]
         scope = {"type": "http", "method": "POST", "path": STREAM, "headers": headers}
@@ -343,7 +345,7 @@ class TestStream:
 class TestSaidTwice:
     """A client whose line has broken says it again under the same name, whichever way."""
 
-    async def test_is_answered_once(self, browser):
+    async def test_a_message_sent_twice_under_one_id_is_answered_once(self, browser):
         tab = await browser.open_and_listen()
         await tab.say(HOTEL, id="mine")
         said, *_ = await tab.hear_until("messages", 2)
@@ -361,7 +363,7 @@ class TestSaidTwice:
         assert response.json()["message_count"] == 4
 
 
-async def test_an_outage_in_mid_talk(browser, server: Server, site):
+async def test_a_conversation_goes_on_through_an_outage(browser, server: Server, site):
     """A newcomer by websocket keeps the history, is told so, and finds all of it afterwards."""
     url = f"redis://127.0.0.1:{server.port}/0"
     on(site, url, SOCKET_TIMEOUT=0.5, SOCKET_CONNECT_TIMEOUT=0.5)

@@ -39,7 +39,7 @@ def stored() -> int:
 
 
 class TestApi:
-    def test_answers_and_tells_how_the_conversation_is(self, client):
+    def test_a_post_is_answered_with_reply_and_state(self, client):
         answer = say(client, "a hotel in Paris").json()
         assert answer["reply"]["role"] == "assistant"
         assert "Paris" in answer["reply"]["content"]
@@ -51,7 +51,7 @@ class TestApi:
         assert answer["expires_at"].endswith("+00:00")
         assert {"name": "city", "value": "Paris"} in answer["notes"]
 
-    def test_a_cookie_is_all_that_it_takes_to_go_on(self, client):
+    def test_a_cookie_continues_the_conversation(self, client):
         say(client, "a hotel in Paris")
         answer = say(client, "under $90").json()
         assert answer["started"] is False
@@ -59,7 +59,7 @@ class TestApi:
         assert answer["state"]["city"] == "Paris"
         assert answer["state"]["price"] == "$90"
 
-    def test_shows_the_conversation(self, client):
+    def test_get_returns_the_conversation(self, client):
         say(client, "hi")
         shown = client.get(CONVERSATION).json()
         assert [message["role"] for message in shown["messages"]] == ["user", "assistant"]
@@ -67,7 +67,7 @@ class TestApi:
         assert shown["state"]["lastQuery"] == "hi"
         assert shown["message_count"] == 2
 
-    def test_shows_the_newest_messages_only(self, client):
+    def test_get_returns_the_newest_messages_only(self, client):
         for number in range(30):
             say(client, f"hello, for the {number}. time")
         shown = client.get(CONVERSATION).json()
@@ -119,7 +119,7 @@ class TestApi:
             (b"text=hi", "application/x-www-form-urlencoded", 415, "not_json"),
         ],
     )
-    def test_refuses_what_is_no_message(self, client, body, content_type, status, code):
+    def test_an_invalid_message_is_refused(self, client, body, content_type, status, code):
         say(client, "hi")
         before = client.get(CONVERSATION).json()
         response = client.post(MESSAGES, body, content_type=content_type)
@@ -134,28 +134,28 @@ class TestApi:
         assert not fresh.cookies
         assert stored() == 1
 
-    def test_takes_the_longest_text(self, client):
+    def test_the_longest_text_is_accepted(self, client):
         assert say(client, "x" * MAX_TEXT).status_code == 200
 
     @pytest.mark.parametrize(
         ("method", "path", "allowed"),
         [("get", MESSAGES, "POST"), ("delete", MESSAGES, "POST"), ("post", CONVERSATION, "DELETE")],
     )
-    def test_refuses_other_methods(self, client, method, path, allowed):
+    def test_other_methods_are_refused(self, client, method, path, allowed):
         response = getattr(client, method)(path)
         assert response.status_code == 405
         assert response.json()["error"]["code"] == "method_not_allowed"
         assert allowed in response.headers["Allow"]
 
-    def test_needs_no_csrf_token(self):
+    def test_the_api_needs_no_csrf_token(self):
         strict = Client(enforce_csrf_checks=True)
         assert say(strict, "hi").status_code == 200
         assert strict.delete(CONVERSATION).status_code == 200
 
-    def test_is_not_kept_by_caches(self, client):
+    def test_answers_are_not_cached(self, client):
         assert "no-store" in say(client, "hi").headers["Cache-Control"]
 
-    def test_an_outage_is_said_and_forgets_nobody(self, client, site):
+    def test_an_outage_is_answered_with_503_and_keeps_the_cookie(self, client, site):
         say(client, "a hotel in Paris")
         site.CONVERSATION_STATE_BACKEND = "cache"
         site.CONVERSATION_STATE = {"CACHE_ALIAS": "unreachable"}
@@ -167,7 +167,7 @@ class TestApi:
         site.CONVERSATION_STATE = {}
         assert client.get(CONVERSATION).json()["message_count"] == 2
 
-    def test_a_conversation_that_ends_meanwhile(self, client, monkeypatch):
+    def test_a_conversation_deleted_meanwhile_is_answered_with_409(self, client, monkeypatch):
         def delete_meanwhile(conversation: Conversation, text: str, id: str | None) -> str:
             conversations.delete(conversation.id)
             return reply_to(conversation, text, id)
@@ -180,7 +180,7 @@ class TestApi:
         monkeypatch.undo()
         assert say(client, "under $90").json()["started"] is True
 
-    async def test_works_in_an_async_server_too(self, async_client: AsyncClient):
+    async def test_the_api_works_in_an_async_server(self, async_client: AsyncClient):
         for expected in (2, 4):
             response = await async_client.post(
                 MESSAGES, json.dumps({"text": "hi"}), content_type="application/json"
@@ -189,7 +189,7 @@ class TestApi:
 
 
 class TestPage:
-    def test_greets(self, client):
+    def test_the_page_greets_and_suggests(self, client):
         response = client.get("/")
         html = response.content.decode()
         assert response.status_code == 200
@@ -198,7 +198,7 @@ class TestPage:
         assert "conversation" not in response.cookies
         assert stored() == 0
 
-    def test_has_nothing_inline_and_nothing_from_elsewhere(self, client):
+    def test_the_page_has_no_inline_code_and_nothing_from_elsewhere(self, client):
         say(client, "a hotel in Paris")
         response = client.get("/")
         html = response.content.decode()
@@ -208,7 +208,7 @@ class TestPage:
             ' type="module" src="/static/concierge/chat.js">'
         ]
 
-    def test_has_the_transcript_and_the_state_before_any_script_runs(self, client):
+    def test_the_page_has_transcript_and_state_before_scripts_run(self, client):
         say(client, "A 4 day trip to Jaipur")
         html = client.get("/").content.decode()
         assert html.index("A 4 day trip to Jaipur") < html.index("4 days in Jaipur")
@@ -216,13 +216,13 @@ class TestPage:
         assert 'data-message-count="2"' in html
         assert re.search(r'data-expires-in="3[56]\d\d\.\d"', html)
 
-    def test_escapes(self, client):
+    def test_the_page_escapes_text(self, client):
         say(client, "<script>alert(1)</script>")
         html = client.get("/").content.decode()
         assert "<script>alert" not in html
         assert html.count("&lt;script&gt;alert(1)") == 2  # the message, and lastQuery
 
-    def test_works_without_scripts(self, client):
+    def test_forms_work_without_scripts(self, client):
         response = client.post("/", {"text": "a hotel in Paris\r\nunder $90"})
         assert response.status_code == 302
         assert response.headers["Location"] == "/"
@@ -232,7 +232,7 @@ class TestPage:
         assert client.post("/new").status_code == 302
         assert stored() == 0
 
-    def test_a_refused_text_is_not_lost(self, client):
+    def test_a_refused_text_stays_in_the_form(self, client):
         text = "x" * (MAX_TEXT + 1)
         response = client.post("/", {"text": text})
         assert response.status_code == 413
@@ -240,7 +240,7 @@ class TestPage:
         assert "2001 characters" in response.content.decode()
         assert stored() == 0
 
-    def test_an_outage_is_a_page(self, client, site):
+    def test_an_outage_is_answered_with_a_page(self, client, site):
         site.CONVERSATION_STATE_BACKEND = "cache"
         site.CONVERSATION_STATE = {"CACHE_ALIAS": "unreachable"}
         response = client.post("/", {"text": "a hotel in Paris"})
@@ -292,16 +292,16 @@ class TestSettings:
         ],
         ids=str,
     )
-    def test_the_environment_is_all_that_it_takes(self, env):
+    def test_settings_come_from_the_environment(self, env):
         done = manage("check", "--fail-level", "WARNING", **env)
         assert done.returncode == 0, done.stderr
 
-    def test_a_wrong_backend_is_said_at_once(self):
+    def test_an_unknown_backend_is_reported_by_check(self):
         done = manage("check", CONVERSATION_STATE_BACKEND="nonsense")
         assert done.returncode == 1
         assert "convstate.E003" in done.stderr
 
-    def test_there_is_no_secret_key_but_for_development(self):
+    def test_a_secret_key_is_required_without_debug(self):
         done = manage("check", DEBUG="false")
         assert done.returncode == 1
         assert "SECRET_KEY" in done.stderr

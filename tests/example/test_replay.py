@@ -63,7 +63,7 @@ def replay_of(path: Path, store: ConversationStore, **options: Any) -> Replay:
 
 
 class TestFile:
-    def test_is_read(self, file):
+    def test_a_file_of_dialogues_is_read(self, file):
         first, *others = read_dialogues(file)
         assert len(others) == 39
         assert first.name == "dialogues.json, dialogue 1_00000"
@@ -97,7 +97,7 @@ class TestFile:
             ),
         ],
     )
-    def test_of_another_shape_is_refused(self, tmp_path, content, message):
+    def test_a_file_of_another_shape_is_refused(self, tmp_path, content, message):
         path = tmp_path / "bad.json"
         path.write_text(content, encoding="utf-8")
         with pytest.raises(DialogueFileError) as caught:
@@ -106,7 +106,7 @@ class TestFile:
         assert message in str(caught.value)
 
     @pytest.mark.parametrize("path", ["missing.json", "."])
-    def test_that_is_none_is_refused(self, tmp_path, path):
+    def test_a_missing_file_is_refused(self, tmp_path, path):
         with pytest.raises(DialogueFileError, match="cannot be read"):
             read_dialogues(tmp_path / path)
 
@@ -117,7 +117,7 @@ class TestReplay:
         return ConversationStore(request.param)
 
     @pytest.mark.parametrize("workers", [1, 8])
-    def test_keeps_everything(self, file, store, workers):
+    def test_replayed_dialogues_are_read_back_as_written(self, file, store, workers):
         done: list[int] = []
         replay = replay_of(file, store, workers=workers, progress=lambda: done.append(1))
         replay.write()
@@ -145,7 +145,7 @@ class TestReplay:
             ((5, "turns", 2, "frames", 1, "service"), "Buses_1", "keys of the state: "),
         ],
     )
-    def test_notices_a_difference(self, file, path, value, message):
+    def test_a_difference_is_noticed(self, file, path, value, message):
         """What was written is compared with a file in which one thing is another."""
         store = ConversationStore("locmem")
         replay = replay_of(file, store)
@@ -164,7 +164,7 @@ class TestReplay:
         assert str(caught.value).startswith("dialogues.json, dialogue 1_00005, ")
         assert message in str(caught.value)
 
-    def test_notices_a_lost_message(self, file):
+    def test_a_lost_message_is_noticed(self, file):
         store = ConversationStore("locmem")
         replay = replay_of(file, store)
         replay.write()
@@ -186,14 +186,14 @@ class TestReplay:
         assert "…" in str(caught.value)
         assert len(str(caught.value)) < 300
 
-    def test_says_so_if_there_was_no_room(self, file):
+    def test_evicted_conversations_are_explained(self, file):
         store = ConversationStore("locmem", max_conversations=10)
         replay = replay_of(file, store, workers=1)
         with pytest.raises(ReplayError, match=r"dialogue 1_\d{5}.* is gone.*MAX_CONVERSATIONS"):
             replay.write()
             replay.compare()
 
-    def test_stops_when_interrupted(self, tmp_path):
+    def test_an_interrupted_replay_stops(self, tmp_path):
         """In the midst of dialogues that would go on for half a second more."""
         path = tmp_path / "long.json"
         turns = [turn("USER", "And another thing.")] * 500
@@ -213,7 +213,7 @@ class TestReplay:
         replay.clean_up()
         assert not list(store.list())
 
-    def test_a_dialogue_without_turns_is_nothing_to_keep(self, tmp_path):
+    def test_a_dialogue_without_turns_is_not_stored(self, tmp_path):
         path = tmp_path / "empty.json"
         path.write_text('[{"dialogue_id": "1", "turns": []}]', encoding="utf-8")
         replay = replay_of(path, ConversationStore("locmem"))
@@ -222,7 +222,7 @@ class TestReplay:
 
 
 class TestCommand:
-    def test_sums_up_and_leaves_nothing(self, file):
+    def test_the_command_sums_up_and_leaves_nothing(self, file):
         out = StringIO()
         call_command("replay_dialogues", str(file), str(file), "--workers", "3", stdout=out)
         first, second = out.getvalue().splitlines()
@@ -238,25 +238,25 @@ class TestCommand:
             (["dialogues.json", "--workers", "0"], "--workers"),
         ],
     )
-    def test_refuses(self, file, monkeypatch, arguments, message):
+    def test_bad_arguments_are_refused(self, file, monkeypatch, arguments, message):
         monkeypatch.chdir(file.parent)
         with pytest.raises(CommandError, match=message):
             call_command("replay_dialogues", *arguments)
 
-    def test_an_outage_is_said(self, file, site):
+    def test_an_outage_is_reported(self, file, site):
         site.CONVERSATION_STATE_BACKEND = "cache"
         site.CONVERSATION_STATE = {"CACHE_ALIAS": "unreachable"}
         with pytest.raises(CommandError, match="cannot be reached"):
             call_command("replay_dialogues", str(file))
 
-    def test_a_difference_fails_it_and_leaves_nothing(self, file, site):
+    def test_a_difference_fails_the_command_and_leaves_nothing(self, file, site):
         site.CONVERSATION_STATE = {"MAX_CONVERSATIONS": 10}
         with pytest.raises(CommandError, match=r"dialogues\.json, dialogue .* is gone"):
             call_command("replay_dialogues", str(file))
         assert not list(conversations.list())
 
     @pytest.mark.parametrize(("name", "code"), [("dialogues.json", 0), ("missing.json", 1)])
-    def test_is_there_for_an_operator(self, file, name, code):
+    def test_the_command_runs_from_manage_py(self, file, name, code):
         done = subprocess.run(
             [
                 *(sys.executable, "-W", "error", "manage.py", "replay_dialogues"),

@@ -74,7 +74,7 @@ class TestUnderstanding:
             ),
         ],
     )
-    def test_a_request(self, text, topic, slots):
+    def test_a_request_is_understood(self, text, topic, slots):
         found = understand(text, NOTHING_YET)
         assert found.act is Act.REQUEST
         assert found.topic == topic
@@ -99,7 +99,7 @@ class TestUnderstanding:
             ("a boutique one", HOTEL, {"category": "boutique"}),
         ],
     )
-    def test_a_change_of_mind_goes_on_with_what_is_at_hand(self, text, context, slots):
+    def test_a_change_of_mind_keeps_the_topic(self, text, context, slots):
         found = understand(text, context)
         assert found.topic == context.topic
         assert found.slots == slots
@@ -119,7 +119,7 @@ class TestUnderstanding:
             ("four or five", "duration_days", {"duration_days": 4}),
         ],
     )
-    def test_an_answer_to_a_question(self, text, asked, slots):
+    def test_an_answer_fills_the_slot_that_was_asked_for(self, text, asked, slots):
         assert understand(text, Context(domain="location", asked=asked)).slots == slots
 
     @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ class TestUnderstanding:
         ],
     )
     @pytest.mark.parametrize("context", [NOTHING_YET, TRIP, SHOPPING])
-    def test_small_talk(self, text, act, context):
+    def test_small_talk_is_recognized(self, text, act, context):
         found = understand(text, context)
         assert found.act is act
         assert found.topic is None
@@ -146,15 +146,15 @@ class TestUnderstanding:
         assert understand("thanks, but make it 5 days", TRIP).slots == {"duration_days": 5}
 
     @pytest.mark.parametrize("text", ["f\u0131ve days", "5 n\u0130ghts", "\u017fhoes", "K\u0130DS"])
-    def test_letters_that_only_look_alike_do_no_harm(self, text):
+    def test_lookalike_letters_do_no_harm(self, text):
         assert understand(text, SHOPPING).slots == {}
 
-    def test_what_somebody_loves_is_about_the_trip_that_is_planned(self):
+    def test_interests_belong_to_the_trip_being_planned(self):
         found = understand("we love shopping", Context(domain="hotel", planning=True))
         assert found.topic == Topic("location", is_trip=True)
         assert found.slots == {"interests": ["markets"]}
 
-    def test_what_is_not_wanted(self):
+    def test_a_negated_value_is_dropped(self):
         assert understand("not Nike", SHOPPING).unwanted == {"Nike"}
         assert understand("any brand", SHOPPING).unwanted == {"brand"}
         assert understand("no museums", TRIP).unwanted == {"museums"}
@@ -173,7 +173,7 @@ class TestUnderstanding:
             ("Udaipur instead of Jaipur", ()),
         ],
     )
-    def test_what_has_no_slot_is_noticed(self, text, unsupported):
+    def test_an_unsupported_wish_is_noticed(self, text, unsupported):
         assert understand(text, NOTHING_YET).unsupported == unsupported
 
 
@@ -197,7 +197,7 @@ class TestDays:
             ("in the days of old", None),
         ],
     )
-    def test_are_found(self, text, days):
+    def test_days_are_found(self, text, days):
         assert find_days(text) == days
 
 
@@ -219,9 +219,9 @@ class TestMoney:
             ("under 5 stars", "None"),
         ],
     )
-    def test_is_found(self, text, money):
+    def test_money_is_found(self, text, money):
         assert str(Money.find(text)) == money
 
-    def test_survives_being_written_down(self):
+    def test_money_is_parsed_as_it_is_written(self):
         for text in ("$80", "€1,200", "£79.50"):
             assert str(Money.find(text)) == text

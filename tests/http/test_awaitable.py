@@ -25,7 +25,7 @@ class TestForgottenAwait:
             lambda conversation: bool(conversation),
         ],
     )
-    async def test_says_what_to_write(self, use: Any) -> None:
+    async def test_any_use_without_await_says_what_to_write(self, use: Any) -> None:
         async def view(request: Any) -> HttpResponse:
             use(request.aconversation())
             return HttpResponse()
@@ -35,7 +35,7 @@ class TestForgottenAwait:
             await ConversationMiddleware(view)(AsyncRequestFactory().get("/"))  # type: ignore[misc]
         gc.collect()  # and no warning comes after it
 
-    async def test_a_coroutine_in_all_other_respects(self) -> None:
+    async def test_it_is_a_coroutine_in_all_other_respects(self) -> None:
         async def view(request: Any) -> HttpResponse:
             conversation = await request.aconversation()
             assert await asyncio.create_task(request.aconversation()) is conversation

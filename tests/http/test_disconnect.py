@@ -98,7 +98,9 @@ class TestDisconnect:
 
     @pytest.mark.parametrize("view", ["answer", "sse"])
     @pytest.mark.parametrize("count", range(WORDS + 1))
-    async def test_while_a_chunk_is_on_its_way(self, view: str, count: int) -> None:
+    async def test_a_client_that_goes_during_a_chunk_leaves_what_was_sent(
+        self, view: str, count: int
+    ) -> None:
         connection = Connection(count, jammed=True)
         await connection.get(f"/async/{view}")
         assert len(connection.sent) == count
@@ -108,19 +110,21 @@ class TestDisconnect:
 
     @pytest.mark.parametrize("view", ["answer", "sse"])
     @pytest.mark.parametrize("count", range(1, WORDS))
-    async def test_while_the_next_chunk_is_awaited(self, view: str, count: int) -> None:
+    async def test_a_client_that_goes_between_chunks_leaves_what_was_sent(
+        self, view: str, count: int
+    ) -> None:
         await Connection(count).get(f"/async/{view}?hang={count}")
         check_kept(text(count), interrupted=True)
 
     @pytest.mark.parametrize("count", range(WORDS + 1))
     @pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume:Warning")
-    async def test_with_a_sync_iterator(self, count: int) -> None:
+    async def test_a_sync_iterator_is_read_to_its_end_or_not_at_all(self, count: int) -> None:
         """Django reads that to its end first."""
         await Connection(count, jammed=True).get("/async/mixed")
         kept = stored().messages.all()
         assert [m["content"] for m in kept] == ["hello", text(WORDS)][: len(kept)]
 
-    async def test_while_another_middleware_has_the_response(self) -> None:
+    async def test_a_response_dropped_before_its_stream_begins_is_saved(self) -> None:
         async def view(request: Any) -> StreamingHttpResponse:
             (await request.aconversation())["said"] = True
             return StreamingHttpResponse(amodel(request))
@@ -139,7 +143,7 @@ class TestDisconnect:
         await until_saved(version=2)
         check_kept(text(WORDS), interrupted=False)
 
-    async def test_however_often_the_client_goes(self, slow: None) -> None:
+    async def test_repeated_cancellation_does_not_cancel_the_save(self, slow: None) -> None:
         SlowBackend.delay, SlowBackend.begun = 0.2, asyncio.Event()
         request = AsyncRequestFactory().get("/?hang=1")
 
@@ -165,7 +169,7 @@ class TestDisconnect:
             await reading
         check_kept(text(1), interrupted=True)
 
-    async def test_the_last_save_is_bounded(
+    async def test_a_save_after_a_disconnect_is_bounded_in_time(
         self, slow: None, monkeypatch: pytest.MonkeyPatch, errors: Callable[[], list[str]]
     ) -> None:
         SlowBackend.delay, SlowBackend.begun = 60, asyncio.Event()
@@ -174,7 +178,7 @@ class TestDisconnect:
         (line,) = errors()
         assert "no answer within 0.1 s" in line
 
-    async def test_during_a_save_of_the_views_own(self, slow: None) -> None:
+    async def test_a_save_inside_the_stream_is_finished(self, slow: None) -> None:
         SlowBackend.delay, SlowBackend.begun = 0.05, asyncio.Event()
 
         async def view(request: Any) -> StreamingHttpResponse:
@@ -196,7 +200,7 @@ class TestDisconnect:
             await reading
         assert stored()["said"] is True
 
-    async def test_a_chunk_that_cannot_be_sent(self) -> None:
+    async def test_a_chunk_that_cannot_be_sent_leaves_what_was_sent(self) -> None:
         """Django does not close the response then. The generator goes, and that is enough."""
 
         class Broken(Connection):
@@ -213,7 +217,7 @@ class TestDisconnect:
 
 
 @pytest.mark.parametrize("place", ["locmem", "standalone"], indirect=True)
-async def test_no_thread_is_involved(place: str, settings: Any) -> None:
+async def test_an_async_stream_uses_no_thread(place: str, settings: Any) -> None:
     settings.CONVERSATION_STATE_BACKEND = "redis" if place == "standalone" else place
     settings.CONVERSATION_STATE = {"CACHE_ALIAS": "django_redis"}
     threads = threading.active_count()

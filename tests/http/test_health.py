@@ -50,7 +50,7 @@ def _first_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "STAFF_TIMEOUT", 20.0)
 
 
-def test_ready() -> None:
+def test_a_connected_store_is_ready() -> None:
     response = Client().get("/health/")
     assert response.status_code == 200
     assert response.json() == {"status": "ok"}
@@ -58,28 +58,28 @@ def test_ready() -> None:
     assert response.cookies == {}
 
 
-def test_not_ready(settings: Any) -> None:
+def test_an_unavailable_store_is_not_ready(settings: Any) -> None:
     settings.CONVERSATION_STATE_BACKEND = "tests.support.backends.AwayBackend"
     response = Client().get("/health/")
     assert response.status_code == 503
     assert response.json() == {"status": "unavailable"}
 
 
-def test_going_on_in_memory_is_ready(settings: Any) -> None:
+def test_a_degraded_store_is_ready(settings: Any) -> None:
     settings.CONVERSATION_STATE_BACKEND = "tests.http.test_health.DegradedBackend"
     response = Client().get("/health/")
     assert response.status_code == 200
     assert response.json() == {"status": "degraded"}
 
 
-def test_live_whatever_happens(settings: Any) -> None:
+def test_liveness_does_not_ask_the_store(settings: Any) -> None:
     settings.CONVERSATION_STATE_BACKEND = "tests.support.backends.CountingBackend"
     CountingBackend.calls.clear()
     assert Client().get("/health/live/").json() == {"status": "ok"}
     assert not CountingBackend.calls
 
 
-def test_asks_once_a_second(settings: Any) -> None:
+def test_readiness_asks_the_store_once_a_second(settings: Any) -> None:
     settings.CONVERSATION_STATE_BACKEND = "tests.support.backends.CountingBackend"
     CountingBackend.calls.clear()
     started = time.monotonic()
@@ -88,7 +88,7 @@ def test_asks_once_a_second(settings: Any) -> None:
     assert CountingBackend.calls["health"] <= 1 + (time.monotonic() - started) // views.MAX_AGE
 
 
-def test_never_longer_than_a_second(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readiness_answers_within_a_second(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.CONVERSATION_STATE_BACKEND = "tests.http.test_health.HangingBackend"
     monkeypatch.setattr(views, "HEALTH_TIMEOUT", HEALTH_TIMEOUT)
     HangingBackend.released.clear()
@@ -99,7 +99,7 @@ def test_never_longer_than_a_second(settings: Any, monkeypatch: pytest.MonkeyPat
     assert response.status_code == 503
 
 
-def test_only_reads() -> None:
+def test_post_is_not_allowed() -> None:
     assert Client().post("/health/").status_code == 405
 
 
@@ -114,15 +114,15 @@ def test_details_are_for_staff(is_staff: bool) -> None:
 
 
 class TestHealthCheck:
-    def test_all_is_well(self) -> None:
+    def test_a_connected_store_passes(self) -> None:
         asyncio.run(Conversations().run())
 
-    def test_away(self, settings: Any) -> None:
+    def test_an_unavailable_store_fails(self, settings: Any) -> None:
         settings.CONVERSATION_STATE_BACKEND = "tests.support.backends.AwayBackend"
         with pytest.raises(ServiceUnavailable, match="cannot be reached"):
             asyncio.run(Conversations().run())
 
-    def test_going_on_in_memory(self, settings: Any) -> None:
+    def test_a_degraded_store_warns(self, settings: Any) -> None:
         settings.CONVERSATION_STATE_BACKEND = "tests.http.test_health.DegradedBackend"
         with pytest.raises(ServiceWarning, match="cannot be reached"):
             asyncio.run(Conversations().run())

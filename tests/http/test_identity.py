@@ -12,13 +12,13 @@ from tests.support.browsers import Browser, varies
 
 
 class TestCookie:
-    def test_attributes_as_the_session_has_them(self, browser: Browser) -> None:
+    def test_the_cookie_has_the_attributes_of_the_session_cookie(self, browser: Browser) -> None:
         cookie = browser.get("say?text=hello").cookies["conversation"]
         assert (cookie["path"], cookie["samesite"], cookie["httponly"]) == ("/", "Lax", True)
         assert (cookie["secure"], cookie["domain"], cookie["max-age"]) == ("", "", "")
         assert cookie.value == sign_id(next(conversations.list()).id)
 
-    def test_every_setting(self, browser: Browser, settings: Any) -> None:
+    def test_every_cookie_setting_is_used(self, browser: Browser, settings: Any) -> None:
         settings.CONVERSATION_STATE = {
             "COOKIE_NAME": "chat",
             "COOKIE_AGE": 600,
@@ -36,20 +36,22 @@ class TestCookie:
         )
         assert (cookie["secure"], cookie["httponly"], cookie["max-age"]) == (True, "", 600)
 
-    def test_secure_follows_the_session(self, browser: Browser, settings: Any) -> None:
+    def test_secure_follows_session_cookie_secure(self, browser: Browser, settings: Any) -> None:
         settings.SESSION_COOKIE_SECURE = True
         assert browser.get("say?text=hello").cookies["conversation"]["secure"] is True
 
-    def test_is_set_once(self, browser: Browser) -> None:
+    def test_the_cookie_is_set_once(self, browser: Browser) -> None:
         browser.get("say?text=hello")
         assert browser.get("say?text=again").cookies == {}
 
-    def test_slides_if_it_has_an_age(self, browser: Browser, settings: Any) -> None:
+    def test_a_cookie_with_an_age_is_sent_again(self, browser: Browser, settings: Any) -> None:
         settings.CONVERSATION_STATE = {"COOKIE_AGE": 600}
         browser.get("say?text=hello")
         assert browser.get("look").cookies["conversation"]["max-age"] == 600
 
-    def test_is_signed_anew_after_a_change_of_secret(self, browser: Browser, settings: Any) -> None:
+    def test_the_cookie_is_signed_anew_after_a_change_of_secret(
+        self, browser: Browser, settings: Any
+    ) -> None:
         browser.get("say?text=hello")
         old = browser.token
         settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
@@ -57,17 +59,17 @@ class TestCookie:
         assert browser.get("look").json()["messages"] == ["hello"]
         assert browser.token != old
 
-    def test_goes_with_the_conversation(self, browser: Browser) -> None:
+    def test_the_cookie_is_deleted_with_the_conversation(self, browser: Browser) -> None:
         browser.get("say?text=hello")
         cookie = browser.get("delete").cookies["conversation"]
         assert (cookie.value, cookie["max-age"]) == ("", 0)
         assert list(conversations.list()) == []
 
-    def test_stays_if_the_view_failed(self, browser: Browser) -> None:
+    def test_the_cookie_stays_if_the_view_failed(self, browser: Browser) -> None:
         conversations.delete(browser.get("say?text=hello").json()["id"])
         assert browser.get("fail?status=500").cookies == {}
 
-    def test_goes_once_the_conversation_is_gone(self, browser: Browser) -> None:
+    def test_the_cookie_of_an_absent_conversation_is_deleted(self, browser: Browser) -> None:
         id = browser.get("say?text=hello").json()["id"]
         conversations.delete(id)
         response = browser.get("look")
@@ -80,7 +82,7 @@ class TestCookie:
         conversations.delete(id)
         assert browser.get("say?text=again").json()["id"] != id
 
-    def test_changes_with_the_id(self, browser: Browser) -> None:
+    def test_the_cookie_changes_with_the_id(self, browser: Browser) -> None:
         browser.get("say?text=hello")
         old = browser.token
         browser.get("cycle")
@@ -105,7 +107,7 @@ class TestCookie:
             lambda id: "\x00",
         ],
     )
-    def test_without_our_signature_it_counts_as_absent(
+    def test_a_cookie_without_our_signature_is_ignored_and_deleted(
         self, browser: Browser, calls: Any, forge: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
         id = browser.get("say?text=secret").json()["id"]
@@ -128,7 +130,7 @@ class TestHeader:
     def _header(self, settings: Any) -> None:
         settings.CONVERSATION_STATE = {"HEADER_NAME": self.HEADER}
 
-    def test_does_without_cookies(self, browser: Browser) -> None:
+    def test_a_header_replaces_the_cookie(self, browser: Browser) -> None:
         token = browser.get("say?text=hello").headers[self.HEADER]
         stranger = Browser(browser.way)
         response = stranger.get("say?text=again", headers={self.HEADER: token})
@@ -137,24 +139,26 @@ class TestHeader:
         assert response.cookies == {}
         assert varies(response) == {"Cookie", self.HEADER}
 
-    def test_counts_for_more_than_the_cookie(self, browser: Browser) -> None:
+    def test_a_header_counts_for_more_than_the_cookie(self, browser: Browser) -> None:
         browser.get("say?text=by cookie")
         other = Browser(browser.way).get("say?text=by header").headers[self.HEADER]
         shown = browser.get("look", headers={self.HEADER: other}).json()
         assert shown["messages"] == ["by header"]
 
-    def test_a_forged_one_does_not_fall_back_to_the_cookie(self, browser: Browser) -> None:
+    def test_a_forged_header_does_not_fall_back_to_the_cookie(self, browser: Browser) -> None:
         browser.get("say?text=by cookie")
         response = browser.get("look", headers={self.HEADER: "forged"})
         assert response.json()["messages"] == []
         assert response.cookies == {}, "the cookie is good, and stays"
         assert browser.get("look").json()["messages"] == ["by cookie"]
 
-    def test_is_not_shown_to_who_has_the_cookie(self, browser: Browser) -> None:
+    def test_a_client_with_a_cookie_gets_no_header(self, browser: Browser) -> None:
         browser.get("say?text=hello")
         assert self.HEADER not in browser.get("look").headers
 
-    def test_is_ignored_unless_set(self, browser: Browser, settings: Any) -> None:
+    def test_a_header_is_ignored_unless_the_setting_names_it(
+        self, browser: Browser, settings: Any
+    ) -> None:
         token = browser.get("say?text=hello").headers[self.HEADER]
         settings.CONVERSATION_STATE = {}
         response = Browser(browser.way).get("look", headers={self.HEADER: token})

@@ -14,14 +14,14 @@ from tests.support.browsers import Browser, varies
 
 
 class TestRemembering:
-    def test_a_conversation_over_three_requests(self, browser: Browser) -> None:
+    def test_a_conversation_continues_over_requests(self, browser: Browser) -> None:
         browser.get("say?text=hello")
         browser.get("say?text=again")
         shown = browser.get("look").json()
         assert shown["messages"] == ["hello", "again"]
         assert shown["state"] == {"turns": 2}
 
-    def test_two_browsers_are_strangers(self, browser: Browser) -> None:
+    def test_two_browsers_have_two_conversations(self, browser: Browser) -> None:
         browser.get("say?text=mine")
         assert Browser(browser.way).get("look").json()["messages"] == []
 
@@ -30,13 +30,13 @@ class TestRemembering:
         assert response.cookies == {}
         assert list(conversations.list()) == []
 
-    def test_the_same_in_both_worlds(self) -> None:
+    def test_wsgi_and_asgi_share_conversations(self) -> None:
         wsgi, asgi = Browser("sync"), Browser("async")
         wsgi.get("say?text=by wsgi")
         asgi.client.cookies = wsgi.cookies
         assert asgi.get("say?text=by asgi").json()["messages"] == ["by wsgi", "by asgi"]
 
-    def test_another_conversation_in_its_place(self, browser: Browser) -> None:
+    def test_a_view_may_assign_another_conversation(self, browser: Browser) -> None:
         old = browser.get("say?text=old").json()["id"]
         new = browser.get("another").json()["id"]
         assert new != old
@@ -56,7 +56,7 @@ class TestRemembering:
         browser.get("threads")
         assert len(browser.get("look").json()["state"]) == 1 + 8
 
-    def test_a_reference_from_before_the_await_is_good_after_it(self) -> None:
+    def test_a_reference_taken_before_the_await_works_after_it(self) -> None:
         browser = Browser("async")
         browser.get("say?text=hello")
         assert browser.get("early_reference").json()["state"] == {"turns": 1, "late": True}
@@ -66,7 +66,7 @@ class TestRemembering:
         with pytest.raises(SynchronousOnlyOperation, match=r"await request\.aconversation\(\)"):
             browser.get("forgotten_await")
 
-    def test_is_native_in_both_worlds(self) -> None:
+    def test_the_middleware_is_sync_or_async_as_its_view(self) -> None:
         async def view(request: Any) -> HttpResponse:
             return HttpResponse()
 
@@ -75,7 +75,9 @@ class TestRemembering:
 
 
 class TestCallsOfTheStore:
-    def test_none_where_it_is_not_touched(self, browser: Browser, calls: Any) -> None:
+    def test_a_view_that_does_not_touch_it_calls_no_store(
+        self, browser: Browser, calls: Any
+    ) -> None:
         browser.get("say?text=hello")
         calls.clear()
         response = browser.get("ignore")
@@ -84,11 +86,11 @@ class TestCallsOfTheStore:
         assert "Cache-Control" not in response.headers
         assert response.cookies == {}
 
-    def test_none_for_a_newcomer_who_only_looks(self, browser: Browser, calls: Any) -> None:
+    def test_a_newcomer_who_only_reads_calls_no_store(self, browser: Browser, calls: Any) -> None:
         browser.get("look")
         assert not calls
 
-    def test_one_load_and_one_commit_a_turn(self, browser: Browser, calls: Any) -> None:
+    def test_a_request_takes_one_load_and_one_commit(self, browser: Browser, calls: Any) -> None:
         # The twins of locmem enter by themselves and then call the methods.
         ways = (
             ("load", "commit") if browser.way == "sync" else ("load", "aload", "commit", "acommit")

@@ -14,23 +14,23 @@ from tests.support.browsers import Browser, varies
 
 
 class TestResponse:
-    def test_is_private_whenever_touched(self, browser: Browser) -> None:
+    def test_a_response_is_private_if_the_conversation_was_touched(self, browser: Browser) -> None:
         for view in ("look", "say?text=hello", "look"):
             response = browser.get(view)
             assert varies(response) == {"Cookie"}
             assert response.headers["Cache-Control"] == "private"
 
-    def test_is_private_even_if_the_view_says_public(self, browser: Browser) -> None:
+    def test_a_response_is_private_even_if_the_view_says_public(self, browser: Browser) -> None:
         assert browser.get("public").headers["Cache-Control"] == "max-age=60, private"
 
     @pytest.mark.parametrize(("status", "saved"), [(200, True), (404, True), (500, False)])
-    def test_saves_below_500(self, browser: Browser, status: int, saved: bool) -> None:
+    def test_a_response_below_500_saves(self, browser: Browser, status: int, saved: bool) -> None:
         browser.get("say?text=hello")
         browser.get(f"fail?status={status}")
         assert ("failed" in browser.get("look").json()["state"]) is saved
         assert browser.token
 
-    def test_a_crash_saves_nothing(self, browser: Browser) -> None:
+    def test_a_view_that_raises_saves_nothing(self, browser: Browser) -> None:
         browser.get("say?text=hello")
         browser.client.raise_request_exception = False
         with pytest.MonkeyPatch.context() as patch:
@@ -38,7 +38,7 @@ class TestResponse:
             assert browser.get("crash").status_code == 500
         assert "crashed" not in browser.get("look").json()["state"]
 
-    def test_deleted_meanwhile_is_a_bad_request(self, browser: Browser) -> None:
+    def test_a_conversation_deleted_meanwhile_is_answered_with_400(self, browser: Browser) -> None:
         browser.get("say?text=hello")
         response = browser.get("interrupted")
         assert response.status_code == 400
@@ -46,7 +46,7 @@ class TestResponse:
         assert varies(response) == {"Cookie"}
         assert list(conversations.list()) == []
 
-    def test_a_bad_value_leaves_the_record_as_it_was(self, browser: Browser) -> None:
+    def test_an_invalid_value_leaves_the_record_as_it_was(self, browser: Browser) -> None:
         browser.get("say?text=hello")
         browser.client.raise_request_exception = False
         response = browser.get("bad_value")
@@ -65,7 +65,9 @@ class TestResponse:
         assert sorted(shown["messages"]) == ["first", *(f"tab {n}" for n in range(8))]
         assert shown["state"] == {"turns": 9}
 
-    def test_it_expires(self, browser: Browser, settings: Any) -> None:
+    def test_an_expired_conversation_is_followed_by_a_new_one(
+        self, browser: Browser, settings: Any
+    ) -> None:
         settings.CONVERSATION_STATE = {"TTL": 0.2}
         id = browser.get("say?text=hello").json()["id"]
         time.sleep(0.25)
@@ -76,7 +78,9 @@ class TestResponse:
 
 
 class TestTrouble:
-    def test_unreachable_never_touches_the_cookie(self, browser: Browser, settings: Any) -> None:
+    def test_an_unavailable_store_never_changes_the_cookie(
+        self, browser: Browser, settings: Any
+    ) -> None:
         browser.get("say?text=hello")
         token = browser.token
         settings.CONVERSATION_STATE_BACKEND = "tests.support.backends.AwayBackend"
@@ -92,14 +96,16 @@ class TestTrouble:
         assert browser.token == token
         assert browser.get("look").json()["messages"] == ["hello"]
 
-    def test_unreachable_at_the_save(self, browser: Browser, settings: Any) -> None:
+    def test_a_store_unavailable_at_the_save_is_answered_with_503(
+        self, browser: Browser, settings: Any
+    ) -> None:
         settings.CONVERSATION_STATE_BACKEND = "tests.support.backends.AwayBackend"
         response = browser.get("say?text=hello")
         assert response.status_code == 503
         assert response.cookies == {}
         assert response.headers["Cache-Control"] == "private"
 
-    def test_an_error_that_the_view_has_answered_is_not_raised_again(
+    def test_an_error_that_the_view_has_handled_is_not_raised_again(
         self, browser: Browser, settings: Any
     ) -> None:
         settings.CONVERSATION_STATE_BACKEND = "tests.support.backends.AwayBackend"
@@ -107,7 +113,7 @@ class TestTrouble:
         assert response.status_code == 200
         assert response.json() == {"error": "BackendUnavailable"}
 
-    def test_something_damaged_is_met_once(
+    def test_damage_is_answered_with_400_once(
         self, browser: Browser, caplog: pytest.LogCaptureFixture
     ) -> None:
         id = browser.get("say?text=hello").json()["id"]

@@ -160,7 +160,7 @@ def read_words(wire: socket.socket, count: int) -> bytes:
 
 
 @pytest.mark.parametrize("view", ["answer", "sse"])
-def test_to_its_end(site: Site, view: str) -> None:
+def test_a_stream_read_to_its_end_is_saved(site: Site, view: str) -> None:
     response, body = site.get(view)
     cookie = str(response.getheader("Set-Cookie"))
     found = re.search(r"conversation=([^;]+)", cookie)
@@ -176,7 +176,9 @@ def test_to_its_end(site: Site, view: str) -> None:
 
 @pytest.mark.parametrize("view", ["answer", "sse"])
 @pytest.mark.parametrize("count", range(1, 7))
-def test_a_client_that_hangs_up(site: Site, view: str, count: int) -> None:
+def test_a_client_that_hangs_up_leaves_what_was_sent_as_interrupted(
+    site: Site, view: str, count: int
+) -> None:
     conversation = site.begin()
     with site.open(f"{view}?{ENDLESS}", conversation) as wire:
         read_words(wire, count)
@@ -184,7 +186,7 @@ def test_a_client_that_hangs_up(site: Site, view: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("view", ["answer", "sse"])
-def test_a_client_that_hangs_up_before_the_first_chunk(
+def test_a_client_that_hangs_up_before_the_first_chunk_leaves_its_question(
     site: Site, view: str, tmp_path: Path
 ) -> None:
     conversation, returned = site.begin(), tmp_path / "returned"
@@ -194,7 +196,9 @@ def test_a_client_that_hangs_up_before_the_first_chunk(
 
 
 @only_asgi
-def test_a_client_that_hangs_up_before_the_stream_has_begun(site: Site, tmp_path: Path) -> None:
+def test_a_client_that_hangs_up_before_the_stream_begins_leaves_its_question(
+    site: Site, tmp_path: Path
+) -> None:
     conversation, returned = site.begin(), tmp_path / "returned"
     with site.open(f"answer?{ENDLESS}&dawdle&returned={returned}", conversation):
         wait_until(returned.exists)
@@ -205,7 +209,7 @@ def test_a_client_that_hangs_up_before_the_stream_has_begun(site: Site, tmp_path
 
 
 @only_asgi
-def test_a_client_that_hangs_up_while_the_model_thinks(site: Site) -> None:
+def test_a_client_that_hangs_up_between_chunks_leaves_what_was_sent(site: Site) -> None:
     conversation = site.begin()
     with site.open("answer?hang=3", conversation) as wire:
         read_words(wire, 3)
@@ -215,7 +219,9 @@ def test_a_client_that_hangs_up_while_the_model_thinks(site: Site) -> None:
 
 @pytest.mark.parametrize("view", ["answer", "sse"])
 @pytest.mark.parametrize("count", [0, 3])
-def test_a_model_that_fails(site: Site, view: str, count: int) -> None:
+def test_a_failing_model_leaves_what_it_said_as_interrupted(
+    site: Site, view: str, count: int
+) -> None:
     conversation = site.begin()
     with site.open(f"{view}?fail={count}", conversation) as wire:
         read_words(wire, count)
@@ -223,7 +229,7 @@ def test_a_model_that_fails(site: Site, view: str, count: int) -> None:
     assert len(conversation.messages) == (2 if count else 1)
 
 
-def test_an_answer_that_could_not_be_kept_has_no_end(site: Site) -> None:
+def test_a_stream_whose_save_fails_is_broken_off(site: Site) -> None:
     """Most servers close the connection then; daphne falls silent."""
     lines = site.log.read_bytes().count(b"was not saved")
     with site.open("bad_value", site.begin()) as wire:
@@ -237,7 +243,7 @@ def test_an_answer_that_could_not_be_kept_has_no_end(site: Site) -> None:
     assert not seen.endswith(b"0\r\n\r\n")
 
 
-def test_an_iterator_that_django_converts(site: Site, tmp_path: Path) -> None:
+def test_a_sync_or_async_iterator_that_django_converts_is_saved(site: Site, tmp_path: Path) -> None:
     """Django reads it to its end before it sends anything; so much for a stream."""
     assert site.get("mixed")[1] == text(5).encode()
     conversation, returned = site.begin(), tmp_path / "returned"
@@ -249,7 +255,7 @@ def test_an_iterator_that_django_converts(site: Site, tmp_path: Path) -> None:
     assert all(text(30).startswith(m["content"]) for m in conversation.messages[1:])
 
 
-def test_a_turn_after_a_turn(site: Site) -> None:
+def test_interrupted_answers_follow_each_other(site: Site) -> None:
     conversation: Any = site.begin()
     for turn in range(1, 4):
         with site.open(f"answer?{ENDLESS}", conversation) as wire:

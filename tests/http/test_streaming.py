@@ -19,7 +19,7 @@ pytestmark = pytest.mark.urls("tests.support.streams")
 
 class TestAtItsEnd:
     @pytest.mark.parametrize("view", ["answer", "sse"])
-    def test_it_is_saved_then_and_not_before(self, way: str, view: str) -> None:
+    def test_a_stream_is_saved_at_its_end(self, way: str, view: str) -> None:
         visit = Visit(way, view)
         (before,) = visit.before
         assert before.message_count == 1, "so that the token of a newcomer is good"
@@ -34,7 +34,7 @@ class TestAtItsEnd:
         assert again.before[0].version == 2
         assert stored().version == 3
 
-    def test_the_token_goes_out_before(self, way: str) -> None:
+    def test_the_cookie_is_sent_before_the_stream(self, way: str) -> None:
         first = Visit(way, "answer")
         assert first.response.headers["Cache-Control"] == "private"
         assert first.response.headers["Vary"] == "Cookie"
@@ -42,7 +42,7 @@ class TestAtItsEnd:
         assert second.response.cookies == {}
         assert len(stored().messages) == 4
 
-    def test_one_that_was_first_used_inside_it(
+    def test_a_conversation_first_used_inside_the_stream_is_saved(
         self, way: str, errors: Callable[[], list[str]]
     ) -> None:
         first = Visit(way, "answer")
@@ -50,7 +50,7 @@ class TestAtItsEnd:
         assert stored()["late"] == 1
         assert errors() == []
 
-    def test_a_newcomer_whose_token_is_too_late(
+    def test_a_newcomers_conversation_first_used_inside_the_stream_is_logged(
         self, way: str, errors: Callable[[], list[str]]
     ) -> None:
         visit = Visit(way, "late")
@@ -60,7 +60,7 @@ class TestAtItsEnd:
         assert "Use `request.conversation` in the view" in line
         assert stored().id not in line
 
-    def test_one_that_the_view_has_put_in_its_place(
+    def test_a_conversation_assigned_inside_the_stream_is_saved_and_logged(
         self, way: str, errors: Callable[[], list[str]]
     ) -> None:
         Visit(way, "another")
@@ -69,22 +69,22 @@ class TestAtItsEnd:
         assert len(errors()) == 1, "the client has the token of the other"
 
     @pytest.mark.parametrize(("status", "saved"), [(404, True), (500, False), (503, False)])
-    def test_it_is_saved_below_500(self, way: str, status: int, saved: bool) -> None:
+    def test_a_stream_is_saved_below_500(self, way: str, status: int, saved: bool) -> None:
         visit = Visit(way, f"failed?status={status}")
         assert len(list(conversations.list())) == saved
         assert bool(visit.response.cookies) is saved
 
-    def test_reading_stores_nothing(self, way: str) -> None:
+    def test_a_stream_that_only_reads_stores_nothing(self, way: str) -> None:
         visit = Visit(way, "look")
         assert visit.content == "0"
         assert list(conversations.list()) == []
 
-    def test_an_answer_that_was_left_half_read(self, way: str) -> None:
+    def test_an_answer_read_by_half_is_saved_as_interrupted(self, way: str) -> None:
         Visit(way, "half")
         (message,) = stored().messages
         assert (message["content"], message["interrupted"]) == (text(1), True)
 
-    def test_an_error_of_the_save_breaks_it_off(
+    def test_an_error_of_the_save_breaks_off_the_stream(
         self, way: str, errors: Callable[[], list[str]]
     ) -> None:
         visit = Visit(way, "bad_value", Visit(way, "answer").response.cookies)
@@ -94,16 +94,18 @@ class TestAtItsEnd:
         assert 'state["list"][0] is nan' in line
 
     @pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume:Warning")
-    def test_one_that_django_converts(self, way: str) -> None:
+    def test_an_iterator_that_django_converts_is_saved(self, way: str) -> None:
         assert Visit(way, "mixed").content == text(WORDS)
         check_kept(text(WORDS), interrupted=False)
 
     @pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume:Warning")
-    def test_one_that_django_converts_and_that_fails(self, way: str) -> None:
+    def test_a_failing_iterator_that_django_converts_is_saved_as_interrupted(
+        self, way: str
+    ) -> None:
         assert isinstance(Visit(way, "mixed?fail=3").error, RuntimeError)
         check_kept(text(3), interrupted=True)
 
-    def test_one_that_is_compressed_on_the_way(self, way: str, settings: Any) -> None:
+    def test_a_compressed_stream_is_saved(self, way: str, settings: Any) -> None:
         settings.MIDDLEWARE = ["django.middleware.gzip.GZipMiddleware", *settings.MIDDLEWARE]
         visit = Visit(way, "answer", headers={"accept-encoding": "gzip"})
         assert visit.response.headers["Content-Encoding"] == "gzip"
@@ -112,12 +114,12 @@ class TestAtItsEnd:
 
 class TestLeftAlone:
     @pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume:Warning")
-    def test_a_file(self, way: str) -> None:
+    def test_a_file_is_left_alone(self, way: str) -> None:
         visit = Visit(way, "file")
         assert b"Views that stream" in b"".join(visit.parts)
         assert "Cache-Control" not in visit.response.headers
 
-    def test_a_file_keeps_the_fast_way_to_the_socket(self) -> None:
+    def test_a_file_keeps_the_file_wrapper_of_wsgi(self) -> None:
         def wrapper(file: Any, size: int) -> Any:
             file.wrapped = size
             return file
@@ -128,7 +130,7 @@ class TestLeftAlone:
         assert stored()["file"] is True
         body.close()
 
-    def test_one_that_has_nothing_to_do_with_it(self, way: str) -> None:
+    def test_a_stream_that_does_not_touch_it_is_left_alone(self, way: str) -> None:
         visit = Visit(way, "ignore")
         assert visit.content == text(WORDS)
         assert visit.response.cookies == {}
@@ -139,14 +141,18 @@ class TestLeftAlone:
 class TestBrokenOff:
     @pytest.mark.parametrize("view", ["answer", "sse"])
     @pytest.mark.parametrize("count", range(WORDS + 1))
-    def test_by_the_client(self, way: str, view: str, count: int) -> None:
+    def test_a_stream_closed_by_the_client_is_saved_as_interrupted(
+        self, way: str, view: str, count: int
+    ) -> None:
         Visit(way, view, read=count)
         check_kept(text(count), interrupted=True)
         assert stored().version == (2 if count else 1)
 
     @pytest.mark.parametrize("view", ["answer", "sse"])
     @pytest.mark.parametrize("count", range(WORDS))
-    def test_by_the_model(self, way: str, view: str, count: int) -> None:
+    def test_a_stream_whose_model_fails_is_saved_as_interrupted(
+        self, way: str, view: str, count: int
+    ) -> None:
         visit = Visit(way, f"{view}?fail={count}")
         assert str(visit.error) == "the model's own trouble"
         check_kept(text(count), interrupted=True)
@@ -158,13 +164,13 @@ class TestBrokenOff:
         assert str(visit.error) == "the model's own trouble"
         assert len(errors()) == 1
 
-    def test_a_wsgi_server_that_never_begins(self) -> None:
+    def test_a_stream_that_wsgi_never_begins_keeps_the_question(self) -> None:
         environ = RequestFactory().get("/sync/answer").environ
         wsgi(environ).close()
         check_kept("", interrupted=False)
 
     @pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume:Warning")
-    def test_a_wsgi_server_that_never_begins_with_an_async_one(self) -> None:
+    def test_an_async_stream_that_wsgi_never_begins_keeps_the_question(self) -> None:
         response = Client().get("/sync/mixed")
         response.close()
         check_kept("", interrupted=False)

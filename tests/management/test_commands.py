@@ -37,17 +37,17 @@ def run(*args: str) -> str:
 
 @pytest.mark.usefixtures("shared")
 class TestPurge:
-    def test_expired_ones(self) -> None:
+    def test_purge_deletes_expired_conversations(self) -> None:
         make()
         assert run("purge_sessions") == "Deleted 0 expired conversations; 1 looked at."
 
-    def test_idle_ones(self) -> None:
+    def test_purge_idle_deletes_idle_conversations(self) -> None:
         make()
         assert run("purge_sessions", "--idle", "2h") == (
             "Deleted 0 conversations idle for 2h; 1 looked at."
         )
 
-    def test_an_owners(self) -> None:
+    def test_purge_owner_deletes_an_owners_conversations(self) -> None:
         make("u1")
         make("u2")
         assert run("purge_sessions", "--owner", "u1", "--dry-run") == (
@@ -56,7 +56,9 @@ class TestPurge:
         assert run("purge_sessions", "--owner=u1") == "Deleted 1 conversation of u1; 2 looked at."
         assert [summary.owner for summary in conversations.list()] == ["u2"]
 
-    def test_all(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_purge_all_asks_before_it_deletes(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         make()
         make()
         monkeypatch.setattr("sys.stdin", io.StringIO("no\n"))
@@ -66,17 +68,17 @@ class TestPurge:
         monkeypatch.setattr("sys.stdin", io.StringIO("yes\n"))
         assert json.loads(run("purge_sessions", "--all", "--json"))["deleted"] == 2
 
-    def test_all_without_asking(self) -> None:
+    def test_purge_all_no_input_does_not_ask(self) -> None:
         make()
         assert run("purge_sessions", "--all", "--dry-run").startswith("Would delete 1 ")
         assert run("purge_sessions", "--all", "--no-input").startswith("Deleted 1 ")
 
-    def test_nobody_there_to_ask(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_purge_all_without_a_terminal_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.stdin", io.StringIO(""))
         with pytest.raises(CommandError, match="--no-input"):
             run("purge_sessions", "--all")
 
-    def test_json(self) -> None:
+    def test_purge_json_is_machine_readable(self) -> None:
         make("u1")
         assert json.loads(run("purge_sessions", "--owner=u1", "--json", "--batch-size=1")) == {
             "backend": "shared",
@@ -99,7 +101,7 @@ class TestPurge:
             ["--idle=-1h"],
         ],
     )
-    def test_what_makes_no_sense(self, args: list[str]) -> None:
+    def test_purge_refuses_contradicting_arguments(self, args: list[str]) -> None:
         make()
         with pytest.raises(CommandError):
             run("purge_sessions", *args)
@@ -107,7 +109,7 @@ class TestPurge:
 
 
 class TestPurgeWhereItCannot:
-    def test_locmem(self) -> None:
+    def test_purge_refuses_locmem(self) -> None:
         make()
         sentence = "locmem lives inside each server process: nothing to purge from here."
         assert run("purge_sessions") == sentence
@@ -117,7 +119,7 @@ class TestPurgeWhereItCannot:
                 run("purge_sessions", selection, "--no-input")
         assert len(list(conversations.list())) == 1
 
-    def test_cache(self, settings: Any) -> None:
+    def test_purge_refuses_to_select_in_a_cache(self, settings: Any) -> None:
         settings.CONVERSATION_STATE_BACKEND = "cache"
         assert "by itself: nothing to purge" in run("purge_sessions")
         with pytest.raises(CommandError, match="cannot list"):
@@ -126,7 +128,7 @@ class TestPurgeWhereItCannot:
 
 @pytest.mark.usefixtures("shared")
 class TestInspect:
-    def test_list(self) -> None:
+    def test_inspect_lists_conversations(self) -> None:
         first, second = make("u1"), make("[red]u2")
         shown = run("inspect_sessions")
         assert re.match(r"ID Owner Messages Bytes Idle Expires in ", shown)
@@ -135,7 +137,7 @@ class TestInspect:
         assert second.id not in run("inspect_sessions", "--owner=u1")
         assert "The first 1; --limit shows more." in run("inspect_sessions", "--limit=1")
 
-    def test_an_id_is_never_cut_and_orders_to_the_terminal_are_not_obeyed(self) -> None:
+    def test_inspect_never_cuts_ids_and_escapes_control_characters(self) -> None:
         long = conversations.open("bot:fire:" + "x" * 110)
         long.messages.append("user", "\x1b[2J\x9b")
         long.claim("\x1b]0;pwned\x07" + "y" * 100)
@@ -145,15 +147,15 @@ class TestInspect:
         assert "\x1b" not in shown + run("inspect_sessions", long.id, "--show-content")
         assert "\x9b" not in run("inspect_sessions", long.id, "--show-content")
 
-    def test_an_empty_list(self) -> None:
+    def test_inspect_says_that_there_are_none(self) -> None:
         assert run("inspect_sessions") == "No conversations."
 
-    def test_list_as_json(self) -> None:
+    def test_inspect_json_is_machine_readable(self) -> None:
         conversation = make("u1")
         (row,) = json.loads(run("inspect_sessions", "--json"))
         assert (row["id"], row["owner"], row["message_count"]) == (conversation.id, "u1", 1)
 
-    def test_one(self) -> None:
+    def test_inspect_of_one_hides_contents(self) -> None:
         conversation = make("u1", text="a secret")
         shown = run("inspect_sessions", conversation.id)
         assert conversation.id in shown
@@ -161,7 +163,7 @@ class TestInspect:
         assert "secret" not in shown
         assert "Jaipur" not in shown
 
-    def test_one_with_contents(self) -> None:
+    def test_inspect_show_content_shows_contents(self) -> None:
         conversation = make(text="[bold]a secret[/nonsense]")
         shown = run("inspect_sessions", conversation.id, "--show-content")
         assert "[bold]a secret[/nonsense]" in shown
@@ -170,7 +172,7 @@ class TestInspect:
         assert data["state"] == {"city": "Jaipur"}
         assert data["messages"][0]["content"] == "[bold]a secret[/nonsense]"
 
-    def test_stats(self) -> None:
+    def test_inspect_stats_sums_up(self) -> None:
         make("u1")
         make("u1")
         make()
@@ -191,19 +193,19 @@ class TestInspect:
             (["--limit=0"], "at least 1"),
         ],
     )
-    def test_what_makes_no_sense(self, args: list[str], words: str) -> None:
+    def test_inspect_refuses_bad_arguments(self, args: list[str], words: str) -> None:
         with pytest.raises(CommandError, match=words):
             run("inspect_sessions", *args)
 
 
 class TestInspectWhereItCannot:
-    def test_locmem(self) -> None:
+    def test_inspect_refuses_locmem(self) -> None:
         conversation = make()
         for args in ([], ["--stats"], [conversation.id]):
             with pytest.raises(CommandError, match="locmem lives inside each server process"):
                 run("inspect_sessions", *args)
 
-    def test_cache(self, settings: Any) -> None:
+    def test_inspect_cannot_list_a_cache(self, settings: Any) -> None:
         settings.CONVERSATION_STATE_BACKEND = "cache"
         conversation = make()
         assert conversation.id in run("inspect_sessions", conversation.id)
@@ -211,7 +213,7 @@ class TestInspectWhereItCannot:
             with pytest.raises(CommandError, match="cannot list conversations"):
                 run("inspect_sessions", option)
 
-    def test_health(self, settings: Any) -> None:
+    def test_inspect_health_fails_if_the_store_is_unavailable(self, settings: Any) -> None:
         assert "locmem" in run("inspect_sessions", "--health")
         settings.CONVERSATION_STATE_BACKEND = "tests.support.backends.AwayBackend"
         with pytest.raises(CommandError, match="cannot be reached"):

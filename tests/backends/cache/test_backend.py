@@ -73,7 +73,7 @@ def stored(store: ConversationStore) -> str:
 
 
 class TestWhatIsStored:
-    def test_is_one_json_document_of_bytes(self, alias: str) -> None:
+    def test_a_conversation_is_one_json_document_of_bytes(self, alias: str) -> None:
         store = ConversationStore(get_backend("cache", cache_alias=alias))
         id = stored(store)
         data = caches[alias].get(f"convstate:doc:{id}")
@@ -83,7 +83,7 @@ class TestWhatIsStored:
         assert shown["messages"][0]["content"] == "héllo"
         assert shown["id"] == id
 
-    def test_the_prefix_keeps_two_projects_apart(self) -> None:
+    def test_a_key_prefix_separates_two_projects(self) -> None:
         ours, theirs = (ConversationStore("cache", key_prefix=name) for name in ("ours", "theirs"))
         id = stored(ours)
         assert ours.exists(id)
@@ -150,7 +150,9 @@ class TestDamage:
         ],
         ids=repr,
     )
-    def test_is_set_aside(self, alias: str, value: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def test_an_unreadable_value_is_quarantined(
+        self, alias: str, value: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
         id = "the-id-of-the-document"
         self.plant(alias, id, value)
         self.assert_set_aside(alias, id, value)
@@ -158,14 +160,14 @@ class TestDamage:
         assert "damaged and was quarantined" in line
         assert id not in line
 
-    def test_cut_off_at_any_byte(self) -> None:
+    def test_a_document_cut_off_at_any_byte_is_corrupt(self) -> None:
         whole = self.whole()
         document.parse("the-id-of-the-document", whole)
         for end in range(len(whole)):
             with pytest.raises(ConversationCorrupt):
                 document.parse("the-id-of-the-document", whole[:end])
 
-    def test_any_one_byte_changed_raises_nothing_else(self) -> None:
+    def test_a_document_with_one_byte_changed_is_read_or_corrupt(self) -> None:
         whole = self.whole()
         for position in range(len(whole)):
             for byte in (0, 0x20, 0x22, 0x39, 0x7B, 0xFF):
@@ -188,19 +190,19 @@ class TestDamage:
             ("commits", "xyz"),
         ],
     )
-    def test_fields_that_make_no_sense(self, field: str, value: Any) -> None:
+    def test_a_field_with_an_impossible_value_is_corrupt(self, field: str, value: Any) -> None:
         damaged = json.loads(self.whole()) | {field: value}
         with pytest.raises(ConversationCorrupt) as caught:
             document.parse("the-id-of-the-document", json.dumps(damaged).encode())
         assert "secret" not in str(caught.value)
 
-    def test_a_message_that_is_none(self) -> None:
+    def test_a_message_without_a_role_is_corrupt(self) -> None:
         backend, id = CacheBackend(), new_id()
         backend.commit(id, Change(append=[b'{"no":"role"}']))
         with pytest.raises(ConversationCorrupt):
             ConversationStore(backend).get(id).messages.window(1)
 
-    def test_somebody_elses_record(self) -> None:
+    def test_a_document_of_another_id_is_quarantined(self) -> None:
         store = ConversationStore("cache")
         theirs = caches["default"].get(f"convstate:doc:{stored(store)}")
         self.plant("default", "mine", theirs)
@@ -213,7 +215,9 @@ class TestDamage:
         self.assert_set_aside(alias, "bomb", bomb)
         assert not Explosive.exploded
 
-    def test_raw_bytes_that_the_cache_itself_cannot_read(self, valkey: None) -> None:
+    def test_bytes_that_the_cache_cannot_unpickle_are_corrupt_and_not_overwritten(
+        self, valkey: None
+    ) -> None:
         id = new_id()
         backend = CacheBackend(cache_alias="redis")
         cache: Any = caches["redis"]
@@ -224,7 +228,7 @@ class TestDamage:
                 backend.load(id, 1)
             assert raw.get(cache.make_key(f"convstate:doc:{id}")) == garbage, "not overwritten"
 
-    def test_damaged_between_load_and_save(self) -> None:
+    def test_damage_between_load_and_save_is_not_overwritten(self) -> None:
         store = ConversationStore("cache")
         conversation = store.get(stored(store))
         self.plant("default", conversation.id, b"damaged")
@@ -234,7 +238,7 @@ class TestDamage:
         assert not conversation.is_modified
         assert caches["default"].get(f"convstate:corrupt:{conversation.id}") == b"damaged"
 
-    def test_open_begins_anew(self) -> None:
+    def test_open_begins_anew_after_damage(self) -> None:
         store = ConversationStore("cache")
         self.plant("default", "telegram:7", b"damaged")
         conversation = store.open("telegram:7")
@@ -244,7 +248,9 @@ class TestDamage:
 
 
 class TestLock:
-    def test_a_dead_holder_costs_time_but_no_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_lock_of_a_dead_process_is_waited_for_until_it_expires(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(cachelock, "LOCK_TTL", 1)
         monkeypatch.setattr(cachelock, "ACQUIRE_TIMEOUT", 3.0)
         backend = CacheBackend()
@@ -255,14 +261,18 @@ class TestLock:
             assert time.monotonic() - started > 0.5
         assert watch.seconds < 2.5
 
-    def test_patience_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_lock_that_stays_held_raises_conversation_busy(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(cachelock, "ACQUIRE_TIMEOUT", 0.2)
         caches["default"].add("convstate:lock:busy", 1, 60)
         with pytest.raises(ConversationBusy, match="Nothing was written"):
             CacheBackend().commit("busy", Change(append=[b"1"]))
         caches["default"].delete("convstate:lock:busy")
 
-    def test_one_who_was_too_slow_does_not_write(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_commit_whose_lock_has_expired_writes_nothing(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(cachelock, "LOCK_TTL", 1)
         backend, id = CacheBackend(), new_id()
         read = backend._read
@@ -281,7 +291,7 @@ class TestLock:
             backend.commit(id, Change(append=[b'"ours"']))
         assert CacheBackend().read_messages(id, 0, 9) == [b'"theirs"']
 
-    def test_processes_exclude_each_other_on_files(self, tmp_path: Any) -> None:
+    def test_processes_exclude_each_other_in_a_file_based_cache(self, tmp_path: Any) -> None:
         script = """
 import sys, django
 from django.conf import settings
@@ -317,7 +327,7 @@ class Forgetful(LocMemCache):
 
 
 class TestOutage:
-    def test_a_cache_that_drops_in_silence_is_noticed(self, settings: Any) -> None:
+    def test_a_cache_that_silently_drops_a_value_is_noticed(self, settings: Any) -> None:
         settings.CACHES = {"default": {"BACKEND": f"{__name__}.Forgetful"}}
         store = ConversationStore("cache")
         conversation = store.get(stored(store))
@@ -326,7 +336,7 @@ class TestOutage:
             conversation.save()
         assert dict(store.get(conversation.id)) == {"city": "Jaipur"}
 
-    def test_unreachable_is_not_absent(self) -> None:
+    def test_an_unreachable_cache_raises_backend_unavailable(self) -> None:
         backend = CacheBackend(cache_alias="unreachable")
         for call in (
             lambda: backend.load("a", 1),
@@ -343,7 +353,7 @@ class TestOutage:
         assert health.latency_ms is None
         assert "cannot be reached" in health.detail
 
-    def test_a_wrong_url_is_not_absent_either(self, settings: Any) -> None:
+    def test_a_wrong_url_raises_backend_unavailable(self, settings: Any) -> None:
         settings.CACHES = {
             "default": {
                 "BACKEND": "django.core.cache.backends.redis.RedisCache",
@@ -354,21 +364,23 @@ class TestOutage:
             CacheBackend().load("a", 1)
 
     @pytest.mark.django_db
-    def test_a_database_in_the_event_loop_says_so_itself(self) -> None:
+    def test_a_database_cache_in_the_event_loop_raises_synchronous_only_operation(self) -> None:
         async def view() -> None:
             CacheBackend(cache_alias="database").load("a", 1)
 
         with pytest.raises(SynchronousOnlyOperation):
             asyncio.run(view())
 
-    def test_a_missing_alias(self) -> None:
+    def test_a_missing_alias_raises_invalid_backend(self) -> None:
         with pytest.raises(InvalidBackend, match="'nowhere'"):
             CacheBackend(cache_alias="nowhere").load("a", 1)
 
-    def test_a_dummy_is_not_healthy(self) -> None:
+    def test_a_dummy_cache_is_not_healthy(self) -> None:
         assert not CacheBackend(cache_alias="dummy").health().connected
 
-    def test_no_password_is_told(self, settings: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def test_no_error_or_log_shows_the_password(
+        self, settings: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
         settings.CACHES = {
             "default": {
                 "BACKEND": "django.core.cache.backends.redis.RedisCache",
@@ -382,7 +394,7 @@ class TestOutage:
         assert "hunter2" not in CacheBackend().health().detail
 
 
-def test_no_thread_is_left(alias: str) -> None:
+def test_saving_leaves_no_thread(alias: str) -> None:
     before = threading.active_count()
     stored(ConversationStore(get_backend("cache", cache_alias=alias)))
     assert threading.active_count() == before

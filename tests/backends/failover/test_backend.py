@@ -15,7 +15,7 @@ from tests.support.servers import wait_until
 
 
 class TestStore:
-    def test_an_owner_asked_for_and_not_known(
+    def test_an_owner_cannot_be_verified_for_an_unknown_conversation(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
         store = ConversationStore(backend)
@@ -32,7 +32,7 @@ class TestStore:
         with pytest.raises(BackendUnavailable):
             asyncio.run(store.aget(new_id(), owner="u1"))
 
-    def test_a_new_id_is_not_given_while_a_part_of_it_is_away(
+    def test_cycle_id_is_refused_in_an_outage(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
         primary.commit("a", append(*[b'{"role":"user","content":1}'] * 80))
@@ -49,7 +49,7 @@ class TestStore:
             whole.cycle_id()  # what its client has said to another process is not known here
 
     @pytest.mark.usefixtures("quick")
-    def test_loaded_in_an_outage_and_saved_after_it(
+    def test_a_conversation_loaded_in_an_outage_can_be_saved_after_it(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
         """That nothing was known of it does not make it gone."""
@@ -63,7 +63,7 @@ class TestStore:
         assert not conversation.degraded
         assert record_of(primary, "a").state == {"n": b"1"}
 
-    def test_degraded_says_so_until_it_is_replayed(
+    def test_a_conversation_is_degraded_until_it_is_replayed(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
         store = ConversationStore(backend)
@@ -83,7 +83,9 @@ class TestStore:
         assert (conversation["a"], conversation.degraded) == (2, False)
 
 
-async def test_the_twins_do_the_same(primary: Switched, backend: FailoverBackend) -> None:
+async def test_async_methods_work_through_an_outage(
+    primary: Switched, backend: FailoverBackend
+) -> None:
     await backend.acommit("a", append(b"1"))
     primary.away = True
     record = await backend.aload("a", 5)
@@ -106,7 +108,7 @@ async def test_the_twins_do_the_same(primary: Switched, backend: FailoverBackend
     assert not peeked.degraded
 
 
-def test_while_only_writing_is_refused_reading_goes_on(
+def test_reads_go_to_the_primary_while_only_writes_are_refused(
     primary: Switched, backend: FailoverBackend
 ) -> None:
     primary.commit("a", append(*numbers(0, 20), ttl=DEFAULT_TTL))
@@ -120,7 +122,7 @@ def test_while_only_writing_is_refused_reading_goes_on(
     assert not backend.exists("c")
 
 
-def test_slow_ones_are_waited_for_three_times_and_cancelled_ones_say_nothing(
+def test_the_breaker_opens_after_three_transient_failures_in_a_row(
     primary: Switched, backend: FailoverBackend
 ) -> None:
     primary.away = primary.slow = True
@@ -136,9 +138,7 @@ def test_slow_ones_are_waited_for_three_times_and_cancelled_ones_say_nothing(
     wait_until(lambda: backend.health().since)
 
 
-def test_data_errors_say_nothing_about_the_primary(
-    primary: Switched, backend: FailoverBackend
-) -> None:
+def test_data_errors_do_not_open_the_breaker(primary: Switched, backend: FailoverBackend) -> None:
     backend.commit("a", Change(set={"n": b'"text"'}))
     for _ in range(10):
         with pytest.raises(Exception, match="integer"):

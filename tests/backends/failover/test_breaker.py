@@ -38,7 +38,7 @@ def open_it(breaker: Breaker) -> None:
 
 
 class TestOpens:
-    def test_after_so_many_failures_in_a_row(self, breaker: Breaker) -> None:
+    def test_it_opens_after_so_many_failures_in_a_row(self, breaker: Breaker) -> None:
         assert FAILURE_THRESHOLD <= 5
         for _ in range(FAILURE_THRESHOLD - 1):
             assert not breaker.failed(breaker.era, "slow")
@@ -47,18 +47,18 @@ class TestOpens:
         assert breaker.is_open
         assert breaker.reason == "slow"
 
-    def test_at_once_on_a_certain_one(self, breaker: Breaker) -> None:
+    def test_it_opens_at_once_on_a_failure_that_is_not_transient(self, breaker: Breaker) -> None:
         assert breaker.failed(breaker.era, "refused", transient=False)
         assert breaker.is_open
 
-    def test_not_while_answers_come_between(self, breaker: Breaker) -> None:
+    def test_it_stays_closed_while_answers_come_between_failures(self, breaker: Breaker) -> None:
         for _ in range(100):
             for _ in range(FAILURE_THRESHOLD - 1):
                 breaker.failed(breaker.era, "slow")
             breaker.succeeded(breaker.era)
         assert not breaker.is_open
 
-    def test_tells_one_caller_only(self, breaker: Breaker) -> None:
+    def test_only_one_caller_is_told_that_it_opened(self, breaker: Breaker) -> None:
         era = breaker.era
         told = [breaker.failed(era, "away", transient=False) for _ in range(5)]
         assert told == [True, False, False, False, False]
@@ -67,7 +67,7 @@ class TestOpens:
 class TestWhatIsFromBefore:
     """An operation that began before a change of state says nothing about the state after it."""
 
-    def test_a_failure(self, breaker: Breaker) -> None:
+    def test_a_late_failure_does_not_open_it(self, breaker: Breaker) -> None:
         era = breaker.era
         open_it(breaker)
         breaker.close()
@@ -75,7 +75,7 @@ class TestWhatIsFromBefore:
             assert not breaker.failed(era, "late", transient=False)
         assert not breaker.is_open
 
-    def test_an_answer(self, breaker: Breaker) -> None:
+    def test_a_late_answer_does_not_reset_the_failures(self, breaker: Breaker) -> None:
         era = breaker.era
         open_it(breaker)
         breaker.close()
@@ -84,14 +84,14 @@ class TestWhatIsFromBefore:
         breaker.succeeded(era)
         assert breaker.failed(breaker.era, "slow"), "the late answer has interrupted the row"
 
-    def test_an_answer_does_not_close_it(self, breaker: Breaker) -> None:
+    def test_an_answer_does_not_close_it_while_it_is_open(self, breaker: Breaker) -> None:
         era = breaker.era
         open_it(breaker)
         breaker.succeeded(era)
         breaker.succeeded(breaker.era)
         assert breaker.is_open
 
-    def test_closing_begins_the_row_anew(self, breaker: Breaker) -> None:
+    def test_closing_resets_the_failures(self, breaker: Breaker) -> None:
         open_it(breaker)
         breaker.close()
         for _ in range(FAILURE_THRESHOLD - 1):
@@ -100,7 +100,7 @@ class TestWhatIsFromBefore:
 
 class TestProbes:
     @pytest.mark.parametrize("seed", range(20))
-    def test_the_waits_are_between_one_second_and_thirty(
+    def test_probes_wait_between_one_second_and_thirty(
         self, breaker: Breaker, clock: Clock, seed: int
     ) -> None:
         random.seed(seed)
@@ -115,7 +115,7 @@ class TestProbes:
         assert waits[0] <= 2 * SHORTEST_PROBE_WAIT
         assert sum(waits[100:]) / 100 > 10, "a long outage is looked into seldom"
 
-    def test_who_was_away_for_ten_seconds_is_found_within_four(self, clock: Clock) -> None:
+    def test_a_server_away_for_ten_seconds_is_found_within_four(self, clock: Clock) -> None:
         for seed in range(300):
             random.seed(seed)
             breaker = Breaker(clock)
@@ -126,14 +126,14 @@ class TestProbes:
                 breaker.probe_failed("still away")
             assert clock.now - back <= 4
 
-    def test_processes_do_not_come_at_once(self, clock: Clock) -> None:
+    def test_probes_of_many_processes_are_spread(self, clock: Clock) -> None:
         breakers = [Breaker(clock) for _ in range(64)]
         for breaker in breakers:
             open_it(breaker)
         waits = sorted(breaker.next_probe - clock.now for breaker in breakers)
         assert max(sum(a <= b < a + 0.1 for b in waits) for a in waits) < 64 / 3
 
-    def test_a_server_that_keeps_falling_over_is_left_alone_for_longer(
+    def test_outages_in_quick_succession_make_probes_wait_longer(
         self, breaker: Breaker, clock: Clock
     ) -> None:
         least = []
@@ -146,7 +146,7 @@ class TestProbes:
         assert least[0] <= 2 < 5 <= least[1] <= 10 < 25 <= least[2] <= 30
         assert least[3] == 30
 
-    def test_thirty_steady_seconds_and_a_new_outage_is_another_one(
+    def test_thirty_steady_seconds_reset_the_wait_of_the_probes(
         self, breaker: Breaker, clock: Clock
     ) -> None:
         open_it(breaker)
@@ -155,13 +155,13 @@ class TestProbes:
         open_it(breaker)
         assert breaker.next_probe - clock.now <= 2
 
-    def test_the_reason_is_that_of_the_last_probe(self, breaker: Breaker) -> None:
+    def test_the_reason_is_that_of_the_last_failed_probe(self, breaker: Breaker) -> None:
         open_it(breaker)
         breaker.probe_failed("something else")
         assert breaker.reason == "something else"
 
 
-def test_threads_that_fail_at_once_open_it_once(breaker: Breaker) -> None:
+def test_threads_that_fail_at_once_open_the_breaker_once(breaker: Breaker) -> None:
     barrier, era = threading.Barrier(32), breaker.era
 
     def fail(_: int) -> bool:

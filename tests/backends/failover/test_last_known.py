@@ -10,7 +10,7 @@ from tests.support.failover import append, made, numbers
 
 
 class TestKnown:
-    def test_a_conversation_goes_on_with_its_history(
+    def test_a_known_conversation_goes_on_with_its_history_in_an_outage(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
         backend.commit("a", append(b"1", set={"k": b'"v"'}, increment={"n": 2}, owner="u1"))
@@ -26,7 +26,7 @@ class TestKnown:
         assert backend.exists("a")
         assert backend.read_messages("a", 1, 3) == [b"2", b"3"]
 
-    def test_of_what_is_not_known_nothing_is_claimed(
+    def test_an_unknown_conversation_is_neither_present_nor_absent_in_an_outage(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
         primary.away = True
@@ -36,14 +36,14 @@ class TestKnown:
             with pytest.raises(BackendUnavailable):
                 ask()
 
-    def test_there_is_none_is_known_of_no_longer_than_the_primary_says_so(
+    def test_an_absence_is_not_remembered_for_an_outage(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
         assert backend.load("a", 5) is None
         primary.away = True
         assert record_of(backend, "a").version == 0
 
-    def test_the_count_is_bounded(self, primary: Switched) -> None:
+    def test_the_number_of_known_conversations_is_bounded(self, primary: Switched) -> None:
         with made(primary, known_conversations=3) as backend:
             for number in range(5):
                 backend.commit(f"c{number}", append(b"1"))
@@ -53,7 +53,7 @@ class TestKnown:
             known = [n for n in range(6) if record_of(backend, f"c{n}").version]
             assert known == [2, 4, 5]
 
-    def test_the_bytes_are_bounded(self, primary: Switched) -> None:
+    def test_the_bytes_of_known_conversations_are_bounded(self, primary: Switched) -> None:
         with made(primary, known_bytes=100_000) as backend:
             for number in range(50):
                 backend.commit(f"c{number}", append(b"x" * 10_000))
@@ -62,7 +62,9 @@ class TestKnown:
             assert known == list(range(50 - len(known), 50))
             assert 5 <= len(known) <= 10
 
-    def test_a_window_of_it(self, primary: Switched, backend: FailoverBackend) -> None:
+    def test_a_window_larger_than_what_is_known_gives_what_is_known(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
         primary.commit("a", append(*numbers(0, 20)))
         backend.load("a", 5)
         primary.away = True
@@ -73,7 +75,7 @@ class TestKnown:
         with pytest.raises(BackendUnavailable, match="older messages"):
             backend.read_messages("a", 14, 20)
 
-    def test_truncated_within_what_is_known_and_beyond(
+    def test_messages_are_truncated_within_what_is_known_and_beyond(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
         primary.commit("a", append(*numbers(0, 20)))
@@ -87,7 +89,7 @@ class TestKnown:
         backend.close()
         assert record_of(primary, "a").messages == [*numbers(0, 7), b"newer"]
 
-    def test_the_window_of_a_conversation_is_what_is_known(
+    def test_messages_of_a_conversation_are_those_that_are_known(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
         messages = [b'{"role":"user","content":%d}' % n for n in range(20)]
@@ -104,7 +106,7 @@ class TestKnown:
         with pytest.raises(BackendUnavailable):
             conversation.messages.all()
 
-    def test_what_others_made_of_a_counter(
+    def test_a_counter_that_others_replaced_is_remembered(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
         backend.commit("a", Change(set={"n": b'"text"'}))

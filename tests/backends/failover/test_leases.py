@@ -36,7 +36,7 @@ def say(backend: FailoverBackend, text: bytes, lease: str) -> None:
     backend.commit("a", Change(append=[text], lease=lease, release=True))
 
 
-def test_whoever_comes_in_an_outage_waits_for_the_turn_that_the_primary_gave(
+def test_a_turn_granted_by_the_primary_is_waited_for_in_an_outage(
     primary: Switched, backend: FailoverBackend
 ) -> None:
     assert position(backend, "first") == 0
@@ -51,7 +51,7 @@ def test_whoever_comes_in_an_outage_waits_for_the_turn_that_the_primary_gave(
     assert record_of(primary, "a").messages == [b"0", b"1", b"2"]
 
 
-def test_a_turn_given_in_an_outage_goes_on_after_it(
+def test_a_turn_granted_in_an_outage_goes_on_after_it(
     primary: Switched, backend: FailoverBackend
 ) -> None:
     primary.away = True
@@ -79,7 +79,7 @@ def test_a_turn_that_lapsed_in_an_outage_is_fenced(
     assert record_of(backend, "a").messages == [b"0", b"2"]
 
 
-def test_a_turn_that_was_given_back_with_a_commit_holds_nobody_up(
+def test_a_turn_released_by_a_commit_is_free_in_an_outage(
     primary: Switched, backend: FailoverBackend
 ) -> None:
     assert position(backend, "first") == 0
@@ -88,7 +88,7 @@ def test_a_turn_that_was_given_back_with_a_commit_holds_nobody_up(
     assert position(backend, "second") == 0
 
 
-def test_a_commit_that_the_primary_did_not_take_gives_nothing_back(
+def test_a_commit_that_failed_over_releases_the_turn_in_memory(
     primary: Switched, backend: FailoverBackend
 ) -> None:
     primary.away = True
@@ -102,7 +102,7 @@ def test_a_commit_that_the_primary_did_not_take_gives_nothing_back(
     assert record_of(backend, "a").messages == [b"0", b"1"]
 
 
-def test_one_slow_renewal_moves_no_turn_into_memory(
+def test_one_slow_renewal_leaves_the_turn_with_the_primary(
     primary: Switched, backend: FailoverBackend
 ) -> None:
     assert position(backend, "first") == 0

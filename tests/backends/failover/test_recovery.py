@@ -20,7 +20,7 @@ from tests.support.servers import wait_until
 
 @pytest.mark.usefixtures("quick")
 class TestTelling:
-    def test_once_in_an_outage(
+    def test_each_outage_is_signalled_and_logged_once(
         self, primary: Switched, backend: FailoverBackend, caplog: pytest.LogCaptureFixture
     ) -> None:
         told: list[tuple[str, dict[str, Any]]] = []
@@ -54,7 +54,7 @@ class TestTelling:
         ours = [r.levelno for r in caplog.records if r.name == "django_convstate"]
         assert ours == [logging.ERROR, logging.WARNING] * 2
 
-    def test_the_probes_are_one_at_a_time_whatever_the_load(
+    def test_one_thread_probes_whatever_the_load(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
         before = set(threading.enumerate())
@@ -70,7 +70,7 @@ class TestTelling:
         primary.away = False
         wait_until(lambda: probing() == 0)
 
-    def test_closed_in_the_outage_and_only_read_from_afterwards(
+    def test_a_backend_closed_in_an_outage_recovers_when_it_is_read_from(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
         backend.commit("a", append(b"1"))
@@ -80,7 +80,7 @@ class TestTelling:
         primary.away = False
         wait_until(lambda: not record_of(backend, "a").degraded, 5)
 
-    def test_a_change_that_comes_as_the_thread_ends_is_not_forgotten(
+    def test_a_change_accepted_as_the_recovery_thread_ends_is_replayed(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
         late: list[threading.Thread] = []
@@ -106,7 +106,7 @@ class TestTelling:
 
 
 class TestEnd:
-    def test_closing_replays_and_tells(
+    def test_close_replays_and_signals(
         self, primary: Switched, backend: FailoverBackend, caplog: pytest.LogCaptureFixture
     ) -> None:
         primary.away = True
@@ -118,7 +118,7 @@ class TestEnd:
         assert backend.health() == primary.health()
         assert "is back" in caplog.text
 
-    def test_closing_in_the_outage_keeps_what_waits(
+    def test_close_in_an_outage_keeps_pending_changes(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
         primary.away = True
@@ -131,7 +131,7 @@ class TestEnd:
         assert record_of(primary, "a").messages == [b"1", b"2"]
 
     @pytest.mark.parametrize("comes_back", [True, False])
-    def test_the_end_of_the_process(self, comes_back: bool) -> None:
+    def test_the_end_of_the_process_replays_or_logs_what_is_lost(self, comes_back: bool) -> None:
         script = f"""
         import atexit, logging, django
         from django.conf import settings
@@ -168,7 +168,7 @@ class TestEnd:
         assert lost is not comes_back
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-    def test_a_forked_process_begins_with_nothing(
+    def test_a_forked_process_does_not_replay_its_parents_changes(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
         primary.away = True

@@ -59,7 +59,7 @@ def outage() -> Iterator[Outage]:
 
 
 class TestMerged:
-    def test_appends_go_behind_what_others_have_said(self, outage: Outage) -> None:
+    def test_appends_are_replayed_after_those_of_others(self, outage: Outage) -> None:
         outage.commit(append=[b"mine"])
         outage.others_commit(append=[b"theirs"])
         outage.commit(append=[b"mine too"])
@@ -68,19 +68,19 @@ class TestMerged:
         assert outage.news["replayed"] == 2
         assert outage.conflicts_and_lost == (0, 0)
 
-    def test_counters_add_up(self, outage: Outage) -> None:
+    def test_increments_of_both_sides_add_up(self, outage: Outage) -> None:
         outage.commit(increment={"n": 1})
         outage.others_commit(increment={"n": 100})
         outage.commit(increment={"n": 2})
         assert outage.end().state["n"] == b"113"
 
-    def test_of_a_key_the_later_commit_wins(self, outage: Outage) -> None:
+    def test_the_replayed_value_of_a_key_wins(self, outage: Outage) -> None:
         outage.commit(set={"a": b'"mine"', "b": b'"mine"'})
         outage.others_commit(set={"a": b'"theirs"', "c": b'"theirs"'})
         home = outage.end()
         assert home.state == {"n": b"10", "a": b'"mine"', "b": b'"mine"', "c": b'"theirs"'}
 
-    def test_a_counter_that_became_text_loses_what_was_added(self, outage: Outage) -> None:
+    def test_increments_of_a_counter_that_became_text_are_a_conflict(self, outage: Outage) -> None:
         outage.commit(increment={"n": 1}, append=[b"mine"], set={"a": b"1"})
         outage.others_commit(set={"n": b'"text"'})
         home = outage.end()
@@ -88,18 +88,20 @@ class TestMerged:
         assert home.state == {"n": b'"text"', "a": b"1"}
         assert outage.conflicts_and_lost == (1, 0)
 
-    def test_an_expected_version_was_checked_when_it_was_accepted(self, outage: Outage) -> None:
+    def test_an_expected_version_is_not_checked_again_in_replay(self, outage: Outage) -> None:
         version = record_of(outage.backend, "a").version
         outage.commit(append=[b"mine"], expected_version=version)
         outage.others_commit(append=[b"theirs"])
         assert outage.end().messages == [b"1", b"2", b"3", b"theirs", b"mine"]
 
-    def test_a_ttl_and_an_owner(self, outage: Outage) -> None:
+    def test_ttl_and_owner_are_replayed(self, outage: Outage) -> None:
         outage.commit(ttl=60.0, owner="u1")
         home = outage.end()
         assert (home.ttl, home.owner) == (60, "u1")
 
-    def test_what_did_arrive_before_the_outage_is_not_told_twice(self, outage: Outage) -> None:
+    def test_a_commit_that_arrived_before_the_outage_is_not_applied_twice(
+        self, outage: Outage
+    ) -> None:
         ghost = Change(append=[b"mine"], increment={"n": 1})
         outage.others.commit("a", ghost)
         outage.others_commit(append=[b"theirs"])
@@ -113,12 +115,12 @@ class TestMerged:
 class TestTakenBack:
     """Who drops messages drops what they have seen, and none that they have not."""
 
-    def test_where_nobody_else_has_spoken(self, outage: Outage) -> None:
+    def test_a_truncation_is_replayed_where_nobody_else_has_written(self, outage: Outage) -> None:
         assert outage.commit(keep_messages=2, append=[b"mine"]) == 3
         assert outage.commit(keep_messages=1) == 1
         assert outage.end().messages == [b"1"]
 
-    def test_ones_own_of_this_outage(self, outage: Outage) -> None:
+    def test_a_truncation_of_own_messages_keeps_those_of_others(self, outage: Outage) -> None:
         outage.commit(append=[b"mine", b"wrong"])
         outage.others_commit(append=[b"theirs"])
         outage.commit(keep_messages=4, append=[b"right"])
@@ -126,27 +128,31 @@ class TestTakenBack:
         assert outage.conflicts_and_lost == (0, 0)
 
     @pytest.mark.parametrize("keep", [0, 2])
-    def test_from_before_what_others_have_said(self, outage: Outage, keep: int) -> None:
+    def test_a_truncation_below_messages_of_others_is_a_conflict(
+        self, outage: Outage, keep: int
+    ) -> None:
         outage.commit(keep_messages=keep)
         outage.others_commit(append=[b"theirs"])
         outage.commit(append=[b"mine"])
         assert outage.end().messages == [b"1", b"2", b"3", b"theirs", b"mine"]
         assert outage.conflicts_and_lost == (1, 0)
 
-    def test_all_of_it_after_ones_own(self, outage: Outage) -> None:
+    def test_a_truncation_to_nothing_keeps_messages_of_others(self, outage: Outage) -> None:
         outage.commit(append=[b"mine"])
         outage.others_commit(append=[b"theirs"])
         outage.commit(keep_messages=0, append=[b"anew"])
         assert outage.end().messages == [b"1", b"2", b"3", b"theirs", b"anew"]
 
-    def test_what_others_have_dropped_already(self, outage: Outage) -> None:
+    def test_a_truncation_of_what_others_have_truncated_is_applied_once(
+        self, outage: Outage
+    ) -> None:
         outage.others_commit(keep_messages=1)
         outage.commit(keep_messages=2, append=[b"mine"])
         assert outage.end().messages == [b"1", b"mine"]
 
 
 class TestDeleted:
-    def test_here(self, outage: Outage) -> None:
+    def test_a_deletion_here_is_replayed(self, outage: Outage) -> None:
         outage.commit(append=[b"mine"])
         assert outage.backend.delete("a")
         assert outage.backend.load("a", 5) is None
@@ -154,21 +160,21 @@ class TestDeleted:
         outage.others_commit(append=[b"theirs"])
         assert outage.end() is None
 
-    def test_here_and_begun_anew(self, outage: Outage) -> None:
+    def test_a_deletion_here_is_replayed_before_what_was_begun_anew(self, outage: Outage) -> None:
         outage.backend.delete("a")
         outage.commit(append=[b"anew"])
         outage.others_commit(append=[b"theirs"])
         home = outage.end()
         assert (home.messages, home.state) == ([b"anew"], {})
 
-    def test_by_others_it_stays_deleted(self, outage: Outage) -> None:
+    def test_changes_of_what_others_deleted_are_lost(self, outage: Outage) -> None:
         outage.commit(create=Create.MUST_EXIST, append=[b"mine"])
         outage.commit(create=Create.MUST_EXIST, append=[b"mine too"])
         outage.others.delete("a")
         assert outage.end() is None
         assert outage.conflicts_and_lost == (0, 2)
 
-    def test_what_was_not_known_here_is_deleted_all_the_same(self, outage: Outage) -> None:
+    def test_a_deletion_of_an_unknown_conversation_is_replayed(self, outage: Outage) -> None:
         outage.others.commit("b", Change(append=[b"theirs"]))
         assert outage.backend.delete("b")
         outage.end()
@@ -176,7 +182,7 @@ class TestDeleted:
 
 
 class TestExpired:
-    def test_meanwhile_it_is_made_again_with_its_history(self, outage: Outage) -> None:
+    def test_what_expired_in_the_outage_is_restored_with_its_history(self, outage: Outage) -> None:
         outage.others.touch("a", 0.001)
         time.sleep(0.01)
         base = outage.backend._known._snapshots["a"].base
@@ -191,11 +197,13 @@ class TestExpired:
         assert home.state == {"n": b"10"}
         assert outage.conflicts_and_lost == (0, 0)
 
-    def test_touched_here(self, outage: Outage) -> None:
+    def test_a_touch_is_replayed(self, outage: Outage) -> None:
         assert outage.backend.touch("a", 60.0)
         assert outage.end().ttl == 60
 
-    def test_of_what_was_not_known_here(self, outage: Outage) -> None:
+    def test_changes_of_an_unknown_conversation_that_is_gone_begin_it_anew(
+        self, outage: Outage
+    ) -> None:
         """Somebody had its token: it is begun anew with what was said."""
         change = Change(create=Create.MUST_EXIST, append=[b"mine"])
         outage.backend.commit("b", change)
@@ -207,7 +215,7 @@ class TestExpired:
 
 
 class TestRefused:
-    def test_by_another_owner_it_is_lost_and_counted(
+    def test_changes_of_what_another_owner_claimed_are_lost_and_counted(
         self, outage: Outage, caplog: pytest.LogCaptureFixture
     ) -> None:
         outage.commit(owner="u1", append=[b"mine"])
@@ -221,7 +229,7 @@ class TestRefused:
         assert "2 changes accepted during the outage are lost" in caplog.text
         assert not any(secret in caplog.text for secret in ("mine", "theirs", "u1", "u2"))
 
-    def test_away_again_in_the_middle_of_it(self, outage: Outage) -> None:
+    def test_a_primary_away_again_in_mid_replay_loses_nothing(self, outage: Outage) -> None:
         for number in range(10):
             outage.commit(append=[b"m%d" % number])
         outage.primary.fails_after = 6  # of which the probe takes two
@@ -250,7 +258,9 @@ class TestTwoProcesses:
         backend.close()
 
     @pytest.mark.parametrize("first_replayed", ["begun", "continued"])
-    def test_a_newcomer(self, outage: Outage, other: FailoverBackend, first_replayed: str) -> None:
+    def test_two_processes_replay_one_new_conversation_in_any_order(
+        self, outage: Outage, other: FailoverBackend, first_replayed: str
+    ) -> None:
         outage.backend.commit("new", Change(create=Create.MUST_BE_NEW, append=[b"one"]))
         other.commit("new", Change(create=Create.MUST_EXIST, append=[b"two"]))
         if first_replayed == "begun":
@@ -261,7 +271,7 @@ class TestTwoProcesses:
             outage.end()
         assert sorted(record_of(outage.others, "new").messages) == [b"one", b"two"]
 
-    def test_one_that_expired_is_made_again_once(
+    def test_two_processes_restore_an_expired_conversation_once(
         self, outage: Outage, other: FailoverBackend
     ) -> None:
         other._known.put("a", outage.others.load("a", 10))
@@ -276,7 +286,7 @@ class TestTwoProcesses:
         self.recover(other)
         assert record_of(outage.others, "a").messages == [b"1", b"2", b"3", b"mine", b"mine"]
 
-    def test_a_deletion_is_older_than_what_was_begun_anew(self, outage: Outage) -> None:
+    def test_a_deletion_does_not_delete_what_others_began_anew(self, outage: Outage) -> None:
         assert outage.backend.delete("a")
         time.sleep(0.01)
         outage.others.delete("a")
@@ -286,7 +296,7 @@ class TestTwoProcesses:
 
 class TestTrouble:
     @pytest.mark.parametrize("trouble", [ConversationBusy("busy"), RuntimeError("a bug")])
-    def test_while_replaying_loses_nothing(
+    def test_an_error_while_replaying_loses_nothing(
         self, outage: Outage, trouble: Exception, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         outage.commit(append=[b"said"])
@@ -342,19 +352,21 @@ class TestTrouble:
         wait_until(lambda: not outage.backend.health().pending_replay)
         assert record_of(outage.others, "a").messages[3:] == [b"first", b"second"]
 
-    def test_whose_it_is_cannot_be_decided_here(self, outage: Outage) -> None:
+    def test_an_owner_that_cannot_be_verified_is_refused(self, outage: Outage) -> None:
         outage.others.commit("theirs", Change(owner="1", append=[b"secret"]))
         with pytest.raises(BackendUnavailable, match="Cannot verify the owner"):
             outage.backend.commit("theirs", Change(create=Create.MUST_EXIST, owner="2"))
         outage.commit(owner="2")
         assert outage.end().owner == "2"
 
-    def test_everything_dropped_that_its_author_had_seen(self, outage: Outage) -> None:
+    def test_a_truncation_of_an_unknown_conversation_drops_what_is_stored(
+        self, outage: Outage
+    ) -> None:
         outage.backend._known.forget("a")
         outage.commit(create=Create.MUST_EXIST, keep_messages=0)
         assert outage.end().messages == []
 
-    def test_what_is_known_counts_towards_the_journal(self, outage: Outage) -> None:
+    def test_the_known_history_counts_towards_the_journal(self, outage: Outage) -> None:
         journal = outage.backend._offline.journal
         outage.backend._known.get("a")
         outage.commit(append=[b"x"])
@@ -363,7 +375,7 @@ class TestTrouble:
         outage.end()
         assert journal._bytes == 0 < before
 
-    def test_a_slow_receiver_holds_nothing_up(self, outage: Outage) -> None:
+    def test_a_slow_signal_receiver_does_not_delay_replay(self, outage: Outage) -> None:
         done = threading.Event()
 
         def wait(**kwargs: Any) -> None:
@@ -378,7 +390,7 @@ class TestTrouble:
             done.set()
             signals.backend_degraded.disconnect(wait, sender=outage.primary)
 
-    def test_a_full_journal_is_told(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_full_journal_is_reported(self, caplog: pytest.LogCaptureFixture) -> None:
         primary = Switched()
         backend = FailoverBackend(primary, LocMemBackend(), journal_bytes=12_000)
         primary.away = True

@@ -66,7 +66,7 @@ class TestRoundTrips:
                     seen.append(name)
         return seen
 
-    def test_a_turn_takes_two(self, backend: RedisBackend) -> None:
+    def test_a_load_and_a_save_take_two_commands(self, backend: RedisBackend) -> None:
         store = ConversationStore(backend)
         conversation = store.create(owner="u1")
         conversation.messages.append("user", "hello")
@@ -83,7 +83,7 @@ class TestRoundTrips:
 
         assert self.commands_of(turn) == ["EVALSHA", "EVALSHA"]
 
-    def test_a_turn_of_a_task_takes_two(self, backend: RedisBackend) -> None:
+    def test_an_async_load_and_save_take_two_commands(self, backend: RedisBackend) -> None:
         store = ConversationStore(backend)
 
         async def begin() -> str:
@@ -103,7 +103,9 @@ class TestRoundTrips:
             stored = runner.run(begin())
             assert self.commands_of(lambda: runner.run(turn())) == ["EVALSHA", "EVALSHA"]
 
-    def test_a_first_turn_tells_the_index_and_that_it_is_told(self, backend: RedisBackend) -> None:
+    def test_a_first_save_takes_three_commands_with_those_for_the_index(
+        self, backend: RedisBackend
+    ) -> None:
         store = ConversationStore(backend)
 
         def first() -> None:
@@ -113,7 +115,7 @@ class TestRoundTrips:
 
         assert self.commands_of(first) == ["EVALSHA", "EVALSHA", "EVALSHA"]
 
-    def test_one_turn_at_a_time_takes_one_more(self, backend: RedisBackend) -> None:
+    def test_a_turn_takes_three_commands(self, backend: RedisBackend) -> None:
         store = ConversationStore(backend)
 
         def turn() -> None:
@@ -124,12 +126,14 @@ class TestRoundTrips:
 
         assert self.commands_of(turn) == ["EVALSHA", "EVALSHA", "EVALSHA"]
 
-    def test_an_append_takes_one(self, backend: RedisBackend) -> None:
+    def test_an_append_takes_one_command(self, backend: RedisBackend) -> None:
         backend.commit("telegram:1", Change(append=[b"{}"]))
         use = lambda: backend.commit("telegram:1", Change(append=[b"{}"]))  # noqa: E731
         assert self.commands_of(use) == ["EVALSHA"]
 
-    def test_a_listing_takes_one_for_a_hundred(self, settings: Any, server: Server) -> None:
+    def test_a_listing_takes_one_round_trip_for_a_hundred(
+        self, settings: Any, server: Server
+    ) -> None:
         backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
         for number in range(250):
             backend.commit(f"c{number}", Change(owner="u1", append=[b"{}"]))
@@ -145,7 +149,7 @@ class TestRoundTrips:
                 assert client.info("stats")["total_reads_processed"] - before < 50
         backend.close()
 
-    def test_the_wire_carries_the_window_and_no_more(self, settings: Any, server: Server) -> None:
+    def test_a_load_transfers_the_window_and_no_more(self, settings: Any, server: Server) -> None:
         carried = []
         for count in (20, 2_000, 20_000):
             with Proxy(server.port) as proxy:
@@ -162,7 +166,7 @@ class TestRoundTrips:
 
 
 class TestKeys:
-    def test_each_has_a_ttl_and_one_hash_tag(self, backend: RedisBackend) -> None:
+    def test_each_key_has_a_ttl_and_one_hash_tag(self, backend: RedisBackend) -> None:
         id = new_id()
         backend.commit(id, Change(ttl=100.0, owner=f"u-{id}", set={"a": b"1"}, append=[b"{}"]))
         keys = [key.decode() for key in raw().keys(f"*{id}*")]
@@ -173,7 +177,7 @@ class TestKeys:
         everything = raw().keys("convstate:*")
         assert all(raw().pttl(key) > 0 for key in everything)
 
-    def test_two_prefixes_are_two_worlds(self) -> None:
+    def test_two_key_prefixes_share_nothing(self) -> None:
         first, second = (
             RedisBackend(cache_alias="django_redis", key_prefix=name) for name in ("one", "two")
         )
@@ -182,7 +186,7 @@ class TestKeys:
         first.close()
         second.close()
 
-    def test_an_index_survives_its_members(self, backend: RedisBackend) -> None:
+    def test_an_index_drops_expired_members_and_keeps_others(self, backend: RedisBackend) -> None:
         owner = new_id()
         short, long = new_id(), new_id()
         backend.commit(long, Change(owner=owner, ttl=60.0, append=[b"{}"]))
@@ -194,7 +198,7 @@ class TestKeys:
         assert raw().zrange(index, 0, -1) == [long.encode()], "what is left over is cleaned up"
         assert raw().pttl(index) > 60_000
 
-    def test_an_index_stays_while_its_members_are_visited(self, backend: RedisBackend) -> None:
+    def test_an_index_is_extended_while_its_members_are_loaded(self, backend: RedisBackend) -> None:
         owner, id = new_id(), new_id()
         backend.commit(id, Change(owner=owner, ttl=2.0, append=[b"{}"]))
         index = backend._operations.index_key(owner)
@@ -204,13 +208,15 @@ class TestKeys:
             assert backend.load(id, 1) is not None
         assert raw().zscore(index, id) > first + 1000
 
-    def test_a_deleted_one_leaves_its_index(self, backend: RedisBackend) -> None:
+    def test_a_deletion_removes_the_conversation_from_its_index(
+        self, backend: RedisBackend
+    ) -> None:
         owner, id = new_id(), new_id()
         backend.commit(id, Change(owner=owner, append=[b"{}"]))
         backend.delete(id)
         assert raw().exists(backend._operations.index_key(owner)) == 0
 
-    def test_a_wrong_type_is_set_aside(self, backend: RedisBackend) -> None:
+    def test_a_key_of_a_wrong_type_is_quarantined(self, backend: RedisBackend) -> None:
         for part, plant in [
             ("meta", lambda key: raw().set(key, "x" * 100_000_000, ex=60)),
             ("meta", lambda key: raw().hset(key, mapping={"v": "text", "id": "x"})),
@@ -229,7 +235,7 @@ class TestKeys:
             assert appended(backend, id) == [b"{}"]
             raw().delete(f"{key}:corrupt")
 
-    def test_a_commit_onto_something_else_is_refused(self, backend: RedisBackend) -> None:
+    def test_a_commit_onto_a_foreign_value_is_refused(self, backend: RedisBackend) -> None:
         id = new_id()
         raw().set(f"convstate:{{{id}}}:meta", "somebody else's", ex=60)
         with pytest.raises(ConversationCorrupt):
@@ -237,7 +243,7 @@ class TestKeys:
         assert raw().get(f"convstate:{{{id}}}:meta:corrupt") == b"somebody else's"
 
 
-def test_health_tells(settings: Any, server: Server) -> None:
+def test_health_tells_role_policy_version_and_keys(settings: Any, server: Server) -> None:
     backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
     backend.commit("a", Change(set={"a": b"1"}, append=[b"{}"]))
     with server.client() as client:
@@ -254,7 +260,7 @@ def test_health_tells(settings: Any, server: Server) -> None:
     backend.close()
 
 
-def test_the_setting_finds_it(settings: Any) -> None:
+def test_the_setting_selects_the_redis_backend(settings: Any) -> None:
     settings.CONVERSATION_STATE_BACKEND = "redis"
     settings.CONVERSATION_STATE = {"CACHE_ALIAS": "django_redis"}
     store = ConversationStore()

@@ -32,7 +32,7 @@ class TestChecks:
         assert "hunter2" not in str(messages)
         return [str(message.id) for message in messages]
 
-    def test_places(self, settings: Any) -> None:
+    def test_addresses_and_timeouts_are_checked(self, settings: Any) -> None:
         timeout = {"SOCKET_TIMEOUT": 1}
         sentinels = {"SENTINELS": [("127.0.0.1", 1)]}
         assert self.ids(settings, OPTIONS=timeout) == []
@@ -48,7 +48,7 @@ class TestChecks:
         assert self.ids(settings, OPTIONS={**cluster, **sentinels}) == ["convstate.E011"]
         assert [str(m.id) for m in check_entry("nowhere")] == ["convstate.E004"]
 
-    def test_sentinels(self, settings: Any) -> None:
+    def test_sentinel_entries_are_checked(self, settings: Any) -> None:
         service, pairs = f"redis://{SERVICE}/0", [("127.0.0.1", 1)]
         client = {"CLIENT_CLASS": "django_redis.client.SentinelClient", "SOCKET_TIMEOUT": 1}
         factory = {"CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory"}
@@ -69,7 +69,7 @@ class TestChecks:
         for wrong in (["127.0.0.1:26379"], "127.0.0.1:26379", [("127.0.0.1",)], 5):
             assert ids(service, {**right, "SENTINELS": wrong}) == ["convstate.E010"], wrong
 
-    def test_options_that_contradict_each_other(self, settings: Any) -> None:
+    def test_contradicting_logins_and_clients_are_warned_of(self, settings: Any) -> None:
         timeout = {"SOCKET_TIMEOUT": 1}
         own = "redis://chat:p%40ss@127.0.0.1:6379/0"
         logins: list[tuple[dict[str, Any], list[str]]] = [
@@ -85,7 +85,7 @@ class TestChecks:
         shards = {"CLIENT_CLASS": "django_redis.client.ShardClient"}
         assert self.ids(settings, LOCATION=two, OPTIONS={**timeout, **shards}) == ["convstate.W009"]
 
-    def test_options_that_cannot_be_read(self, settings: Any) -> None:
+    def test_unreadable_options_are_errors(self, settings: Any) -> None:
         for options in (
             {"CONNECTION_FACTORY": "no.such.Factory"},
             {"CONNECTION_FACTORY": "django_redis.pool.get_connection_factory"},
@@ -127,7 +127,9 @@ class TestChecks:
             b"redis://127.0.0.1:6379/0",
         ],
     )
-    def test_locations_that_cannot_be_read(self, settings: Any, location: Any) -> None:
+    def test_an_unreadable_location_is_an_error_and_refused_at_run_time(
+        self, settings: Any, location: Any
+    ) -> None:
         options = {"SOCKET_TIMEOUT": 1}
         assert self.ids(settings, LOCATION=location, OPTIONS=options) == ["convstate.E010"]
         self.refused_at_run_time()
@@ -160,7 +162,7 @@ class TestChecks:
             {"CONNECTION_FACTORY": CLUSTER, "REDIS_CLIENT_KWARGS": {"hunter": 1}},
         ],
     )
-    def test_options_that_fail_at_the_first_use(
+    def test_an_impossible_option_is_an_error_and_refused_at_run_time(
         self, settings: Any, options: dict[str, Any]
     ) -> None:
         assert self.ids(settings, OPTIONS={"SOCKET_TIMEOUT": 1, **options}) == ["convstate.E010"]
@@ -189,7 +191,7 @@ class TestChecks:
             ("unix:///tmp/socket", {}, "convstate.E010"),
         ],
     )
-    def test_what_a_cluster_does_not_have(
+    def test_databases_and_sockets_are_errors_on_a_cluster(
         self, settings: Any, location: str, options: dict[str, Any], id: str
     ) -> None:
         cluster = {"SOCKET_TIMEOUT": 1, "CONNECTION_FACTORY": CLUSTER, **options}
@@ -198,7 +200,7 @@ class TestChecks:
 
     @pytest.mark.parametrize("query", ["", "?decode_responses=True&max_connections=1"])
     @pytest.mark.parametrize("place", ["CONNECTION_POOL_KWARGS", "REDIS_CLIENT_KWARGS"])
-    def test_what_is_the_business_of_the_cache(
+    def test_options_for_the_cache_alone_do_not_change_conversations(
         self, settings: Any, server: Server, query: str, place: str
     ) -> None:
         business: Any = {"decode_responses": True, "encoding": "latin-1", "max_connections": 1}
@@ -221,22 +223,24 @@ class TestChecks:
         with server.client() as client:
             assert set(client.info("keyspace")) == {"db3"}
 
-    def test_a_timeout_in_the_url(self, settings: Any) -> None:
+    def test_a_timeout_in_the_url_is_used(self, settings: Any) -> None:
         for query in ("socket_timeout=60", "db=1&socket_timeout=0.5"):
             assert self.ids(settings, LOCATION=f"redis://127.0.0.1:6379?{query}") == []
         backend = on(settings, "redis://127.0.0.1:6379/0?socket_timeout=60")
         assert backend._clients.config.kwargs["socket_timeout"] == 60
 
-    def test_a_timeout_that_is_none_at_run_time(self, settings: Any) -> None:
+    def test_a_timeout_that_is_no_number_is_refused_at_run_time(self, settings: Any) -> None:
         backend = on(settings, "redis://127.0.0.1:1/0", SOCKET_TIMEOUT="0.25")
         with pytest.raises(InvalidBackend, match="SOCKET_TIMEOUT must be a number of seconds"):
             backend.exists("a")
 
-    def test_a_missing_alias_at_run_time(self) -> None:
+    def test_a_missing_alias_is_refused_at_run_time(self) -> None:
         with pytest.raises(InvalidBackend, match="nowhere"):
             RedisBackend(cache_alias="nowhere").exists("a")
 
-    def test_servers(self, settings: Any, server: Server) -> None:
+    def test_memory_policy_replicas_and_absence_of_a_server_are_checked(
+        self, settings: Any, server: Server
+    ) -> None:
         on(settings, f"redis://127.0.0.1:{server.port}/0")
 
         def ids() -> set[str]:
@@ -256,7 +260,9 @@ class TestChecks:
         server.kill()
         assert ids() == {"convstate.W004"}
 
-    def test_a_server_that_keeps_info_to_itself(self, settings: Any, server: Server) -> None:
+    def test_a_server_without_info_is_healthy_with_unknowns(
+        self, settings: Any, server: Server
+    ) -> None:
         with server.client() as client:
             client.execute_command("ACL", "SETUSER", "default", "-info", "-config")
         backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
@@ -282,7 +288,9 @@ class TestChecks:
             ({}, []),
         ],
     )
-    def test_old_servers(self, version: dict[str, str], expected: list[str]) -> None:
+    def test_old_server_versions_are_errors(
+        self, version: dict[str, str], expected: list[str]
+    ) -> None:
         told = {"role": "master", "maxmemory_policy": "noeviction", "maxmemory": 10**9, **version}
         messages = check_one("default", ServerInfo.from_reply(told, {}), is_cluster=False)
         assert [message.id for message in messages] == expected
@@ -298,7 +306,9 @@ class TestCluster:
             client.config_set("maxmemory-policy", "noeviction")
             client.config_set("maxmemory", 0)
 
-    def test_checks(self, settings: Any, cluster: list[Server], second: Any) -> None:
+    def test_checks_look_at_all_primaries(
+        self, settings: Any, cluster: list[Server], second: Any
+    ) -> None:
         clients = [node.client() for node in cluster[:3]]
         try:
             for client in clients:
@@ -313,7 +323,7 @@ class TestCluster:
         assert message.id == "convstate.W005"
         assert f":{cluster[1].port}" in message.msg
 
-    async def test_health(self, cluster: list[Server], second: Any) -> None:
+    async def test_health_looks_at_all_primaries(self, cluster: list[Server], second: Any) -> None:
         backend = RedisBackend(cache_alias="cluster")
         try:
             assert "3 primaries" in backend.health().detail

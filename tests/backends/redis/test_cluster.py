@@ -36,7 +36,7 @@ def kill_node(node: Server, written: dict[str, list[bytes]]) -> None:
 
 
 class TestCluster:
-    def test_keys_spread_over_the_nodes(self, cluster: list[Server]) -> None:
+    def test_conversations_spread_over_the_nodes(self, cluster: list[Server]) -> None:
         backend = get_backend("redis", cache_alias="cluster")
         ids = [new_id() for _ in range(3000)]
         for id in ids:
@@ -51,14 +51,16 @@ class TestCluster:
         backend.purge(Selection(everything=True))
         backend.close()
 
-    def test_the_cache_shares_the_entry(self, cluster: list[Server]) -> None:
+    def test_the_cache_works_with_the_same_entry(self, cluster: list[Server]) -> None:
         cache = caches["cluster"]
         cache.set("key", "value")
         assert cache.get("key") == "value"
         cache.delete("key")
         cache.close()
 
-    def test_a_node_dies_under_load(self, tmp_path: Path, settings: Any) -> None:
+    def test_a_node_that_dies_under_threads_costs_other_slots_nothing(
+        self, tmp_path: Path, settings: Any
+    ) -> None:
         """Slots of other nodes go on; those of the dead one come back with its replica."""
         with cluster_setup(tmp_path, free_ports(6)) as nodes:
             factory = "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
@@ -102,7 +104,9 @@ class TestCluster:
                 assert len(set(written[id]) - set(stored)) <= 2
             backend.close()
 
-    def test_a_node_dies_under_load_of_tasks(self, tmp_path: Path, settings: Any) -> None:
+    def test_a_node_that_dies_under_tasks_loses_nothing_replicated(
+        self, tmp_path: Path, settings: Any
+    ) -> None:
         ids = [new_id() for _ in range(30)]
         written: dict[str, list[bytes]] = {id: [] for id in ids}
 
@@ -141,7 +145,7 @@ class TestCluster:
             asyncio.run(visit(nodes[0]))
             backend.close()
 
-    def test_a_slot_is_moved_under_load(self, cluster: list[Server]) -> None:
+    def test_a_slot_moved_under_a_thread_loses_nothing(self, cluster: list[Server]) -> None:
         backend, id = get_backend("redis", cache_alias="cluster", fallback=None), new_id()
         backend.commit(id, Change(ttl=600.0, append=[b"0"]))
         stop, written = threading.Event(), [b"0"]
@@ -168,7 +172,7 @@ class TestCluster:
         assert len(written) > 10
         backend.close()
 
-    def test_a_slot_is_moved_under_load_of_a_task(self, cluster: list[Server]) -> None:
+    def test_a_slot_moved_under_a_task_loses_nothing(self, cluster: list[Server]) -> None:
         backend, id, written = (
             get_backend("redis", cache_alias="cluster", fallback=None),
             new_id(),
@@ -199,7 +203,7 @@ class TestCluster:
         asyncio.run(visit())
         backend.close()
 
-    def test_a_slot_is_half_moved(
+    def test_a_conversation_in_a_half_moved_slot_is_unavailable_and_others_are_listed(
         self, cluster: list[Server], caplog: pytest.LogCaptureFixture
     ) -> None:
         """What is in it is said to be on its way, and the others are listed."""

@@ -25,14 +25,14 @@ def cache(cluster: list[Server]) -> Iterator[Any]:
     cache.clear()
 
 
-def test_many_at_once(cache: Any) -> None:
+def test_get_many_set_many_and_delete_many_span_the_nodes(cache: Any) -> None:
     cache.set_many(VALUES)
     assert cache.get_many([*VALUES, "absent"]) == VALUES
     cache.delete_many(list(VALUES)[:20])
     assert cache.get_many(VALUES) == dict(list(VALUES.items())[20:])
 
 
-def test_keys_and_patterns(cache: Any) -> None:
+def test_keys_and_delete_pattern_span_the_nodes(cache: Any) -> None:
     cache.set_many({**VALUES, "other": 1})
     assert sorted(cache.keys("key*")) == sorted(VALUES)
     assert sorted(cache.iter_keys("key*")) == sorted(VALUES)
@@ -40,7 +40,7 @@ def test_keys_and_patterns(cache: Any) -> None:
     assert cache.keys("*") == ["other"]
 
 
-def test_one_at_a_time(cache: Any) -> None:
+def test_single_key_methods_work(cache: Any) -> None:
     assert cache.add("counter", 1, timeout=100)
     assert not cache.add("counter", 1)
     assert cache.incr("counter", 5) == 6
@@ -56,13 +56,13 @@ def test_one_at_a_time(cache: Any) -> None:
     assert cache.delete("made")
 
 
-def test_clear(cache: Any) -> None:
+def test_clear_empties_all_nodes(cache: Any) -> None:
     cache.set_many(VALUES)
     cache.clear()
     assert cache.keys("*") == []
 
 
-def test_conversations_beside_it(cache: Any) -> None:
+def test_the_cache_and_conversations_use_one_entry_side_by_side(cache: Any) -> None:
     backend = RedisBackend(cache_alias="cluster")
     backend.commit("beside", Change(append=[b"{}"]))
     cache.set("beside", 1)
@@ -73,7 +73,7 @@ def test_conversations_beside_it(cache: Any) -> None:
     backend.close()
 
 
-def test_a_client_for_each_login(cluster: list[Server]) -> None:
+def test_each_login_has_a_client_of_its_own(cluster: list[Server]) -> None:
     url = f"redis://127.0.0.1:{cluster[0].port}"
     for node in cluster:
         with node.client() as client:
@@ -93,7 +93,9 @@ def test_a_client_for_each_login(cluster: list[Server]) -> None:
             client.acl_deluser("guest")
 
 
-def test_nobody_waits_for_a_cluster_that_is_away(cluster: list[Server], server: Server) -> None:
+def test_connecting_to_a_silent_cluster_does_not_block_other_threads(
+    cluster: list[Server], server: Server
+) -> None:
     """While one thread connects to what does not answer, others get their client."""
     server.freeze()
     away = ClusterConnectionFactory({"SOCKET_TIMEOUT": 30})

@@ -79,7 +79,9 @@ async def arun(*coroutines: Any) -> list[Any]:
 
 
 class TestCluster:
-    def test_a_silent_start_node(self, settings: Any, silent: int, cluster: list[Server]) -> None:
+    def test_a_silent_start_node_is_given_up(
+        self, settings: Any, silent: int, cluster: list[Server]
+    ) -> None:
         backend = on(
             settings, f"redis://127.0.0.1:{silent}", within=0.25, CONNECTION_FACTORY=CLUSTER
         )
@@ -95,7 +97,7 @@ class TestCluster:
         assert_given_up(lambda: backend.load("a", 1))
 
     @pytest.mark.parametrize("as_list", [True, False])
-    def test_any_start_node_will_do(
+    def test_a_cluster_is_found_through_any_start_node_that_answers(
         self, settings: Any, silent: int, cluster: list[Server], as_list: bool
     ) -> None:
         urls = [DEAD, f"redis://127.0.0.1:{silent}", f"redis://127.0.0.1:{cluster[0].port}"]
@@ -113,7 +115,9 @@ class TestCluster:
                 asyncio.run(visit())
                 backend.close()
 
-    def test_it_is_found_when_it_is_back(self, settings: Any, cluster: list[Server]) -> None:
+    def test_a_cluster_is_found_when_its_start_node_is_back(
+        self, settings: Any, cluster: list[Server]
+    ) -> None:
         """A call that failed leaves nothing that the next would stumble over."""
         (port,) = free_ports(1)
 
@@ -164,7 +168,7 @@ def test_silent_sentinels_are_passed_over(
 
 
 class TestDripping:
-    def test_is_given_up(self, settings: Any, dripping: int) -> None:
+    def test_a_dripping_server_is_given_up(self, settings: Any, dripping: int) -> None:
         backend = on(settings, f"redis://127.0.0.1:{dripping}/0", within=0.25)
         assert_given_up(lambda: backend.load("a", 1))
         with Stopwatch() as watch:
@@ -175,14 +179,16 @@ class TestDripping:
         backend.close()
 
     @pytest.mark.slow
-    def test_is_given_up_by_a_listing(self, settings: Any, dripping: int) -> None:
+    def test_a_dripping_server_is_given_up_by_a_listing(self, settings: Any, dripping: int) -> None:
         backend = on(settings, f"redis://127.0.0.1:{dripping}/0", within=0.25)
         assert_given_up(lambda: list(backend.scan()))
         assert_given_up(lambda: list(backend.scan("u1")))
         assert_given_up(lambda: backend.purge(Selection(everything=True)))
         backend.close()
 
-    def test_by_a_cluster_and_by_sentinels(self, settings: Any, dripping: int) -> None:
+    def test_a_dripping_start_node_or_sentinel_is_given_up(
+        self, settings: Any, dripping: int
+    ) -> None:
         url = f"redis://127.0.0.1:{dripping}"
         backend = on(settings, url, within=0.25, CONNECTION_FACTORY=CLUSTER)
         assert_given_up(lambda: backend.load("a", 1))
@@ -196,7 +202,7 @@ def check(backend: RedisBackend) -> list[CheckMessage]:
     return list(check_server(backend.cache_alias))
 
 
-def test_loops_that_are_simply_closed_leave_no_connections(settings: Any, server: Server) -> None:
+def test_loops_closed_without_shutdown_leave_no_connections(settings: Any, server: Server) -> None:
     backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
 
     def visit() -> None:

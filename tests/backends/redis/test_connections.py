@@ -46,7 +46,7 @@ def appended(backend: RedisBackend, id: str) -> list[bytes]:
 
 
 class TestServer:
-    def test_a_forgotten_script_is_healed(self, backend: RedisBackend) -> None:
+    def test_scripts_that_the_server_forgot_are_loaded_again(self, backend: RedisBackend) -> None:
         backend.commit("healed", Change(append=[b"{}"]))
         raw().script_flush()
         assert backend.load("healed", 1) is not None
@@ -57,7 +57,7 @@ class TestServer:
 
         asyncio.run(visit())
 
-    def test_flushall_is_an_absence_and_no_error(self, settings: Any, server: Server) -> None:
+    def test_conversations_are_absent_after_flushall(self, settings: Any, server: Server) -> None:
         backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
         store = ConversationStore(backend)
         conversation = store.create()
@@ -69,7 +69,7 @@ class TestServer:
             store.get(conversation.id)
         backend.close()
 
-    def test_a_restart_costs_no_error_and_loses_nothing(
+    def test_a_restart_loses_nothing_and_stale_connections_cost_no_error(
         self, settings: Any, server: Server
     ) -> None:
         backend, id = on(settings, f"redis://127.0.0.1:{server.port}/0"), new_id()
@@ -83,7 +83,9 @@ class TestServer:
         assert sorted(map(int, appended(backend, id))) == list(range(101))
         backend.close()
 
-    def test_killed_and_started_in_mid_run(self, settings: Any, server: Server) -> None:
+    def test_a_server_killed_and_started_under_load_keeps_what_it_acknowledged(
+        self, settings: Any, server: Server
+    ) -> None:
         """Every acknowledged message is there once and in its writer's order."""
         backend, id = on(settings, f"redis://127.0.0.1:{server.port}/0"), new_id()
         stop = threading.Event()
@@ -119,7 +121,9 @@ class TestServer:
 
 
 class TestConnections:
-    def test_a_lost_reply_leaves_one_copy(self, settings: Any, server: Server) -> None:
+    def test_a_commit_whose_reply_is_lost_is_applied_once(
+        self, settings: Any, server: Server
+    ) -> None:
         with Proxy(server.port) as proxy:
             backend, id = on(settings, f"redis://127.0.0.1:{proxy.port}/0"), new_id()
             backend.commit(id, Change(append=[b"0"]))
@@ -130,7 +134,9 @@ class TestConnections:
             assert proxy.lost == 19
             backend.close()
 
-    def test_a_lost_reply_in_the_event_loop(self, settings: Any, server: Server) -> None:
+    def test_an_async_commit_whose_reply_is_lost_is_applied_once(
+        self, settings: Any, server: Server
+    ) -> None:
         async def visit(backend: RedisBackend, id: str, proxy: Proxy) -> None:
             for number in range(20):
                 if number:
@@ -144,7 +150,9 @@ class TestConnections:
             assert appended(backend, id) == [b"%d" % number for number in range(20)]
             backend.close()
 
-    def test_a_silent_server_is_given_up_in_time(self, settings: Any, server: Server) -> None:
+    def test_a_silent_server_raises_backend_unavailable_in_time(
+        self, settings: Any, server: Server
+    ) -> None:
         with Proxy(server.port) as proxy:
             within = limit(0.25)
             backend = on(settings, f"redis://127.0.0.1:{proxy.port}/0", within=within)
@@ -157,7 +165,7 @@ class TestConnections:
             assert backend.exists("a") is False
             backend.close()
 
-    def test_a_server_that_falls_silent_in_the_event_loop(
+    def test_a_silent_server_raises_backend_unavailable_in_async_code(
         self, settings: Any, server: Server
     ) -> None:
         async def ask(backend: RedisBackend, proxy: Proxy) -> None:
@@ -176,7 +184,9 @@ class TestConnections:
             asyncio.run(ask(backend, proxy))
             backend.close()
 
-    def test_fifty_event_loops_leave_no_connection(self, settings: Any, server: Server) -> None:
+    def test_fifty_event_loops_leave_no_connection_open(
+        self, settings: Any, server: Server
+    ) -> None:
         backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
 
         async def visit() -> None:

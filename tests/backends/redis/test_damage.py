@@ -38,7 +38,7 @@ def key_of(id: str, part: str) -> str:
 
 
 class TestSetAside:
-    def test_what_many_saw_is_set_aside_once(self, backend: RedisBackend) -> None:
+    def test_damage_seen_by_many_threads_is_quarantined_once(self, backend: RedisBackend) -> None:
         """Who saw the damage too, and comes late, finds a conversation that is sound."""
 
         def write(id: str, number: int, start: threading.Barrier) -> None:
@@ -58,7 +58,7 @@ class TestSetAside:
                 list(pool.map(lambda n, id=id, start=start: write(id, n, start), range(8)))
             assert sorted(backend.read_messages(id, 0, 100)) == [b"%d" % n for n in range(8)]
 
-    def test_by_many_tasks(self, backend: RedisBackend) -> None:
+    def test_damage_seen_by_many_tasks_is_quarantined_once(self, backend: RedisBackend) -> None:
         async def write(id: str, number: int) -> None:
             change = Change(append=[b"%d" % number])
             while True:
@@ -78,7 +78,7 @@ class TestSetAside:
 
         asyncio.run(visit())
 
-    def test_a_sound_one_stays(self, backend: RedisBackend) -> None:
+    def test_a_sound_conversation_is_not_quarantined(self, backend: RedisBackend) -> None:
         id = new_id()
         backend.commit(id, Change(owner="ü", set={"ß": b"1"}, append=[b"{}"]))
         with backend._clients.sync() as client:
@@ -86,7 +86,7 @@ class TestSetAside:
             client.send(backend._operations.quarantine(new_id()))  # where there is none at all
         assert backend.load(id, 1) is not None
 
-    def test_what_was_set_aside_before_is_kept(self, backend: RedisBackend) -> None:
+    def test_earlier_quarantined_values_are_kept(self, backend: RedisBackend) -> None:
         id = new_id()
         for number in range(3):
             raw().set(key_of(id, "meta"), f"bad {number}", ex=60)
@@ -111,7 +111,9 @@ class TestSetAside:
         ],
         ids=str,
     )
-    def test_whatever_is_wrong(self, backend: RedisBackend, damage: dict[str, Any]) -> None:
+    def test_any_damaged_field_is_quarantined(
+        self, backend: RedisBackend, damage: dict[str, Any]
+    ) -> None:
         id = new_id()
         backend.commit(id, Change(owner="u1", append=[b"{}"]))
         raw().hset(key_of(id, "meta"), mapping=damage)
@@ -120,7 +122,7 @@ class TestSetAside:
         assert backend.load(id, 1) is None
         assert raw().exists(key_of(id, "meta:corrupt")) == 1
 
-    def test_a_state_key_that_is_no_text(self, backend: RedisBackend) -> None:
+    def test_a_state_key_that_is_no_utf8_is_quarantined(self, backend: RedisBackend) -> None:
         id = new_id()
         backend.commit(id, Change(append=[b"{}"]))
         raw().hset(key_of(id, "state"), b"\xc3", "1")
@@ -128,7 +130,7 @@ class TestSetAside:
             backend.load(id, 1)
         assert backend.load(id, 1) is None
 
-    def test_whoever_finds_it(self, backend: RedisBackend) -> None:
+    def test_every_operation_quarantines_damage(self, backend: RedisBackend) -> None:
         for use in (
             lambda id: backend.touch(id),
             lambda id: backend.touch(id, 60.0),
@@ -144,7 +146,7 @@ class TestSetAside:
                     use(id)
                 assert not backend.exists(id)
 
-    def test_a_hash_of_somebody_else(self, backend: RedisBackend) -> None:
+    def test_a_foreign_hash_is_quarantined(self, backend: RedisBackend) -> None:
         id = new_id()
         raw().hset(key_of(id, "meta"), mapping={"name": "value"})
         with pytest.raises(ConversationCorrupt):
@@ -152,7 +154,7 @@ class TestSetAside:
         assert raw().hgetall(key_of(id, "meta:corrupt")) == {b"name": b"value"}
 
 
-def test_leftovers_are_not_adopted(backend: RedisBackend) -> None:
+def test_state_and_messages_without_a_record_are_not_adopted(backend: RedisBackend) -> None:
     id = new_id()
     backend.commit(id, Change(owner="u1", set={"a": b"1"}, append=[b'"old"']))
     raw().delete(key_of(id, "meta"))
@@ -167,7 +169,7 @@ class TestIndex:
     def index_of(self, backend: RedisBackend, owner: str) -> str:
         return backend._operations.index_key(owner)
 
-    def test_outlives_a_raised_ttl(self, backend: RedisBackend) -> None:
+    def test_an_index_outlives_a_raised_ttl(self, backend: RedisBackend) -> None:
         for raise_ttl in (
             lambda id: backend.touch(id, 3600.0),
             lambda id: asyncio.run(backend.atouch(id, 3600.0)),
@@ -183,7 +185,9 @@ class TestIndex:
             backend.commit(id, Change(ttl=1.0))
             assert raw().zscore(index, id) > (time.time() + 3600) * 1000
 
-    def test_stays_due_until_it_is_told(self, backend: RedisBackend) -> None:
+    def test_an_index_update_stays_due_until_it_is_acknowledged(
+        self, backend: RedisBackend
+    ) -> None:
         """As if the process had died, or its task been cancelled, before it was told."""
         owner, id = new_id(), new_id()
         index = self.index_of(backend, owner)
@@ -204,7 +208,7 @@ class TestIndex:
             use()
             assert raw().zscore(index, id) is None, "told is told"
 
-    def test_of_those_cancelled_on_the_way(self, backend: RedisBackend) -> None:
+    def test_commits_of_cancelled_tasks_are_indexed(self, backend: RedisBackend) -> None:
         async def visit() -> int:
             stored = 0
             for number in range(200):
@@ -222,7 +226,7 @@ class TestIndex:
 
         assert asyncio.run(visit()) > 0
 
-    def test_something_else_in_its_place_harms_nobody(
+    def test_a_foreign_value_in_place_of_an_index_does_not_fail_commits(
         self, backend: RedisBackend, caplog: pytest.LogCaptureFixture
     ) -> None:
         owner, id = new_id(), new_id()
@@ -241,7 +245,7 @@ class TestIndex:
 
 
 @pytest.mark.parametrize("place", ["locmem", "standalone"])
-def test_counters_beyond_64_bits_are_not_called_another_type(place: str) -> None:
+def test_a_counter_beyond_64_bits_is_an_invalid_value_and_no_invalid_type(place: str) -> None:
     backend, id = make_place(place), new_id()
     backend.commit(id, Change(set={"n": b"%d" % 2**63, "m": b"1", "text": b'"x"'}))
     for key, by, why in (
@@ -257,7 +261,7 @@ def test_counters_beyond_64_bits_are_not_called_another_type(place: str) -> None
     backend.close()
 
 
-def test_health_needs_no_key_of_a_name(backend: RedisBackend) -> None:
+def test_health_does_not_depend_on_a_key(backend: RedisBackend) -> None:
     raw().set("convstate:health", "somebody else's", ex=60)
     assert backend.health().connected
     assert asyncio.run(backend.ahealth()).connected

@@ -85,7 +85,7 @@ class TestWritesRefused:
         ],
         ids=["OOM", "READONLY", "NOREPLICAS"],
     )
-    def test_reads_go_on(
+    def test_reads_go_on_while_writes_are_refused(
         self, settings: Any, server: Server, breaks: Any, mends: Any, words: str
     ) -> None:
         backend, id = on(settings, url(server), PASSWORD=PASSWORD), new_id()
@@ -118,7 +118,7 @@ class TestWritesRefused:
         ],
         ids=["OOM", "READONLY", "NOREPLICAS"],
     )
-    def test_a_counter_says_so_too(
+    def test_increments_report_refused_writes_and_change_nothing(
         self, settings: Any, server: Server, breaks: Any, mends: Any, words: str
     ) -> None:
         backend, id = on(settings, url(server)), new_id()
@@ -161,7 +161,7 @@ class TestWritesRefused:
             backend.close()
 
 
-def test_loading(settings: Any, tmp_path: Path) -> None:
+def test_a_server_that_loads_its_data_is_unavailable(settings: Any, tmp_path: Path) -> None:
     """Until the data set is there nothing can be told, and nothing is said to be absent."""
     slow = ("--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
     server = Server(tmp_path, free_ports(1)[0], *slow)
@@ -193,7 +193,7 @@ def test_loading(settings: Any, tmp_path: Path) -> None:
         backend.close()
 
 
-def test_a_server_that_is_no_cluster(settings: Any, server: Server) -> None:
+def test_a_single_server_in_place_of_a_cluster_is_explained(settings: Any, server: Server) -> None:
     backend = on(
         settings,
         f"redis://127.0.0.1:{server.port}",
@@ -202,7 +202,9 @@ def test_a_server_that_is_no_cluster(settings: Any, server: Server) -> None:
     assert_says(backend, "is no cluster")
 
 
-def test_a_node_of_a_cluster_for_a_server(settings: Any, cluster: list[Server]) -> None:
+def test_a_cluster_node_in_place_of_a_single_server_is_explained(
+    settings: Any, cluster: list[Server]
+) -> None:
     backend = on(settings, f"redis://127.0.0.1:{cluster[0].port}/0")
     with cluster[0].client() as client:
         ids = (new_id() for _ in range(10_000))
@@ -211,12 +213,12 @@ def test_a_node_of_a_cluster_for_a_server(settings: Any, cluster: list[Server]) 
     assert "convstate.E017" in [message.id for message in check_server("own")]
 
 
-def test_a_service_that_sentinel_does_not_know(settings: Any, sentinel: list[Server]) -> None:
+def test_a_service_unknown_to_sentinel_is_explained(settings: Any, sentinel: list[Server]) -> None:
     backend = on(settings, "redis://nosuch/0", SENTINELS=[("127.0.0.1", sentinel[2].port)])
     assert_says(backend, "no primary of the service")
 
 
-def test_a_database_that_the_server_does_not_have(settings: Any, server: Server) -> None:
+def test_a_missing_database_is_explained(settings: Any, server: Server) -> None:
     assert_says(on(settings, f"redis://127.0.0.1:{server.port}/99"), "no database")
 
 
@@ -235,7 +237,7 @@ def assert_says(backend: RedisBackend, words: str, id: str = "a") -> None:
     backend.close()
 
 
-async def test_peek_without_scripts_that_only_read(settings: Any, tmp_path: Path) -> None:
+async def test_peek_works_without_evalsha_ro(settings: Any, tmp_path: Path) -> None:
     """Redis 6.2 does not have them."""
     server = Server(tmp_path, free_ports(1)[0], "--rename-command", "EVALSHA_RO", "")
     with running([server]):
@@ -251,7 +253,7 @@ async def test_peek_without_scripts_that_only_read(settings: Any, tmp_path: Path
             await backend.aclose()
 
 
-def test_too_many_clients(settings: Any, server: Server) -> None:
+def test_too_many_clients_is_explained(settings: Any, server: Server) -> None:
     backend = on(settings, url(server))
     with server.client() as client:
         client.config_set("maxclients", 1)

@@ -37,7 +37,7 @@ class TestListing:
         backend.purge(Selection(everything=True))
         backend.close()
 
-    def test_by_owner_newest_first(self, many: RedisBackend) -> None:
+    def test_conversations_of_an_owner_come_newest_first(self, many: RedisBackend) -> None:
         ids = [new_id() for _ in range(1200)]
         for id in ids:
             many.commit(id, Change(owner="u1", append=[b"{}"]))
@@ -49,7 +49,7 @@ class TestListing:
         assert found[:10] == ids[9::-1]
         assert sorted(found) == sorted(ids)
 
-    def test_a_purge_tells_and_deletes(self, many: RedisBackend) -> None:
+    def test_a_purge_reports_progress_and_deletes(self, many: RedisBackend) -> None:
         for number in range(1200):
             many.commit(f"c{number}", Change(owner=f"u{number % 3}", append=[b"{}"]))
         told: list[int] = []
@@ -69,7 +69,9 @@ class TestListing:
         assert list(many.scan()) == []
         assert list(many.scan("u1")) == []
 
-    def test_servers_that_know_no_script(self, cluster: list[Server], many: RedisBackend) -> None:
+    def test_listing_and_purge_load_scripts_that_servers_forgot(
+        self, cluster: list[Server], many: RedisBackend
+    ) -> None:
         for number in range(50):
             many.commit(f"c{number}", Change(append=[b"{}"]))
         for node in cluster[:3]:
@@ -79,7 +81,9 @@ class TestListing:
         assert len(list(many.scan())) == 50
         assert many.purge(Selection(everything=True)).deleted == 50
 
-    def test_what_is_in_use_again_survives(self, many: RedisBackend) -> None:
+    def test_a_conversation_loaded_during_a_purge_of_idle_ones_survives(
+        self, many: RedisBackend
+    ) -> None:
         """It was idle when the purge came to its batch, and is visited before it is deleted."""
         ids = [f"c{number}" for number in range(300)]
         for id in ids:
@@ -102,7 +106,7 @@ class TestListing:
         assert report.deleted == 300 - len(visited)
         assert report.examined == 300
 
-    def test_under_load_none_in_use_is_deleted(self, many: RedisBackend) -> None:
+    def test_a_purge_of_idle_ones_deletes_none_in_use(self, many: RedisBackend) -> None:
         ids = [f"c{number}" for number in range(500)]
         for id in ids:
             many.commit(id, Change(append=[b"{}"]))
@@ -125,7 +129,7 @@ class TestListing:
         assert lost == []
         assert sum(map(many.exists, ids)) == 20
 
-    def test_something_else_is_passed_over(self, many: RedisBackend) -> None:
+    def test_foreign_values_are_skipped(self, many: RedisBackend) -> None:
         many.commit("good", Change(owner="u1", append=[b"{}"]))
         bad = many._operations.keys("bad")[0]
         client = raw(many.cache_alias)
@@ -134,7 +138,7 @@ class TestListing:
         assert many.purge(Selection(everything=True)).deleted == 1
         assert client.delete(bad) == 1
 
-    def test_a_restart_costs_no_error(self, settings: Any, server: Server) -> None:
+    def test_listing_works_after_a_restart(self, settings: Any, server: Server) -> None:
         backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
         backend.commit("a", Change(owner="u1", append=[b"{}"]))
         server.kill()
@@ -144,7 +148,7 @@ class TestListing:
         assert len(list(backend.scan("u1"))) == 1
         backend.close()
 
-    def test_where_writes_are_refused(self, settings: Any, server: Server) -> None:
+    def test_listing_goes_on_where_writes_are_refused(self, settings: Any, server: Server) -> None:
         backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
         backend.commit("short", Change(owner="u1", ttl=1.0, append=[b"{}"]))
         backend.commit("long", Change(owner="u1", append=[b"{}"]))

@@ -31,7 +31,7 @@ def url(server: Server) -> str:
         (["on", ">right", "~elsewhere:*", "+@all"], "NOPERM"),
     ],
 )
-def test_who_may_do_what(
+def test_a_missing_right_is_explained_and_not_tried_again(
     settings: Any, server: Server, rules: list[str], words: str | None
 ) -> None:
     with server.client() as client:
@@ -53,7 +53,9 @@ def test_who_may_do_what(
 
 
 @pytest.mark.parametrize("kind", ["wrong password", "no CLUSTER", "other keys"])
-def test_a_cluster_that_refuses(settings: Any, cluster: list[Server], kind: str) -> None:
+def test_a_missing_right_on_a_cluster_is_explained(
+    settings: Any, cluster: list[Server], kind: str
+) -> None:
     rules, login, words = {
         "wrong password": (["~*", "+@all"], "wrong", "password"),
         "no CLUSTER": (["~*", "+@all", "-cluster", "-command"], "right", "NOPERM"),

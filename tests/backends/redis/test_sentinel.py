@@ -81,7 +81,9 @@ def assert_kept(
 
 
 class TestSentinel:
-    def test_a_failover_under_load_of_threads(self, tmp_path: Path, settings: Any) -> None:
+    def test_a_failover_under_threads_keeps_what_was_replicated(
+        self, tmp_path: Path, settings: Any
+    ) -> None:
         id, stop = new_id(), threading.Event()
         acknowledged: list[list[bytes]] = [[] for _ in range(6)]
 
@@ -110,7 +112,9 @@ class TestSentinel:
             assert_kept(backend.read_messages(id, 0, 10**6), acknowledged, safe, killed)
             backend.close()
 
-    def test_a_failover_under_load_of_tasks(self, tmp_path: Path, settings: Any) -> None:
+    def test_a_failover_under_tasks_keeps_what_was_replicated(
+        self, tmp_path: Path, settings: Any
+    ) -> None:
         id = new_id()
         acknowledged: list[list[bytes]] = [[] for _ in range(20)]
 
@@ -142,7 +146,9 @@ class TestSentinel:
             asyncio.run(visit(primary))
             backend.close()
 
-    def test_the_password_of_a_url(self, settings: Any, tmp_path: Path) -> None:
+    def test_the_password_of_a_url_is_used_for_the_primary(
+        self, settings: Any, tmp_path: Path
+    ) -> None:
         with sentinel_setup(tmp_path, free_ports(3)) as (primary, _, sentinel):
             with primary.client() as client:
                 client.execute_command("ACL", "SETUSER", "chat", "on", ">p@ss", "~*", "+@all")

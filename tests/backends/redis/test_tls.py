@@ -29,7 +29,9 @@ class TestTLS:
         with tls_proxy(server.port, context) as port:
             yield port
 
-    def test_a_conversation(self, settings: Any, port: int, tmp_path: Path) -> None:
+    def test_a_conversation_is_saved_and_loaded_through_tls(
+        self, settings: Any, port: int, tmp_path: Path
+    ) -> None:
         pool = {"ssl_ca_certs": str(tmp_path / "ca.pem")}
         store = ConversationStore(
             on(settings, f"rediss://127.0.0.1:{port}/0", CONNECTION_POOL_KWARGS=pool)
@@ -52,7 +54,7 @@ class TestTLS:
         store.close()
 
     @pytest.mark.parametrize("address", ["127.0.0.1", "localhost"])
-    def test_a_certificate_that_is_not_trusted(
+    def test_an_untrusted_certificate_is_refused(
         self, settings: Any, port: int, tmp_path: Path, address: str
     ) -> None:
         # By name it is the wrong certificate, though the authority is known.
