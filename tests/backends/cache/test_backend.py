@@ -281,6 +281,25 @@ class TestLock:
             backend.commit(id, Change(append=[b'"ours"']))
         assert CacheBackend().read_messages(id, 0, 9) == [b'"theirs"']
 
+    def test_too_slow_to_give_up_the_turn_has_committed_all_the_same(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        backend, id = CacheBackend(), new_id()
+        backend.acquire(id, "lease", 60, 1)
+        backend.commit(id, Change(append=[b"1"]))
+        queue = backend._queue
+
+        def slow(id: str) -> Any:
+            found = queue(id)
+            if backend.read_messages(id, 0, 9) == [b"1", b"2"]:  # after the write
+                monkeypatch.setattr(cachelock, "LOCK_TTL", 0)
+            return found
+
+        monkeypatch.setattr(backend, "_queue", slow)
+        committed = backend.commit(id, Change(append=[b"2"], lease="lease", release=True))
+        assert committed.message_count == 2
+        assert queue(id).is_held_by("lease"), "it expires by itself"
+
     def test_processes_exclude_each_other_on_files(self, tmp_path: Any) -> None:
         script = """
 import sys, django
