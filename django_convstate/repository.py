@@ -32,7 +32,7 @@ T = TypeVar("T")
 AsyncCall = Callable[Concatenate[str, P], Awaitable[T]]
 
 # Told of each operation: its name, the backend's, how many seconds it took, and "ok" or the name of
-# the error's class.
+# the error's class. Not of a listing, whose time is mostly that of its caller.
 Observer = Callable[[str, str, float, str], None]
 
 observers: Final[list[Observer]] = []
@@ -60,6 +60,10 @@ class Repository:
         # What was made of the settings, with those settings: they may be overridden at any time.
         self._options: tuple[conf.Options, conf.Options] | None = None
         self._backend: tuple[conf.Options, ConversationStateBackend] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy of a conversation, in a pickle or another, finds its backend by the settings.
+        return self.__dict__ | {"_options": None, "_backend": None}
 
     @property
     def options(self) -> conf.Options:

@@ -5,7 +5,7 @@ Those about a conversation come with `sender`, the `ConversationStore`; the firs
 `conversation`, the others with `id`.
 
 The last two come once in an outage, from a thread of their own, with `sender`, the backend that is
-unavailable or back: `backend_degraded` with `reason`, in words; `backend_recovered` with `seconds`,
+unavailable or back: `backend_degraded` with `reason`, a text; `backend_recovered` with `seconds`,
 how long it was unavailable, and how many changes were `replayed`, how many of these only in part
 (`conflicts`), and how many are `lost`.
 """

@@ -21,6 +21,7 @@ from django_convstate import Conversation, ConversationStore, conversations, get
 from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.redis.backend import RedisBackend
 from tests.settings import PATIENT
+from tests.support.backends import CountingBackend
 from tests.support.servers import (
     Server,
     cluster_setup,
@@ -164,6 +165,20 @@ def saved() -> Conversation:
         conversation.messages.append("user", f"message {number}")
     conversation.save()
     return conversations.get(conversation.id)
+
+
+@pytest.fixture(params=["sync", "async"])
+def way(request: pytest.FixtureRequest) -> str:
+    way: str = request.param
+    return way
+
+
+@pytest.fixture
+def calls(settings: Any) -> Iterator[Any]:
+    settings.CONVERSATION_STATE_BACKEND = "tests.support.backends.CountingBackend"
+    CountingBackend.calls.clear()
+    yield CountingBackend.calls
+    conversations.purge(everything=True)
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@ stay private, files stay short, and a turn stays within its budget of calls."""
 
 import ast
 import inspect
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,9 +13,11 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from django.utils.module_loading import import_string
 
 import django_convstate
 from django_convstate import Conversation, ConversationStore, Messages, get_backend
+from django_convstate.backends.base import ConversationStateBackend
 
 NAME = "django_convstate"
 ROOT = Path(django_convstate.__file__).parent
@@ -142,14 +145,27 @@ def test_every_import_is_of_a_module_that_exists() -> None:
 
 
 def test_only_the_repository_calls_a_backend() -> None:
+    """Neither as `store.backend.load()`, nor by way of a variable named `backend`. What a backend
+    is (`name`, `can_scan`) may be read of it, and its class may be asked for checks."""
+    methods = {
+        name
+        for name, method in vars(ConversationStateBackend).items()
+        if callable(method) and not name.startswith("_")
+    }
     calls = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for name, (path, tree) in sources().items()
         if name != "repository" and not name.startswith(("backends", "testing"))
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Attribute)
-        and node.value.attr in ("backend", "_backend")
+        and (
+            (isinstance(node.value, ast.Attribute) and node.value.attr in ("backend", "_backend"))
+            or (
+                isinstance(node.value, ast.Name)
+                and node.value.id == "backend"
+                and node.attr in methods
+            )
+        )
     ]
     assert calls == []
 
@@ -218,10 +234,54 @@ def takes_no_argument(method: Callable[..., Any]) -> bool:
     )
 
 
+PUBLIC_PATHS = [
+    "django_convstate.conversations",
+    "django_convstate.middleware.ConversationMiddleware",
+    "django_convstate.decorators.conversation_turn",
+    "django_convstate.signals.conversation_saved",
+    "django_convstate.urls.urlpatterns",
+    "django_convstate.health_check.Conversations",
+    "django_convstate.channels.AsyncConversationConsumer",
+    "django_convstate.testing.BackendContract",
+    "django_convstate.identity.as_subprotocol",
+    "django_convstate.backends.base.ConversationStateBackend",
+    "django_convstate.backends.base.Change",
+    # docs/backends.md names these.
+    "django_convstate.backends.base.REMEMBERED_COMMITS",
+    "django_convstate.backends.base.TURN_LOST",
+    "django_convstate.backends.base.add_to_counter",
+    "django_convstate.backends.redis.cluster.ClusterConnectionFactory",
+]
+
+
+@pytest.mark.parametrize("path", PUBLIC_PATHS)
+def test_what_projects_import_is_where_it_was(path: str) -> None:
+    import_string(path)
+
+
 def test_messages_of_a_conversation_cannot_be_replaced() -> None:
     conversation = ConversationStore("locmem").create()
     with pytest.raises(AttributeError):
         conversation.messages = []  # type: ignore[misc, assignment]
+
+
+def test_the_page_names_files_and_functions_that_exist() -> None:
+    page = (ROOT.parent / "docs" / "architecture.md").read_text()
+    folders = [ROOT, ROOT.parent / "tests", ROOT.parent / "tools"]
+    files = [file.as_posix() for folder in folders for file in folder.rglob("*.*")]
+    for named in set(re.findall(r"[\w/]+\.(?:py|lua)\b", page)):
+        assert any(file.endswith(f"/{named}") for file in files), named
+    defined = {
+        f"{cls.name}.{method.name}"
+        for _, tree in sources().values()
+        for cls in ast.walk(tree)
+        if isinstance(cls, ast.ClassDef)
+        for method in cls.body
+        if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    named = set(re.findall(r"`([A-Z]\w+\.\w+)`", page))
+    assert len(named) > 15
+    assert named - defined == {"Change.append", "Record.messages"}, "which are fields"
 
 
 def our_calls(function: Callable[[], object]) -> Counter[str]:

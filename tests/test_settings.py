@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from django.core.checks import Error, Warning, run_checks
@@ -23,6 +23,7 @@ from django_convstate import (
     get_backend,
 )
 from django_convstate.checks import check_deployment, check_settings
+from django_convstate.typing import StoreOptions
 
 
 def found(settings: Any, options: Any = None, backend: Any = "locmem") -> list[tuple[str, str]]:
@@ -237,6 +238,10 @@ def test_options_of_ones_own_are_checked_too() -> None:
         ConversationStore("locmem", tll=5).create()  # type: ignore[call-arg]
     with pytest.raises(ImproperlyConfigured, match="ttl"):
         ConversationStore("locmem", ttl="5").create()  # type: ignore[arg-type]
+
+
+def test_the_options_of_a_store_are_typed_as_the_settings_are() -> None:
+    assert get_type_hints(StoreOptions) == get_type_hints(conf.Options)
 
 
 def test_nothing_happens_at_import_or_attach(settings: Any) -> None:

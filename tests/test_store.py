@@ -1,6 +1,8 @@
 """The store: conversations by their ids, lists, purges, settings of its own."""
 
 import asyncio
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
 from typing import Any
@@ -189,3 +191,19 @@ class TestStore:
         assert store.backend is conversations.backend
         settings.CONVERSATION_STATE_BACKEND = "tests.support.backends.SharedBackend"
         assert store.backend.name == "shared"
+
+    @pytest.mark.parametrize(
+        "duplicate", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))]
+    )
+    def test_a_conversation_can_be_copied_and_pickled_with_its_store(self, duplicate: Any) -> None:
+        conversation = conversations.create()
+        conversation["saved"] = 1
+        conversation.save()
+        conversation["changed"] = {"nested": [1]}
+        conversation.messages.append("user", "hello")
+        twin = duplicate(conversation)
+        assert (dict(twin), contents(twin)) == (dict(conversation), ["hello"])
+        twin.save()
+        assert conversation.is_modified
+        assert dict(conversations.get(conversation.id)) == dict(twin)
+        assert duplicate(conversations).get(conversation.id).version == 2

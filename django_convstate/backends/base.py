@@ -1,5 +1,6 @@
 """The contract of a place where conversations are kept: fill in the abstract methods of
-`ConversationStateBackend`. records.py describes what goes in and comes out."""
+`ConversationStateBackend`. records.py describes what goes in and comes out; what authors of
+backends need of it can be imported from here."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -9,6 +10,8 @@ from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
 
 from ..exceptions import InvalidBackend
+from .records import REMEMBERED_COMMITS as REMEMBERED_COMMITS
+from .records import TURN_LOST as TURN_LOST
 from .records import Acquired as Acquired
 from .records import Change as Change
 from .records import Committed as Committed
@@ -19,6 +22,7 @@ from .records import Progress as Progress
 from .records import PurgeReport as PurgeReport
 from .records import Record as Record
 from .records import Selection as Selection
+from .records import add_to_counter as add_to_counter
 from .toolkit.isolation import run_isolated
 
 P = ParamSpec("P")
@@ -36,7 +40,7 @@ class ConversationStateBackend(ABC):
     `ConversationCorrupt` raised.
     """
 
-    # What to call it, in health and in sentences.
+    # How it is called in settings, health and messages.
     name: ClassVar[str]
     # The keys of CONVERSATION_STATE, in lower case, that the constructor takes.
     option_names: ClassVar[tuple[str, ...]] = ("max_age",)
@@ -46,7 +50,7 @@ class ConversationStateBackend(ABC):
     expires_natively: ClassVar[bool] = False
     # Another process sees the same conversations.
     is_shared: ClassVar[bool] = True
-    # It may be away, and then FALLBACK says what goes on in its place.
+    # It may be unavailable, and FALLBACK says whether memory serves in its place then.
     can_fall_back: ClassVar[bool] = False
 
     def __init__(self, *, max_age: float | None = None) -> None:
@@ -92,14 +96,14 @@ class ConversationStateBackend(ABC):
 
     @abstractmethod
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
-        """Stand in line for a turn of the conversation, which need not be stored yet.
+        """Queue for a turn of the conversation, which need not be stored yet.
 
-        Position 0: the turn is ours for `seconds` from now, and the record is what `load` would
-        give. Any other: so many are before us, and our place is kept for `seconds`. Calling again
-        keeps the place, and renews it. All by the backend's clock.
+        Position 0: `lease` holds the turn for `seconds` from now, and the record is what `load`
+        would return. Any other: so many leases are ahead, and the place in the queue is kept for
+        `seconds`. Calling again keeps the place, and renews it. All by the backend's clock.
 
         Args:
-            lease: a random token of ours.
+            lease: a random token of the caller's.
         """
 
     @abstractmethod
@@ -119,8 +123,8 @@ class ConversationStateBackend(ABC):
         return self.load(id, window)
 
     def shard_of(self, id: str) -> str:
-        """Name the part of the server, if there are several that fail by themselves, where a
-        conversation is. No I/O."""
+        """Return the name of the shard (a node of a cluster) that holds the conversation; "" if
+        there is only one, or it is not known yet. No I/O."""
         return ""
 
     def scan(self, owner: str | None = None) -> Iterator[ConversationSummary]:

@@ -52,7 +52,7 @@ class Record:
 
     `messages` is the newest window of the `message_count` stored ones, oldest first. `ttl` is the
     idle time in seconds that each load and commit grants anew. `degraded` says that the store is
-    away and this is what was known of it; nothing at all, if the version is 0.
+    unavailable, and this is what was last known of it here; nothing at all, if the version is 0.
     """
 
     id: str = field(repr=False)
@@ -150,19 +150,21 @@ def add_to_counter(stored: bytes | None, delta: int, key: str) -> bytes:
 
 
 def not_a_number(key: str) -> InvalidConversationType:
+    """Return the error for a value that is not a counter."""
     return InvalidConversationType(
         f"state[{key!r}] is not an integer, so nothing can be added to it."
     )
 
 
 def beyond_64_bits(key: str) -> InvalidConversationValue:
+    """Return the error for a counter that would overflow."""
     return InvalidConversationValue(f"state[{key!r}] would leave the signed 64-bit range.")
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
     """The answer to a commit: what the conversation is at after it. `degraded` says that the store
-    is away, and will be told."""
+    is unavailable, and the change is to be replayed."""
 
     version: int
     message_count: int
@@ -172,8 +174,8 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Acquired:
-    """The answer to who wants a turn: how many are before them, and for the first the conversation
-    as it is now (None: nothing is stored)."""
+    """The answer to a lease that asks for a turn: how many are ahead of it; and, if there are none,
+    the conversation as it is now (None: nothing is stored)."""
 
     position: int
     record: Record | None
@@ -205,6 +207,7 @@ class Selection:
 
     @property
     def only_expired(self) -> bool:
+        """Whether it selects only what has expired."""
         return self.idle_for is None and self.owner is None and not self.everything
 
 
@@ -226,8 +229,8 @@ class Health:
         connected: whether it answers.
         latency_ms: one round trip in milliseconds; None without an answer.
         using_fallback: whether conversations go on in memory, because it does not.
-        pending_replay: how many changes it has yet to be told.
-        detail: what is wrong, or else what there is to tell, in words.
+        pending_replay: how many changes of this process are yet to be replayed to it.
+        detail: a sentence: what is wrong, or else what there is to know.
         since: when the outage began, in seconds since the epoch; None: there is none.
         is_full: whether no more changes can be noted for later, so that they are refused.
     """

@@ -14,6 +14,7 @@ from channels.generic.websocket import JsonWebsocketConsumer
 from ..conversation.conversation import Conversation, working_copy_of
 from ..conversation.message_log import Message
 from ..exceptions import BackendUnavailable, ConversationError
+from ..ids import hashed_id
 from . import listening
 
 logger = logging.getLogger("django_convstate")
@@ -102,7 +103,12 @@ class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
             try:
                 self._handle.touch()
             except BackendUnavailable as error:
-                logger.warning("The conversation of an idle socket was not touched: %s", error)
+                logger.warning(
+                    "Conversation %s of an idle socket may expire, because its expiry could not be "
+                    "slid; that is tried again. %s",
+                    hashed_id(self._handle.id),
+                    error,
+                )
 
     def _load(self) -> Conversation:
         self._join()  # before the load, so that no commit falls between the two

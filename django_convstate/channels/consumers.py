@@ -12,6 +12,7 @@ from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from ..conversation.conversation import Conversation, working_copy_of
 from ..conversation.message_log import Message
 from ..exceptions import BackendUnavailable, ConversationError
+from ..ids import hashed_id
 from . import listening
 
 logger = logging.getLogger("django_convstate")
@@ -100,7 +101,12 @@ class AsyncConversationConsumer(listening.Listening, AsyncJsonWebsocketConsumer)
             try:
                 await self._handle.atouch()
             except BackendUnavailable as error:
-                logger.warning("The conversation of an idle socket was not touched: %s", error)
+                logger.warning(
+                    "Conversation %s of an idle socket may expire, because its expiry could not be "
+                    "slid; that is tried again. %s",
+                    hashed_id(self._handle.id),
+                    error,
+                )
 
     async def _load(self) -> Conversation:
         await self._ajoin()  # before the load, so that no commit falls between the two

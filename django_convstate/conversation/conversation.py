@@ -325,8 +325,9 @@ class Conversation(MutableMapping[str, JSON]):
 
     @contextmanager
     def _in_turn(self, on_busy: OnBusy) -> Iterator["Conversation"]:
-        copy, turn, is_released = self._copy, self._turn(on_busy), False
+        copy, wait, is_released = self._copy, self._wait_for_turn(on_busy), False
         self.save()
+        turn = Turn(self._repository, copy.id, wait)  # now, for a receiver may change the id
         copy.enter_turn(turn.lease)
         try:
             copy.begin_turn(turn.acquire())
@@ -346,8 +347,9 @@ class Conversation(MutableMapping[str, JSON]):
 
     @asynccontextmanager
     async def _in_aturn(self, on_busy: OnBusy) -> AsyncIterator["Conversation"]:
-        copy, turn, is_released = self._copy, self._turn(on_busy), False
+        copy, wait, is_released = self._copy, self._wait_for_turn(on_busy), False
         await self.asave()
+        turn = Turn(self._repository, copy.id, wait)  # now, for a receiver may change the id
         copy.enter_turn(turn.lease)
         try:
             copy.begin_turn(await turn.aacquire())
@@ -364,10 +366,9 @@ class Conversation(MutableMapping[str, JSON]):
             copy.leave_turn()
             await turn.aend(is_released=is_released or bool(copy.pending))
 
-    def _turn(self, on_busy: OnBusy) -> Turn:
+    def _wait_for_turn(self, on_busy: OnBusy) -> float:
         check_on_busy(on_busy)
-        wait = 0 if on_busy == "reject" else self._repository.options.turn_wait
-        return Turn(self._repository, self._copy.id, wait)
+        return 0 if on_busy == "reject" else self._repository.options.turn_wait
 
 
 def working_copy_of(conversation: Conversation) -> WorkingCopy:

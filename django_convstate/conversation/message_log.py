@@ -74,10 +74,12 @@ class MessageLog:
 
     @property
     def max_message_bytes(self) -> int:
+        """The setting."""
         return self._options.max_message_bytes
 
     @property
     def is_modified(self) -> bool:
+        """Whether there is something to save."""
         return bool(self._appended) or self._kept_count < self._stored_count
 
     @property

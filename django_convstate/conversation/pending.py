@@ -39,9 +39,11 @@ class Pending:
         return self._queue[0][0] if self._queue else None
 
     def add(self, change: Change, message_count: int) -> None:
+        """Add a change as the last one. `message_count` is expected after it."""
         self._queue.append((change, message_count))
 
     def clear(self) -> None:
+        """Forget all of them."""
         self._queue.clear()
 
     def expect(self, version: int) -> None:

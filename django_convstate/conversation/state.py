@@ -94,6 +94,7 @@ class State(MutableMapping[str, JSON]):
 
     @property
     def is_modified(self) -> bool:
+        """Whether there is something to save."""
         now = self._now()
         return bool(self._counted or self._stored.keys() - now.keys() or self._changed(now))
 

@@ -1,7 +1,7 @@
 """A turn is a lease: queued for, renewed while it is held, and given back at the end. It knows the
 id that it is for, and no Conversation.
 
-The queue is the store's (see `acquire` in backends/base.py). A place in it lapses after `LEASE`
+The queue is the store's (see `acquire` in backends/base.py). A place in it expires after `LEASE`
 seconds unless it is renewed, so a turn dies with its process; and what is committed carries the
 lease, so a turn that was taken for dead cannot write over the next one.
 """
@@ -114,7 +114,7 @@ class Turn:
     def end(self, *, is_released: bool) -> None:
         """Give the lease back, unless a commit does or did, and wake who may be next."""
         if not is_released:
-            with suppress(ConversationError):  # it lapses by itself
+            with suppress(ConversationError):  # it expires by itself
                 self._repository.release(self.id, self.lease)
         if self._has_begun:
             turn_ended(self.id)

@@ -66,14 +66,17 @@ class WorkingCopy:
 
     @property
     def is_stored(self) -> bool:
+        """Whether the store has it; or, in an outage, may have it."""
         return self.create is Create.MUST_EXIST or self.degraded
 
     @property
     def is_new(self) -> bool:
+        """Whether it has never been stored, as far as is known."""
         return self.version == 0 and not self.degraded
 
     @property
     def is_modified(self) -> bool:
+        """Whether there is something to save."""
         return bool(self.pending or self.state.is_modified or self.log.is_modified)
 
     # Saving: stage, send each of `pending`, acknowledge.
@@ -202,4 +205,5 @@ class WorkingCopy:
         return self.pending.release(lease)
 
     def leave_turn(self) -> None:
+        """Have what is staged from now on carry no lease."""
         self._lease = None

@@ -23,7 +23,11 @@ def presented_id(request: HttpRequest, options: Options) -> str | None:
     token = presented_token(request, options)
     id = tokens.unsign_token(token) if token else None
     if token and id is None:
-        logger.warning("A conversation token has no valid signature: it is ignored.")
+        logger.warning(
+            "A conversation token has no valid signature: its client gets a new conversation. If "
+            "there are many of these, SECRET_KEY was changed: put the old one into "
+            "SECRET_KEY_FALLBACKS."
+        )
     return id
 
 

@@ -21,8 +21,8 @@ counts = pytest.mark.parametrize("count", [50, pytest.param(500, marks=pytest.ma
 @pytest.fixture(autouse=True)
 def _patient_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let writers wait for the lock of a cache as long as it takes: time is not what is tested."""
-    monkeypatch.setattr(cachelock, "LEASE", 60)
-    monkeypatch.setattr(cachelock, "PATIENCE", 120.0)
+    monkeypatch.setattr(cachelock, "LOCK_TTL", 60)
+    monkeypatch.setattr(cachelock, "ACQUIRE_TIMEOUT", 120.0)
 
 
 @counts

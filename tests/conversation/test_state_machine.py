@@ -68,6 +68,7 @@ class HandleBesideModel(RuleBasedStateMachine):
         self.state["a"] = []
         self.say()
         self.handle.save()
+        self.unsaved = 0
 
     @rule(key=KEYS, value=VALUES)
     def assign(self, key: str, value: Any) -> None:

@@ -88,7 +88,7 @@ class CacheBackend(ConversationStateBackend):
                 lock.check()
                 self._write(id, stored, previous)
             # After a retry, too: the first time may not have come so far. If the lock has become
-            # too old for it, the lease lapses by itself.
+            # too old for it, the lease expires by itself.
             if change.lease is not None and change.release and lock.is_safe:
                 with self._changing_queue(id, lock) as queue:
                     queue.leave(change.lease)

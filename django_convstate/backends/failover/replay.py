@@ -74,8 +74,10 @@ class Replayer:
                 continue
             self.stats.replayed += 1
             with offline.lock:
-                if offline.journal.get(id) is not pending:
-                    continue  # a deletion has taken the place of these writes
+                if offline.journal.get(id) is not pending or pending.writes[0][0] is not write:
+                    # A deletion has taken the place of these writes; or another thread, after the
+                    # backend was closed and used again, has replayed this one as well.
+                    continue
                 if offline.journal.remove_first(id):
                     offline.discard(id)
                     return

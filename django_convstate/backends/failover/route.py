@@ -29,7 +29,7 @@ class Route:
     `answered`: it has answered this operation.
     """
 
-    __slots__ = ("_era", "_is_open", "_on_outage", "_shard", "answered", "writable")
+    __slots__ = ("_era", "_may_ask", "_on_outage", "_shard", "answered", "writable")
 
     def __init__(
         self, shard: Shard, on_outage: Callable[[], None], *, is_pending: bool, only_reads: bool
@@ -45,7 +45,7 @@ class Route:
         self._on_outage = on_outage
         self._era = shard.breaker.era
         self.writable = not (is_pending or shard.breaker.is_open)
-        self._is_open = self.writable or (only_reads and shard.readable and not is_pending)
+        self._may_ask = self.writable or (only_reads and shard.readable and not is_pending)
         self.answered = False
 
     def ask(self, method: Callable[[*Ts], T], offline: Callable[[*Ts], T], *args: *Ts) -> T:
@@ -54,7 +54,7 @@ class Route:
 
         No other error says anything about the shard, least of all that the caller was cancelled.
         """
-        if self._is_open:
+        if self._may_ask:
             try:
                 answer = method(*args)
             except BackendUnavailable as error:
@@ -70,7 +70,7 @@ class Route:
         self, method: Callable[[*Ts], Awaitable[T]], offline: Callable[[*Ts], T], *args: *Ts
     ) -> T:
         """See `ask`."""
-        if self._is_open:
+        if self._may_ask:
             try:
                 answer = await method(*args)
             except BackendUnavailable as error:

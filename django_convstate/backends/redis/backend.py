@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
 
 from ...exceptions import BackendUnavailable, ConversationCorrupt
+from ...ids import hashed_id
 from ..base import ConversationStateBackend
 from ..records import (
     Acquired,
@@ -26,17 +27,19 @@ from ..records import (
     Selection,
 )
 from .client.clients import Clients
-from .client.deadline import Deadline
-from .client.retrying import in_time
+from .client.retrying import Deadline, in_time
 from .diagnostics.checks import check_entry, check_server
 from .diagnostics.server_info import adescribe, describe, key_on_each_primary
 from .errors import CLIENT_ERRORS, is_unknown_command, translated
 from .listing import Listing
 from .operations import Operation, Operations, Reply
 
-_NOT_INDEXED: Final = "An owner's index could not be brought up to date; a later turn retries: %s"
+_NOT_INDEXED: Final = (
+    "The owner's index could not be brought up to date about conversation %s; a later turn or "
+    "listing retries. %s"
+)
 _NOT_QUARANTINED: Final = (
-    "A damaged conversation could not be quarantined; its next load retries: %s"
+    "Damaged conversation %s could not be quarantined; its next load retries. %s"
 )
 
 logger = logging.getLogger("django_convstate")
@@ -65,7 +68,7 @@ class RedisBackend(ConversationStateBackend):
         self.cache_alias = cache_alias
         self._operations = Operations(key_prefix, max_age)
         self._clients = Clients(cache_alias)
-        self._listing = Listing(self._operations, self._clients, cache_alias)
+        self._listing = Listing(self._operations, self._clients)
 
     def load(self, id: str, window: int) -> Record | None:
         """See `ConversationStateBackend.load`."""
@@ -189,11 +192,9 @@ class RedisBackend(ConversationStateBackend):
         started, timeout, node = time.perf_counter(), self._clients.config.timeout, ""
         try:
             with self._clients.sync() as client:
-                until = time.perf_counter() + timeout  # for all nodes together
-                for name, key in key_on_each_primary(client.redis, self._health_key()):
+                for name, probe in self._probes(client.redis):
                     node = name
-                    _refuse_after(until)
-                    client.send(self._operations.probe(key))
+                    client.send(probe)
                 latency_ms, node = (time.perf_counter() - started) * 1000, ""
                 with Deadline(timeout):
                     return Health(self.name, True, latency_ms, detail=describe(client.redis))
@@ -205,11 +206,9 @@ class RedisBackend(ConversationStateBackend):
         started, timeout, node = time.perf_counter(), self._clients.config.timeout, ""
         try:
             async with await self._clients.for_loop() as client:
-                until = time.perf_counter() + timeout
-                for name, key in key_on_each_primary(client.redis, self._health_key()):
+                for name, probe in self._probes(client.redis):
                     node = name
-                    _refuse_after(until)
-                    await client.send(self._operations.probe(key))
+                    await client.send(probe)
                 latency_ms, node = (time.perf_counter() - started) * 1000, ""
                 detail = await in_time(adescribe(client.redis), timeout)
                 return Health(self.name, True, latency_ms, detail=detail)
@@ -245,37 +244,37 @@ class RedisBackend(ConversationStateBackend):
         try:
             reply = self._execute(operation)
         except ConversationCorrupt:
-            self._follow_up(self._operations.quarantine(id), _NOT_QUARANTINED)
+            self._follow_up(id, self._operations.quarantine(id), _NOT_QUARANTINED)
             raise
         if reply.then is not None:
-            self._follow_up(reply.then, _NOT_INDEXED)
+            self._follow_up(id, reply.then, _NOT_INDEXED)
         return reply.value
 
     async def _arun(self, id: str, make: Callable[[], Operation[T]]) -> T:
         try:
             reply = await self._aexecute(make)
         except ConversationCorrupt:
-            await self._afollow_up(self._operations.quarantine(id), _NOT_QUARANTINED)
+            await self._afollow_up(id, self._operations.quarantine(id), _NOT_QUARANTINED)
             raise
         if reply.then is not None:
-            await self._afollow_up(reply.then, _NOT_INDEXED)
+            await self._afollow_up(id, reply.then, _NOT_INDEXED)
         return reply.value
 
-    def _follow_up(self, operation: Operation[None], failure: str) -> None:
+    def _follow_up(self, id: str, operation: Operation[None], failure: str) -> None:
         try:
             reply = self._execute(operation)
             if reply.then is not None:
-                self._follow_up(reply.then, failure)
+                self._follow_up(id, reply.then, failure)
         except (BackendUnavailable, ConversationCorrupt) as error:
-            logger.warning(failure, error)
+            logger.warning(failure, hashed_id(id), error)
 
-    async def _afollow_up(self, operation: Operation[None], failure: str) -> None:
+    async def _afollow_up(self, id: str, operation: Operation[None], failure: str) -> None:
         try:
             reply = await self._aexecute(lambda: operation)
             if reply.then is not None:
-                await self._afollow_up(reply.then, failure)
+                await self._afollow_up(id, reply.then, failure)
         except (BackendUnavailable, ConversationCorrupt) as error:
-            logger.warning(failure, error)
+            logger.warning(failure, hashed_id(id), error)
 
     def _execute(self, operation: Operation[T]) -> Reply[T]:
         try:
@@ -294,17 +293,17 @@ class RedisBackend(ConversationStateBackend):
         except CLIENT_ERRORS as error:
             raise translated(error, self.cache_alias) from error
 
-    def _health_key(self) -> str:
-        # Random, so that no other client uses it.
-        return f"{self._operations.prefix}:health:{secrets.token_hex(8)}"
+    def _probes(self, client: Any) -> Iterator[tuple[str, Operation[None]]]:
+        """Yield the name of each primary and what writes to it, in the time for one operation."""
+        until = time.perf_counter() + self._clients.config.timeout
+        stem = f"{self._operations.prefix}:health:{secrets.token_hex(8)}"  # which no other uses
+        for node, key in key_on_each_primary(client, stem):
+            if time.perf_counter() > until:
+                raise TimeoutError("There was no answer in time.")
+            yield node, self._operations.probe(key)
 
     def _unhealthy(self, error: Exception, node: str) -> Health:
         if not isinstance(error, BackendUnavailable):
             error = translated(error, self.cache_alias)
         detail = f"{error} That is node {node}." if node else str(error)
         return Health(self.name, False, detail=detail)
-
-
-def _refuse_after(moment: float) -> None:
-    if time.perf_counter() > moment:
-        raise TimeoutError("There was no answer in time.")

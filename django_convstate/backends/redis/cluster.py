@@ -17,7 +17,6 @@ the cluster. Where the cache reads, writes or deletes many keys at once, each sl
 itself, so that others may see a part of it done.
 """
 
-import threading
 from typing import Any, ClassVar
 
 from django_redis.pool import ConnectionFactory
@@ -42,7 +41,6 @@ class ClusterConnectionFactory(ConnectionFactory):  # type: ignore[misc]
     """Makes one client for each URL and options, which keeps a pool of connections to each node."""
 
     _clusters: ClassVar[dict[str, CacheCluster]] = {}
-    _guard: ClassVar[threading.Lock] = threading.Lock()
 
     def get_connection(self, params: dict[str, Any]) -> CacheCluster:
         """Return the client for a URL and options, the same one each time."""
@@ -51,18 +49,16 @@ class ClusterConnectionFactory(ConnectionFactory):  # type: ignore[misc]
         key = repr(sorted(kwargs.items()))
         if (known := self._clusters.get(key)) is not None:
             return known
-        # Not under the lock: it asks where the nodes are, which may take its time.
+        # Not under a lock: it asks where the nodes are, which may take its time.
         made: Any = CacheCluster.from_url(**kwargs)
-        with self._guard:
-            kept: CacheCluster = self._clusters.setdefault(key, made)
+        kept: CacheCluster = self._clusters.setdefault(key, made)
         if kept is not made:
             made.close()
         return kept
 
     def disconnect(self, connection: CacheCluster) -> None:
         """Close a client, and forget it."""
-        with self._guard:
-            for key, cluster in list(self._clusters.items()):
-                if cluster is connection:
-                    del self._clusters[key]
+        for key, cluster in list(self._clusters.items()):
+            if cluster is connection:
+                self._clusters.pop(key, None)
         connection.close()

@@ -7,8 +7,10 @@ decides whether it is to be deleted.
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any, Final, TypeVar
 
@@ -17,10 +19,10 @@ from redis.exceptions import NoScriptError, RedisError
 from ...exceptions import BackendUnavailable
 from ..records import ConversationSummary, Progress, PurgeReport, Selection
 from .client.clients import Clients
-from .client.deadline import Deadline
-from .client.retrying import Attempt, retrying
+from .client.retrying import Attempt, Deadline, retrying
+from .diagnostics.server_info import primaries
 from .errors import CLIENT_ERRORS, is_moving, is_wrong_type, translated
-from .operations import Operation, Operations, Reply, Word
+from .operations import Operation, Operations, Reply
 
 BATCH_SIZE: Final = 100  # operations sent in one go: other clients are served between two batches
 BATCH_TIMEOUT: Final = 5.0  # seconds for one batch, if an operation may not take longer
@@ -36,27 +38,26 @@ T = TypeVar("T")
 class Listing:
     """What concerns many conversations of a `RedisBackend`."""
 
-    def __init__(self, operations: Operations, clients: Clients, alias: str) -> None:
+    def __init__(self, operations: Operations, clients: Clients) -> None:
         self._operations = operations
         self._clients = clients
-        self._alias = alias
 
     def of_owner(self, owner: str) -> list[ConversationSummary]:
         """Return the conversations of `owner`, newest activity first."""
         found, expired = [], []
-        for batch in _batches(self._owned(owner), BATCH_SIZE):
-            for id, summary in self._summaries(batch).items():
-                if summary is not None and summary.owner == owner:
-                    found.append(summary)
-                else:
-                    expired.append(id)
+        for id, summary in self._each(self._owned(owner), self._operations.summary):
+            if summary is not None and summary.owner == owner:
+                found.append(summary)
+            else:
+                expired.append(id)
         self._forget(owner, expired)
         return sorted(found, key=lambda summary: summary.last_accessed, reverse=True)
 
     def everything(self) -> Iterator[ConversationSummary]:
         """Yield all conversations, perhaps millions, in no order."""
-        for batch in _batches(self._ids(), BATCH_SIZE):
-            yield from filter(None, self._summaries(batch).values())
+        for _, summary in self._each(self._ids(), self._operations.summary):
+            if summary is not None:
+                yield summary
 
     def purge(
         self,
@@ -67,14 +68,11 @@ class Listing:
     ) -> PurgeReport:
         """Delete what is selected, in batches; in a dry run, only count it."""
         owner = selection.owner
+        examine = partial(self._operations.purge, selection=selection, dry_run=dry_run)
         examined = deleted = 0
         ids = self._ids() if owner is None else self._owned(owner)
         for batch in _batches(ids, batch_size):
-            verdicts: dict[str, bool | None] = {}
-            for part in _batches(iter(batch), BATCH_SIZE):
-                verdicts |= self._run(
-                    {id: self._operations.purge(id, selection, dry_run) for id in part}
-                )
+            verdicts = dict(self._each(iter(batch), examine))
             gone = [id for id, verdict in verdicts.items() if verdict is None]
             examined += len(verdicts) - len(gone)
             deleted += list(verdicts.values()).count(True)
@@ -91,14 +89,14 @@ class Listing:
             for key in self._keys(f"{stem}*}}:meta"):
                 yield key.decode().removeprefix(stem).removesuffix("}:meta")
         except CLIENT_ERRORS as error:
-            raise translated(error, self._alias) from error
+            raise translated(error, self._clients.alias) from error
 
     def _keys(self, pattern: str) -> Iterator[bytes]:
         client = self._clients.sync().redis
-        for node in client.get_primaries() if self._clients.config.is_cluster else [None]:
+        for target in primaries(client):
             cursor: int | None = None
             while cursor != 0:
-                cursor, keys = self._retrying(client, _scan, (node, cursor or 0, pattern))
+                cursor, keys = self._retrying(client, _scan, (target, cursor or 0, pattern))
                 yield from keys
 
     def _owned(self, owner: str) -> Iterator[str]:
@@ -111,8 +109,12 @@ class Listing:
             ids += page
         return iter(dict.fromkeys(ids))
 
-    def _summaries(self, ids: list[str]) -> dict[str, ConversationSummary | None]:
-        return self._run({id: self._operations.summary(id) for id in ids})
+    def _each(
+        self, ids: Iterator[str], operation: Callable[[str], Operation[T]]
+    ) -> Iterator[tuple[str, T | None]]:
+        """Yield each id and what the operation on it returns: see `_run`."""
+        for batch in _batches(ids, BATCH_SIZE):
+            yield from self._run({id: operation(id) for id in batch}).items()
 
     def _forget(self, owner: str, ids: list[str]) -> None:
         # Where writes are refused listing goes on; what is left over is found again.
@@ -128,37 +130,23 @@ class Listing:
         """
         try:
             with self._clients.sync() as client:
-                results = self._send(client.redis, operations)
+                send = partial(self._retrying, client.redis, _send_batch)
+                results = send(operations)
                 unknown = [n for n, result in results.items() if isinstance(result, NoScriptError)]
-                results |= self._send(client.redis, {n: operations[n] for n in unknown}, full=True)
+                results |= send({n: _in_full(operations[n]) for n in unknown})
                 replies: dict[str, Reply[T] | None] = {
                     name: None if isinstance(result, RedisError) else operations[name].read(result)
                     for name, result in results.items()
                     if not (isinstance(result, RedisError) and is_moving(result))
                 }
-                remaining = {n: reply.then for n, reply in replies.items() if reply and reply.then}
-                self._send(client.redis, remaining)
+                send({n: reply.then for n, reply in replies.items() if reply and reply.then})
         except CLIENT_ERRORS as error:
-            raise translated(error, self._alias) from error
+            raise translated(error, self._clients.alias) from error
         if moving := len(operations) - len(replies):
             logger.warning(
                 "%d conversations are being moved to another node and were skipped.", moving
             )
         return {name: reply.value if reply else None for name, reply in replies.items()}
-
-    def _send(
-        self, client: Any, operations: Mapping[str, Operation[Any]], full: bool = False
-    ) -> dict[str, Any]:
-        """Return the reply to each operation, or the error that concerns it alone.
-
-        A batch may be sent twice: at worst a conversation that was deleted already is not counted
-        as deleted.
-        """
-        batch = [
-            (each.key, each.full_command() if full else each.command)
-            for each in operations.values()
-        ]
-        return dict(zip(operations, self._retrying(client, _send_batch, batch), strict=True))
 
     def _retrying(self, client: Any, attempt: Attempt[S, T], subject: S) -> T:
         config = self._clients.config
@@ -166,27 +154,36 @@ class Listing:
         return retrying(client, config.tries, deadline, attempt, subject)
 
 
-def _scan(client: Any, where: tuple[Any, int, str], _full: bool) -> tuple[int, list[bytes]]:
+def _scan(client: Any, where: tuple[dict[str, Any], int, str], _full: bool) -> tuple[int, Any]:
     """Return where the next page of a node's keys begins (0: this was the last), and keys."""
-    node, cursor, pattern = where
-    target = {} if node is None else {"target_nodes": node}
+    target, cursor, pattern = where
     following, keys = client.scan(cursor, pattern, SCAN_COUNT, **target)
-    return following if node is None else following[node.name], keys
+    return following[target["target_nodes"].name] if target else following, keys
 
 
-def _send_batch(client: Any, batch: list[tuple[Word, tuple[Word, ...]]], _full: bool) -> list[Any]:
-    """Return the replies, in which are the errors that concern one command alone."""
+def _send_batch(
+    client: Any, operations: Mapping[str, Operation[Any]], _full: bool
+) -> dict[str, Any]:
+    """Return the reply to each operation, or the error that concerns it alone.
+
+    A batch may be sent twice: at worst a conversation that was deleted already is not counted as
+    deleted.
+    """
     is_cluster = hasattr(client, "get_node_from_key")
     with client.pipeline(transaction=False) as pipe:
-        for key, command in batch:
+        for each in operations.values():
             # Else redis-py's cluster client asks a node for the keys of each single script.
-            target = {"target_nodes": client.get_node_from_key(key)} if is_cluster else {}
-            pipe.execute_command(*command, **target)
-        replies: list[Any] = pipe.execute(raise_on_error=False)
-    for reply in replies:
+            target = {"target_nodes": client.get_node_from_key(each.key)} if is_cluster else {}
+            pipe.execute_command(*each.command, **target)
+        replies = dict(zip(operations, pipe.execute(raise_on_error=False), strict=True))
+    for reply in replies.values():
         if isinstance(reply, RedisError) and not _concerns_one(reply):
             raise reply
     return replies
+
+
+def _in_full(operation: Operation[T]) -> Operation[T]:
+    return replace(operation, command=operation.full_command())
 
 
 def _concerns_one(error: RedisError) -> bool:

@@ -42,15 +42,15 @@ from .replies import NOT_A_RECORD, record_of, refusal, summary_of, text
 from .scripts import Script
 
 T = TypeVar("T")
-Word = str | bytes | int | float
+Argument = str | bytes | int | float
 
 INDEX_PAGE_SIZE: Final = 500  # ids that are read from an index in one round trip
 
-# The numbers of a commit are packed into one word, because redis-py's asyncio client takes its time
-# over each. See scripts/commit.lua.
+# The numbers of a commit are packed into one argument, because redis-py's asyncio client takes its
+# time over each. See scripts/commit.lua.
 _HEAD: Final = struct.Struct("<12d")
 _NONE: Final = -1
-_words: Final[Callable[[Iterable[tuple[Word, ...]]], Iterable[Word]]] = chain.from_iterable
+_flat: Final[Callable[[Iterable[tuple[Argument, ...]]], Iterable[Argument]]] = chain.from_iterable
 _CREATE: Final = {Create.EITHER: 0, Create.MUST_BE_NEW: 1, Create.MUST_EXIST: 2}
 
 
@@ -64,16 +64,16 @@ class Operation(Generic[T]):
         script: which script the command runs by its SHA-1; None for a plain command.
     """
 
-    command: tuple[Word, ...]
+    command: tuple[Argument, ...]
     read: Callable[[Any], "Reply[T]"]
     script: Script | None = None
 
     @property
-    def key(self) -> Word:
+    def key(self) -> Argument:
         """The first key, which says which node of a cluster to ask."""
         return self.command[1 if self.script is None else 3]
 
-    def full_command(self) -> tuple[Word, ...]:
+    def full_command(self) -> tuple[Argument, ...]:
         """Return the command with the text of its script, for a server that may not know it."""
         if self.script is None:
             return self.command
@@ -96,7 +96,7 @@ class Operations:
         self.prefix = prefix
         # As commit.lua takes it, and as the other scripts do.
         self._max_age_ms = _NONE if max_age is None else _ms(max_age)
-        self._max_age: Word = "" if max_age is None else self._max_age_ms
+        self._max_age: Argument = "" if max_age is None else self._max_age_ms
 
     def keys(self, id: str) -> tuple[str, str, str]:
         """Return the keys of the meta hash, the state and the messages."""
@@ -148,14 +148,14 @@ class Operations:
 
     def commit(self, id: str, change: Change) -> Operation[Committed]:
         """See `RedisBackend.commit`."""
-        arguments: tuple[Word, ...] = (
+        arguments: tuple[Argument, ...] = (
             id,
             self._head(change),
             CommitLog.key(change.commit_id),
             "" if change.owner is None else change.owner,
-            *_words(change.set.items()),
+            *_flat(change.set.items()),
             *change.unset,
-            *_words(change.increment.items()),
+            *_flat(change.increment.items()),
             *change.append,
         )
         keys: tuple[str, ...] = self.keys(id)
@@ -180,8 +180,7 @@ class Operations:
             if not isinstance(reply[0], int):
                 raise ConversationCorrupt(NOT_A_RECORD)
             found, new_ttl, owner = (*reply, None, None)[:3]
-            index = self._index(text(owner), id, int(new_ttl) / 1000) if owner else None
-            return Reply(bool(found), index)
+            return Reply(bool(found), self._index(owner, id, new_ttl) if owner else None)
 
         arguments = (_optional(ttl and _ms(ttl)), self._max_age)
         return _script(scripts.TOUCH, self.keys(id), arguments, read)
@@ -219,9 +218,7 @@ class Operations:
 
     def summary(self, id: str) -> Operation[ConversationSummary | None]:
         """Describe a conversation without sliding its expiry. None: there is no such one."""
-        return _script(
-            scripts.SUMMARY, self.keys(id), (), lambda reply: Reply(summary_of(id, reply))
-        )
+        return _script(scripts.SUMMARY, self.keys(id), (), lambda reply: Reply(summary_of(reply)))
 
     def owned(self, owner: str, cursor: int) -> Operation[tuple[int | None, list[str]]]:
         """Read a page of an owner's index: where the next page begins (None: this was the last),
@@ -247,30 +244,27 @@ class Operations:
         overwritten. A sound one stays."""
         return _script(scripts.QUARANTINE, self.keys(id), (_ms(QUARANTINE_SECONDS),), _nothing)
 
-    def _index(self, owner: str, id: str, ttl: float) -> Operation[None]:
+    def _index(self, owner: Any, id: str, ttl_ms: Any) -> Operation[None]:
         """Add the conversation to its owner's index, and then acknowledge that in the conversation:
         whatever happens in between, it stays due."""
-        meta, _, _ = self.keys(id)
-        ack = _script(scripts.INDEX_ACK, (meta,), (owner, _ms(ttl)), _nothing)
+        owner, ttl_ms = text(owner), int(ttl_ms)
+        ack = _script(scripts.INDEX_ACK, self.keys(id)[:1], (owner, ttl_ms), _nothing)
         index = (self.index_key(owner),)
-        return _script(scripts.INDEX, index, (id, _ms(ttl)), lambda reply: Reply(None, ack))
+        return _script(scripts.INDEX, index, (id, ttl_ms), lambda reply: Reply(None, ack))
 
     def _loaded(self, id: str, reply: Any) -> Reply[Record | None]:
         if reply is None:
             return Reply(None)
         record, index_due = record_of(id, reply)
-        if not index_due or record.owner is None:
-            return Reply(record)
-        return Reply(record, self._index(record.owner, id, record.ttl))
+        owner = record.owner if index_due else None
+        return Reply(record, self._index(owner, id, _ms(record.ttl)) if owner else None)
 
     def _committed(self, id: str, change: Change, reply: Any) -> Reply[Committed]:
         if not isinstance(reply[0], int):
             raise refusal(change, *reply)
         version, message_count, left, now, ttl, owner = reply
         committed = Committed(version, message_count, (now + left) / 1000)
-        if owner is None:
-            return Reply(committed)
-        return Reply(committed, self._index(text(owner), id, int(ttl) / 1000))
+        return Reply(committed, self._index(owner, id, ttl) if owner else None)
 
     def _head(self, change: Change) -> bytes:
         return _HEAD.pack(
@@ -292,7 +286,7 @@ class Operations:
 def _script(
     script: Script,
     keys: tuple[str, ...],
-    arguments: tuple[Word, ...],
+    arguments: tuple[Argument, ...],
     read: Callable[[Any], Reply[T]],
 ) -> Operation[T]:
     return Operation(("EVALSHA", script.sha, len(keys), *keys, *arguments), read, script)
@@ -302,7 +296,7 @@ def _ms(seconds: float) -> int:
     return math.ceil(seconds * 1000)
 
 
-def _optional(value: Word | None) -> Word:
+def _optional(value: Argument | None) -> Argument:
     return "" if value is None else value
 
 

@@ -27,12 +27,9 @@ def record_of(id: str, reply: list[Any]) -> tuple[Record, bool]:
     Raises:
         ConversationCorrupt: it is none.
     """
-    if len(reply) == 1:
-        raise ConversationCorrupt(NOT_A_RECORD)
-    stored_id, version, owner, created, now, left, ttl, index_due, count, state, messages = reply
-    if stored_id != id.encode():
-        raise ConversationCorrupt("The stored hash has the id of another conversation.")
     try:
+        # The script has compared the id with the key. Of what is no record it says that alone.
+        _, version, owner, created, now, left, ttl, index_due, count, state, messages = reply
         record = Record(
             id=id,
             version=int(version),
@@ -50,7 +47,7 @@ def record_of(id: str, reply: list[Any]) -> tuple[Record, bool]:
     return record, bool(index_due)
 
 
-def summary_of(id: str, reply: list[Any] | None) -> ConversationSummary | None:
+def summary_of(reply: list[Any] | None) -> ConversationSummary | None:
     """Return the summary that summary.lua replies with; None where there is no conversation."""
     if reply is None:
         return None

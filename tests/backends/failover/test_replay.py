@@ -319,6 +319,29 @@ class TestTrouble:
         monkeypatch.setattr(outage.primary, "commit", commit)
         assert outage.end() is None
 
+    def test_a_second_thread_that_replays_as_well_loses_nothing(
+        self, outage: Outage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        outage.commit(append=[b"first"])
+        outage.commit(append=[b"second"])
+        real, closing, overtaken = outage.primary.commit, threading.get_ident(), threading.Event()
+
+        def commit(id: str, change: Change) -> Any:
+            if change.append == [b"second"] and not overtaken.is_set():
+                overtaken.set()  # by the other thread, which has replayed the first one
+                raise BackendUnavailable("a lost request")
+            committed = real(id, change)
+            if change.append == [b"first"] and threading.get_ident() == closing:
+                outage.backend.exists("b")  # wakes the thread that close() has ended
+                assert overtaken.wait(10)
+            return committed
+
+        monkeypatch.setattr(outage.primary, "commit", commit)
+        outage.primary.away = False
+        outage.backend.close()
+        wait_until(lambda: not outage.backend.health().pending_replay)
+        assert record_of(outage.others, "a").messages[3:] == [b"first", b"second"]
+
     def test_whose_it_is_cannot_be_decided_here(self, outage: Outage) -> None:
         outage.others.commit("theirs", Change(owner="1", append=[b"secret"]))
         with pytest.raises(BackendUnavailable, match="Cannot verify the owner"):

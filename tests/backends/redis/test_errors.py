@@ -2,29 +2,23 @@
 without asking again and again."""
 
 import asyncio
-import re
-import ssl
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 from redis import RedisError
 
-from django_convstate import BackendUnavailable, ConversationCorrupt, ConversationStore
-from django_convstate.backends.base import Selection
+from django_convstate import BackendUnavailable
 from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.backends.redis.diagnostics.checks import check_server
 from django_convstate.ids import new_id
 from tests.conftest import on
 from tests.support.servers import Server, free_ports, running, wait_until
-from tests.support.tls import tls_proxy
 
 # Where any password will do, so that it is there to be given away.
 PASSWORD = "hunter2"
+
 CLUSTER = "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
 
 
@@ -199,59 +193,6 @@ def test_loading(settings: Any, tmp_path: Path) -> None:
         backend.close()
 
 
-@pytest.mark.parametrize(
-    ("rules", "words"),
-    [
-        (["on", ">right", "~convstate:*", "+@all"], None),
-        (["on", ">wrong", "~convstate:*", "+@all"], "password"),
-        (["on", ">right", "~convstate:*", "+ping", "+hello", "+client|setinfo"], "NOPERM"),
-        (["on", ">right", "~elsewhere:*", "+@all"], "NOPERM"),
-    ],
-)
-def test_who_may_do_what(
-    settings: Any, server: Server, rules: list[str], words: str | None
-) -> None:
-    with server.client() as client:
-        client.execute_command("ACL", "SETUSER", "chat", "reset", *rules)
-    backend = on(settings, url(server), USERNAME="chat", PASSWORD="right")
-    if words is None:
-        backend.commit("a", Change(append=[b"{}"]))
-        assert backend.health().connected
-    else:
-        with server.client() as client:
-            before = client.info("stats")["total_connections_received"]
-            with pytest.raises(BackendUnavailable, match=words) as caught:
-                backend.commit("a", Change(append=[b"{}"]))
-            after = client.info("stats")["total_connections_received"]
-        assert "right" not in f"{caught.value} {caught.value.__cause__}"
-        assert after - before <= 1, "no is no: it is not tried again"
-        assert words in backend.health().detail
-    backend.close()
-
-
-@pytest.mark.parametrize("kind", ["wrong password", "no CLUSTER", "other keys"])
-def test_a_cluster_that_refuses(settings: Any, cluster: list[Server], kind: str) -> None:
-    rules, login, words = {
-        "wrong password": (["~*", "+@all"], "wrong", "password"),
-        "no CLUSTER": (["~*", "+@all", "-cluster", "-command"], "right", "NOPERM"),
-        "other keys": (["~other*", "+@all"], "right", "NOPERM"),
-    }[kind]
-    for node in cluster:
-        with node.client() as client:
-            client.execute_command("ACL", "SETUSER", "chat", "reset", "on", ">right", *rules)
-    backend = on(
-        settings,
-        f"redis://chat:{login}@127.0.0.1:{cluster[0].port}",
-        CONNECTION_FACTORY=CLUSTER,
-    )
-    try:
-        assert_says(backend, words)
-    finally:
-        for node in cluster:
-            with node.client() as client:
-                client.acl_deluser("chat")
-
-
 def test_a_server_that_is_no_cluster(settings: Any, server: Server) -> None:
     backend = on(
         settings,
@@ -310,74 +251,6 @@ async def test_peek_without_scripts_that_only_read(settings: Any, tmp_path: Path
             await backend.aclose()
 
 
-RIGHTS = re.search(
-    r"^ACL SETUSER chat on >PASSWORD (.*)$",
-    (Path(__file__).parents[3] / "docs/redis.md").read_text(),
-    re.MULTILINE,
-)
-
-
-async def everything(backend: RedisBackend) -> None:
-    """Do what a backend can, by both doors."""
-    change = Change(owner="u1", set={"a": b"1"}, increment={"n": 1}, append=[b"{}"])
-    for id in ("a", "b", "c"):
-        assert backend.acquire(id, "lease", 5, 5).position == 0
-        backend.commit(id, replace(change, commit_id=id, lease="lease", release=True))
-        assert backend.load(id, 5) is not None
-        assert backend.peek(id, 5) is not None
-        assert backend.touch(id, 60)
-    assert backend.acquire("a", "lease", 5, 5).position == 0
-    assert backend.renew("a", "lease", 5)
-    backend.release("a", "lease")
-    await backend.acommit("a", Change(keep_messages=0, unset=["a"]))
-    assert await backend.aexists("a")
-    assert await backend.aread_messages("b", 0, 5) == [b"{}"]
-    assert {summary.id for summary in backend.scan()} == {"a", "b", "c"}
-    assert len(list(backend.scan("u1"))) == 3
-    backend.delete("a")
-    assert backend.purge(Selection(owner="u1")).deleted == 2
-    for health in (backend.health(), await backend.ahealth()):
-        assert health.connected
-        assert "version unknown" not in health.detail
-
-
-@pytest.mark.parametrize("kind", ["server", "cluster"])
-async def test_the_rights_in_the_docs_are_enough(
-    settings: Any, request: pytest.FixtureRequest, kind: str
-) -> None:
-    assert RIGHTS is not None
-    rules = RIGHTS[1].replace("~convstate:", "~rights:").split()
-    options: dict[str, Any] = {}
-    servers: list[Server] = []
-    if kind == "server":
-        servers = [request.getfixturevalue("server")]
-    else:
-        servers = request.getfixturevalue("cluster")
-        rules += ["+cluster|slots", "+command"]
-        options["CONNECTION_FACTORY"] = CLUSTER
-    for server in servers:
-        with server.client() as client:
-            client.execute_command("ACL", "SETUSER", "chat", "reset", "on", ">right", *rules)
-    on(settings, f"redis://chat:right@127.0.0.1:{servers[0].port}", **options)
-    backend = RedisBackend(cache_alias="own", key_prefix="rights")
-    try:
-        await everything(backend)
-        with servers[0].client() as client:
-            if kind == "server":
-                client.set("rights:{bad}:meta", "no conversation")
-                with pytest.raises(ConversationCorrupt):
-                    backend.load("bad", 1)
-                assert client.exists("rights:{bad}:meta:corrupt")
-                assert backend.purge(Selection(everything=True)).deleted == 0
-                assert client.exists("rights:{bad}:meta:corrupt")
-    finally:
-        backend.close()
-        await backend.aclose()
-        for server in servers:
-            with server.client() as client:
-                client.acl_deluser("chat")
-
-
 def test_too_many_clients(settings: Any, server: Server) -> None:
     backend = on(settings, url(server))
     with server.client() as client:
@@ -385,56 +258,3 @@ def test_too_many_clients(settings: Any, server: Server) -> None:
         with pytest.raises(BackendUnavailable, match="maxclients"):
             backend.load("a", 1)
     backend.close()
-
-
-class TestTLS:
-    @pytest.fixture
-    def port(self, server: Server, tmp_path: Path) -> Iterator[int]:
-        """Speak TLS in front of the server, for the binary of the tests does not."""
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
-        with tls_proxy(server.port, context) as port:
-            yield port
-
-    def test_a_conversation(self, settings: Any, port: int, tmp_path: Path) -> None:
-        pool = {"ssl_ca_certs": str(tmp_path / "ca.pem")}
-        store = ConversationStore(
-            on(settings, f"rediss://127.0.0.1:{port}/0", CONNECTION_POOL_KWARGS=pool)
-        )
-        conversation = store.create()
-        conversation.messages.append("user", "hello")
-        conversation.save()
-
-        async def reply() -> None:
-            known = await store.aget(conversation.id)
-            known.messages.append("assistant", "hi")
-            await known.asave()
-            assert (await store.ahealth()).connected
-            await store.aclose()
-
-        asyncio.run(reply())
-        known = store.get(conversation.id)
-        assert [message["content"] for message in known.messages.window(9)] == ["hello", "hi"]
-        assert store.health().connected
-        store.close()
-
-    @pytest.mark.parametrize("address", ["127.0.0.1", "localhost"])
-    def test_a_certificate_that_is_not_trusted(
-        self, settings: Any, port: int, tmp_path: Path, address: str
-    ) -> None:
-        # By name it is the wrong certificate, though the authority is known.
-        pool = {"ssl_ca_certs": str(tmp_path / "ca.pem")} if address == "localhost" else {}
-        backend = on(
-            settings,
-            f"rediss://:{PASSWORD}@{address}:{port}/0",
-            CONNECTION_POOL_KWARGS=pool,
-        )
-        with pytest.raises(BackendUnavailable, match="certificate") as caught:
-            backend.load("a", 1)
-        assert PASSWORD not in f"{caught.value} {caught.value.__cause__}"
-        with pytest.raises(BackendUnavailable, match="certificate"):
-            asyncio.run(backend.aload("a", 1))
-        assert "certificate" in backend.health().detail
-        backend.close()

@@ -1,61 +1,62 @@
-"""The clients of a process for the server of one entry of CACHES."""
+"""The clients of a process for the server of one entry of CACHES, each of which limits how many
+operations are under way at once."""
 
 import asyncio
 import os
-import threading
+import queue
+import time
 import weakref
+from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any, Final
 
-from redis.exceptions import SlotNotCoveredError
+import redis.asyncio
+from redis.exceptions import RedisError, SlotNotCoveredError
 
+from ....exceptions import BackendUnavailable
+from ..operations import Operation
 from .closed_loops import disconnect_now
 from .config import ServerConfig
-from .factory import sentinels_of
-from .loop_client import LoopClient
-from .sync_client import SyncClient
+from .factory import make_async_client, make_client, with_sentinels
+from .retrying import Deadline, aretrying, execute, in_time, retrying
+
+SLOT_TIMEOUT: Final = 5.0  # seconds that an operation may wait for a slot
+SILENT_TIMEOUTS: Final = 2  # timeouts without any answer, after which no operation waits any more
 
 
 class Clients:
     """One client for all threads, and one for each event loop; new ones after a fork."""
 
     def __init__(self, alias: str) -> None:
-        self._alias = alias
-        self._guard = threading.Lock()
-        self._begin()
-
-    def _begin(self) -> None:
+        self.alias = alias
         self._config: ServerConfig | None = None
-        self._sync: SyncClient | None = None
+        # By the id of the process: a socket must not be shared with the parent process.
+        self._sync: dict[int, SyncClient] = {}
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClient] = (
             weakref.WeakKeyDictionary()
         )
-        self._pid = os.getpid()  # last: what sees it sees the others
 
     @property
     def config(self) -> ServerConfig:
         """What CACHES says. Raises `InvalidBackend` where that cannot be read."""
-        if self._pid == os.getpid() and (known := self._config) is not None:
-            return known
-        config = ServerConfig.from_alias(self._alias)
-        with self._guard:
-            # A socket must not be shared with the parent process: what it had, it keeps.
-            if self._pid != os.getpid():
-                self._begin()
-            self._config = self._config or config
-            return self._config
+        if self._config is None:
+            self._config = ServerConfig.from_alias(self.alias)
+        return self._config
 
-    def sync(self) -> SyncClient:
+    def sync(self) -> "SyncClient":
         """Return the client of this process's threads, to be entered with `with`."""
-        if self._pid == os.getpid() and (known := self._sync) is not None:
+        pid = os.getpid()
+        if (known := self._sync.get(pid)) is not None:
             return known
-        made = SyncClient(self.config)  # not under the lock: a cluster's discovers its nodes
-        with self._guard:
-            client = self._sync = self._sync or made
+        made = SyncClient(self.config)
+        client = self._sync.setdefault(pid, made)
         if client is not made:
             made.close()
+        for other in self._sync.keys() - {pid}:
+            self._sync.pop(other, None)  # the parent keeps it; our copy of its sockets is closed
         return client
 
-    async def for_loop(self) -> LoopClient:
+    async def for_loop(self) -> "LoopClient":
         """Return the client of the running event loop, to be entered with `async with`."""
         config, loop = self.config, asyncio.get_running_loop()
         client = self._by_loop.get(loop)
@@ -68,16 +69,15 @@ class Clients:
 
     def node_of(self, key: str) -> str:
         """Name the node of a cluster that has `key`; "" as long as that is not known."""
-        known = self._sync or next(iter(list(self._by_loop.values())), None)
-        if known is None:
-            return ""
-        with suppress(SlotNotCoveredError):
-            return str(known.redis.get_node_from_key(key).name)
+        for known in (self._sync.get(os.getpid()), *self._by_loop.values()):
+            if known is not None:
+                with suppress(SlotNotCoveredError):
+                    return str(known.redis.get_node_from_key(key).name)
         return ""
 
     def close(self) -> None:
         """Close the client of this process's threads."""
-        client, self._sync = self._sync, None
+        client = self._sync.pop(os.getpid(), None)
         if client is not None:
             client.close()
 
@@ -91,5 +91,130 @@ class Clients:
         for loop, client in list(self._by_loop.items()):
             if loop.is_closed():
                 self._by_loop.pop(loop, None)
-                for each in (client.redis, *sentinels_of(client.redis)):
+                for each in with_sentinels(client.redis):
                     disconnect_now(each)
+
+
+class SyncClient:
+    """redis-py's client for all threads of a process: `with` waits for a slot."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.redis = make_client(config)
+        self._config = config
+        self._deadline = Deadline(config.timeout)
+        self._wait = SlotWait(config)
+        # A semaphore, whose items are the slots: in C, and so ten times faster than threading's.
+        self._slots: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(config.max_concurrency):
+            self._slots.put(None)
+
+    def __enter__(self) -> "SyncClient":
+        began = time.monotonic()
+        while True:
+            try:
+                self._slots.get(timeout=self._wait.interval)
+            except queue.Empty:
+                self._wait.check(began)
+            else:
+                return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._slots.put(None)
+        self._wait.note(error)
+
+    def send(self, operation: Operation[Any]) -> Any:
+        """Return the server's reply. Needs a slot."""
+        return retrying(self.redis, self._config.tries, self._deadline, execute, operation)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for each in with_sentinels(self.redis):
+            each.close()
+
+
+class LoopClient:
+    """redis-py's client for one event loop: `async with` waits for a slot."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.redis = make_async_client(config)
+        self.is_open = False
+        self._config = config
+        self._wait = SlotWait(config)
+        self._slots = asyncio.Semaphore(config.max_concurrency)
+        self._closer: AsyncIterator[None] | None = None
+
+    async def __aenter__(self) -> "LoopClient":
+        if not self._slots.locked():
+            await self._slots.acquire()  # which needs no waiting, and so no timeout
+            return self
+        # The place in the queue is kept while the wait is checked from time to time.
+        began, waiting = time.monotonic(), asyncio.ensure_future(self._slots.acquire())
+        try:
+            while not (await asyncio.wait([waiting], timeout=self._wait.interval))[0]:
+                self._wait.check(began)
+        except BaseException:
+            waiting.cancel()
+            if waiting.done() and not waiting.cancelled():
+                self._slots.release()
+            raise
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._slots.release()
+        self._wait.note(error)
+
+    async def send(self, operation: Operation[Any]) -> Any:
+        """Return the server's reply. Needs a slot."""
+        tries, timeout = self._config.tries, self._config.timeout
+        return await aretrying(self.redis, tries, timeout, execute, operation)
+
+    async def open(self) -> None:
+        """See to it that no connection outlives the loop, and discover the nodes of a cluster.
+
+        Before a loop is closed, what runs it (asyncio.run, an ASGI server) closes the async
+        generators that were begun in it, and so this one.
+        """
+        if self._closer is None:
+            self._closer = self._close_with_loop()
+            await anext(self._closer)
+        if isinstance(self.redis, redis.asyncio.RedisCluster):
+            # Now, because to ask where the nodes are may take longer than an operation.
+            await in_time(self.redis.initialize(), self._config.discovery_timeout)
+        self.is_open = True
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for each in with_sentinels(self.redis):
+            await each.aclose()
+
+    async def _close_with_loop(self) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await self.close()
+
+
+class SlotWait:
+    """Whether it is worth waiting on for a slot: while the server answers others, or may."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.interval = config.timeout  # seconds until it is asked again
+        self._max_concurrency = config.max_concurrency
+        self._answered_at = 0.0
+
+    def note(self, error: object) -> None:
+        """Record how an operation has ended."""
+        if not isinstance(error, (RedisError, OSError)):
+            self._answered_at = time.monotonic()
+
+    def check(self, began: float) -> None:
+        """Raise `BackendUnavailable` if an operation that waits since `began`, by
+        `time.monotonic()`, has waited long enough."""
+        now = time.monotonic()
+        silent = now - max(self._answered_at, began) > SILENT_TIMEOUTS * self.interval
+        if silent or now - began > SLOT_TIMEOUT:
+            raise BackendUnavailable(
+                f"{self._max_concurrency} operations on Redis were under way for "
+                f"{now - began:.1f} s. If it does answer, raise max_connections in "
+                "CONNECTION_POOL_KWARGS."
+            )

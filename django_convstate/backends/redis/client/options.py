@@ -3,9 +3,8 @@ at run time, and without any part of a URL, which may hold a password."""
 
 import math
 import re
-from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import redis
 from redis import asyncio, connection
@@ -14,6 +13,12 @@ from ....exceptions import InvalidBackend
 from ..errors import CLIENT_ERRORS
 
 MAX_TIMEOUT: Final = 3600.0  # seconds to wait for an answer
+# For each scheme of a URL, redis-py's classes for sync and for async code.
+CONNECTION_CLASSES: Final[dict[str, tuple[Any, Any]]] = {
+    "redis": (connection.Connection, asyncio.Connection),
+    "rediss": (connection.SSLConnection, asyncio.SSLConnection),
+    "unix": (connection.UnixDomainSocketConnection, asyncio.UnixDomainSocketConnection),
+}
 
 # What is about retries and the pool, which we decide, and about what the cache reads and writes,
 # where we have bytes.
@@ -22,11 +27,7 @@ _NOT_FOR_US: Final = {
     *("retry_on_timeout", "single_connection_client", "timeout"),
     *("decode_responses", "encoder_class", "encoding", "encoding_errors", "parser_class"),
 }
-_CONNECTIONS: Final[dict[str, tuple[Any, ...]]] = {
-    "redis": (connection.Connection, asyncio.Connection),
-    "rediss": (connection.SSLConnection, asyncio.SSLConnection),
-    "unix": (connection.UnixDomainSocketConnection, asyncio.UnixDomainSocketConnection),
-}
+_EXAMPLES: Final = "redis://host:6379/0, rediss:// for TLS, or unix:///path/to/socket"
 
 
 class ConfigError(InvalidBackend):
@@ -47,9 +48,45 @@ def dictionary(options: Any, name: str) -> dict[str, Any]:
     return value
 
 
+def urls(location: Any) -> list[str]:
+    """Return the URLs of a LOCATION."""
+    found = location.split(",") if isinstance(location, str) else location
+    if not (
+        isinstance(found, (list, tuple)) and found and all(isinstance(url, str) for url in found)
+    ):
+        raise ConfigError(
+            "LOCATION is neither a URL nor a list of URLs.",
+            f"Write {_EXAMPLES}; or a list of such.",
+        )
+    return [url.strip() for url in found]
+
+
+def read_url(url: str) -> tuple[str, dict[str, Any]]:
+    """Return the scheme of a URL, and the options for a connection that are in it."""
+    parts = _split(url)
+    try:
+        found: dict[str, Any] = connection.parse_url(url)  # type: ignore[no-untyped-call]
+    except ValueError:
+        raise ConfigError(
+            "LOCATION has a value behind its ? that cannot be read.",
+            "Write numbers, as in ?db=1 or ?socket_timeout=0.25.",
+        ) from None
+    # The scheme says the one; the other is django-redis's, and we use the primary in any case.
+    for name in ("connection_class", "is_master"):
+        found.pop(name, None)
+    named = "" if parts.scheme == "unix" else unquote(parts.path).strip("/")
+    # redis-py would take /production for database 0, and /1/2 for 12.
+    if (named and not (named.isascii() and named.isdigit())) or found.get("db", 0) < 0:
+        raise ConfigError(
+            "LOCATION names a database that is no number.",
+            "Write redis://host:6379/0. CONVERSATION_STATE['KEY_PREFIX'] separates projects.",
+        )
+    return parts.scheme, found
+
+
 def for_clients(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options without those that are not for our clients."""
-    return {name: value for name, value in options.items() if name not in _NOT_FOR_US}
+    """Return the options that are given and for our clients."""
+    return {n: value for n, value in options.items() if n not in _NOT_FOR_US and value is not None}
 
 
 def check_seconds(options: dict[str, Any], *names: str) -> None:
@@ -76,34 +113,68 @@ def check_whole(value: Any, name: str, least: int) -> int:
 
 
 def check_options(
-    options: dict[str, Any], in_query: dict[str, Any], url: str, is_cluster: bool
+    options: dict[str, Any], in_url: dict[str, Any], scheme: str, is_cluster: bool
 ) -> None:
     """Refuse options that the clients for sync or for async code do not take.
 
     Args:
-        in_query: those that were behind the ? of a URL, where the rest of a password may be.
+        in_url: those that were in a URL; behind its ? may be the rest of a password.
     """
     # What redis-py does not look at before it needs it.
-    for name, least in (("db", 0), ("health_check_interval", 0), ("socket_read_size", 1)):
+    for name, least in (("health_check_interval", 0), ("socket_read_size", 1)):
         check_whole(options.get(name, least), name, least)
     if options.get("protocol") not in (None, 2, 3):
         raise ConfigError("protocol must be 2 or 3.", "Leave it out, or write one of these.")
-    scheme = urlsplit(url).scheme
     if scheme != "rediss" and any(str(name).startswith("ssl") for name in options):
         raise ConfigError("OPTIONS are for TLS, and LOCATION is not.", "Write rediss://.")
-    kinds = (partial(asyncio.RedisCluster, "any host"),) if is_cluster else _CONNECTIONS[scheme]
+    kinds = (asyncio.RedisCluster,) if is_cluster else CONNECTION_CLASSES[scheme]
     for kind in kinds:
-        _check_arguments(kind, options, "OPTIONS", in_query)
+        _check_arguments(kind, options, "LOCATION or OPTIONS", in_url)
 
 
-def check_sentinel_options(options: dict[str, Any]) -> None:
-    """Refuse options that the client of a sentinel does not take."""
-    check_seconds(options, *sorted({"socket_timeout", "socket_connect_timeout"} & options.keys()))
+def check_cluster(scheme: str, number: Any) -> None:
+    """Refuse what a cluster does not have: a socket, or a database other than 0."""
+    if scheme == "unix":
+        raise ConfigError(
+            "LOCATION is a socket, and a cluster is reached over the network alone.",
+            "Write redis://host:6379, or leave out the CONNECTION_FACTORY for a cluster.",
+        )
+    if number:
+        raise ConfigError(
+            f"LOCATION or OPTIONS names database {number}, but a cluster has only database 0.",
+            "Leave the number out. CONVERSATION_STATE['KEY_PREFIX'] separates projects.",
+            "convstate.E012",
+        )
+
+
+def sentinel_options(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options for the client of a sentinel, or refuse those that it does not take."""
+    check_seconds(given, *sorted({"socket_timeout", "socket_connect_timeout"} & given.keys()))
+    options = for_clients(given)
     _check_arguments(redis.Redis, options, "SENTINEL_KWARGS", {})
+    return options
+
+
+def _split(url: str) -> SplitResult:
+    if url.partition("://")[0] not in CONNECTION_CLASSES:
+        raise ConfigError("LOCATION has no scheme that Redis knows.", f"Write {_EXAMPLES}.")
+    try:
+        parts = urlsplit(url)
+        if parts.port == 0:
+            raise ValueError("port")
+    except ValueError:
+        raise ConfigError(
+            "LOCATION has a host or a port that is none.",
+            "Write a number from 1 to 65535, as in redis://host:6379/0. In a password, write "
+            "/ as %2F, : as %3A, @ as %40 and % as %25.",
+        ) from None
+    if parts.scheme == "unix" and not parts.path:
+        raise ConfigError("LOCATION has no path to a socket.", "Write unix:///path/to/socket.")
+    return parts
 
 
 def _check_arguments(
-    kind: Any, options: dict[str, Any], where: str, in_query: dict[str, Any]
+    kind: Any, options: dict[str, Any], where: str, in_url: dict[str, Any]
 ) -> None:
     """Make a client or a connection of redis-py, which is no I/O."""
     try:
@@ -111,9 +182,8 @@ def _check_arguments(
     except (TypeError, ValueError, *CLIENT_ERRORS) as error:
         # Of the error nothing is quoted but a name from OPTIONS: the rest may be of a password.
         named = re.search(r"unexpected keyword argument '([^']+)'", str(error))
-        name = repr(named[1]) if named and named[1] not in in_query else "something"
+        name = repr(named[1]) if named and named[1] not in in_url else "something"
         raise ConfigError(
-            f"{'LOCATION or ' if in_query else ''}{where} has {name} that no connection to Redis "
-            f"takes ({type(error).__name__}).",
+            f"{where} has {name} that no connection to Redis takes ({type(error).__name__}).",
             "Leave it out, or mend its spelling. In a password, write ? as %3F.",
         ) from None

@@ -1,26 +1,70 @@
-"""Sending again where a connection broke, within the time of one operation. There is no other layer
-of retries.
+"""The time limit for the whole of an operation, and sending again, within that, where a connection
+broke. There is no other layer of retries.
 
-It is safe: a change that was applied already is not applied again.
+To send again is safe: a change that was applied already is not applied again. In async code the
+limit is one of asyncio. In sync code redis-py gives each piece of a reply the time that a whole one
+should take, and so each step of making a connection: a server that sends a byte now and then would
+be waited for without end.
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar
 
 from redis import exceptions
+from redis.connection import DefaultParser
 
 from ..errors import is_retryable
 from ..operations import Operation
-from .deadline import Deadline
 
-LATE: Final = 0.1  # share of a timeout: if it fires later than that, the loop was busy elsewhere
+LATE_SHARE: Final = 0.1  # of a timeout: if it fires later than that, the loop was busy elsewhere
 
 S = TypeVar("S")
 T = TypeVar("T")
 Attempt: TypeAlias = Callable[[Any, S, bool], T]
+
+
+class _Limit(threading.local):
+    until: float | None = None  # by time.monotonic(); None: there is none
+
+
+_limit = _Limit()
+
+
+class Deadline:
+    """Lets redis-py's clients in this thread wait for no longer than `seconds` in a with block. The
+    same one may be entered again, and by several threads."""
+
+    __slots__ = ("_seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        _limit.until = time.monotonic() + self._seconds
+
+    def __exit__(self, *error: object) -> None:
+        _limit.until = None
+
+
+class DeadlineParser(DefaultParser):  # type: ignore[misc, valid-type]
+    """Reads replies for as long as the deadline allows. For hiredis's parser, the default one where
+    hiredis is installed."""
+
+    def read_from_socket(self, *args: Any, **kwargs: Any) -> Any:
+        """Read what has arrived, or wait for it."""
+        until = _limit.until
+        if until is None:
+            return super().read_from_socket(*args, **kwargs)
+        left = until - time.monotonic()
+        if left <= 0:
+            raise exceptions.TimeoutError("There was no answer in time.")
+        # A sentinel has less time than the operation that asks it.
+        each = min(left, self._socket_timeout or left)
+        return super().read_from_socket(each)
 
 
 def retrying(client: Any, tries: int, deadline: Deadline, attempt: Attempt[S, T], subject: S) -> T:
@@ -60,7 +104,7 @@ async def aretrying(
         except exceptions.RedisError as error:
             # A timeout that fires too late itself: the loop was busy elsewhere, and the server's
             # reply may have been waiting.
-            late = time.monotonic() > until + LATE * seconds
+            late = time.monotonic() > until + LATE_SHARE * seconds
             late = late and isinstance(error, exceptions.TimeoutError)
             tries -= 1
             if not (tries and (late or is_retryable(error))):
@@ -73,18 +117,17 @@ async def aretrying(
 
 
 def execute(client: Any, operation: Operation[Any], full: bool) -> Any:
-    """Send `operation` to a single server. Returns the reply; of an async client, an awaitable."""
-    return client.execute_command(*(operation.full_command() if full else operation.command))
+    """Send `operation`. Returns the reply; of an async client, an awaitable.
 
-
-def execute_in_cluster(client: Any, operation: Operation[Any], full: bool) -> Any:
-    """See `execute`. Names the node that has the key, as far as it is known: else redis-py's client
-    works that out from every key of a script, twice."""
+    Names the node of a cluster that has the key, as far as it is known: else redis-py's client
+    works that out from every key of a script, twice.
+    """
     if full:
         return client.execute_command(*operation.full_command())
     target = {}
-    with suppress(exceptions.SlotNotCoveredError):
-        target["target_nodes"] = client.get_node_from_key(operation.key)
+    if hasattr(client, "get_node_from_key"):
+        with suppress(exceptions.SlotNotCoveredError):
+            target["target_nodes"] = client.get_node_from_key(operation.key)
     return client.execute_command(*operation.command, **target)
 
 

@@ -7,14 +7,12 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 from django_redis.pool import SentinelConnectionFactory
-from redis.connection import parse_url
 
-from ....exceptions import InvalidBackend
 from ...toolkit.caches import check_alias, check_timeout
 from ..client.clients import Clients
 from ..client.config import ServerConfig, factory_of
-from ..client.deadline import Deadline
 from ..client.options import ConfigError
+from ..client.retrying import Deadline
 from ..errors import describe_error
 from .server_info import OLDEST_VERSION, SAFE_POLICY, ServerInfo, fetch_info
 
@@ -35,28 +33,16 @@ def check_entry(alias: str) -> list[CheckMessage]:
                 id="convstate.E009",
             )
         ]
-    options = entry.get("OPTIONS") or {}
     try:
         config = ServerConfig.from_alias(alias)
-        return [
-            *_check_sentinels(alias, config, options),
-            *_check_shards(alias, options),
-            *_check_logins(alias, config),
-            *check_timeout(alias),
-        ]
     except ConfigError as error:
         return [Error(f"CACHES[{alias!r}]: {error.problem}", hint=error.hint, id=error.id)]
-    except InvalidBackend as error:
-        problem = str(error)
-    except (AttributeError, TypeError, ValueError) as error:
-        # Its own text is not quoted: a part of a password may be in it.
-        problem = f"what is in it does not fit together ({type(error).__name__})."
+    options = entry.get("OPTIONS") or {}
     return [
-        Error(
-            f"CACHES[{alias!r}] cannot be read: {problem}",
-            hint="Write it as django-redis has it: LOCATION a URL, OPTIONS a dictionary.",
-            id="convstate.E010",
-        )
+        *_check_sentinels(alias, config, options),
+        *_check_shards(alias, options),
+        *_check_logins(alias, config),
+        *check_timeout(alias),
     ]
 
 
@@ -103,15 +89,13 @@ def _check_shards(alias: str, options: dict[str, Any]) -> Iterator[CheckMessage]
 
 
 def _check_logins(alias: str, config: ServerConfig) -> Iterator[CheckMessage]:
-    in_url = parse_url(config.url)  # type: ignore[no-untyped-call]
-    for name in ("username", "password"):
-        if name in in_url and config.kwargs.get(name, in_url[name]) != in_url[name]:
-            yield Warning(
-                f"CACHES[{alias!r}] has one {name} in LOCATION and another in OPTIONS; that in "
-                "LOCATION is used.",
-                hint=f"Leave the {name} out of one of the two.",
-                id="convstate.W010",
-            )
+    for name in {"username", "password"} & config.overridden:
+        yield Warning(
+            f"CACHES[{alias!r}] has one {name} in LOCATION and another in OPTIONS; that in "
+            "LOCATION is used.",
+            hint=f"Leave the {name} out of one of the two.",
+            id="convstate.W010",
+        )
 
 
 def check_server(alias: str) -> Iterator[CheckMessage]:

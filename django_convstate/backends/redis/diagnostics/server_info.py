@@ -1,7 +1,8 @@
 """What a server says about itself, as far as it does: managed ones often refuse INFO and CONFIG."""
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.exceptions import RedisError, ResponseError
@@ -49,7 +50,7 @@ def fetch_info(client: Any) -> list[ServerInfo]:
     """Ask the server, or each primary of a cluster. Raises `RedisError` only if one cannot be
     reached."""
     try:
-        return [ServerInfo.from_reply(client.info(**at), at) for at in _primaries(client)]
+        return [ServerInfo.from_reply(client.info(**at), at) for at in primaries(client)]
     except ResponseError:
         return [ServerInfo()]
 
@@ -57,7 +58,7 @@ def fetch_info(client: Any) -> list[ServerInfo]:
 async def afetch_info(client: Any) -> list[ServerInfo]:
     """See `fetch_info`."""
     try:
-        return [ServerInfo.from_reply(await client.info(**at), at) for at in _primaries(client)]
+        return [ServerInfo.from_reply(await client.info(**at), at) for at in primaries(client)]
     except ResponseError:
         return [ServerInfo()]
 
@@ -66,7 +67,7 @@ def describe(client: Any) -> str:
     """Return one sentence for people."""
     servers = fetch_info(client)
     try:
-        return _sentence(servers, client.dbsize(**_of_all(client)))
+        return _sentence(servers, sum([client.dbsize(**at) for at in primaries(client)]))
     except RedisError:
         return _sentence(servers, None)
 
@@ -75,7 +76,7 @@ async def adescribe(client: Any) -> str:
     """See `describe`."""
     servers = await afetch_info(client)
     try:
-        return _sentence(servers, await client.dbsize(**_of_all(client)))
+        return _sentence(servers, sum([await client.dbsize(**at) for at in primaries(client)]))
     except RedisError:
         return _sentence(servers, None)
 
@@ -96,47 +97,27 @@ def key_on_each_primary(client: Any, stem: str) -> Iterator[tuple[str, str]]:
             yield name, key
 
 
-def _primaries(client: Any) -> list[dict[str, Any]]:
+def primaries(client: Any) -> list[dict[str, Any]]:
     """Return how redis-py is told to ask each primary."""
     if not hasattr(client, "get_primaries"):
         return [{}]
     return [{"target_nodes": node} for node in client.get_primaries()]
 
 
-def _of_all(client: Any) -> dict[str, str]:
-    """Return what makes a cluster's client add up those of all primaries, not ask one of them."""
-    primaries = getattr(client, "PRIMARIES", None)
-    return {} if primaries is None else {"target_nodes": primaries}
-
-
 def _sentence(servers: list[ServerInfo], keys: int | None) -> str:
-    server = _summary(servers)
-    version = ".".join(map(str, server.version)) if server.version else UNKNOWN
+    # Of several primaries the oldest version, and a role and a policy that are wrong, if any is.
+    version = min((server.version for server in servers if server.version), default=None)
+    role = next((server.role for server in servers if server.role != "master"), "master")
+    policies = (server.policy for server in servers if server.policy != SAFE_POLICY)
     # To count conversations, not keys, each would have to be looked at.
     stored = f"keys {UNKNOWN}" if keys is None else f"{keys} keys in the database"
     several = f"{len(servers)} primaries, " if len(servers) > 1 else ""
     return (
-        f"{several}version {version}, role {server.role or UNKNOWN}, "
-        f"memory policy {server.policy or UNKNOWN}, {stored}"
+        f"{several}version {'.'.join(map(str, version)) if version else UNKNOWN}, "
+        f"role {role or UNKNOWN}, memory policy {next(policies, SAFE_POLICY) or UNKNOWN}, {stored}"
     )
 
 
-def _summary(servers: list[ServerInfo]) -> ServerInfo:
-    """Return the oldest version, and a role and a policy that are wrong, if there is one."""
-    first = servers[0]
-    for server in servers[1:]:
-        first = replace(
-            first,
-            version=min(first.version or OLDEST_VERSION, server.version or OLDEST_VERSION),
-            role=first.role if first.role != "master" else server.role,
-            policy=first.policy if first.policy != SAFE_POLICY else server.policy,
-        )
-    return first
-
-
 def _version(text: Any) -> tuple[int, int] | None:
-    try:
-        major, minor, *_ = str(text).split(".")
-        return int(major), int(minor)
-    except ValueError:
-        return None
+    found = re.match(r"(\d+)\.(\d+)", str(text))
+    return (int(found[1]), int(found[2])) if found else None

@@ -1,0 +1,148 @@
+"""What is remembered of conversations for an outage, and what is accepted in it."""
+
+import pytest
+
+from django_convstate import BackendUnavailable, ConversationStore
+from django_convstate.backends.failover import FailoverBackend
+from django_convstate.backends.records import Change, Create
+from tests.support.backends import Switched, record_of
+from tests.support.failover import append, made, numbers
+
+
+class TestKnown:
+    def test_a_conversation_goes_on_with_its_history(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
+        backend.commit("a", append(b"1", set={"k": b'"v"'}, increment={"n": 2}, owner="u1"))
+        backend.commit("a", append(b"2", increment={"n": 3}))
+        primary.away = True
+        record = record_of(backend, "a")
+        assert record.degraded
+        assert (record.messages, record.owner, record.version) == ([b"1", b"2"], "u1", 2)
+        assert record.state == {"k": b'"v"', "n": b"5"}
+        committed = backend.commit("a", append(b"3", increment={"n": 1}, unset=["k"]))
+        assert (committed.degraded, committed.version, committed.message_count) == (True, 3, 3)
+        assert record_of(backend, "a").state == {"n": b"6"}
+        assert backend.exists("a")
+        assert backend.read_messages("a", 1, 3) == [b"2", b"3"]
+
+    def test_of_what_is_not_known_nothing_is_claimed(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
+        primary.away = True
+        record = record_of(backend, "a")
+        assert (record.degraded, record.version, record.messages) == (True, 0, [])
+        for ask in (lambda: backend.exists("a"), lambda: backend.read_messages("a", 0, 1)):
+            with pytest.raises(BackendUnavailable):
+                ask()
+
+    def test_there_is_none_is_known_of_no_longer_than_the_primary_says_so(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
+        assert backend.load("a", 5) is None
+        primary.away = True
+        assert record_of(backend, "a").version == 0
+
+    def test_the_count_is_bounded(self, primary: Switched) -> None:
+        with made(primary, known_conversations=3) as backend:
+            for number in range(5):
+                backend.commit(f"c{number}", append(b"1"))
+            backend.load("c2", 5)  # the latest now
+            backend.commit("c5", append(b"1"))
+            primary.away = True
+            known = [n for n in range(6) if record_of(backend, f"c{n}").version]
+            assert known == [2, 4, 5]
+
+    def test_the_bytes_are_bounded(self, primary: Switched) -> None:
+        with made(primary, known_bytes=100_000) as backend:
+            for number in range(50):
+                backend.commit(f"c{number}", append(b"x" * 10_000))
+            primary.away = True
+            known = [n for n in range(50) if record_of(backend, f"c{n}").version]
+            assert known == list(range(50 - len(known), 50))
+            assert 5 <= len(known) <= 10
+
+    def test_a_window_of_it(self, primary: Switched, backend: FailoverBackend) -> None:
+        primary.commit("a", append(*numbers(0, 20)))
+        backend.load("a", 5)
+        primary.away = True
+        record = backend.load("a", 50)
+        assert record is not None
+        assert (record.messages, record.message_count) == (numbers(15, 20), 20)
+        assert backend.read_messages("a", 15, 20) == numbers(15, 20)
+        with pytest.raises(BackendUnavailable, match="older messages"):
+            backend.read_messages("a", 14, 20)
+
+    def test_truncated_within_what_is_known_and_beyond(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
+        primary.commit("a", append(*numbers(0, 20)))
+        backend.load("a", 5)
+        primary.away = True
+        assert backend.commit("a", append(b"new", keep_messages=18)).message_count == 19
+        assert record_of(backend, "a").messages == [*numbers(15, 18), b"new"]
+        assert backend.commit("a", append(b"newer", keep_messages=7)).message_count == 8
+        assert record_of(backend, "a").messages == [b"newer"]
+        primary.away = False
+        backend.close()
+        assert record_of(primary, "a").messages == [*numbers(0, 7), b"newer"]
+
+    def test_the_window_of_a_conversation_is_what_is_known(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
+        messages = [b'{"role":"user","content":%d}' % n for n in range(20)]
+        primary.commit("a", append(*messages))
+        backend.load("a", 5)
+        primary.away = True
+        conversation = ConversationStore(backend).get("a")
+        assert [m["content"] for m in conversation.messages.window(10)] == list(range(15, 20))
+        conversation.messages.append("user", "new")
+        assert len(conversation.messages) == 21
+        assert [m["content"] for m in conversation.messages.window(10)][-2:] == [19, "new"]
+        conversation.messages.truncate(3)
+        assert conversation.messages.window(10) == []
+        with pytest.raises(BackendUnavailable):
+            conversation.messages.all()
+
+    def test_what_others_made_of_a_counter(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
+        backend.commit("a", Change(set={"n": b'"text"'}))
+        primary.others.commit("a", Change(set={"n": b"1"}))
+        backend.commit("a", append(b"1", increment={"n": 1}))
+        primary.away = True
+        assert record_of(backend, "a").version == 3
+
+
+class TestJournal:
+    def test_when_it_is_full_nothing_is_changed(self, primary: Switched) -> None:
+        with made(primary, journal_bytes=50_000) as backend:
+            primary.away = True
+            accepted = 0
+            with pytest.raises(BackendUnavailable, match="Nothing was changed") as caught:
+                for _ in range(100):
+                    backend.commit("a", append(b"x" * 1000))
+                    accepted += 1
+            assert not caught.value.transient
+            assert 10 < accepted < 20
+            for id in ("a", "b"):
+                with pytest.raises(BackendUnavailable):
+                    backend.commit(id, append(b"x" * 2000))
+            assert record_of(backend, "a").message_count == accepted
+            assert record_of(backend, "b").version == 0
+            assert backend.health().pending_replay == accepted
+            primary.away = False
+            backend.close()
+            assert record_of(primary, "a").message_count == accepted
+            assert backend.commit("b", append(b"1")).degraded is False
+
+    def test_a_refused_change_leaves_nothing_behind(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
+        backend.commit("a", append(b"1"))
+        assert record_of(backend, "a").version == 1
+        primary.away = True
+        with pytest.raises(Exception, match="taken"):
+            backend.commit("a", append(b"2", create=Create.MUST_BE_NEW))
+        assert backend.health().pending_replay == 0
+        assert record_of(backend, "a").messages == [b"1"]

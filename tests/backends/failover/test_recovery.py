@@ -1,0 +1,188 @@
+"""How an outage is told, looked into and ended, and what the end of a process does."""
+
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import Any
+
+import pytest
+
+from django_convstate import signals
+from django_convstate.backends.failover import FailoverBackend
+from django_convstate.backends.failover.recovery import Recovery
+from tests.support.backends import Switched, record_of
+from tests.support.failover import append
+from tests.support.servers import wait_until
+
+
+@pytest.mark.usefixtures("quick")
+class TestTelling:
+    def test_once_in_an_outage(
+        self, primary: Switched, backend: FailoverBackend, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        told: list[tuple[str, dict[str, Any]]] = []
+
+        def degraded(sender: object, **news: Any) -> None:
+            told.append(("degraded", news))
+
+        def recovered(sender: object, **news: Any) -> None:
+            told.append(("recovered", news))
+
+        signals.backend_degraded.connect(degraded, sender=primary)
+        signals.backend_recovered.connect(recovered, sender=primary)
+        for outage in range(2):
+            primary.away = True
+            for number in range(20):
+                backend.commit(f"a{number}", append(b"1"))
+            wait_until(lambda outage=outage: len(told) == 2 * outage + 1)
+            health = backend.health()
+            assert (health.connected, health.using_fallback, health.pending_replay) == (
+                False,
+                True,
+                20,
+            )
+            assert health.since is not None
+            primary.away = False
+            wait_until(lambda outage=outage: len(told) == 2 * outage + 2)
+            assert backend.health() == primary.health()
+        assert [kind for kind, _ in told] == ["degraded", "recovered"] * 2
+        assert "switched off" in told[0][1]["reason"]
+        assert (told[1][1]["replayed"], told[1][1]["conflicts"], told[1][1]["lost"]) == (20, 0, 0)
+        ours = [r.levelno for r in caplog.records if r.name == "django_convstate"]
+        assert ours == [logging.ERROR, logging.WARNING] * 2
+
+    def test_the_probes_are_one_at_a_time_whatever_the_load(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
+        before = set(threading.enumerate())
+
+        def probing() -> int:
+            new = set(threading.enumerate()) - before
+            return [thread.name for thread in new].count("convstate-recovery")
+
+        primary.away = True
+        for number in range(200):
+            backend.load(f"a{number}", 5)
+        assert probing() == 1
+        primary.away = False
+        wait_until(lambda: probing() == 0)
+
+    def test_closed_in_the_outage_and_only_read_from_afterwards(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
+        backend.commit("a", append(b"1"))
+        primary.away = True
+        backend.load("a", 5)
+        backend.close()
+        primary.away = False
+        wait_until(lambda: not record_of(backend, "a").degraded, 5)
+
+    def test_a_change_that_comes_as_the_thread_ends_is_not_forgotten(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
+        late: list[threading.Thread] = []
+
+        class Ending(Recovery):
+            @property
+            def _is_over(self) -> bool:
+                over = super()._is_over
+                if over and self._lock.locked() and not late:
+                    primary.away = primary.slow = True  # so that it says nothing for sure
+                    late.append(threading.Thread(target=backend.commit, args=("b", append(b"1"))))
+                    late[0].start()
+                    wait_until(lambda: self._offline.journal.pending)
+                    primary.away = False
+                return over
+
+        backend._recovery.__class__ = Ending
+        primary.away = True
+        backend.commit("a", append(b"1"))
+        primary.away = False
+        wait_until(lambda: primary.others.exists("b"), 5)
+        late[0].join()
+
+
+class TestEnd:
+    def test_closing_replays_and_tells(
+        self, primary: Switched, backend: FailoverBackend, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        primary.away = True
+        backend.commit("a", append(b"1"))
+        wait_until(lambda: backend.health().since)
+        primary.away = False
+        backend.close()
+        assert record_of(primary, "a").messages == [b"1"]
+        assert backend.health() == primary.health()
+        assert "is back" in caplog.text
+
+    def test_closing_in_the_outage_keeps_what_waits(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
+        primary.away = True
+        backend.commit("a", append(b"1"))
+        backend.close()
+        assert record_of(backend, "a").messages == [b"1"]
+        primary.away = False
+        backend.commit("a", append(b"2"))
+        backend.close()
+        assert record_of(primary, "a").messages == [b"1", b"2"]
+
+    @pytest.mark.parametrize("comes_back", [True, False])
+    def test_the_end_of_the_process(self, comes_back: bool) -> None:
+        script = f"""
+        import atexit, logging, django
+        from django.conf import settings
+        settings.configure(SECRET_KEY="s")
+        django.setup()
+        from django_convstate.backends.base import Change
+        from django_convstate.backends.failover import FailoverBackend
+        from django_convstate.backends.locmem import LocMemBackend
+        from tests.support.backends import Switched
+        primary = Switched()
+        def show():
+            primary.away = False
+            print("replayed", primary.exists("a"))
+        backend = FailoverBackend(primary, LocMemBackend())
+        primary.away = True
+        for number in range(3):
+            backend.commit("a", Change(append=[b"1"]))
+        backend.commit("b", Change(append=[b"1"]))
+        primary.away = {not comes_back}
+        import django_convstate.backends.failover.backend as module
+        atexit.unregister(module._replay_at_exit)
+        atexit.register(show)
+        atexit.register(module._replay_at_exit)  # the last one goes first
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            check=True,
+            timeout=30,
+            capture_output=True,
+            text=True,
+        )
+        assert f"replayed {comes_back}" in done.stdout
+        lost = "4 changes of 2 conversations are lost with this process" in done.stderr
+        assert lost is not comes_back
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+    def test_a_forked_process_begins_with_nothing(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
+        primary.away = True
+        backend.commit("a", append(b"1"))
+        child = os.fork()
+        if child == 0:
+            ok = (
+                backend.health().pending_replay == 0
+                and record_of(backend, "a").version == 0
+                and not list(backend.fallback.scan())
+                and backend.commit("a", append(b"2")).degraded
+            )
+            os._exit(0 if ok else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        primary.away = False
+        backend.close()
+        assert record_of(primary, "a").messages == [b"1"]

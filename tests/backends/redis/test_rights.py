@@ -1,0 +1,158 @@
+"""What becomes of a conversation where a user may not do everything, or may not come in."""
+
+import asyncio
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_convstate import BackendUnavailable, ConversationCorrupt
+from django_convstate.backends.base import Selection
+from django_convstate.backends.records import Change
+from django_convstate.backends.redis.backend import RedisBackend
+from tests.conftest import on
+from tests.support.servers import Server
+
+CLUSTER = "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
+
+
+def url(server: Server) -> str:
+    return f"redis://127.0.0.1:{server.port}/0"
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        (["on", ">right", "~convstate:*", "+@all"], None),
+        (["on", ">wrong", "~convstate:*", "+@all"], "password"),
+        (["on", ">right", "~convstate:*", "+ping", "+hello", "+client|setinfo"], "NOPERM"),
+        (["on", ">right", "~elsewhere:*", "+@all"], "NOPERM"),
+    ],
+)
+def test_who_may_do_what(
+    settings: Any, server: Server, rules: list[str], words: str | None
+) -> None:
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "chat", "reset", *rules)
+    backend = on(settings, url(server), USERNAME="chat", PASSWORD="right")
+    if words is None:
+        backend.commit("a", Change(append=[b"{}"]))
+        assert backend.health().connected
+    else:
+        with server.client() as client:
+            before = client.info("stats")["total_connections_received"]
+            with pytest.raises(BackendUnavailable, match=words) as caught:
+                backend.commit("a", Change(append=[b"{}"]))
+            after = client.info("stats")["total_connections_received"]
+        assert "right" not in f"{caught.value} {caught.value.__cause__}"
+        assert after - before <= 1, "no is no: it is not tried again"
+        assert words in backend.health().detail
+    backend.close()
+
+
+@pytest.mark.parametrize("kind", ["wrong password", "no CLUSTER", "other keys"])
+def test_a_cluster_that_refuses(settings: Any, cluster: list[Server], kind: str) -> None:
+    rules, login, words = {
+        "wrong password": (["~*", "+@all"], "wrong", "password"),
+        "no CLUSTER": (["~*", "+@all", "-cluster", "-command"], "right", "NOPERM"),
+        "other keys": (["~other*", "+@all"], "right", "NOPERM"),
+    }[kind]
+    for node in cluster:
+        with node.client() as client:
+            client.execute_command("ACL", "SETUSER", "chat", "reset", "on", ">right", *rules)
+    backend = on(
+        settings,
+        f"redis://chat:{login}@127.0.0.1:{cluster[0].port}",
+        CONNECTION_FACTORY=CLUSTER,
+    )
+    try:
+        assert_says(backend, words)
+    finally:
+        for node in cluster:
+            with node.client() as client:
+                client.acl_deluser("chat")
+
+
+def assert_says(backend: RedisBackend, words: str, id: str = "a") -> None:
+    async def load() -> None:
+        try:
+            await backend.aload(id, 1)
+        finally:
+            await backend.aclose()
+
+    with pytest.raises(BackendUnavailable, match=words) as caught:
+        backend.load(id, 1)
+    assert "right" not in str(caught.value)
+    with pytest.raises(BackendUnavailable, match=words):
+        asyncio.run(load())
+    backend.close()
+
+
+RIGHTS = re.search(
+    r"^ACL SETUSER chat on >PASSWORD (.*)$",
+    (Path(__file__).parents[3] / "docs/redis.md").read_text(),
+    re.MULTILINE,
+)
+
+
+async def everything(backend: RedisBackend) -> None:
+    """Do what a backend can, by both doors."""
+    change = Change(owner="u1", set={"a": b"1"}, increment={"n": 1}, append=[b"{}"])
+    for id in ("a", "b", "c"):
+        assert backend.acquire(id, "lease", 5, 5).position == 0
+        backend.commit(id, replace(change, commit_id=id, lease="lease", release=True))
+        assert backend.load(id, 5) is not None
+        assert backend.peek(id, 5) is not None
+        assert backend.touch(id, 60)
+    assert backend.acquire("a", "lease", 5, 5).position == 0
+    assert backend.renew("a", "lease", 5)
+    backend.release("a", "lease")
+    await backend.acommit("a", Change(keep_messages=0, unset=["a"]))
+    assert await backend.aexists("a")
+    assert await backend.aread_messages("b", 0, 5) == [b"{}"]
+    assert {summary.id for summary in backend.scan()} == {"a", "b", "c"}
+    assert len(list(backend.scan("u1"))) == 3
+    backend.delete("a")
+    assert backend.purge(Selection(owner="u1")).deleted == 2
+    for health in (backend.health(), await backend.ahealth()):
+        assert health.connected
+        assert "version unknown" not in health.detail
+
+
+@pytest.mark.parametrize("kind", ["server", "cluster"])
+async def test_the_rights_in_the_docs_are_enough(
+    settings: Any, request: pytest.FixtureRequest, kind: str
+) -> None:
+    assert RIGHTS is not None
+    rules = RIGHTS[1].replace("~convstate:", "~rights:").split()
+    options: dict[str, Any] = {}
+    servers: list[Server] = []
+    if kind == "server":
+        servers = [request.getfixturevalue("server")]
+    else:
+        servers = request.getfixturevalue("cluster")
+        rules += ["+cluster|slots", "+command"]
+        options["CONNECTION_FACTORY"] = CLUSTER
+    for server in servers:
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "chat", "reset", "on", ">right", *rules)
+    on(settings, f"redis://chat:right@127.0.0.1:{servers[0].port}", **options)
+    backend = RedisBackend(cache_alias="own", key_prefix="rights")
+    try:
+        await everything(backend)
+        with servers[0].client() as client:
+            if kind == "server":
+                client.set("rights:{bad}:meta", "no conversation")
+                with pytest.raises(ConversationCorrupt):
+                    backend.load("bad", 1)
+                assert client.exists("rights:{bad}:meta:corrupt")
+                assert backend.purge(Selection(everything=True)).deleted == 0
+                assert client.exists("rights:{bad}:meta:corrupt")
+    finally:
+        backend.close()
+        await backend.aclose()
+        for server in servers:
+            with server.client() as client:
+                client.acl_deluser("chat")

@@ -1,0 +1,189 @@
+"""A message that is made of a stream."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from django_convstate import (
+    ConversationStore,
+    ConversationTooLarge,
+    InvalidConversationValue,
+    conversations,
+)
+from django_convstate.conversation.message_log import encode_message
+from django_convstate.exceptions import InvalidConversationType
+
+
+class Source:
+    """Chunks that know whether they have been closed."""
+
+    def __init__(self, chunks: list[Any]) -> None:
+        self.chunks = iter(chunks)
+        self.closed = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self.chunks)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class AsyncSource:
+    def __init__(self, chunks: list[Any]) -> None:
+        self.chunks = iter(chunks)
+        self.closed = 0
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        for chunk in self.chunks:
+            return chunk
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+class Streamed:
+    """What `messages.stream` makes of `chunks`, of which `read` are read before it is closed."""
+
+    def __init__(
+        self, way: str, chunks: list[Any], read: int | None = None, **options: Any
+    ) -> None:
+        extra = options.pop("extra", {})
+        self.conversation = ConversationStore("locmem", **options).create()
+        self.messages = self.conversation.messages
+        self.passed: list[str] = []
+        self.error: Exception | None = None
+        self.source: Any = Source(chunks) if way == "sync" else AsyncSource(chunks)
+        stream = self.messages.stream("assistant", self.source, **extra)
+        try:
+            asyncio.run(self._aread(stream, read)) if way == "async" else self._read(stream, read)
+        except Exception as error:
+            self.error = error
+
+    def _read(self, stream: Any, count: int | None) -> None:
+        for chunk in stream:
+            self.passed.append(chunk)
+            if len(self.passed) == count:
+                break
+        stream.close()
+
+    async def _aread(self, stream: Any, count: int | None) -> None:
+        async for chunk in stream:
+            self.passed.append(chunk)
+            if len(self.passed) == count:
+                break
+        await stream.aclose()
+
+
+class TestAnswer:
+    def test_is_one_message(self, way: str) -> None:
+        streamed = Streamed(way, ["a", "", "b"], extra={"model": "m"})
+        assert streamed.passed == ["a", "", "b"]
+        (message,) = streamed.messages
+        assert message.pop("timestamp")
+        assert message == {"role": "assistant", "content": "ab", "model": "m"}
+        assert streamed.source.closed == 1
+
+    @pytest.mark.parametrize("count", [1, 2, 3])
+    def test_that_is_closed(self, way: str, count: int) -> None:
+        streamed = Streamed(way, ["a", "b", "c"], count)
+        (message,) = streamed.messages
+        assert (message["content"], message["interrupted"]) == ("abc"[:count], True)
+        assert streamed.source.closed == 1
+
+    @pytest.mark.parametrize("chunks", [[], [""], ["", ""]])
+    def test_without_text_is_no_message(self, way: str, chunks: list[str]) -> None:
+        streamed = Streamed(way, chunks)
+        assert streamed.passed == chunks
+        assert len(streamed.messages) == 0
+        assert not streamed.conversation.is_modified
+
+    @pytest.mark.parametrize("chunk", [None, b"b", 1, ["b"], {"text": "b"}])
+    def test_with_a_chunk_that_is_no_text(self, way: str, chunk: object) -> None:
+        streamed = Streamed(way, ["a", chunk, "c"])
+        assert isinstance(streamed.error, InvalidConversationType)
+        assert f"Chunk 1 of a stream is of type {type(chunk).__name__}" in str(streamed.error)
+        assert streamed.passed == ["a"]
+        (message,) = streamed.messages
+        assert (message["content"], message["interrupted"]) == ("a", True)
+        assert streamed.source.closed == 1
+
+    def test_with_a_chunk_that_is_no_utf8(self, way: str) -> None:
+        streamed = Streamed(way, ["a", "\ud83d"])
+        assert isinstance(streamed.error, InvalidConversationValue)
+        assert streamed.messages[0]["content"] == "a"
+
+    @pytest.mark.parametrize("letter", ["a", '"', "ä", "\n", "😀", "\x00"])
+    @pytest.mark.parametrize("size", [1, 7, 300])
+    def test_that_grows_too_large(self, way: str, letter: str, size: int) -> None:
+        streamed = Streamed(way, [letter * size] * (900 // size), max_message_bytes=400)
+        assert isinstance(streamed.error, ConversationTooLarge)
+        (message,) = streamed.messages
+        kept, passed = message["content"], "".join(streamed.passed)
+        assert message["interrupted"] is True
+        assert passed.startswith(kept)
+        assert len(streamed.passed) < 900 // size, "an endless one has an end"
+        extra = {k: v for k, v in message.items() if k not in ("role", "content")}
+        encoded = encode_message(message["role"], kept, **extra)
+        larger = encode_message(message["role"], kept + letter, **extra)
+        assert len(encoded) <= 400 < len(larger)
+        assert streamed.source.closed == 1
+
+    def test_that_just_fits(self, way: str) -> None:
+        limit = len(encode_message("assistant", "a" * 100))
+        assert Streamed(way, ["a"] * 100, max_message_bytes=limit).error is None
+        streamed = Streamed(way, ["a"] * 101, max_message_bytes=limit)
+        assert isinstance(streamed.error, ConversationTooLarge)
+        assert len(streamed.passed) == 101
+
+    @pytest.mark.parametrize(
+        ("call", "error"),
+        [
+            (lambda messages: messages.stream("", ["a"]), InvalidConversationType),
+            (lambda messages: messages.stream("assistant", 5), InvalidConversationType),
+            (lambda messages: messages.stream("assistant", None), InvalidConversationType),
+            (lambda messages: messages.stream("assistant", [], at={1}), InvalidConversationType),
+            (lambda messages: messages.stream("assistant", [], content="a"), TypeError),
+            (lambda messages: messages.stream("a", [], b="b" * 70_000), ConversationTooLarge),
+        ],
+    )
+    def test_is_refused_before_it_begins(self, call: Any, error: Any) -> None:
+        with pytest.raises(error):
+            call(conversations.create().messages)
+
+    def test_is_refused_where_there_is_no_room_for_one_more(self) -> None:
+        messages = ConversationStore("locmem", max_messages=1).create().messages
+        messages.append("user", "hello")
+        with pytest.raises(ConversationTooLarge, match="MAX_MESSAGES is 1"):
+            messages.stream("assistant", ["a"])
+
+    def test_two_side_by_side(self) -> None:
+        messages = conversations.create().messages
+        one, two = messages.stream("one", ["a", "b"]), messages.stream("two", ["c", "d"])
+        for chunks in zip(one, two, strict=True):
+            assert len(chunks) == 2
+        assert sorted((m["role"], m["content"]) for m in messages) == [("one", "ab"), ("two", "cd")]
+
+    def test_that_was_cancelled(self) -> None:
+        messages = conversations.create().messages
+
+        async def chunks() -> AsyncIterator[str]:
+            yield "a"
+            await asyncio.sleep(60)
+
+        async def read() -> None:
+            async for _ in messages.stream("assistant", chunks()):
+                pass
+
+        with pytest.raises(TimeoutError):
+            asyncio.run(asyncio.wait_for(read(), 0.1))
+        (message,) = messages
+        assert (message["content"], message["interrupted"]) == ("a", True)
