@@ -67,8 +67,7 @@ class HandleBesideModel(RuleBasedStateMachine):
         self.handle["a"] = []
         self.state["a"] = []
         self.say()
-        self.handle.save()
-        self.unsaved = 0
+        self.save(before=False, after=False)
 
     @rule(key=KEYS, value=VALUES)
     def assign(self, key: str, value: Any) -> None:

@@ -248,8 +248,8 @@ class TestLock:
         monkeypatch.setattr(cachelock, "LOCK_TTL", 1)
         monkeypatch.setattr(cachelock, "ACQUIRE_TIMEOUT", 3.0)
         backend = CacheBackend()
-        caches["default"].add("convstate:lock:a", 1, cachelock.LOCK_TTL)
-        with Stopwatch() as watch:
+        with Stopwatch() as watch:  # which may take longer to begin than the lock lasts
+            caches["default"].add("convstate:lock:a", 1, cachelock.LOCK_TTL)
             started = time.monotonic()
             backend.commit("a", Change(append=[b"1"]))
             assert time.monotonic() - started > 0.5
