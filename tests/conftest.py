@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from asgiref.sync import SyncToAsync
 from django.conf import settings
@@ -30,6 +31,10 @@ from tests.support.servers import (
     sentinel_setup,
     wait_until,
 )
+
+# A slow machine is no failure of an example.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 # Every place where conversations are kept: locmem, caches by their names, and Redis.
 PLACES: list[Any] = [

@@ -10,7 +10,7 @@ import pickle
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -88,9 +88,10 @@ class CacheBackend(ConversationStateBackend):
                 lock.check()
                 self._write(id, stored, previous)
             # After a retry, too: the first time may not have come so far. If the lock has become
-            # too old for it, the lease expires by itself.
+            # too old for it, the lease expires by itself: that is no error, for the change is
+            # written.
             if change.lease is not None and change.release and lock.is_safe:
-                with self._changing_queue(id, lock) as queue:
+                with suppress(BackendUnavailable), self._changing_queue(id, lock) as queue:
                     queue.leave(change.lease)
         return committed
 

@@ -254,8 +254,8 @@ class TestLock:
         monkeypatch.setattr(cachelock, "LOCK_TTL", 1)
         monkeypatch.setattr(cachelock, "ACQUIRE_TIMEOUT", 3.0)
         backend = CacheBackend()
-        caches["default"].add("convstate:lock:a", 1, cachelock.LOCK_TTL)
-        with Stopwatch() as watch:
+        with Stopwatch() as watch:  # which may take longer to begin than the lock lasts
+            caches["default"].add("convstate:lock:a", 1, cachelock.LOCK_TTL)
             started = time.monotonic()
             backend.commit("a", Change(append=[b"1"]))
             assert time.monotonic() - started > 0.5
@@ -290,6 +290,25 @@ class TestLock:
         with pytest.raises(BackendUnavailable, match="Nothing was written"):
             backend.commit(id, Change(append=[b'"ours"']))
         assert CacheBackend().read_messages(id, 0, 9) == [b'"theirs"']
+
+    def test_a_commit_too_slow_to_release_its_turn_is_committed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        backend, id = CacheBackend(), new_id()
+        backend.acquire(id, "lease", 60, 1)
+        backend.commit(id, Change(append=[b"1"]))
+        queue = backend._queue
+
+        def slow(id: str) -> Any:
+            found = queue(id)
+            if backend.read_messages(id, 0, 9) == [b"1", b"2"]:  # after the write
+                monkeypatch.setattr(cachelock, "LOCK_TTL", 0)
+            return found
+
+        monkeypatch.setattr(backend, "_queue", slow)
+        committed = backend.commit(id, Change(append=[b"2"], lease="lease", release=True))
+        assert committed.message_count == 2
+        assert queue(id).is_held_by("lease"), "it expires by itself"
 
     def test_processes_exclude_each_other_in_a_file_based_cache(self, tmp_path: Any) -> None:
         script = """

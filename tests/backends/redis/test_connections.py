@@ -297,3 +297,30 @@ sys.exit(sum(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in childre
 """
         url = f"redis://127.0.0.1:{server.port}/0"
         subprocess.run([sys.executable, "-c", script, url, str(count)], check=True, timeout=60)
+
+    def test_a_fork_that_keeps_its_event_loop_shares_no_socket(self, server: Server) -> None:
+        script = """
+import asyncio, os, sys, django
+from django.conf import settings
+settings.configure(CACHES={"default": {
+    "BACKEND": "django_redis.cache.RedisCache", "LOCATION": sys.argv[1],
+    "OPTIONS": {"SOCKET_TIMEOUT": 5, "SOCKET_CONNECT_TIMEOUT": 5}}})
+django.setup()
+from django_convstate.backends.redis.backend import RedisBackend
+backend, loop = RedisBackend(), asyncio.new_event_loop()
+assert not loop.run_until_complete(backend.aexists("a"))
+child = os.fork()
+assert not child or os.waitpid(child, 0)[1] == 0
+if not child:
+    assert not loop.run_until_complete(backend.aexists("a"))
+os._exit(0)
+"""
+
+        def connections() -> int:
+            with server.client() as client:
+                return int(client.info("stats")["total_connections_received"])
+
+        before = connections()
+        url = f"redis://127.0.0.1:{server.port}/0"
+        subprocess.run([sys.executable, "-c", script, url], check=True, timeout=60)
+        assert connections() - before == 3  # the parent's, the child's, and the last one to ask

@@ -60,7 +60,7 @@ class Clients:
         """Return the client of the running event loop, to be entered with `async with`."""
         config, loop = self.config, asyncio.get_running_loop()
         client = self._by_loop.get(loop)
-        if client is None:
+        if client is None or client.pid != os.getpid():  # a loop may be begun before a fork
             self._forget_closed_loops()
             client = self._by_loop[loop] = LoopClient(config)
         if not client.is_open:
@@ -137,6 +137,7 @@ class LoopClient:
 
     def __init__(self, config: ServerConfig) -> None:
         self.redis = make_async_client(config)
+        self.pid = os.getpid()
         self.is_open = False
         self._config = config
         self._wait = SlotWait(config)
