@@ -8,7 +8,7 @@ import pytest
 
 from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.testing import BackendContract
-from tests.conftest import make_place
+from tests.support.places import make_place
 
 # What takes seconds, because it waits for time to pass.
 WAITING = (

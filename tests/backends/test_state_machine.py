@@ -25,7 +25,7 @@ from django_convstate.exceptions import (
     InvalidConversationValue,
 )
 from django_convstate.ids import new_id
-from tests.conftest import make_place
+from tests.support.places import make_place
 
 KEYS = st.sampled_from(["a", "b", "counter", "naïve 東京", ""])
 COUNTERS = st.dictionaries(st.sampled_from(["counter", "a"]), st.integers(-5, 5), max_size=2)

@@ -11,7 +11,7 @@ from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.cache import lock as cachelock
 from django_convstate.backends.records import Change
 from django_convstate.ids import new_id
-from tests.conftest import make_place
+from tests.support.places import make_place
 
 WRITERS = 16
 # A cache writes a conversation anew for each commit, which takes the longer the longer it is.

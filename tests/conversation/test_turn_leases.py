@@ -21,8 +21,8 @@ from django_convstate import (
 )
 from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.conversation import turn as turns
-from tests.conftest import make_place, slow_but
 from tests.support.backends import CountingBackend
+from tests.support.places import make_place, slow_but
 from tests.support.ruler import Stopwatch
 from tests.support.servers import wait_until
 from tests.support.turns import (

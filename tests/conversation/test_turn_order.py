@@ -12,7 +12,7 @@ from django_convstate import (
     ConversationStore,
 )
 from django_convstate.conversation import turn as turns
-from tests.conftest import make_place
+from tests.support.places import make_place
 from tests.support.turns import (
     atake_turn,
     in_order,

@@ -17,8 +17,8 @@ from django.test import AsyncClient, Client
 
 from django_convstate import Conversation, conversations
 from django_convstate.tokens import unsign_token
-from tests.conftest import on
 from tests.support.example_site import use_settings_of_example
+from tests.support.places import on
 from tests.support.servers import Server
 
 # Before each message Channels looks after the connections to the database, if there are any.

@@ -18,7 +18,7 @@ from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.ids import new_id
 from tests.chaos.proxy import Proxy
-from tests.conftest import on
+from tests.support.places import on
 from tests.support.ruler import Stopwatch
 from tests.support.servers import Server
 

@@ -12,7 +12,7 @@ from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.backends.redis.diagnostics.checks import check_entry, check_one, check_server
 from django_convstate.backends.redis.diagnostics.server_info import ServerInfo
-from tests.conftest import on
+from tests.support.places import on
 from tests.support.servers import SERVICE, Server
 
 CLUSTER = "django_convstate.backends.redis.cluster.ClusterConnectionFactory"

@@ -14,7 +14,7 @@ from django_convstate import BackendUnavailable, get_backend
 from django_convstate.backends.base import Selection
 from django_convstate.backends.records import Change
 from django_convstate.ids import new_id
-from tests.conftest import on
+from tests.support.places import on
 from tests.support.servers import (
     Server,
     cluster_setup,

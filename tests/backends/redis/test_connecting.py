@@ -16,7 +16,7 @@ from django_convstate.backends.base import Selection
 from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.backends.redis.diagnostics.checks import check_server
-from tests.conftest import on
+from tests.support.places import on
 from tests.support.ruler import Stopwatch, limit
 from tests.support.servers import SERVICE, Server, free_ports, sentinel_setup, wait_until
 

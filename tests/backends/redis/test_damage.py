@@ -16,7 +16,7 @@ from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.exceptions import InvalidConversationType
 from django_convstate.ids import new_id
-from tests.conftest import make_place
+from tests.support.places import make_place
 
 pytestmark = pytest.mark.usefixtures("valkey")
 

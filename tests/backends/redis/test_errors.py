@@ -13,7 +13,7 @@ from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.backends.redis.diagnostics.checks import check_server
 from django_convstate.ids import new_id
-from tests.conftest import on
+from tests.support.places import on
 from tests.support.servers import Server, free_ports, running, wait_until
 
 # Where any password will do, so that it is there to be given away.

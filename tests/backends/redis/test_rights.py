@@ -12,7 +12,7 @@ from django_convstate import BackendUnavailable, ConversationCorrupt
 from django_convstate.backends.base import Selection
 from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
-from tests.conftest import on
+from tests.support.places import on
 from tests.support.servers import Server
 
 CLUSTER = "django_convstate.backends.redis.cluster.ClusterConnectionFactory"

@@ -15,7 +15,7 @@ import pytest
 from django_convstate import BackendUnavailable
 from django_convstate.backends.records import Change
 from django_convstate.ids import new_id
-from tests.conftest import on
+from tests.support.places import on
 from tests.support.servers import (
     SERVICE,
     Server,

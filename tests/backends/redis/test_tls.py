@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from django_convstate import BackendUnavailable, ConversationStore
-from tests.conftest import on
+from tests.support.places import on
 from tests.support.servers import Server
 from tests.support.tls import tls_proxy
 
