@@ -2,7 +2,7 @@
 
 import functools
 from collections import Counter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.cache.backend import CacheBackend
@@ -11,6 +11,7 @@ from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Committed, Health, Record
 from django_convstate.exceptions import BackendUnavailable
 
+B = TypeVar("B", bound=LocMemBackend)
 COUNTED = (
     "load",
     "commit",
@@ -103,9 +104,15 @@ class Switched(LocMemBackend):
 
     @property
     def others(self) -> LocMemBackend:
-        others = LocMemBackend(max_age=self.max_age)
-        others._conversations, others._lock = self._conversations, self._lock
-        return others
+        return self._share_with(LocMemBackend(max_age=self.max_age))
+
+    def seen_by_another(self) -> "Switched":
+        """Return what another process has, with a switch of its own."""
+        return self._share_with(Switched(max_age=self.max_age))
+
+    def _share_with(self, other: B) -> B:
+        other._conversations, other._lock = self._conversations, self._lock
+        return other
 
     def __getattribute__(self, name: str) -> Any:
         method = super().__getattribute__(name)
@@ -114,21 +121,21 @@ class Switched(LocMemBackend):
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if name in READS:
-                self._answer(self.away)
+                self.refuse_if(self.away)
             else:
-                self._answer(self.away or self.read_only or self.fails_after == 0)
+                self.refuse_if(self.away or self.read_only or self.fails_after == 0)
                 if self.fails_after:
                     self.fails_after -= 1
             return method(*args, **kwargs)
 
         return call
 
-    def _answer(self, refuses: bool) -> None:
+    def refuse_if(self, refuses: bool) -> None:
         if refuses:
             raise BackendUnavailable("It was switched off.", transient=self.slow)
 
     def peek(self, id: str, window: int) -> Record | None:
-        self._answer(self.away)
+        self.refuse_if(self.away)
         return LocMemBackend.load(self.others, id, window)
 
     def health(self) -> Health:

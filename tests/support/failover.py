@@ -1,8 +1,11 @@
 """What tests do with a failover backend."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
@@ -26,3 +29,14 @@ def append(*texts: bytes, **more: Any) -> Change:
 
 def numbers(first: int, last: int) -> list[bytes]:
     return [b"%d" % number for number in range(first, last)]
+
+
+class Clock:
+    """Goes on by itself, and can be put forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._time, self._ahead = time.time, 0.0
+        monkeypatch.setattr(time, "time", lambda: self._time() + self._ahead)
+
+    def forward(self, seconds: float) -> None:
+        self._ahead += seconds

@@ -6,7 +6,7 @@ import pytest
 
 from django_convstate.backends.failover import FailoverBackend, breaker
 from tests.support.backends import Switched
-from tests.support.failover import made
+from tests.support.failover import Clock, made
 
 
 @pytest.fixture
@@ -25,3 +25,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the probes come after hundredths of a second."""
     monkeypatch.setattr(breaker, "SHORTEST_PROBE_WAIT", 0.02)
     monkeypatch.setattr(breaker, "LONGEST_PROBE_WAIT", 0.05)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)

@@ -109,7 +109,7 @@ def test_one_slow_renewal_leaves_the_turn_with_the_primary(
     primary.slow = True
 
     def slow(*arguments: object) -> bool:
-        primary._answer(True)
+        primary.refuse_if(True)
         return True
 
     with pytest.MonkeyPatch.context() as patch:

@@ -12,6 +12,7 @@ from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Create
 from tests.support.backends import Switched, record_of
+from tests.support.failover import Clock, made
 from tests.support.servers import wait_until
 
 
@@ -182,16 +183,12 @@ class TestDeleted:
 
 
 class TestExpired:
-    def test_what_expired_in_the_outage_is_restored_with_its_history(self, outage: Outage) -> None:
-        outage.others.touch("a", 0.001)
-        time.sleep(0.01)
-        base = outage.backend._known._snapshots["a"].base
+    def test_what_expired_in_the_outage_is_restored_with_its_history(
+        self, outage: Outage, clock: Clock
+    ) -> None:
         outage.commit(create=Create.MUST_EXIST, append=[b"mine"])
-        base.created_at -= 7200
-        pending = outage.backend._offline.journal.get("a")
-        assert pending is not None
-        assert pending.base is not None
-        pending.base.last_accessed -= 7200  # as it is two hours later
+        clock.forward(7200)
+        assert not outage.others.exists("a")
         home = outage.end()
         assert home.messages == [b"1", b"2", b"3", b"mine"]
         assert home.state == {"n": b"10"}
@@ -245,10 +242,9 @@ class TestTwoProcesses:
 
     @pytest.fixture
     def other(self, outage: Outage) -> Iterator[FailoverBackend]:
-        primary = Switched()
-        primary._conversations = outage.primary._conversations
-        primary._lock = outage.primary._lock
+        primary = outage.primary.seen_by_another()
         backend = FailoverBackend(primary, LocMemBackend(max_conversations=10**6))
+        backend.load("a", 10)
         primary.away = True
         yield backend
         self.recover(backend)
@@ -272,16 +268,12 @@ class TestTwoProcesses:
         assert sorted(record_of(outage.others, "new").messages) == [b"one", b"two"]
 
     def test_two_processes_restore_an_expired_conversation_once(
-        self, outage: Outage, other: FailoverBackend
+        self, outage: Outage, other: FailoverBackend, clock: Clock
     ) -> None:
-        other._known.put("a", outage.others.load("a", 10))
-        outage.others.delete("a")
         for backend in (outage.backend, other):
             backend.commit("a", Change(create=Create.MUST_EXIST, append=[b"mine"]))
-            pending = backend._offline.journal.get("a")
-            assert pending is not None
-            assert pending.base is not None
-            pending.base.last_accessed -= 7200
+        clock.forward(7200)
+        assert not outage.others.exists("a")
         outage.end()
         self.recover(other)
         assert record_of(outage.others, "a").messages == [b"1", b"2", b"3", b"mine", b"mine"]
@@ -362,18 +354,23 @@ class TestTrouble:
     def test_a_truncation_of_an_unknown_conversation_drops_what_is_stored(
         self, outage: Outage
     ) -> None:
-        outage.backend._known.forget("a")
-        outage.commit(create=Create.MUST_EXIST, keep_messages=0)
-        assert outage.end().messages == []
-
-    def test_the_known_history_counts_towards_the_journal(self, outage: Outage) -> None:
-        journal = outage.backend._offline.journal
-        outage.backend._known.get("a")
-        outage.commit(append=[b"x"])
-        assert journal._bytes > 2 * len(b"123")
-        before = journal._bytes
+        outage.others.commit("b", Change(append=[b"1"]))
+        outage.backend.commit("b", Change(create=Create.MUST_EXIST, keep_messages=0))
         outage.end()
-        assert journal._bytes == 0 < before
+        assert record_of(outage.others, "b").messages == []
+
+    def test_the_known_history_counts_towards_the_journal(self) -> None:
+        primary = Switched()
+        primary.commit("long", Change(append=[b"x" * 1000] * 50))
+        with made(primary, journal_bytes=30_000) as backend:
+            backend.load("long", 100)
+            for _ in range(2):
+                primary.away = True
+                with pytest.raises(BackendUnavailable, match="full"):
+                    backend.commit("long", Change(append=[b"1"]))
+                backend.commit("short", Change(append=[b"x" * 20_000]))
+                primary.away = False
+                backend.close()  # after which there is room again
 
     def test_a_slow_signal_receiver_does_not_delay_replay(self, outage: Outage) -> None:
         done = threading.Event()

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.core.cache import caches
 
 from django_convstate import (
     ConversationCorrupt,
@@ -19,6 +18,7 @@ from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.ids import new_id
 from tests.chaos.proxy import Proxy
 from tests.support.places import on
+from tests.support.redis import index_of, raw
 from tests.support.ruler import Stopwatch
 from tests.support.servers import Server
 
@@ -30,11 +30,6 @@ def backend() -> Iterator[RedisBackend]:
     backend = RedisBackend(cache_alias="django_redis")
     yield backend
     backend.close()
-
-
-def raw() -> Any:
-    client: Any = caches["django_redis"]
-    return client.client.get_client()
 
 
 def plant_messages(backend: RedisBackend, key: str) -> None:
@@ -194,14 +189,14 @@ class TestKeys:
         assert {summary.id for summary in backend.scan(owner)} == {short, long}
         time.sleep(1.1)
         assert [summary.id for summary in backend.scan(owner)] == [long]
-        index = backend._operations.index_key(owner)
+        index = index_of(owner)
         assert raw().zrange(index, 0, -1) == [long.encode()], "what is left over is cleaned up"
         assert raw().pttl(index) > 60_000
 
     def test_an_index_is_extended_while_its_members_are_loaded(self, backend: RedisBackend) -> None:
         owner, id = new_id(), new_id()
         backend.commit(id, Change(owner=owner, ttl=2.0, append=[b"{}"]))
-        index = backend._operations.index_key(owner)
+        index = index_of(owner)
         first = raw().zscore(index, id)
         for _ in range(3):
             time.sleep(0.8)
@@ -214,7 +209,7 @@ class TestKeys:
         owner, id = new_id(), new_id()
         backend.commit(id, Change(owner=owner, append=[b"{}"]))
         backend.delete(id)
-        assert raw().exists(backend._operations.index_key(owner)) == 0
+        assert raw().exists(index_of(owner)) == 0
 
     def test_a_key_of_a_wrong_type_is_quarantined(self, backend: RedisBackend) -> None:
         for part, plant in [

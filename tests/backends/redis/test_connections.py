@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from django.core.cache import caches
 
 from django_convstate import (
     BackendUnavailable,
@@ -23,6 +22,7 @@ from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.ids import new_id
 from tests.chaos.proxy import Proxy
 from tests.support.places import on
+from tests.support.redis import raw
 from tests.support.ruler import Stopwatch, limit
 from tests.support.servers import Server, wait_until
 
@@ -34,11 +34,6 @@ def backend() -> Iterator[RedisBackend]:
     backend = RedisBackend(cache_alias="django_redis")
     yield backend
     backend.close()
-
-
-def raw() -> Any:
-    client: Any = caches["django_redis"]
-    return client.client.get_client()
 
 
 def appended(backend: RedisBackend, id: str) -> list[bytes]:
@@ -274,7 +269,8 @@ class TestConnections:
 import os, sys, django
 from django.conf import settings
 settings.configure(CACHES={"default": {
-    "BACKEND": "django_redis.cache.RedisCache", "LOCATION": sys.argv[1]}})
+    "BACKEND": "django_redis.cache.RedisCache", "LOCATION": sys.argv[1],
+    "OPTIONS": {"SOCKET_TIMEOUT": 30, "SOCKET_CONNECT_TIMEOUT": 30}}})
 django.setup()
 from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
@@ -304,7 +300,7 @@ import asyncio, os, sys, django
 from django.conf import settings
 settings.configure(CACHES={"default": {
     "BACKEND": "django_redis.cache.RedisCache", "LOCATION": sys.argv[1],
-    "OPTIONS": {"SOCKET_TIMEOUT": 5, "SOCKET_CONNECT_TIMEOUT": 5}}})
+    "OPTIONS": {"SOCKET_TIMEOUT": 30, "SOCKET_CONNECT_TIMEOUT": 30}}})
 django.setup()
 from django_convstate.backends.redis.backend import RedisBackend
 backend, loop = RedisBackend(), asyncio.new_event_loop()

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from django.core.cache import caches
 
 from django_convstate import ConversationCorrupt, InvalidConversationValue
 from django_convstate.backends.records import Change
@@ -17,6 +16,7 @@ from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.exceptions import InvalidConversationType
 from django_convstate.ids import new_id
 from tests.support.places import make_place
+from tests.support.redis import OPERATIONS, index_of, key_of, raw
 
 pytestmark = pytest.mark.usefixtures("valkey")
 
@@ -26,15 +26,6 @@ def backend() -> Iterator[RedisBackend]:
     backend = RedisBackend(cache_alias="django_redis")
     yield backend
     backend.close()
-
-
-def raw() -> Any:
-    client: Any = caches["django_redis"]
-    return client.client.get_client()
-
-
-def key_of(id: str, part: str) -> str:
-    return f"convstate:{{{id}}}:{part}"
 
 
 class TestSetAside:
@@ -81,9 +72,8 @@ class TestSetAside:
     def test_a_sound_conversation_is_not_quarantined(self, backend: RedisBackend) -> None:
         id = new_id()
         backend.commit(id, Change(owner="ü", set={"ß": b"1"}, append=[b"{}"]))
-        with backend._clients.sync() as client:
-            client.send(backend._operations.quarantine(id))
-            client.send(backend._operations.quarantine(new_id()))  # where there is none at all
+        for any_id in (id, new_id()):  # of which the second one is nothing at all
+            raw().execute_command(*OPERATIONS.quarantine(any_id).full_command())
         assert backend.load(id, 1) is not None
 
     def test_earlier_quarantined_values_are_kept(self, backend: RedisBackend) -> None:
@@ -166,9 +156,6 @@ def test_state_and_messages_without_a_record_are_not_adopted(backend: RedisBacke
 
 
 class TestIndex:
-    def index_of(self, backend: RedisBackend, owner: str) -> str:
-        return backend._operations.index_key(owner)
-
     def test_an_index_outlives_a_raised_ttl(self, backend: RedisBackend) -> None:
         for raise_ttl in (
             lambda id: backend.touch(id, 3600.0),
@@ -179,7 +166,7 @@ class TestIndex:
             backend.commit(id, Change(owner=owner, ttl=1.0, append=[b"{}"]))
             backend.load(id, 1)
             raise_ttl(id)
-            index = self.index_of(backend, owner)
+            index = index_of(owner)
             assert raw().pttl(index) > 3_600_000
             assert raw().zscore(index, id) > (time.time() + 3600) * 1000
             backend.commit(id, Change(ttl=1.0))
@@ -190,10 +177,9 @@ class TestIndex:
     ) -> None:
         """As if the process had died, or its task been cancelled, before it was told."""
         owner, id = new_id(), new_id()
-        index = self.index_of(backend, owner)
-        untold = backend._operations.commit(id, Change(owner=owner, append=[b"{}"]))
-        client = backend._clients.sync().redis
-        assert untold.read(client.execute_command(*untold.full_command())).then is not None
+        index = index_of(owner)
+        untold = OPERATIONS.commit(id, Change(owner=owner, append=[b"{}"]))
+        assert untold.read(raw().execute_command(*untold.full_command())).then is not None
         assert raw().zscore(index, id) is None
         for use in (
             lambda: backend.load(id, 1),
@@ -220,7 +206,7 @@ class TestIndex:
                 await asyncio.gather(task, return_exceptions=True)
                 if await backend.aload(id, 1) is not None:
                     stored += 1
-                    assert raw().zscore(self.index_of(backend, owner), id) is not None
+                    assert raw().zscore(index_of(owner), id) is not None
             await backend.aclose()
             return stored
 
@@ -230,7 +216,7 @@ class TestIndex:
         self, backend: RedisBackend, caplog: pytest.LogCaptureFixture
     ) -> None:
         owner, id = new_id(), new_id()
-        raw().set(self.index_of(backend, owner), "no index", ex=60)
+        raw().set(index_of(owner), "no index", ex=60)
         backend.commit(id, Change(owner=owner, append=[b"{}"]))
         assert "could not be brought up to date" in caplog.text
 

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from django.core.cache import caches
 
 from django_convstate import BackendUnavailable
 from django_convstate.backends.base import Selection
@@ -15,14 +14,10 @@ from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.ids import new_id
 from tests.support.places import on
+from tests.support.redis import raw
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.usefixtures("valkey")
-
-
-def raw(alias: str) -> Any:
-    client: Any = caches[alias]
-    return client.client.get_client()
 
 
 class TestListing:
@@ -32,7 +27,7 @@ class TestListing:
     def many(self, request: pytest.FixtureRequest) -> Iterator[RedisBackend]:
         if request.param == "cluster":
             request.getfixturevalue("cluster")
-        backend = RedisBackend(cache_alias=request.param, key_prefix=f"many-{new_id()}")
+        backend = RedisBackend(cache_alias=request.param, key_prefix="many")
         yield backend
         backend.purge(Selection(everything=True))
         backend.close()
@@ -131,7 +126,7 @@ class TestListing:
 
     def test_foreign_values_are_skipped(self, many: RedisBackend) -> None:
         many.commit("good", Change(owner="u1", append=[b"{}"]))
-        bad = many._operations.keys("bad")[0]
+        bad = "many:{bad}:meta"
         client = raw(many.cache_alias)
         client.set(bad, "no hash", ex=60)
         assert [summary.id for summary in many.scan()] == ["good"]
