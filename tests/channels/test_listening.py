@@ -224,7 +224,9 @@ class TestStayingOpen:
         tab, other = await browser.open(token), await browser.open(token)
         layer: Any = channel_layers["default"]
         layer.groups.clear()
-        await asyncio.sleep(0.6)
+        async with asyncio.timeout(PATIENCE):
+            while sum(map(len, layer.groups.values())) < 2:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0.05)
         await tab.ask(say="hello")
         assert contents(await other.hear()) == ["hello"]
 

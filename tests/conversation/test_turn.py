@@ -19,8 +19,9 @@ from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Committed
 from django_convstate.conversation.conversation import working_copy_of
 from tests.support.ruler import Stopwatch
-from tests.support.turns import atake_turn, in_order, said, stored, take_turn
+from tests.support.turns import atake_turn, in_order, said, stored, take_turn, when_waiting
 
+PATIENCE = 30.0  # seconds for whatever has to come
 A_LITTLE = 3.0  # seconds, that a bound of time is not missed by
 
 
@@ -93,7 +94,7 @@ class TestTheBlock:
             assert memory.get(conversation.id)["unsaved"] == 1, "saved before the turn"
 
     @pytest.mark.parametrize("is_async", [False, True])
-    def test_is_of_the_id_that_the_save_before_it_has_left(
+    def test_a_turn_is_of_the_id_that_the_save_before_it_has_left(
         self, memory: ConversationStore, is_async: bool
     ) -> None:
         conversation = stored(memory)
@@ -256,7 +257,9 @@ class TestLosingIt:
         again = store.get(conversation.id)
         assert (again["count"], said(again)) == (1, ["u0", "a0"])
 
-    async def test_a_cancelled_task_releases_its_turn(self, store: ConversationStore) -> None:
+    async def test_a_cancelled_task_releases_its_turn(
+        self, store: ConversationStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         conversation = await store.aopen(f"webhook:{time.time_ns()}")
         is_in = asyncio.Event()
 
@@ -272,8 +275,11 @@ class TestLosingIt:
 
         holder = asyncio.create_task(hold())
         await is_in.wait()
+        is_waiting = when_waiting(store.backend, monkeypatch)
         waiter = asyncio.create_task(wait_in_line())
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(PATIENCE):
+            while not is_waiting.is_set():  # noqa: ASYNC110 - another thread may set it
+                await asyncio.sleep(0.01)
         for task in (waiter, holder):
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

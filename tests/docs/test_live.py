@@ -16,7 +16,7 @@ from django_convstate.channels import (
     ConversationMiddlewareStack,
     listening,
 )
-from tests.support.docs import ROOT, ask, blocks
+from tests.support.docs import PATIENCE, ROOT, ask, blocks
 
 
 @pytest.mark.django_db
@@ -45,7 +45,7 @@ class TestLive:
 
         names = {"words_of": words_of, "AsyncConversationConsumer": AsyncConversationConsumer}
         application = self.define("class Assistant(", **names)["Assistant"].as_asgi()
-        heard = await ask(ConversationMiddlewareStack(application), text="one two")
+        heard = await ask(ConversationMiddlewareStack(application), answers=2, text="one two")
         assert heard == [{"word": "one"}, {"word": "two"}]
 
     async def test_the_example_of_another_consumer_saves(self) -> None:
@@ -53,9 +53,9 @@ class TestLive:
         status = self.define("class Status(", **names)["Status"]
         application = ConversationMiddlewareStack(status.as_asgi())
         socket = WebsocketCommunicator(application, "/", [(b"origin", b"http://testserver")])
-        await socket.connect(5)
+        await socket.connect(PATIENCE)
         await socket.send_json_to({"status": "busy"})
-        await socket.disconnect(timeout=5)
+        await socket.disconnect(timeout=PATIENCE)
         (summary,) = conversations.list()
         assert conversations.get(summary.id)["status"] == "busy"
 
@@ -70,9 +70,9 @@ class TestLive:
         headers = [(b"origin", b"http://testserver")]
         headers.append((b"cookie", f"conversation={conversation.token}".encode()))
         socket = WebsocketCommunicator(application, "/?seen=0", headers)
-        await socket.connect(5)
-        assert await socket.receive_json_from(5) == {"news": ["hello"]}
-        await socket.disconnect(timeout=5)
+        await socket.connect(PATIENCE)
+        assert await socket.receive_json_from(PATIENCE) == {"news": ["hello"]}
+        await socket.disconnect(timeout=PATIENCE)
 
     def test_all_close_codes_are_listed(self) -> None:
         told = {int(code) for code in re.findall(r"^\| (\d{4}) \|", self.text, re.MULTILINE)}

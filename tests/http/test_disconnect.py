@@ -154,12 +154,15 @@ class TestDisconnect:
 
         response: Any = await ConversationMiddleware(view)(request)  # type: ignore[misc]
 
+        has_read = asyncio.Event()
+
         async def read() -> None:
             async for _ in response:
-                pass
+                has_read.set()
 
         reading = asyncio.create_task(read())
-        await asyncio.sleep(0.1)
+        await has_read.wait()
+        await asyncio.sleep(0)  # and now it waits for what will not come
         reading.cancel()
         await SlowBackend.begun.wait()
         for _ in range(3):

@@ -12,7 +12,7 @@ from django_convstate.channels import (
 from django_convstate.identity import as_subprotocol
 from django_convstate.tokens import unsign_token
 
-PATIENCE = 5.0  # seconds for whatever has to come
+PATIENCE = 30.0  # seconds for whatever has to come
 
 IN_MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 

@@ -51,13 +51,20 @@ def when_waiting(
     backend: ConversationStateBackend, monkeypatch: pytest.MonkeyPatch
 ) -> threading.Event:
     """Return what is set as soon as somebody has a place in line, and not the turn."""
-    is_in_line, acquire = threading.Event(), backend.acquire
+    is_waiting, acquire, aacquire = threading.Event(), backend.acquire, backend.aacquire
 
     def watched(*args: Any) -> Any:
         acquired = acquire(*args)
         if acquired.position:
-            is_in_line.set()
+            is_waiting.set()
+        return acquired
+
+    async def awatched(*args: Any) -> Any:
+        acquired = await aacquire(*args)
+        if acquired.position:
+            is_waiting.set()
         return acquired
 
     monkeypatch.setattr(backend, "acquire", watched)
-    return is_in_line
+    monkeypatch.setattr(backend, "aacquire", awatched)
+    return is_waiting

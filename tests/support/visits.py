@@ -71,7 +71,7 @@ def stored() -> Conversation:
 
 
 async def until_saved(version: int = 1) -> None:
-    for _ in range(500):
+    for _ in range(3000):
         if any(summary.version >= version for summary in conversations.list()):
             return
         await asyncio.sleep(0.01)

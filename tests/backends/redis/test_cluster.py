@@ -15,6 +15,7 @@ from django_convstate.backends.base import Selection
 from django_convstate.backends.records import Change
 from django_convstate.ids import new_id
 from tests.support.places import on
+from tests.support.ruler import Stopwatch
 from tests.support.servers import (
     Server,
     cluster_setup,
@@ -83,15 +84,18 @@ class TestCluster:
                             time.sleep(0.02)
                     time.sleep(0.01)
 
+            def goes_on(id: str) -> bool:
+                return len(written[id]) > before[id] + 5
+
             with ThreadPoolExecutor(30) as pool:
                 writing = [pool.submit(write, id) for id in ids]
                 try:
-                    time.sleep(1)
+                    wait_until(lambda: all(len(written[id]) > 5 for id in ids))
                     before = {id: len(written[id]) for id in ids}
                     nodes[0].kill()
-                    time.sleep(1)
-                    alive = [id for id in ids if len(written[id]) > before[id] + 5]
-                    assert len(alive) > 10, "two thirds of the slots have nothing to do with it"
+                    with Stopwatch() as watch:
+                        wait_until(lambda: sum(goes_on(id) for id in ids) > 10)
+                    assert watch.seconds < 1, "two thirds of the slots have nothing to do with it"
                     wait_until(lambda: all(len(written[id]) > before[id] + 50 for id in ids))
                 finally:
                     stop.set()
@@ -164,7 +168,7 @@ class TestCluster:
         with Slot(cluster, id) as slot, ThreadPoolExecutor(1) as pool:
             writing = pool.submit(write)
             try:
-                slot.move()
+                slot.move(written)
             finally:
                 stop.set()
             writing.result(timeout=30)
@@ -193,7 +197,7 @@ class TestCluster:
         async def visit() -> None:
             await backend.acommit(id, Change(ttl=600.0, append=[b"0"]))
             with Slot(cluster, id) as slot:
-                moving = asyncio.ensure_future(asyncio.to_thread(slot.move))
+                moving = asyncio.ensure_future(asyncio.to_thread(slot.move, written))
                 await write(moving)
                 await moving
             assert await backend.aread_messages(id, 0, 10**6) == written
@@ -248,14 +252,16 @@ class Slot:
         for client in self._clients:
             client.close()
 
-    def move(self) -> None:
-        time.sleep(0.2)
+    def move(self, written: list[bytes]) -> None:
+        """Move it while something is written to it, before and after, and perhaps meanwhile."""
+        wait_until(lambda: len(written) > 5)
         self.begin()
         time.sleep(0.1)
         self.migrate(100)
         time.sleep(0.1)
         self.end()
-        time.sleep(0.3)
+        moved = len(written)
+        wait_until(lambda: len(written) > moved + 5)
 
     def begin(self) -> None:
         self._set(self._to, "IMPORTING", self._ids[self._from])

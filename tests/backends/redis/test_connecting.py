@@ -153,7 +153,7 @@ def test_silent_sentinels_are_passed_over(
     with sentinel_setup(tmp_path, free_ports(3)) as (_, _, sentinel):
         pairs = [("127.0.0.1", silent)] * how_many + [("127.0.0.1", sentinel.port)]
         # A second for one operation, of which a silent sentinel takes no more than its share.
-        backend = on(settings, f"redis://{SERVICE}/0", SENTINELS=pairs, SOCKET_TIMEOUT=1)
+        backend = on(settings, f"redis://{SERVICE}/0", SENTINELS=pairs, SOCKET_TIMEOUT=limit(1))
         assert backend.exists("a") is False
 
         async def visit() -> None:
