@@ -79,8 +79,9 @@ def sentinel() -> Iterator[list[Server]]:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[list[Server]]:
-    """Run a cluster of three primaries with a replica each."""
-    with cluster_setup(settings.FILES, settings.CLUSTER_PORTS) as servers:
+    """Run a cluster of three primaries with a replica each, which a slow machine does not turn into
+    failures: those are for clusters of a test's own."""
+    with cluster_setup(settings.FILES, settings.CLUSTER_PORTS, 60_000) as servers:
         yield servers
 
 

@@ -48,7 +48,7 @@ DATABASES = {
 }
 PLENTY = {"MAX_ENTRIES": 100_000}
 # A machine that runs several tests and servers at once may well keep one waiting for 250 ms.
-PATIENT = {"SOCKET_TIMEOUT": 5, "SOCKET_CONNECT_TIMEOUT": 5}
+PATIENT = {"SOCKET_TIMEOUT": 20, "SOCKET_CONNECT_TIMEOUT": 20}
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": PLENTY},
     "file": {

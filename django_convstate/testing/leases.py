@@ -148,11 +148,12 @@ class LeaseContract(Scenarios):
     @both_twins
     async def test_renewal_keeps_the_lease(self, backend: Twin) -> None:
         id = await self.stored(backend)
-        await self.enqueue(backend, id, "a", seconds=1.0)
+        # With more than a second to spare, on a machine that is busy.
+        await self.enqueue(backend, id, "a", seconds=2.5)
         await self.enqueue(backend, id, "b")
         for _ in range(3):
-            wait(0.5)
-            assert await backend.renew(id, "a", 1.0) is True
+            wait(1.0)
+            assert await backend.renew(id, "a", 2.5) is True
         await backend.commit(id, Change(set={"a": b"1"}, lease="a", release=True))
         assert await self.enqueue(backend, id, "b") == 0
 
@@ -160,12 +161,12 @@ class LeaseContract(Scenarios):
     async def test_a_waiter_that_asks_again_keeps_its_place(self, backend: Twin) -> None:
         id = new_id()
         await self.enqueue(backend, id, "a")
-        await self.enqueue(backend, id, "asks again", seconds=1.0)
-        await self.enqueue(backend, id, "does not", seconds=1.0)
+        await self.enqueue(backend, id, "asks again", seconds=2.5)
+        await self.enqueue(backend, id, "does not", seconds=2.5)
         await self.enqueue(backend, id, "last")
-        wait(0.6)
+        wait(1.0)
         assert await self.enqueue(backend, id, "asks again", seconds=60.0) == 1
-        wait(0.6)
+        wait(1.6)
         assert await self.enqueue(backend, id, "last") == 2
         assert await self.enqueue(backend, id, "does not") == 3, "at the end, as a new one"
 

@@ -117,9 +117,9 @@ class LifetimeContract(Scenarios):
         assert (report.deleted, report.dry_run) == (5, False)
         assert [await backend.exists(id) for id in mine] == [False] * 5
         assert await backend.exists(other) is True
-        wait(0.2)
+        wait(1.6)
         fresh = await self.stored(backend)
-        await backend.purge(Selection(idle_for=0.1))
+        await backend.purge(Selection(idle_for=1.5))
         assert (await backend.exists(other), await backend.exists(fresh)) == (False, True)
         await backend.purge(Selection(everything=True))
         assert await backend.exists(fresh) is False
