@@ -75,7 +75,8 @@ class Recovery:
         Args:
             for_good: the process ends. Log how much is lost with it.
         """
-        thread = self._thread
+        with self._lock:  # so that it is started, and can be joined
+            thread = self._thread
         if thread is threading.current_thread():
             return
         if thread is not None:
@@ -241,5 +242,6 @@ class Recovery:
                 previous.join()
             signal.send_robust(self._primary, **arguments)
 
-        self._signalling = threading.Thread(target=send, name="convstate-signal", daemon=True)
-        self._signalling.start()
+        thread = threading.Thread(target=send, name="convstate-signal", daemon=True)
+        thread.start()
+        self._signalling = thread  # now, and not before: another thread may join it at once

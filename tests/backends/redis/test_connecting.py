@@ -101,11 +101,12 @@ class TestCluster:
         self, settings: Any, silent: int, cluster: list[Server], as_list: bool
     ) -> None:
         urls = [DEAD, f"redis://127.0.0.1:{silent}", f"redis://127.0.0.1:{cluster[0].port}"]
+        within = limit(1.0)  # of which the silent one may take a part
         for order in (urls, urls[::-1]):
             # Which of them is asked first is left to chance.
             for _ in range(3):
                 location: Any = order if as_list else ", ".join(order)
-                backend = on(settings, location, within=limit(0.25), CONNECTION_FACTORY=CLUSTER)
+                backend = on(settings, location, within=within, CONNECTION_FACTORY=CLUSTER)
                 assert backend.exists("a") is False
 
                 async def visit(backend: RedisBackend = backend) -> None:
