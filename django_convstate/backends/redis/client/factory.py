@@ -25,7 +25,7 @@ def make_client(config: ServerConfig) -> Any:
     kwargs = config.kwargs | {"socket_connect_timeout": connect}
     if config.is_cluster:
         others = [ClusterNode(*address) for address in config.other_nodes]  # type: ignore[no-untyped-call]
-        with Deadline(config.discovery_timeout):
+        with Deadline(config.discovery_timeout, each=_start_node_timeout(config)):
             return DeadlineCluster(startup_nodes=others, retry=retry, **kwargs)
     kwargs |= {"retry": retry, "parser_class": DeadlineParser}
     if not config.sentinels:
@@ -53,10 +53,8 @@ def make_async_client(config: ServerConfig) -> Any:
         client = redis.asyncio.RedisCluster(startup_nodes=others, **kwargs)
         # A silent node is given up in time for the next one. Only while nodes are being discovered:
         # those that are found have no such limit.
-        nodes = client.nodes_manager.startup_nodes.values()
-        for node in nodes:
-            limit = min(config.timeout, config.discovery_timeout / (len(nodes) + 1))
-            node.connection_kwargs["socket_timeout"] = limit
+        for node in client.nodes_manager.startup_nodes.values():
+            node.connection_kwargs["socket_timeout"] = _start_node_timeout(config)
         return client
     if not config.sentinels:
         _, kind = CONNECTION_CLASSES[config.scheme]
@@ -80,6 +78,11 @@ class DeadlineCluster(redis.RedisCluster):
         """Give a new connection our parser, and log in."""
         connection.set_parser(DeadlineParser)
         super().on_connect(connection)  # type: ignore[no-untyped-call]
+
+
+def _start_node_timeout(config: ServerConfig) -> float:
+    # If all but one are silent, that one is asked in time.
+    return min(config.timeout, config.discovery_timeout / (len(config.other_nodes) + 2))
 
 
 def _sentinel_kwargs(config: ServerConfig, retry: Any) -> dict[str, Any]:

@@ -29,22 +29,26 @@ Attempt: TypeAlias = Callable[[Any, S, bool], T]
 
 class _Limit(threading.local):
     until: float | None = None  # by time.monotonic(); None: there is none
+    each: float = 0.0  # seconds for one reply
 
 
 _limit = _Limit()
 
 
 class Deadline:
-    """Lets redis-py's clients in this thread wait for no longer than `seconds` in a with block. The
-    same one may be entered again, and by several threads."""
+    """Lets redis-py's clients in this thread wait for no longer than `seconds` in a with block, and
+    for no longer than `each` seconds for one reply. The same one may be entered again, and by
+    several threads."""
 
-    __slots__ = ("_seconds",)
+    __slots__ = ("_each", "_seconds")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, each: float | None = None) -> None:
         self._seconds = seconds
+        self._each = seconds if each is None else each
 
     def __enter__(self) -> None:
         _limit.until = time.monotonic() + self._seconds
+        _limit.each = self._each
 
     def __exit__(self, *error: object) -> None:
         _limit.until = None
@@ -63,7 +67,7 @@ class DeadlineParser(DefaultParser):  # type: ignore[misc, valid-type]
         if left <= 0:
             raise exceptions.TimeoutError("There was no answer in time.")
         # A sentinel has less time than the operation that asks it.
-        each = min(left, self._socket_timeout or left)
+        each = min(left, _limit.each, self._socket_timeout or left)
         return super().read_from_socket(each)
 
 
