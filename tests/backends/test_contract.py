@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -11,23 +11,30 @@ from django_convstate.testing import BackendContract
 from tests.support.places import make_place
 
 # What takes seconds, because it waits for time to pass.
-WAITING = (
+LIFETIMES = (
     "test_expiry_slides_on_load_and_commit",
     "test_touch",
     "test_max_age_limits_the_time_to_live",
     "test_purge_of_expired_conversations",
+)
+LEASES = (
     "test_an_expired_holder_loses_its_place",
     "test_an_expired_lease_is_lost_without_waiters",
     "test_renewal_keeps_the_lease",
     "test_a_waiter_that_asks_again_keeps_its_place",
 )
+C = TypeVar("C", bound=type[BackendContract])
 
 
-def slow_where_it_waits(contract: type[BackendContract]) -> type[BackendContract]:
-    """Leave what waits to `make test-slow`, where another class here tests the same code."""
-    for name in WAITING:
-        setattr(contract, name, pytest.mark.slow(_copy_of(getattr(contract, name))))
-    return contract
+def slow(*names: str) -> Callable[[C], C]:
+    """Leave some tests to `make test-slow`, where another class here tests the same code."""
+
+    def mark(contract: C) -> C:
+        for name in names:
+            setattr(contract, name, pytest.mark.slow(_copy_of(getattr(contract, name))))
+        return contract
+
+    return mark
 
 
 def _copy_of(scenario: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -51,29 +58,30 @@ class CacheContract(BackendContract):
         return make_place(self.alias, **options)
 
 
+@slow(*LEASES)  # its queue is that of the memory backend
 class TestLocMemCache(CacheContract):
     alias = "default"
 
 
-@slow_where_it_waits
+@slow(*LIFETIMES, *LEASES)
 class TestFileBasedCache(CacheContract):
     alias = "file"
 
 
-@slow_where_it_waits
+@slow(*LIFETIMES, *LEASES)
 @pytest.mark.django_db(transaction=True)
 class TestDatabaseCache(CacheContract):
     alias = "database"
     expiry_slack = 1.0  # it keeps whole seconds
 
 
-@slow_where_it_waits
+@slow(*LIFETIMES, *LEASES)
 @pytest.mark.usefixtures("valkey")
 class TestRedisCache(CacheContract):
     alias = "redis"
 
 
-@slow_where_it_waits
+@slow(*LIFETIMES, *LEASES)
 @pytest.mark.usefixtures("valkey")
 class TestDjangoRedis(CacheContract):
     alias = "django_redis"
@@ -84,13 +92,13 @@ class TestRedisStandalone(CacheContract):
     alias = "standalone"
 
 
-@slow_where_it_waits
+@slow(*LIFETIMES, *LEASES)
 @pytest.mark.usefixtures("sentinel")
 class TestRedisSentinel(CacheContract):
     alias = "sentinel"
 
 
-@slow_where_it_waits
+@slow(*LIFETIMES, *LEASES)
 @pytest.mark.usefixtures("cluster")
 class TestRedisCluster(CacheContract):
     alias = "cluster"
