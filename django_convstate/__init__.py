@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 from .backends import get_backend
 from .backends.records import ConversationSummary, Health, PurgeReport
 from .conversation.conversation import Conversation
-from .conversation.message_log import Message
+from .conversation.message import Message
 from .conversation.messages import Messages
 from .exceptions import (
     BackendUnavailable,
@@ -22,6 +22,7 @@ from .exceptions import (
     InvalidBackend,
     InvalidConversationId,
     InvalidConversationValue,
+    MessageNotFound,
 )
 from .store import ConversationStore, conversations
 
@@ -42,6 +43,7 @@ __all__ = [
     "InvalidConversationId",
     "InvalidConversationValue",
     "Message",
+    "MessageNotFound",
     "Messages",
     "PurgeReport",
     "conversations",

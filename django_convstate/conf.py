@@ -7,6 +7,7 @@ once and again after each `override_settings`.
 import dataclasses
 import difflib
 import functools
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -31,6 +32,11 @@ def seconds(value: object) -> str | None:
     if not 0 < value <= TEN_YEARS:  # NaN fails it too
         return f"must be above 0 and at most {TEN_YEARS} seconds (ten years)"
     return None
+
+
+def lifetime(value: object) -> str | None:
+    """Check a duration that may be `math.inf`, for what is kept for ever."""
+    return None if value == math.inf else seconds(value)
 
 
 def _whole(minimum: int) -> Check:
@@ -78,7 +84,7 @@ class Options:
     Durations are in seconds, sizes in bytes of JSON.
     """
 
-    ttl: float = _setting(3600, seconds)
+    ttl: float = _setting(3600, lifetime)
     max_age: float | None = _setting(None, _optional(seconds))
     cache_alias: str = _setting("default", _text(r".+", "the name of an entry in CACHES"))
     key_prefix: str = _setting(
@@ -92,6 +98,7 @@ class Options:
     max_state_bytes: int = _setting(262_144, _whole(1))
     max_message_bytes: int = _setting(65_536, _whole(1))
     max_messages: int | None = _setting(None, _optional(_whole(1)))
+    when_full: str = _setting("refuse", _one_of("refuse", "drop_oldest"))
     cookie_name: str = _setting("conversation", _NAME)
     cookie_age: int | None = _setting(None, _optional(_whole(1)))
     cookie_path: str = _setting("/", _text(r"/[^;\s]*", 'a path beginning with "/"'))

@@ -11,6 +11,10 @@ class ConversationNotFound(ConversationError):
     """The store answered: no such conversation (or it belongs to another owner)."""
 
 
+class MessageNotFound(ConversationError, LookupError):
+    """The store answered: the conversation has no message with that id."""
+
+
 class ConversationConflict(ConversationError):
     """The stored conversation is not what the caller expected: another version, another owner, an
     id that is taken, a turn that was lost. Nothing was written; `reload()` and decide again."""

@@ -1,18 +1,40 @@
-"""Conversation ids and owners: how ids are made, which are accepted, how they are logged.
+"""Ids of conversations and messages, and owners: how ids are made, which are accepted, how they are
+logged.
 
-An id is a key in the store and no secret by itself. What a client holds is a token: see tokens.py.
+The id of a conversation is a key in the store and no secret by itself. What a client holds is a
+token: see tokens.py.
 """
 
+import base64
+import hashlib
+import random
 import re
 import secrets
+import time
+import uuid
+from typing import Final, Protocol, TypeAlias
 
 from django.utils.crypto import salted_hmac
 
 from .codec import encode
 from .exceptions import InvalidConversationId, InvalidConversationType, InvalidConversationValue
 
-MAX_LENGTH = 128
-MAX_OWNER_LENGTH = 256
+MAX_LENGTH: Final = 128
+MAX_OWNER_LENGTH: Final = 256
+MAX_MESSAGE_ID_LENGTH: Final = 64
+
+
+class User(Protocol):
+    """What counts as a user: a model of django.contrib.auth, or one like it."""
+
+    pk: object
+
+    @property
+    def is_authenticated(self) -> bool:
+        """False for an anonymous user, who is nobody."""
+
+
+Owner: TypeAlias = str | User | None
 
 # Room for "whatsapp:+15550100", "user@example.com", "C024BE91L:1712.5"; none for what has a meaning
 # in a path, a header, a glob or a hash tag.
@@ -51,23 +73,101 @@ def _why_invalid(id: object) -> str:
     )
 
 
-def validate_owner(owner: object) -> str:
-    """Return `owner` unchanged.
+def key_id(*parts: object) -> str:
+    """Return a valid id for any text, number or UUID, or for several of them: the same one each
+    time. A tuple counts as one part, unless it is the only argument.
 
     Raises:
-        InvalidConversationType: it is not a string.
-        InvalidConversationValue: it is empty, longer than 256 characters, or not UTF-8.
+        InvalidConversationType: a part is something else, or there is none.
     """
+    if len(parts) == 1 and isinstance(parts[0], tuple):
+        parts = parts[0]
+    if not parts:
+        raise InvalidConversationType("A key is made of at least one part.")
+    digest = hashlib.blake2b(encode(_texts(parts), "key"), digest_size=16).digest()
+    return "key-" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def _texts(parts: tuple[object, ...]) -> list[object]:
+    texts: list[object] = []
+    for part in parts:
+        if isinstance(part, tuple):
+            texts.append(_texts(part))
+        elif isinstance(part, str | int | uuid.UUID) and not isinstance(part, bool):
+            texts.append(str(part))
+        else:
+            raise InvalidConversationType(
+                f"A key is made of strings, integers, UUIDs and tuples of them, not of "
+                f"{type(part).__name__}."
+            )
+    return texts
+
+
+def owner_of(owner: Owner) -> str | None:
+    """Return the owner that a string or a user stands for. None, as an anonymous user, is nobody.
+
+    Raises:
+        InvalidConversationType: it is neither.
+        InvalidConversationValue: it is empty, "None", longer than 256 characters, or not UTF-8.
+    """
+    if owner is None:
+        return None
     if not isinstance(owner, str):
-        raise InvalidConversationType(
-            f"An owner is a string, not {type(owner).__name__}: for a user, str(user.pk)."
-        )
+        if not (hasattr(owner, "is_authenticated") and hasattr(owner, "pk")):
+            raise InvalidConversationType(
+                f"An owner is a string or a user, not {type(owner).__name__}: for another kind of "
+                "owner write str() of what identifies it."
+            )
+        return str(owner.pk) if owner.is_authenticated else None
     if not 0 < len(owner) <= MAX_OWNER_LENGTH:
         raise InvalidConversationValue(
             f"An owner has 1 to {MAX_OWNER_LENGTH} characters, not {len(owner)}."
         )
+    if owner == "None":
+        raise InvalidConversationValue(
+            'The owner "None" is probably str(user.pk) of a visitor who is not logged in. Write '
+            "owner=request.user, which is nobody then."
+        )
     encode(owner, "An owner")
     return owner
+
+
+# The id of a message, where the caller gives none, is 10 bytes in hex: the time in milliseconds (6
+# bytes) and a random number (4), as in a UUID of version 7 (RFC 9562), only shorter. As bytes it is
+# the message's sort key too, unless others have appended since: see backends/toolkit/packed.py.
+
+
+def next_message_id(own: int, seen: int) -> int:
+    """Return a fresh message id as a number: above `own`, the last one that was made here, and
+    above `seen`, the last sort key that is known of the store.
+
+    It counts on from our own, but never from another writer's: two who do so would make the same.
+    """
+    if own > seen:
+        return own + 1
+    milliseconds = max(int(time.time() * 1000), (seen >> 32) + 1)
+    return milliseconds << 32 | random.getrandbits(32)
+
+
+def validate_message_id(id: object) -> str:
+    """Return `id` unchanged.
+
+    Raises:
+        InvalidConversationType: it is not a string.
+        InvalidConversationValue: it is empty, longer than 64 characters, or not UTF-8.
+    """
+    if not isinstance(id, str):
+        raise InvalidConversationType(
+            f"The id of a message is a string, not {type(id).__name__}; write str() of it."
+        )
+    if not 0 < len(id) <= MAX_MESSAGE_ID_LENGTH:
+        raise InvalidConversationValue(
+            f"The id of a message has 1 to {MAX_MESSAGE_ID_LENGTH} characters, not {len(id)}."
+        )
+    encode(id, "The id of a message")
+    if len(id.encode()) > 255:  # one byte says how long it is
+        raise InvalidConversationValue("The id of a message has at most 255 bytes.")
+    return str.__str__(id)
 
 
 def hashed_id(id: str) -> str:

@@ -5,8 +5,9 @@ A twin differs from its method by the await alone.
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from . import conf, ids, signals
@@ -17,13 +18,21 @@ from .backends.records import (
     Change,
     Committed,
     ConversationSummary,
+    Diverged,
     Health,
     Progress,
     PurgeReport,
     Record,
     Selection,
 )
-from .exceptions import ConversationCorrupt, ConversationNotFound
+from .backends.toolkit.packed import Pair
+from .codec import decode
+from .conversation.merge import MERGE_TRIES, merged
+from .exceptions import ConversationBusy, ConversationCorrupt, ConversationNotFound
+
+_NOT_MERGED: Final = (
+    "Others did not stop changing what this change began from. Nothing was written; try again."
+)
 
 logger = logging.getLogger("django_convstate")
 
@@ -106,21 +115,59 @@ class Repository:
         """See `load`."""
         return _found(await self._acall(self.backend.aload, id, window or self.options.window))
 
+    def peek(self, id: str) -> Record:
+        """Return a stored conversation, and slide nothing. Raises as `load` does."""
+        return _found(self._call(self.backend.peek, id, self.options.window))
+
+    async def apeek(self, id: str) -> Record:
+        """See `peek`."""
+        return _found(await self._acall(self.backend.apeek, id, self.options.window))
+
     def commit(self, id: str, change: Change) -> Committed:
-        """Apply a change. Raises as the backend's `commit` does."""
-        return self._call(self.backend.commit, id, change)
+        """Apply a change, merged with what others have changed in the same nested values. Raises as
+        the backend's `commit` does, and:
+
+        Raises:
+            MessageNotFound: a message that was to be updated is gone.
+            ConversationBusy: others did not stop changing the same.
+        """
+        original = change
+        for _ in range(MERGE_TRIES):
+            try:
+                committed = self._call(self.backend.commit, id, change)
+            except Diverged as diverged:
+                change = merged(change, diverged)
+            else:
+                return committed if change is original else _with_merged(committed, change)
+        raise ConversationBusy(_NOT_MERGED)
 
     async def acommit(self, id: str, change: Change) -> Committed:
         """See `commit`."""
-        return await self._acall(self.backend.acommit, id, change)
+        original = change
+        for _ in range(MERGE_TRIES):
+            try:
+                committed = await self._acall(self.backend.acommit, id, change)
+            except Diverged as diverged:
+                change = merged(change, diverged)
+            else:
+                return committed if change is original else _with_merged(committed, change)
+        raise ConversationBusy(_NOT_MERGED)
 
-    def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
-        """Return stored messages `start` to `stop`."""
+    def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
+        """Return stored messages at positions `start` to `stop`."""
         return self._call(self.backend.read_messages, id, start, stop)
 
-    async def aread_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+    async def aread_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """See `read_messages`."""
         return await self._acall(self.backend.aread_messages, id, start, stop)
+
+    def find(self, id: str, message_id: str) -> tuple[int, bytes] | None:
+        """Return the position of a message and its bytes; None: there is no such message."""
+        return self._call(self.backend.find, id, message_id)
+
+    async def afind(self, id: str, message_id: str) -> tuple[int, bytes] | None:
+        """See `find`."""
+        return await self._acall(self.backend.afind, id, message_id)
 
     def exists(self, id: str) -> bool:
         """Tell whether there is such a conversation."""
@@ -138,31 +185,36 @@ class Repository:
         """See `touch`."""
         return await self._acall(self.backend.atouch, id, ttl)
 
-    def delete(self, id: str) -> bool:
-        """Delete a conversation, and send the signal. False: there is none."""
-        deleted = self._call(self.backend.delete, id)
-        if deleted:
-            signals.conversation_deleted.send_robust(self._sender, id=id)
-        return deleted
-
-    async def adelete(self, id: str) -> bool:
-        """See `delete`."""
-        deleted = await self._acall(self.backend.adelete, id)
-        if deleted:
-            await signals.conversation_deleted.asend_robust(self._sender, id=id)
-        return deleted
-
-    def remove(self, id: str, expected_version: int | None = None) -> bool:
-        """Delete what was copied to another id; no signal is sent, for the conversation goes on.
+    def delete(self, id: str, expected_version: int | None = None) -> bool:
+        """Delete a conversation, and send the signal. False: there is none.
 
         Raises:
             ConversationConflict: `expected_version` is given and is not the stored one.
         """
-        return self._call(self.backend.delete, id, expected_version)
+        deleted = self._call(self.backend.delete, id, expected_version)
+        if deleted:
+            signals.conversation_deleted.send_robust(self._sender, id=id)
+        return deleted
 
-    async def aremove(self, id: str, expected_version: int | None = None) -> bool:
-        """See `remove`."""
-        return await self._acall(self.backend.adelete, id, expected_version)
+    async def adelete(self, id: str, expected_version: int | None = None) -> bool:
+        """See `delete`."""
+        deleted = await self._acall(self.backend.adelete, id, expected_version)
+        if deleted:
+            await signals.conversation_deleted.asend_robust(self._sender, id=id)
+        return deleted
+
+    def id_beside(self, id: str) -> str:
+        """Return a new id to which a conversation can be moved. No I/O."""
+        return self.backend.id_beside(ids.validate_id(id))
+
+    def rename(self, id: str, new_id: str) -> bool:
+        """Move a conversation to a new id. False: there is none. No signal is sent, for the
+        conversation goes on."""
+        return self._call(self.backend.rename, id, new_id)
+
+    async def arename(self, id: str, new_id: str) -> bool:
+        """See `rename`."""
+        return await self._acall(self.backend.arename, id, new_id)
 
     # Its turns.
 
@@ -192,13 +244,19 @@ class Repository:
 
     # All of them.
 
-    def scan(self, owner: str | None) -> Iterator[ConversationSummary]:
-        """Yield what is stored (of one owner)."""
-        return self.backend.scan(owner)
+    def scan(
+        self, owner: str | None, limit: int | None, after: str | None, keys: Sequence[str]
+    ) -> Iterator[ConversationSummary]:
+        """Yield what is stored (of one owner), with the values under some keys of the state."""
+        for summary in self.backend.scan(owner, limit=limit, after=after, keys=keys):
+            yield _decoded(summary)
 
-    def ascan(self, owner: str | None) -> AsyncIterator[ConversationSummary]:
+    async def ascan(
+        self, owner: str | None, limit: int | None, after: str | None, keys: Sequence[str]
+    ) -> AsyncIterator[ConversationSummary]:
         """See `scan`."""
-        return self.backend.ascan(owner)
+        async for summary in self.backend.ascan(owner, limit=limit, after=after, keys=keys):
+            yield _decoded(summary)
 
     def purge(
         self, selection: Selection, *, dry_run: bool, batch_size: int, progress: Progress | None
@@ -297,6 +355,16 @@ def _observed(operation: str, backend: ConversationStateBackend) -> Iterator[Non
                 observer(operation, backend.name, seconds, outcome)
             except Exception:
                 logger.exception("An observer of the conversation store failed.")
+
+
+def _with_merged(committed: Committed, change: Change) -> Committed:
+    return replace(committed, merged=tuple(change.expected))
+
+
+def _decoded(summary: ConversationSummary) -> ConversationSummary:
+    if not summary.state:
+        return summary
+    return replace(summary, state={key: decode(data) for key, data in summary.state.items()})
 
 
 def _found(record: Record | None) -> Record:

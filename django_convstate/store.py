@@ -3,7 +3,7 @@
 A twin differs from its method by the await alone.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Unpack
 
 from . import conf, ids
@@ -18,7 +18,7 @@ from .backends.records import (
     Selection,
 )
 from .codec import JSON
-from .conversation.conversation import Conversation
+from .conversation.conversation import Conversation, check_ttl, working_copy_of
 from .conversation.templating import alters_data
 from .conversation.working_copy import WorkingCopy
 from .exceptions import (
@@ -26,14 +26,16 @@ from .exceptions import (
     ConversationCorrupt,
     ConversationNotFound,
     InvalidBackend,
+    InvalidConversationId,
     InvalidConversationValue,
 )
+from .ids import Owner
 from .repository import Repository
 from .typing import StoreOptions
 
 # Says that no owner was asked for. Not None, because that is what a view has for a visitor who is
 # not logged in, and must not match every conversation.
-_ANYBODY: Final[Any] = object()
+ANYBODY: Final[Any] = object()
 
 
 class ConversationStore:
@@ -77,92 +79,206 @@ class ConversationStore:
         """The settings in force for this store."""
         return self._repository.options
 
-    def create(self, owner: str | None = None, ttl: float | None = None) -> Conversation:
+    def create(
+        self, owner: Owner = None, ttl: float | None = None, id: str | None = None
+    ) -> Conversation:
         """Return a new, empty conversation. It is stored when it is saved with something in it.
 
         Args:
-            owner: of the conversation; for a user, str(user.pk). None: it has no owner.
-            ttl: idle seconds after which it goes; None: the setting TTL.
+            owner: of the conversation, a string or a user. None, or an anonymous user: nobody.
+            ttl: idle seconds after which it goes, `math.inf`: never; None: the setting TTL.
+            id: its id, which must not be taken when it is saved; None: a random one.
+
+        Raises:
+            InvalidConversationValue, InvalidConversationType, InvalidConversationId: one of these
+                cannot be what it is given as.
         """
-        _check_ttl(ttl)
-        if owner is not None:
-            ids.validate_owner(owner)
-        return self._begin(ids.new_id(), owner, ttl, Create.MUST_BE_NEW)
+        new_id = ids.new_id() if id is None else ids.validate_id(id)
+        return self._begin(new_id, ids.owner_of(owner), ttl, Create.MUST_BE_NEW)
 
     def begin(self, id: str) -> Conversation:
         """Return an empty conversation under a given id, without a load. When it is saved, it is
-        created, or added to what others have stored there meanwhile.
+        created, or added to what others have stored there meanwhile; but what was deleted less than
+        a day ago is not begun again.
 
         For an id that was given out before anything was stored: see `tokens.is_unsaved`.
 
         Raises:
             InvalidConversationId: the id cannot be the id of a conversation.
         """
-        return self._begin(ids.validate_id(id), None, None, Create.EITHER)
+        return self._begin(ids.validate_id(id), None, None, Create.EITHER, unless_deleted=True)
 
-    def get(self, id: str, *, owner: str | None = _ANYBODY) -> Conversation:
+    def get(self, id: str, *, owner: Owner = ANYBODY) -> Conversation:
         """Return a stored conversation.
 
         Args:
             id: its id. If it comes from outside, say who has to be its owner:
-            owner: another owner's conversation, or one without an owner, counts as absent. None, as
-                for a visitor who is not logged in, matches none.
+            owner: a string or a user. Another owner's conversation, or one without an owner, counts
+                as absent, and so does an id that cannot be one. None, or an anonymous user, matches
+                none.
 
         Raises:
             ConversationNotFound: there is none.
             ConversationCorrupt: there was something, but no conversation; it was quarantined.
             InvalidConversationId, InvalidConversationType: there cannot be one.
         """
-        if owner is not _ANYBODY and owner is not None:
-            ids.validate_owner(owner)
+        owned = _expected_owner(id, owner)
         options = self._repository.options
-        return self._loaded(self._repository.load(id, options.window), owner, options)
+        return self._loaded(self._repository.load(id, options.window), owned, options)
 
-    async def aget(self, id: str, *, owner: str | None = _ANYBODY) -> Conversation:
+    async def aget(self, id: str, *, owner: Owner = ANYBODY) -> Conversation:
         """See `get`."""
-        if owner is not _ANYBODY and owner is not None:
-            ids.validate_owner(owner)
+        owned = _expected_owner(id, owner)
         options = self._repository.options
-        return self._loaded(await self._repository.aload(id, options.window), owner, options)
+        return self._loaded(await self._repository.aload(id, options.window), owned, options)
 
-    def open(self, id: str) -> Conversation:
+    def peek(self, id: str, *, owner: Owner = ANYBODY) -> Conversation:
+        """Return a stored conversation to read only: its time to live does not start anew, and
+        nobody was active in it. Saving it raises `ConversationConflict`. Arguments and errors are
+        those of `get`."""
+        owned = _expected_owner(id, owner)
+        options = self._repository.options
+        return self._loaded(self._repository.peek(id), owned, options, read_only=True)
+
+    async def apeek(self, id: str, *, owner: Owner = ANYBODY) -> Conversation:
+        """See `peek`."""
+        owned = _expected_owner(id, owner)
+        options = self._repository.options
+        return self._loaded(await self._repository.apeek(id), owned, options, read_only=True)
+
+    def open(
+        self, id: str, *, owner: Owner = ANYBODY, ttl: float | None = None, strict: bool = False
+    ) -> Conversation:
         """Return the conversation with this id, new if there is none.
 
-        For trusted code only, with ids that no client can choose: a webhook's "whatsapp:+15550100".
-        """
-        try:
-            return self.get(id)
-        except (ConversationNotFound, ConversationCorrupt):
-            return self.begin(id)
-
-    async def aopen(self, id: str) -> Conversation:
-        """See `open`."""
-        try:
-            return await self.aget(id)
-        except (ConversationNotFound, ConversationCorrupt):
-            return self.begin(id)
-
-    def append(self, id: str, role: str, content: JSON, **extra: JSON) -> None:
-        """Add a message to the conversation with this id, new if there is none, without loading it:
-        one round trip. For trusted code only, as `open`. How many messages there are already is not
-        known then, so that MAX_MESSAGES does not count.
+        For ids that no client can choose, such as a webhook's "whatsapp:+15550100"; `key` makes one
+        of anything. Where a client can, say who has to be its owner.
 
         Args:
-            role, content, extra: see `Messages.append`.
+            id: its id.
+            owner: of a new one; another owner's counts as absent, and cannot be begun either. None,
+                or an anonymous user: only what is nobody's.
+            ttl: idle seconds of a new one; None: the setting TTL.
+            strict: in an outage, raise rather than go on without the history.
 
         Raises:
-            InvalidConversationValue, ConversationTooLarge: nothing was sent.
-            BackendUnavailable: it may or may not be there. Called again, it would be another one.
+            ConversationNotFound: it is another owner's.
+            BackendUnavailable: `strict`, and its history is not known.
+            InvalidConversationValue, InvalidConversationType, InvalidConversationId: one of these
+                cannot be what it is given as.
         """
-        conversation = self.begin(id)
-        conversation.messages.append(role, content, **extra)
-        conversation.save()
+        owned = _expected_owner(id, owner)
+        check_ttl(ttl)
+        options = self._repository.options
+        try:
+            record = self._repository.load(id, options.window)
+        except (ConversationNotFound, ConversationCorrupt):
+            return self._begin(id, None if owner is ANYBODY else owned, ttl, Create.EITHER)
+        return self._opened(record, owned, options, strict)
 
-    async def aappend(self, id: str, role: str, content: JSON, **extra: JSON) -> None:
+    async def aopen(
+        self, id: str, *, owner: Owner = ANYBODY, ttl: float | None = None, strict: bool = False
+    ) -> Conversation:
+        """See `open`."""
+        owned = _expected_owner(id, owner)
+        check_ttl(ttl)
+        options = self._repository.options
+        try:
+            record = await self._repository.aload(id, options.window)
+        except (ConversationNotFound, ConversationCorrupt):
+            return self._begin(id, None if owner is ANYBODY else owned, ttl, Create.EITHER)
+        return self._opened(record, owned, options, strict)
+
+    def key(self, *parts: object) -> str:
+        """Return a valid id for any text, number or UUID, or for several of them, the same one each
+        time: `conversations.open(conversations.key("slack", team, channel))`.
+
+        Raises:
+            InvalidConversationType: a part is something else.
+        """
+        return ids.key_id(*parts)
+
+    def append(
+        self,
+        conversation_id: str,
+        /,
+        role: str,
+        content: JSON,
+        *,
+        id: str | None = None,
+        owner: Owner = None,
+        ttl: float | None = None,
+        **extra: JSON,
+    ) -> bool:
+        """Add a message to the conversation with this id, new if there is none, without loading it:
+        one round trip. For trusted code only, as `open`.
+
+        Args:
+            role, content, id, extra: see `Messages.append`. With an id, this may be repeated.
+            owner: take the conversation for this owner; None: leave its owner alone.
+            ttl: idle seconds of a new one; None: the setting TTL.
+
+        Returns:
+            False: there is a message with that id already.
+
+        Raises:
+            InvalidConversationValue, ConversationTooLarge: nothing was sent; or it was full.
+            ConversationConflict: it is another owner's.
+            BackendUnavailable: it may or may not be there.
+        """
+        conversation = self._unloaded(conversation_id, owner, ttl)
+        message_id = conversation.messages.append(role, content, id=id, **extra)
+        conversation.save()
+        return message_id not in working_copy_of(conversation).existing
+
+    async def aappend(
+        self,
+        conversation_id: str,
+        /,
+        role: str,
+        content: JSON,
+        *,
+        id: str | None = None,
+        owner: Owner = None,
+        ttl: float | None = None,
+        **extra: JSON,
+    ) -> bool:
         """See `append`."""
-        conversation = self.begin(id)
-        conversation.messages.append(role, content, **extra)
+        conversation = self._unloaded(conversation_id, owner, ttl)
+        message_id = conversation.messages.append(role, content, id=id, **extra)
         await conversation.asave()
+        return message_id not in working_copy_of(conversation).existing
+
+    def extend(
+        self,
+        conversation_id: str,
+        /,
+        items: Iterable[Mapping[str, JSON]],
+        *,
+        owner: Owner = None,
+        ttl: float | None = None,
+    ) -> Sequence[str]:
+        """Add JSON objects as they are, all or none, and return their ids. One round trip; see
+        `append` and `Messages.extend`."""
+        conversation = self._unloaded(conversation_id, owner, ttl)
+        message_ids = conversation.messages.extend(items)
+        conversation.save()
+        return message_ids
+
+    async def aextend(
+        self,
+        conversation_id: str,
+        /,
+        items: Iterable[Mapping[str, JSON]],
+        *,
+        owner: Owner = None,
+        ttl: float | None = None,
+    ) -> Sequence[str]:
+        """See `extend`."""
+        conversation = self._unloaded(conversation_id, owner, ttl)
+        message_ids = conversation.messages.extend(items)
+        await conversation.asave()
+        return message_ids
 
     def exists(self, id: str) -> bool:
         """Tell whether there is such a conversation. Does not prolong its life."""
@@ -172,43 +288,71 @@ class ConversationStore:
         """See `exists`."""
         return await self._repository.aexists(id)
 
-    def delete(self, id: str) -> bool:
-        """Delete a conversation. False: there is none."""
-        return self._repository.delete(id)
+    def delete(self, id: str, *, expected_version: int | None = None) -> bool:
+        """Delete a conversation. False: there is none.
 
-    async def adelete(self, id: str) -> bool:
+        Raises:
+            ConversationConflict: `expected_version` is given and is not the stored one.
+        """
+        return self._repository.delete(id, expected_version)
+
+    async def adelete(self, id: str, *, expected_version: int | None = None) -> bool:
         """See `delete`."""
-        return await self._repository.adelete(id)
+        return await self._repository.adelete(id, expected_version)
 
     def touch(self, id: str, ttl: float | None = None) -> bool:
         """Start a conversation's time to live anew, with a new one in seconds if given. False:
         there is none."""
-        _check_ttl(ttl)
-        return self._repository.touch(id, ttl)
+        return self._repository.touch(id, check_ttl(ttl))
 
     async def atouch(self, id: str, ttl: float | None = None) -> bool:
         """See `touch`."""
-        _check_ttl(ttl)
-        return await self._repository.atouch(id, ttl)
+        return await self._repository.atouch(id, check_ttl(ttl))
 
-    def list(self, owner: str | None = None) -> Iterator[ConversationSummary]:
-        """Yield what is stored (of one owner), newest activity first where the backend can.
+    def list(
+        self,
+        owner: Owner = None,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        keys: Sequence[str] = (),
+    ) -> Iterator[ConversationSummary]:
+        """Yield what is stored, newest saved first; on Redis in no order, if it is neither an
+        owner's nor limited.
+
+        Args:
+            owner: whose, a string or a user; None: everybody's. An anonymous user has none.
+            limit: how many at most.
+            after: begin behind the conversation whose summary had this `cursor`.
+            keys: of the state, whose values are to be in the summaries: a title, say.
 
         Raises:
             InvalidBackend: the backend cannot list.
+            InvalidConversationValue: one of the arguments makes no sense.
         """
-        return self._repository.scan(owner)
+        if _is_nobody(owner):
+            return iter(())
+        return self._repository.scan(*_listing(owner, limit, after), keys)
 
     @alters_data
-    def alist(self, owner: str | None = None) -> AsyncIterator[ConversationSummary]:
+    def alist(
+        self,
+        owner: Owner = None,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        keys: Sequence[str] = (),
+    ) -> AsyncIterator[ConversationSummary]:
         """See `list`."""
-        return self._repository.ascan(owner)
+        if _is_nobody(owner):
+            return _nothing()
+        return self._repository.ascan(*_listing(owner, limit, after), keys)
 
     @alters_data
     def purge(
         self,
         idle_for: float | None = None,
-        owner: str | None = None,
+        owner: Owner = None,
         everything: bool = False,
         dry_run: bool = False,
         progress: Progress | None = None,
@@ -231,7 +375,7 @@ class ConversationStore:
     async def apurge(
         self,
         idle_for: float | None = None,
-        owner: str | None = None,
+        owner: Owner = None,
         everything: bool = False,
         dry_run: bool = False,
         progress: Progress | None = None,
@@ -263,39 +407,106 @@ class ConversationStore:
         """See `close`."""
         await self._repository.aclose()
 
-    def _begin(self, id: str, owner: str | None, ttl: float | None, create: Create) -> Conversation:
+    def _begin(
+        self,
+        id: str,
+        owner: str | None,
+        ttl: float | None,
+        create: Create,
+        *,
+        unless_deleted: bool = False,
+    ) -> Conversation:
         copy = WorkingCopy(self._repository.options)
-        copy.begin(id, owner=owner, ttl=ttl, create=create)
+        copy.begin(
+            id, owner=owner, ttl=check_ttl(ttl), create=create, unless_deleted=unless_deleted
+        )
         return Conversation(self._repository, copy)
 
-    def _loaded(self, record: Record, owner: str | None, options: conf.Options) -> Conversation:
-        if owner is not _ANYBODY:
+    def _unloaded(self, id: str, owner: Owner, ttl: float | None) -> Conversation:
+        """Return a conversation that is to be added to without a load, and without an answer that
+        has what others have added."""
+        id = ids.validate_id(id)
+        conversation = self._begin(id, ids.owner_of(owner), ttl, Create.EITHER)
+        working_copy_of(conversation).window = 0
+        return conversation
+
+    def _loaded(
+        self, record: Record, owner: str | None, options: conf.Options, *, read_only: bool = False
+    ) -> Conversation:
+        if owner is not ANYBODY:
             _check_owner(record, owner)
         copy = WorkingCopy(options)
         copy.load(record)
+        copy.is_read_only = read_only
         return Conversation(self._repository, copy)
+
+    def _opened(
+        self, record: Record, owner: str | None, options: conf.Options, strict: bool
+    ) -> Conversation:
+        is_unknown = record.degraded and not record.version
+        if is_unknown and (strict or owner is not ANYBODY):
+            raise BackendUnavailable(
+                "The store is unavailable, and nothing is known here of this conversation."
+            )
+        if owner is not ANYBODY and owner != record.owner:
+            raise ConversationNotFound(_ABSENT)
+        return self._loaded(record, ANYBODY, options)
+
+
+_ABSENT: Final = "There is no such conversation."
+
+
+def _expected_owner(id: str, owner: Owner) -> Any:
+    """Return who has to be the owner of a conversation; `ANYBODY`, if that does not matter.
+
+    Raises:
+        ConversationNotFound: an owner is asked for, so the id is from outside; and it cannot be one.
+    """
+    if owner is ANYBODY:
+        return ANYBODY
+    owned = ids.owner_of(owner)
+    try:
+        ids.validate_id(id)
+    except InvalidConversationId:
+        raise ConversationNotFound(_ABSENT) from None
+    return owned
 
 
 def _check_owner(record: Record, owner: str | None) -> None:
     if record.degraded and not record.version:
         raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
     if owner is None or owner != record.owner:
-        raise ConversationNotFound("There is no such conversation.")
+        raise ConversationNotFound(_ABSENT)
 
 
-def _check_ttl(ttl: float | None) -> None:
-    if ttl is not None and (problem := conf.seconds(ttl)):
-        raise InvalidConversationValue(f"ttl {problem}.")
+def _is_nobody(owner: Owner) -> bool:
+    """Tell whether an owner is a user who is not logged in."""
+    return owner is not None and ids.owner_of(owner) is None
 
 
-def _selection(idle_for: float | None, owner: str | None, everything: bool) -> Selection:
+def _listing(
+    owner: Owner, limit: int | None, after: str | None
+) -> tuple[str | None, int | None, str | None]:
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise InvalidConversationValue("limit must be a whole number of at least 1.")
+    if after is not None and not (isinstance(after, str) and after):
+        raise InvalidConversationValue("after must be the cursor of a summary.")
+    return ids.owner_of(owner), limit, after
+
+
+async def _nothing() -> AsyncIterator[ConversationSummary]:
+    for summary in list[ConversationSummary]():
+        yield summary
+
+
+def _selection(idle_for: float | None, owner: Owner, everything: bool) -> Selection:
     if idle_for is not None and (problem := conf.seconds(idle_for)):
         raise InvalidConversationValue(f"idle_for {problem}.")
-    if owner is not None:
-        ids.validate_owner(owner)
+    if _is_nobody(owner):
+        raise InvalidConversationValue("owner is a user who is not logged in, and owns nothing.")
     if everything and not (idle_for is None and owner is None):
         raise InvalidConversationValue("everything does not go with idle_for or owner.")
-    return Selection(idle_for=idle_for, owner=owner, everything=bool(everything))
+    return Selection(idle_for=idle_for, owner=ids.owner_of(owner), everything=bool(everything))
 
 
 def _check_batch_size(batch_size: int) -> None:

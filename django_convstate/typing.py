@@ -1,6 +1,6 @@
 """Types for annotations in projects that use this package."""
 
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 
 class StoreOptions(TypedDict, total=False):
@@ -18,6 +18,7 @@ class StoreOptions(TypedDict, total=False):
     max_state_bytes: int
     max_message_bytes: int
     max_messages: int | None
+    when_full: Literal["refuse", "drop_oldest"]
     cookie_name: str
     cookie_age: int | None
     cookie_path: str

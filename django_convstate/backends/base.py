@@ -3,27 +3,30 @@
 backends need of it can be imported from here."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
 
 from ..exceptions import InvalidBackend
-from .records import REMEMBERED_COMMITS as REMEMBERED_COMMITS
+from ..ids import new_id
 from .records import TURN_LOST as TURN_LOST
 from .records import Acquired as Acquired
 from .records import Change as Change
 from .records import Committed as Committed
 from .records import ConversationSummary as ConversationSummary
 from .records import Create as Create
+from .records import Diverged as Diverged
 from .records import Health as Health
 from .records import Progress as Progress
 from .records import PurgeReport as PurgeReport
 from .records import Record as Record
+from .records import Replacement as Replacement
 from .records import Selection as Selection
 from .records import add_to_counter as add_to_counter
 from .toolkit.isolation import run_isolated
+from .toolkit.packed import Pair as Pair
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,18 +68,27 @@ class ConversationStateBackend(ABC):
     def commit(self, id: str, change: Change) -> Committed:
         """Apply `change` atomically and exactly once, and slide the expiry.
 
+        Values and messages are opaque bytes, but for integers that `increment` adds to.
+
         Raises:
             ConversationInterrupted, ConversationConflict: see `Change.refuse_unless_fits`.
             ConversationConflict: the change has a lease that is not held (any more). Whether it was
-                applied already is looked up before.
+                applied already is looked up before. Or it cannot be told any more whether it was.
+            Diverged: see `Change.expected` and `Change.replace`.
             InvalidConversationValue: see `add_to_counter`.
+            ConversationTooLarge: see `Change.max_state_bytes` and `Change.max_messages`.
             ConversationBusy: others kept it busy for too long.
         """
 
     @abstractmethod
-    def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
-        """Return stored messages `start` to `stop`, as a slice with bounds >= 0 does. Slides
-        nothing; [] where there is no such conversation."""
+    def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
+        """Return the stored messages at positions `start` to `stop`, without those that were
+        dropped (see `Record.dropped`). Slides nothing; [] where there is no such conversation."""
+
+    @abstractmethod
+    def find(self, id: str, message_id: str) -> tuple[int, bytes] | None:
+        """Return the position of a message and its bytes; None: there is no such message. Slides
+        nothing."""
 
     @abstractmethod
     def exists(self, id: str) -> bool:
@@ -88,10 +100,42 @@ class ConversationStateBackend(ABC):
 
     @abstractmethod
     def delete(self, id: str, expected_version: int | None = None) -> bool:
-        """Delete the conversation. False: there is none.
+        """Delete the conversation. False: there is none. For a day it is known that it was deleted
+        (see `Change.unless_deleted`).
 
         Raises:
             ConversationConflict: `expected_version` is given and is not the stored one.
+        """
+
+    @abstractmethod
+    def rename(self, id: str, new_id: str, expected_version: int | None = None) -> bool:
+        """Move the conversation to another id, in constant time where that is possible, and at
+        once. False: there is none. The old id counts as deleted.
+
+        Where it was moved to `new_id` already, that is no error: the reply may have been lost.
+
+        Args:
+            new_id: what `id_beside(id)` has returned.
+
+        Raises:
+            ConversationConflict: `new_id` is taken; or `expected_version` is given and is not the
+                stored one.
+        """
+
+    @abstractmethod
+    def restore(
+        self, id: str, record: Record, messages: Iterable[Pair], *, unless_deleted: bool = False
+    ) -> None:
+        """Make a conversation exactly as it was, version and times included, and visible at once.
+
+        Args:
+            record: the conversation, but for its messages.
+            messages: all that follow those that were dropped.
+            unless_deleted: refuse if it was deleted less than a day ago.
+
+        Raises:
+            ConversationConflict: there is a conversation under that id.
+            ConversationInterrupted: it was deleted, and that is to stay so.
         """
 
     @abstractmethod
@@ -122,13 +166,30 @@ class ConversationStateBackend(ABC):
         """Load where nothing may be written: the expiry is not slid, if that can be helped."""
         return self.load(id, window)
 
+    def id_beside(self, id: str) -> str:
+        """Return a new id to which `rename` can move the conversation. No I/O."""
+        return new_id()
+
     def shard_of(self, id: str) -> str:
         """Return the name of the shard (a node of a cluster) that holds the conversation; "" if
         there is only one, or it is not known yet. No I/O."""
         return ""
 
-    def scan(self, owner: str | None = None) -> Iterator[ConversationSummary]:
-        """Yield what is stored (of one owner), newest activity first where that is possible.
+    def scan(
+        self,
+        owner: str | None = None,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        keys: Sequence[str] = (),
+    ) -> Iterator[ConversationSummary]:
+        """Yield what is stored (of one owner), newest saved first where that is possible; always,
+        if `limit` or `after` is given.
+
+        Args:
+            limit: how many at most.
+            after: begin behind the conversation with this cursor.
+            keys: of the state, whose bytes are to be in `state`.
 
         Raises:
             InvalidBackend: this backend cannot (`can_scan` is False).
@@ -181,9 +242,13 @@ class ConversationStateBackend(ABC):
         """See `commit`."""
         return await self._call(self.commit, id, change)
 
-    async def aread_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+    async def aread_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """See `read_messages`."""
         return await self._call(self.read_messages, id, start, stop)
+
+    async def afind(self, id: str, message_id: str) -> tuple[int, bytes] | None:
+        """See `find`."""
+        return await self._call(self.find, id, message_id)
 
     async def aexists(self, id: str) -> bool:
         """See `exists`."""
@@ -196,6 +261,16 @@ class ConversationStateBackend(ABC):
     async def adelete(self, id: str, expected_version: int | None = None) -> bool:
         """See `delete`."""
         return await self._call(self.delete, id, expected_version)
+
+    async def arename(self, id: str, new_id: str, expected_version: int | None = None) -> bool:
+        """See `rename`."""
+        return await self._call(self.rename, id, new_id, expected_version)
+
+    async def arestore(
+        self, id: str, record: Record, messages: Iterable[Pair], *, unless_deleted: bool = False
+    ) -> None:
+        """See `restore`."""
+        await self._call(self.restore, id, record, messages, unless_deleted=unless_deleted)
 
     async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """See `acquire`."""
@@ -215,9 +290,20 @@ class ConversationStateBackend(ABC):
         """See `health`."""
         return await self._call(self.health)
 
-    async def ascan(self, owner: str | None = None) -> AsyncIterator[ConversationSummary]:
+    async def ascan(
+        self,
+        owner: str | None = None,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        keys: Sequence[str] = (),
+    ) -> AsyncIterator[ConversationSummary]:
         """See `scan`."""
-        for summary in await self._call(lambda: list(self.scan(owner))):
+
+        def scan() -> list[ConversationSummary]:
+            return list(self.scan(owner, limit=limit, after=after, keys=keys))
+
+        for summary in await self._call(scan):
             yield summary
 
     async def apurge(

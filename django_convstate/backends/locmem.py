@@ -7,8 +7,8 @@ conversations are dropped by the operations that find them: there is no timer th
 import heapq
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, ParamSpec, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
 from django.core.checks import CheckMessage, Warning
 
@@ -16,6 +16,7 @@ from .. import conf
 from ..exceptions import ConversationConflict
 from .base import ConversationStateBackend
 from .records import (
+    TOMBSTONE_SECONDS,
     TURN_LOST,
     Acquired,
     Change,
@@ -26,10 +27,16 @@ from .records import (
     PurgeReport,
     Record,
     Selection,
+    id_is_taken,
+    refuse_restore,
 )
 from .toolkit import forksafe
 from .toolkit.lease_queue import LeaseQueues
+from .toolkit.listing import newest_first
+from .toolkit.packed import Pair
 from .toolkit.stored import StoredConversation, apply_if_fits
+
+TOMBSTONES_PER_CONVERSATION: Final = 10  # that may be kept
 
 logger = logging.getLogger("django_convstate")
 
@@ -53,6 +60,9 @@ class LocMemBackend(ConversationStateBackend):
         super().__init__(max_age=max_age)
         self.max_conversations = max_conversations
         self._conversations: dict[str, StoredConversation] = {}
+        # Of those that were deleted: until when that is to be known, and the new id of one that
+        # was moved.
+        self._tombstones: dict[str, tuple[float, str]] = {}
         self._queues = LeaseQueues()
         self._lock = forksafe.lock()
         self._next_sweep = 0.0
@@ -67,13 +77,14 @@ class LocMemBackend(ConversationStateBackend):
         now = time.time()
         with self._lock:
             stored = self._alive(id, now)
-            if stored is not None and (answered := stored.commits.find(change.commit_id)):
-                return answered
+            if stored is not None and stored.commits.has(change.commit):
+                return stored.answer_again(change, self.max_age)
             if change.lease is not None and not self._queues.get(id).is_held_by(change.lease):
                 raise ConversationConflict(TURN_LOST)
-            changed, committed = apply_if_fits(stored, change, now, self.max_age)
-            evicted = self._make_room(now) if stored is None else 0
-            self._conversations[id] = changed
+            changed, committed = apply_if_fits(
+                stored, change, now, self.max_age, is_deleted=self._is_deleted(id, now)
+            )
+            evicted = 0 if stored is not None else self._begin(id, changed, now)
             if change.lease is not None and change.release:
                 with self._queues.changing(id) as queue:
                     queue.leave(change.lease)
@@ -86,11 +97,23 @@ class LocMemBackend(ConversationStateBackend):
             )
         return committed
 
-    def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+    def peek(self, id: str, window: int) -> Record | None:
+        """See `ConversationStateBackend.peek`."""
+        with self._lock:
+            stored = self._alive(id, time.time())
+            return stored.record(id, window, self.max_age) if stored else None
+
+    def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """See `ConversationStateBackend.read_messages`."""
         with self._lock:
             stored = self._alive(id, time.time())
-            return stored.between(start, stop) if stored else []
+            return stored.messages.between(start, stop) if stored else []
+
+    def find(self, id: str, message_id: str) -> tuple[int, bytes] | None:
+        """See `ConversationStateBackend.find`."""
+        with self._lock:
+            stored = self._alive(id, time.time())
+            return stored.messages.find(message_id) if stored else None
 
     def exists(self, id: str) -> bool:
         """See `ConversationStateBackend.exists`."""
@@ -114,8 +137,36 @@ class LocMemBackend(ConversationStateBackend):
             if stored is None:
                 return False
             Change(expected_version=expected_version).refuse_unless_fits(stored.version, None)
-            del self._conversations[id]
+            self._bury(id)
             return True
+
+    def rename(self, id: str, new_id: str, expected_version: int | None = None) -> bool:
+        """See `ConversationStateBackend.rename`."""
+        now = time.time()
+        with self._lock:
+            stored = self._alive(id, now)
+            if stored is None:
+                return self._tombstones.get(id, (0.0, ""))[1] == new_id
+            Change(expected_version=expected_version).refuse_unless_fits(stored.version, None)
+            if self._alive(new_id, now) is not None:
+                raise id_is_taken()
+            stored.last_accessed = now
+            self._conversations[new_id] = stored
+            self._bury(id, new_id)
+            return True
+
+    def restore(
+        self, id: str, record: Record, messages: Iterable[Pair], *, unless_deleted: bool = False
+    ) -> None:
+        """See `ConversationStateBackend.restore`."""
+        restored, now = StoredConversation.of(record, messages), time.time()
+        with self._lock:
+            stored = self._alive(id, now)
+            refuse_restore(
+                exists=stored is not None,
+                is_deleted=unless_deleted and self._is_deleted(id, now),
+            )
+            self._begin(id, restored, now)
 
     def put(self, id: str, conversation: StoredConversation) -> None:
         """Keep a conversation as it is, in the place of what there is under that id."""
@@ -131,6 +182,7 @@ class LocMemBackend(ConversationStateBackend):
         """Drop all conversations and all leases."""
         with self._lock:
             self._conversations.clear()
+            self._tombstones.clear()
             self._queues = LeaseQueues()
 
     def has_queue(self, id: str) -> bool:
@@ -155,16 +207,23 @@ class LocMemBackend(ConversationStateBackend):
         with self._lock, self._queues.changing(id) as queue:
             queue.leave(lease)
 
-    def scan(self, owner: str | None = None) -> Iterator[ConversationSummary]:
-        """Yield what is stored at the moment of the call, newest activity first."""
+    def scan(
+        self,
+        owner: str | None = None,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        keys: Sequence[str] = (),
+    ) -> Iterator[ConversationSummary]:
+        """Yield what is stored at the moment of the call, newest saved first."""
         now = time.time()
         with self._lock:
             found = [
-                stored.summary(id, self.max_age)
+                stored.summary(id, self.max_age, keys)
                 for id, stored in self._conversations.items()
                 if stored.expires_at(self.max_age) > now and owner in (None, stored.owner)
             ]
-        return iter(sorted(found, key=lambda summary: summary.last_accessed, reverse=True))
+        return newest_first(found, limit, after)
 
     def purge(
         self,
@@ -189,7 +248,10 @@ class LocMemBackend(ConversationStateBackend):
             examined = len(self._conversations)
             if not dry_run:
                 for id in ids:
-                    del self._conversations[id]
+                    if selection.only_expired:
+                        del self._conversations[id]
+                    else:
+                        self._bury(id)
         if progress:
             progress(examined, examined)
         return PurgeReport(examined, len(ids), dry_run)
@@ -234,6 +296,25 @@ class LocMemBackend(ConversationStateBackend):
             return None
         return stored
 
+    def _begin(self, id: str, stored: StoredConversation, now: float) -> int:
+        """Keep a new conversation, and return how many were evicted for it."""
+        evicted = self._make_room(now)
+        self._tombstones.pop(id, None)
+        self._conversations[id] = stored
+        return evicted
+
+    def _is_deleted(self, id: str, now: float) -> bool:
+        return id in self._tombstones and self._tombstones[id][0] > now
+
+    def _bury(self, id: str, new_id: str = "") -> None:
+        """Drop a conversation, and remember that it was deleted, or moved to a new id."""
+        del self._conversations[id]
+        # The oldest first: an id comes to the end when it is buried again.
+        self._tombstones.pop(id, None)
+        self._tombstones[id] = time.time() + TOMBSTONE_SECONDS, new_id
+        if len(self._tombstones) > TOMBSTONES_PER_CONVERSATION * self.max_conversations:
+            del self._tombstones[next(iter(self._tombstones))]
+
     def _make_room(self, now: float) -> int:
         """Drop what has expired and, if that is not enough, what is idle for longest. Return how
         many of the latter."""
@@ -241,6 +322,7 @@ class LocMemBackend(ConversationStateBackend):
             return 0
         for id in [i for i, e in self._conversations.items() if e.expires_at(self.max_age) <= now]:
             del self._conversations[id]
+        self._tombstones = {id: t for id, t in self._tombstones.items() if t[0] > now}
         # A sweep looks at every conversation, so the more there are, the rarer it comes: its cost
         # stays at some microseconds a second.
         self._next_sweep = now + max(1.0, len(self._conversations) / 10_000)

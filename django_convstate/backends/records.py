@@ -6,23 +6,28 @@ promises about these is described here; whether one keeps the promises is what
 """
 
 import enum
-import secrets
+import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import Final
 
+from ..codec import JSON
 from ..exceptions import (
     ConversationConflict,
     ConversationInterrupted,
+    ConversationTooLarge,
     InvalidConversationType,
     InvalidConversationValue,
 )
+from .toolkit.packed import NO_KEY, Pair
+from .toolkit.writer import Commit, lone_commit
 
 DEFAULT_TTL: Final = 3600.0
-REMEMBERED_COMMITS: Final = 64
 QUARANTINE_SECONDS: Final = 7 * 24 * 3600  # how long the quarantine keeps something
+PARTIAL_SECONDS: Final = 3600  # and how long what an evicting server has left of a conversation
+TOMBSTONE_SECONDS: Final = 24 * 3600  # how long it is known that a conversation was deleted
 COUNTER_MIN: Final = -(2**63)
 COUNTER_MAX: Final = 2**63 - 1
 
@@ -50,22 +55,50 @@ class Create(enum.Enum):
 class Record:
     """A conversation as loaded. Times are seconds since the epoch, by the backend's clock.
 
-    `messages` is the newest window of the `message_count` stored ones, oldest first. `ttl` is the
-    idle time in seconds that each load and commit grants anew. `degraded` says that the store is
-    unavailable, and this is what was last known of it here; nothing at all, if the version is 0.
+    Attributes:
+        modified_at: when the last commit was applied.
+        last_accessed: when it was last loaded, touched or committed to.
+        expires_at: `math.inf`: it does not.
+        ttl: the idle time in seconds that each load and commit grants anew; `math.inf`: for ever.
+        messages: the newest window of the `message_count` stored ones, oldest first.
+        dropped: how many older ones were dropped because it was full. Positions count them: the
+            first message that is there is at position `dropped`.
+        first: the first message that is there, where the window does not reach it.
+        last_key: the highest sort key of a message so far.
+        degraded: the store is unavailable, and this is what was last known of it here; nothing at
+            all, if the version is 0.
     """
 
     id: str = field(repr=False)
     version: int
     owner: str | None = field(repr=False)
     created_at: float
+    modified_at: float
     last_accessed: float
     expires_at: float
     ttl: float
     state: dict[str, bytes] = field(repr=False)
-    messages: list[bytes] = field(repr=False)
+    messages: Sequence[Pair] = field(repr=False)
     message_count: int
+    dropped: int = 0
+    first: Pair | None = field(repr=False, default=None)
+    last_key: bytes = field(repr=False, default=NO_KEY)
     degraded: bool = False
+
+    @property
+    def end(self) -> int:
+        """The position after the last message."""
+        return self.dropped + self.message_count
+
+
+@dataclass(slots=True, kw_only=True)
+class Replacement:
+    """New bytes for the message with an id. `old` is what they were made from: if the message has
+    other bytes by now, the change is refused as `Diverged`. None: whatever it has."""
+
+    id: str = field(repr=False)
+    old: bytes | None = field(repr=False)
+    new: bytes = field(repr=False)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,46 +107,68 @@ class Change:
 
     Attributes:
         create: whether the conversation must be new, must exist, or either.
+        unless_deleted: refuse to begin a conversation that was deleted less than a day ago.
         expected_version: refuse unless this is the stored version.
+        visitor: refuse if it is another owner's than this one's; "": if it has an owner.
         owner: take ownership; refused where it is another owner's. None leaves it alone.
         ttl: idle seconds from now on; None keeps what there is.
         default_ttl: idle seconds of a new one where `ttl` is None.
-        set: state key to its JSON.
+        expected: state key to the bytes that a nested change of it began from (None: there were
+            none). If there are others by now, the change is refused as `Diverged`.
+        set: state key to its bytes.
         unset: state keys to drop. One that is not there is no error.
         increment: state key to what is added to it; a key that is not there counts as 0.
-        keep_messages: keep only the first so many stored messages; None keeps all.
-        append: messages added at the end, as JSON.
-        commit_id: random, the same in every retry. A backend remembers the last
-            `REMEMBERED_COMMITS` of a conversation, and answers one that it has applied already as
-            it did the first time.
+        max_state_bytes: refuse if keys and values of the state would grow beyond that.
+        replace: messages that get new bytes.
+        keep_messages: keep only the messages before this position; None keeps all.
+        append: messages added at the end, each its id and its bytes.
+        once: the ids in `append` that may be there already; those messages are not added again.
+        max_messages: refuse if `append` makes more than that.
+        drop_oldest: rather drop the oldest of them.
+        commit: the same in every retry. One that was applied already is not applied again.
         lease: refuse unless this token holds the turn (see `acquire`). None: a turn that
             is held is no hindrance.
         release: give up the lease together with the change, and not if it is refused.
+        seen: where the caller's copy of the messages ends: the position after its last one, and
+            the last sort key that it knows. The answer has what others have appended since.
+        window: how many of these it has at most; 0: none.
     """
 
     create: Create = Create.EITHER
+    unless_deleted: bool = False
     expected_version: int | None = None
+    visitor: str | None = field(repr=False, default=None)
     owner: str | None = field(repr=False, default=None)
     ttl: float | None = None
     default_ttl: float = DEFAULT_TTL
+    expected: Mapping[str, bytes | None] = field(repr=False, default_factory=dict)
     set: Mapping[str, bytes] = field(repr=False, default_factory=dict)
     unset: Sequence[str] = ()
     increment: Mapping[str, int] = field(repr=False, default_factory=dict)
+    max_state_bytes: int | None = None
+    replace: Sequence[Replacement] = ()
     keep_messages: int | None = None
-    append: Sequence[bytes] = field(repr=False, default=())
-    commit_id: str = field(default_factory=partial(secrets.token_hex, 16))
+    append: Sequence[Pair] = field(repr=False, default=())
+    once: Sequence[str] = field(repr=False, default=())
+    max_messages: int | None = None
+    drop_oldest: bool = False
+    commit: Commit = field(default_factory=lone_commit)
     lease: str | None = field(repr=False, default=None)
     release: bool = False
+    seen: tuple[int, bytes] = field(repr=False, default=(0, NO_KEY))
+    window: int = 0
 
-    def refuse_unless_fits(self, version: int | None, owner: str | None) -> None:
+    def refuse_unless_fits(
+        self, version: int | None, owner: str | None, *, is_deleted: bool = False
+    ) -> None:
         """Check this change against the stored version (None: there is none) and owner.
 
         Raises:
-            ConversationInterrupted: it must exist, and does not.
+            ConversationInterrupted: it must exist, and does not; or `unless_deleted`, and it was.
             ConversationConflict: it must be new and is not, has another version or another owner.
         """
         if version is None:
-            if self.create is Create.MUST_EXIST:
+            if self.create is Create.MUST_EXIST or (is_deleted and self.unless_deleted):
                 raise ConversationInterrupted(
                     "The conversation was deleted or expired before this change was saved."
                 )
@@ -123,13 +178,91 @@ class Change:
                 )
             return
         if self.create is Create.MUST_BE_NEW:
-            raise ConversationConflict("The id of this new conversation is taken.")
+            raise id_is_taken()
         if self.expected_version is not None and self.expected_version != version:
             raise ConversationConflict(
                 f"Expected version {self.expected_version}, but version {version} is stored."
             )
-        if self.owner is not None and owner not in (None, self.owner):
+        if owner is not None and (
+            self.owner not in (None, owner) or self.visitor not in (None, owner)
+        ):
             raise ConversationConflict("The conversation belongs to another owner.")
+
+    def refuse_unless_expected(
+        self, values: Mapping[str, bytes], found: Sequence[tuple[Replacement, bytes | None]]
+    ) -> None:
+        """Compare what this change began from with what is stored.
+
+        Args:
+            values: the stored state.
+            found: each replacement, with the bytes that the message has; None: there is none.
+
+        Raises:
+            Diverged: something of it has changed since.
+        """
+        if not self.expected and not found:
+            return
+        state = {
+            key: values.get(key) for key, old in self.expected.items() if values.get(key) != old
+        }
+        messages = {
+            each.id: data for each, data in found if data is None or each.old not in (None, data)
+        }
+        if state or messages:
+            raise Diverged(state, messages)
+
+    def surplus(self, message_count: int) -> int:
+        """Return how many of the oldest messages are to be dropped when it is applied."""
+        if not self.drop_oldest or self.max_messages is None or not self.append:
+            return 0
+        return max(0, message_count - self.max_messages)
+
+    def refuse_if_too_large(self, size_before: int, size: int, message_count: int) -> None:
+        """Check the sizes that this change would lead to: of the state in bytes, and the messages.
+
+        Raises:
+            ConversationTooLarge: one of them is over its limit.
+        """
+        limit = self.max_state_bytes
+        if limit is not None and size > limit and size > size_before:
+            raise state_too_large(size, limit)
+        limit = self.max_messages
+        if limit is not None and self.append and message_count > limit and not self.drop_oldest:
+            raise too_many_messages(message_count, limit)
+
+
+class Diverged(Exception):
+    """Others have changed what a change began from. Nothing was applied; the repository, or the
+    replay, merges what both have made of it, and commits that.
+
+    `state` has the keys, and `messages` the ids, with the bytes that are stored by now; None:
+    nothing is.
+    """
+
+    def __init__(
+        self, state: Mapping[str, bytes | None], messages: Mapping[str, bytes | None]
+    ) -> None:
+        super().__init__("What this change began from has changed.")
+        self.state = state
+        self.messages = messages
+
+
+def id_is_taken() -> ConversationConflict:
+    """Return the error for a new conversation under the id of another."""
+    return ConversationConflict("The id of this new conversation is taken.")
+
+
+def refuse_restore(*, exists: bool, is_deleted: bool) -> None:
+    """Check whether a conversation may be restored under an id.
+
+    Raises:
+        ConversationConflict: the id is taken.
+        ConversationInterrupted: it was deleted, and that is to stay so.
+    """
+    if exists:
+        raise id_is_taken()
+    if is_deleted:
+        raise ConversationInterrupted("The conversation was deleted, and is not restored.")
 
 
 def add_to_counter(stored: bytes | None, delta: int, key: str) -> bytes:
@@ -161,15 +294,54 @@ def beyond_64_bits(key: str) -> InvalidConversationValue:
     return InvalidConversationValue(f"state[{key!r}] would leave the signed 64-bit range.")
 
 
+def state_too_large(size: int, limit: int) -> ConversationTooLarge:
+    """Return the error for a state over its limit."""
+    return ConversationTooLarge(
+        f"The state would take {size} bytes as JSON; MAX_STATE_BYTES is {limit}."
+    )
+
+
+def too_many_messages(count: int, limit: int) -> ConversationTooLarge:
+    """Return the error for more messages than there may be."""
+    return ConversationTooLarge(
+        f"The conversation would have {count} messages; MAX_MESSAGES is {limit}. Begin a new one, "
+        'or set WHEN_FULL to "drop_oldest".'
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The answer to a commit: what the conversation is at after it. `degraded` says that the store
-    is unavailable, and the change is to be replayed."""
+    """The answer to a commit: what the conversation is at after it.
+
+    Attributes:
+        message_count, dropped, last_key: see `Record`.
+        repeated: it was applied already; the answer says how things are now.
+        existing: those ids of `Change.once` that were there already.
+        others: the messages that others have appended since `Change.seen`, as many of the newest as
+            the window holds; those that were appended before are missing here. They end where the
+            caller's own begin. If it was `repeated`, or messages that the caller had seen are
+            gone, they are the newest of all, own ones included.
+        others_end: the position after the last of them.
+        merged: the keys whose nested changes were merged with others', by the repository.
+        degraded: the store is unavailable, and the change is to be replayed.
+    """
 
     version: int
     message_count: int
     expires_at: float
+    dropped: int = 0
+    last_key: bytes = field(repr=False, default=NO_KEY)
+    repeated: bool = False
+    existing: Sequence[str] = field(repr=False, default=())
+    others: Sequence[Pair] = field(repr=False, default=())
+    others_end: int = 0
+    merged: Sequence[str] = field(repr=False, default=())
     degraded: bool = False
+
+    @property
+    def end(self) -> int:
+        """The position after the last message."""
+        return self.dropped + self.message_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,17 +355,29 @@ class Acquired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationSummary:
-    """What a listing tells about a conversation: nothing of its contents. Times are aware, in UTC;
-    `size` is in bytes of JSON."""
+    """What a listing tells about a conversation: nothing of its contents, but the values under
+    those keys of the state that were asked for. Times are aware, in UTC; `size` is in bytes of
+    JSON; `expires_at` is None if it does not.
+
+    `cursor` is its place in the listing: give it as `after`, and the listing goes on behind it.
+    """
 
     id: str = field(repr=False)
     owner: str | None = field(repr=False)
     version: int
     created_at: datetime
+    modified_at: datetime
     last_accessed: datetime
-    expires_at: datetime
+    expires_at: datetime | None
     message_count: int
     size: int
+    state: Mapping[str, JSON] = field(repr=False, default_factory=dict)
+
+    @property
+    def cursor(self) -> str:
+        """Its place in the listing. It says when it was saved, and nothing else that is readable."""
+        digest = hashlib.blake2b(self.id.encode(), digest_size=8).hexdigest()
+        return f"{round(self.modified_at.timestamp() * 1000):012x}{digest}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,3 +432,8 @@ class Health:
 def moment(seconds: float) -> datetime:
     """Return seconds since the epoch as an aware datetime in UTC."""
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def moment_or_never(seconds: float) -> datetime | None:
+    """Return seconds since the epoch as an aware datetime in UTC; None for `math.inf`."""
+    return None if math.isinf(seconds) else moment(seconds)

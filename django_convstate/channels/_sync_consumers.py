@@ -12,7 +12,7 @@ from typing import Any
 from channels.generic.websocket import JsonWebsocketConsumer
 
 from ..conversation.conversation import Conversation, working_copy_of
-from ..conversation.message_log import Message
+from ..conversation.message import Message
 from ..exceptions import BackendUnavailable, ConversationError
 from ..ids import hashed_id
 from . import listening
@@ -54,11 +54,12 @@ class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
         if conversation.id != self._handle.id:
             self._notify(0, 0)
             raise listening.id_changed()
-        kept = working_copy_of(conversation).log.shortened_to
+        log = working_copy_of(conversation).log
+        kept = log.shortened_to
         conversation.save()
         has_changed, remote = self._note_saved(conversation)
         if has_changed or kept is not None:
-            self._notify(len(conversation.messages), kept)
+            self._notify(log.end, kept)
         self._deliver(conversation, remote)
 
     def websocket_connect(self, message: dict[str, Any]) -> None:

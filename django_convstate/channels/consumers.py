@@ -10,7 +10,7 @@ from typing import Any
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 
 from ..conversation.conversation import Conversation, working_copy_of
-from ..conversation.message_log import Message
+from ..conversation.message import Message
 from ..exceptions import BackendUnavailable, ConversationError
 from ..ids import hashed_id
 from . import listening
@@ -52,11 +52,12 @@ class AsyncConversationConsumer(listening.Listening, AsyncJsonWebsocketConsumer)
         if conversation.id != self._handle.id:
             await self._anotify(0, 0)
             raise listening.id_changed()
-        kept = working_copy_of(conversation).log.shortened_to
+        log = working_copy_of(conversation).log
+        kept = log.shortened_to
         await conversation.asave()
         has_changed, remote = self._note_saved(conversation)
         if has_changed or kept is not None:
-            await self._anotify(len(conversation.messages), kept)
+            await self._anotify(log.end, kept)
         await self._deliver(conversation, remote)
 
     async def websocket_connect(self, message: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
 
 from ..conversation.conversation import Conversation, working_copy_of
-from ..conversation.message_log import Message
+from ..conversation.message import Message
 from ..exceptions import (
     BackendUnavailable,
     ConversationBusy,
@@ -133,8 +133,9 @@ class Listening:
 
     def _note_loaded(self, conversation: Conversation) -> None:
         self._ttl = conversation.ttl
-        working_copy_of(conversation).log.remote_ranges = []
-        count = len(conversation.messages)
+        log = working_copy_of(conversation).log
+        log.remote_ranges = []
+        count = log.end
         self._note_outage(conversation)
         if self.seen is None or (conversation.degraded and count < self.seen):
             # Messages that are out of reach in an outage were not removed.
@@ -152,7 +153,7 @@ class Listening:
         """Return the positions of the messages that the client has yet to get, and set `seen` back
         to the first of them; an empty range, if messages were only removed. Of those that it has,
         those after the first `kept` are gone."""
-        count, seen = len(conversation.messages), self.seen or 0
+        count, seen = working_copy_of(conversation).log.end, self.seen or 0
         self.seen = start = min(seen, count, count if kept is None else kept)
         return [] if start == count == seen else [range(start, count)]
 
@@ -165,7 +166,7 @@ class Listening:
         log = working_copy_of(conversation).log
         remote = [range(*bounds) for bounds in log.remote_ranges or ()]
         log.remote_ranges = []
-        seen = len(conversation.messages) - sum(map(len, remote))
+        seen = log.end - sum(map(len, remote))
         has_changed, self.seen = seen != self.seen, seen
         return has_changed, remote
 

@@ -13,12 +13,14 @@ from contextlib import (
     contextmanager,
 )
 from datetime import datetime
+from typing import Any
 
 from django.utils.asyncio import async_unsafe
 
-from .. import ids, tokens
-from ..backends.records import Create, moment
+from .. import conf, ids, tokens
+from ..backends.records import Change, Committed, Create, moment_or_never
 from ..codec import JSON
+from ..exceptions import InvalidConversationValue
 from ..repository import Repository
 from .messages import Messages
 from .pending import REFUSALS
@@ -71,6 +73,12 @@ class Conversation(MutableMapping[str, JSON]):
         super().clear()
 
     @alters_data
+    def setdefault(self, key: str, default: JSON = None) -> JSON:
+        """Return the value under a key, which is `default` if there is none. A list or dictionary
+        that others begin under the same key at the same time is merged with this one."""
+        return self._copy.state.setdefault(key, default)
+
+    @alters_data
     def popitem(self) -> tuple[str, JSON]:
         """Remove one key and return it with its value."""
         return super().popitem()
@@ -114,13 +122,23 @@ class Conversation(MutableMapping[str, JSON]):
 
     @property
     def ttl(self) -> float:
-        """How long it may be idle, in seconds. Starts anew with each load and save."""
+        """How long it may be idle, in seconds; `math.inf`: for ever. Starts anew with each load and
+        save. What is assigned holds from the next save on."""
         return self._copy.ttl
+
+    @ttl.setter
+    def ttl(self, ttl: float) -> None:
+        self._copy.set_ttl(check_ttl(ttl))
 
     @property
     def created_at(self) -> datetime | None:
         """When it was first saved (aware, UTC); None: not yet."""
         return _moment(self._copy.created_at)
+
+    @property
+    def modified_at(self) -> datetime | None:
+        """When it was last saved, as of our last load or save (aware, UTC); None: not yet."""
+        return _moment(self._copy.modified_at)
 
     @property
     def last_accessed(self) -> datetime | None:
@@ -129,7 +147,8 @@ class Conversation(MutableMapping[str, JSON]):
 
     @property
     def expires_at(self) -> datetime | None:
-        """When it expires unless it is used before (aware, UTC); None: it is not stored."""
+        """When it expires unless it is used before (aware, UTC); None: it is not stored, or never
+        expires."""
         return _moment(self._copy.expires_at)
 
     @property
@@ -168,9 +187,11 @@ class Conversation(MutableMapping[str, JSON]):
             ConversationConflict: others have, or the id is taken.
             ConversationInterrupted: it was deleted, or expired, in the meantime.
             ConversationCorrupt: it was damaged in the meantime.
+            ConversationTooLarge: with what others have added it would be over a limit.
+            MessageNotFound: a message that was updated is gone.
             InvalidConversationType, InvalidConversationValue: a counter is no integer any more, or
-                would leave the 64-bit range. After these four nothing was saved, and what had
-                changed is forgotten; `reload()` and decide again.
+                would leave the 64-bit range. After these nothing was saved, and what had changed is
+                forgotten; `reload()` and decide again.
             InvalidConversationValue, ConversationTooLarge: something bad was put into a nested
                 value. Nothing was sent.
             ConversationBusy, BackendUnavailable: the change is kept, and sent first next time.
@@ -186,7 +207,9 @@ class Conversation(MutableMapping[str, JSON]):
 
     @alters_data
     @async_unsafe("In async code, write `async with conversation.aturn():`.")
-    def turn(self, on_busy: OnBusy = "wait") -> AbstractContextManager["Conversation"]:
+    def turn(
+        self, on_busy: OnBusy = "wait", timeout: float | None = None
+    ) -> AbstractContextManager["Conversation"]:
         """Return a context manager for one turn at a time:
 
             with conversation.turn():
@@ -198,48 +221,62 @@ class Conversation(MutableMapping[str, JSON]):
         After an exception that is forgotten. If the process dies, the turn is over within seconds.
 
         Args:
-            on_busy: "wait" for up to TURN_WAIT seconds, or "reject" if it is not free at once.
+            on_busy: "wait" until it is free, or "reject" if it is not free at once.
+            timeout: for how many seconds to wait at most; None: TURN_WAIT.
 
         Raises as `save` does, before the block and after it, and:
             ConversationBusy: it was not free, or not in time.
             ConversationConflict: at the end, if the process was paused and its turn taken for dead.
             RuntimeError: this object is in a turn already.
         """
-        return self._in_turn(on_busy)
+        return self._in_turn(self._turn_wait(on_busy, timeout))
 
     @alters_data
-    def aturn(self, on_busy: OnBusy = "wait") -> AbstractAsyncContextManager["Conversation"]:
+    def aturn(
+        self, on_busy: OnBusy = "wait", timeout: float | None = None
+    ) -> AbstractAsyncContextManager["Conversation"]:
         """See `turn`."""
-        return self._in_aturn(on_busy)
+        return self._in_aturn(self._turn_wait(on_busy, timeout))
 
     @alters_data
     def delete(self) -> None:
         """Delete it from the store. This object is an empty, new conversation then, with a new id,
         as a session is after `flush()`."""
+        self._copy.check_writable()
         self._repository.delete(self._copy.id)
         self._copy.begin(ids.new_id())
 
     @alters_data
     async def adelete(self) -> None:
         """See `delete`."""
+        self._copy.check_writable()
         await self._repository.adelete(self._copy.id)
         self._copy.begin(ids.new_id())
 
     @alters_data
-    def touch(self) -> None:
-        """Start its time to live anew. One that was never stored has none yet.
+    def touch(self, ttl: float | None = None) -> None:
+        """Start its time to live anew, with a new one in seconds if given. One that was never
+        stored has none yet.
 
         Raises:
             ConversationInterrupted: it was deleted, or has expired, in the meantime.
+            InvalidConversationValue: `ttl` is no duration.
         """
-        if self._copy.is_stored:
-            self._copy.touched(self._repository.touch(self._copy.id))
+        if self._begin_touch(ttl):
+            self._copy.touched(self._repository.touch(self._copy.id, ttl), ttl)
 
     @alters_data
-    async def atouch(self) -> None:
+    async def atouch(self, ttl: float | None = None) -> None:
         """See `touch`."""
-        if self._copy.is_stored:
-            self._copy.touched(await self._repository.atouch(self._copy.id))
+        if self._begin_touch(ttl):
+            self._copy.touched(await self._repository.atouch(self._copy.id, ttl), ttl)
+
+    def _begin_touch(self, ttl: float | None) -> bool:
+        self._copy.check_writable()
+        if ttl is not None and not self._copy.is_stored:
+            self._copy.set_ttl(check_ttl(ttl))
+        check_ttl(ttl)
+        return self._copy.is_stored
 
     @alters_data
     def reload(self) -> None:
@@ -256,29 +293,33 @@ class Conversation(MutableMapping[str, JSON]):
         self._copy.load(await self._repository.aload(self._copy.id))
 
     @alters_data
-    def claim(self, owner: str) -> None:
-        """Make it `owner`'s. If it is stored, that is saved at once, with all else that changed.
+    def claim(self, owner: ids.Owner) -> None:
+        """Make it `owner`'s, a string's or a user's. If it is stored, that is saved at once, with
+        all else that changed.
 
         Raises as `save` does, above all:
             ConversationConflict: it is another owner's.
+            InvalidConversationValue: that cannot be an owner.
         """
-        if self._copy.claim(ids.validate_owner(owner)):
+        if self._copy.claim(_somebody(owner)):
             self.save()
 
     @alters_data
-    async def aclaim(self, owner: str) -> None:
+    async def aclaim(self, owner: ids.Owner) -> None:
         """See `claim`."""
-        if self._copy.claim(ids.validate_owner(owner)):
+        if self._copy.claim(_somebody(owner)):
             await self.asave()
 
     @alters_data
     def cycle_id(self) -> None:
         """Save it and move it to a new id, so that the old one is of no use to those who knew it.
-        Do so when a user logs in. Its age, for MAX_AGE, starts anew. One that was never stored has
-        an id that was never given out, and keeps it.
+        Do so when a user logs in. One that was never stored has an id that was never given out, and
+        keeps it.
 
         Raises as `save` does, and:
             ConversationNotFound: it was deleted, or has expired.
+            BackendUnavailable: it is where it was or, if only the answer was lost, under an id that
+                nobody knows.
         """
         self.save()
         if self._copy.is_stored:
@@ -302,8 +343,7 @@ class Conversation(MutableMapping[str, JSON]):
                 copy.pending.clear()
                 raise
             copy.acknowledge(change, committed)
-            created = committed.version == 1 and change.create is not Create.MUST_EXIST
-            self._repository.announce_saved(self, created)
+            self._repository.announce_saved(self, _has_created(change, committed))
         copy.save_failed = False
 
     async def _asend(self) -> None:
@@ -319,13 +359,12 @@ class Conversation(MutableMapping[str, JSON]):
                 copy.save_failed = False
                 raise
             copy.acknowledge(change, committed)
-            created = committed.version == 1 and change.create is not Create.MUST_EXIST
-            await self._repository.aannounce_saved(self, created)
+            await self._repository.aannounce_saved(self, _has_created(change, committed))
         copy.save_failed = False
 
     @contextmanager
-    def _in_turn(self, on_busy: OnBusy) -> Iterator["Conversation"]:
-        copy, wait, is_released = self._copy, self._wait_for_turn(on_busy), False
+    def _in_turn(self, wait: float) -> Iterator["Conversation"]:
+        copy, is_released = self._copy, False
         self.save()
         turn = Turn(self._repository, copy.id, wait)  # now, for a receiver may change the id
         copy.enter_turn(turn.lease)
@@ -346,8 +385,8 @@ class Conversation(MutableMapping[str, JSON]):
             turn.end(is_released=is_released or bool(copy.pending))
 
     @asynccontextmanager
-    async def _in_aturn(self, on_busy: OnBusy) -> AsyncIterator["Conversation"]:
-        copy, wait, is_released = self._copy, self._wait_for_turn(on_busy), False
+    async def _in_aturn(self, wait: float) -> AsyncIterator["Conversation"]:
+        copy, is_released = self._copy, False
         await self.asave()
         turn = Turn(self._repository, copy.id, wait)  # now, for a receiver may change the id
         copy.enter_turn(turn.lease)
@@ -366,9 +405,14 @@ class Conversation(MutableMapping[str, JSON]):
             copy.leave_turn()
             await turn.aend(is_released=is_released or bool(copy.pending))
 
-    def _wait_for_turn(self, on_busy: OnBusy) -> float:
+    def _turn_wait(self, on_busy: OnBusy, timeout: float | None) -> float:
         check_on_busy(on_busy)
-        return 0 if on_busy == "reject" else self._repository.options.turn_wait
+        self._copy.check_writable()
+        if timeout is not None and (problem := conf.seconds(timeout)):
+            raise InvalidConversationValue(f"timeout {problem}.")
+        if on_busy == "reject":
+            return 0
+        return self._repository.options.turn_wait if timeout is None else timeout
 
 
 def working_copy_of(conversation: Conversation) -> WorkingCopy:
@@ -376,5 +420,31 @@ def working_copy_of(conversation: Conversation) -> WorkingCopy:
     return conversation._copy
 
 
+def _has_created(change: Change, committed: Committed) -> bool:
+    return change.create is Create.MUST_BE_NEW or (
+        change.create is Create.EITHER and committed.version == 1
+    )
+
+
+def check_ttl(ttl: float | None) -> Any:
+    """Return `ttl` unchanged.
+
+    Raises:
+        InvalidConversationValue: it is no duration.
+    """
+    if ttl is not None and (problem := conf.lifetime(ttl)):
+        raise InvalidConversationValue(f"ttl {problem}.")
+    return ttl
+
+
+def _somebody(owner: ids.Owner) -> str:
+    found = ids.owner_of(owner)
+    if found is None:
+        raise InvalidConversationValue(
+            "Nobody cannot own a conversation; claim it for a user who is logged in."
+        )
+    return found
+
+
 def _moment(seconds: float) -> datetime | None:
-    return moment(seconds) if seconds else None
+    return moment_or_never(seconds) if seconds else None

@@ -7,16 +7,20 @@ from collections.abc import (
     Generator,
     Iterable,
     Iterator,
+    Mapping,
     Sequence,
 )
 from typing import Any, Final, overload
 
 from django.utils.asyncio import async_unsafe
 
+from ..backends.toolkit.packed import Pair
 from ..codec import JSON
-from ..exceptions import ConversationInterrupted, InvalidConversationType
+from ..exceptions import ConversationInterrupted, InvalidConversationType, MessageNotFound
+from ..ids import validate_message_id
 from ..repository import Repository
-from .message_log import Message
+from .message import Message
+from .message_log import message_of
 from .streamed import StreamedMessage
 from .templating import alters_data
 from .working_copy import WorkingCopy
@@ -28,7 +32,8 @@ LLM_FIELDS: Final = ("role", "content", "name", "tool_calls", "tool_call_id")
 class Messages(Sequence[Message]):
     """All messages of a conversation, oldest first; those before the window are read when needed.
 
-    A message that you get is a copy: what is said is said, and changing it changes nothing stored.
+    As a sequence it has the messages that are there. `page` and `dropped` count positions, from the
+    first message that there ever was, so that they stay the same when the oldest are dropped.
     """
 
     __slots__ = ("_copy", "_repository")
@@ -37,30 +42,105 @@ class Messages(Sequence[Message]):
         self._copy = copy
         self._repository = repository
 
-    def append(self, role: str, content: JSON, **extra: JSON) -> None:
+    def append(self, role: str, content: JSON, *, id: str | None = None, **extra: JSON) -> str:
         """Add a message at the end, with a `timestamp` (ISO 8601, UTC) unless `extra` has one.
 
         Args:
             role: "user", "assistant", "system", "tool" or what the model calls it.
             content: the text, or any JSON.
+            id: of the message, up to 64 characters, as a webhook or a browser sends it. If there
+                is a message with that id, this one is not kept. None: it gets an id.
             extra: further fields of the message, any JSON.
 
+        Returns:
+            Its id, which is also in its field "id".
+
         Raises:
-            InvalidConversationValue: the message cannot be stored as JSON.
+            InvalidConversationValue: the message or the id cannot be stored.
             ConversationTooLarge: it is over MAX_MESSAGE_BYTES, or one more than MAX_MESSAGES.
         """
-        self._copy.log.append(role, content, **extra)
+        return self._copy.log.append(role, content, id, extra)
+
+    def extend(self, items: Iterable[Mapping[str, JSON]]) -> list[str]:
+        """Add JSON objects at the end, all or none, as they are: nothing is added to them, so that
+        the items of an SDK come back as they went in.
+
+        Returns:
+            Their ids, which are not in them.
+
+        Raises:
+            InvalidConversationType: one is not a JSON object.
+            InvalidConversationValue, ConversationTooLarge: see `append`.
+        """
+        return self._copy.log.extend(items)
+
+    def find(self, id: str) -> Message:
+        """Return the message with an id; one before the window is read from the store.
+
+        Raises:
+            MessageNotFound: there is none.
+            InvalidConversationValue: there cannot be one.
+        """
+        return message_of(validate_message_id(id), self._find(id))
+
+    @alters_data
+    async def afind(self, id: str) -> Message:
+        """See `find`."""
+        return message_of(validate_message_id(id), await self._afind(id))
+
+    @alters_data
+    def update(self, id: str, /, **fields: JSON) -> None:
+        """Change some fields of a message when this is saved. If others have changed others of its
+        fields by then, both hold.
+
+        Raises:
+            MessageNotFound: there is no message with that id. Also when this is saved, if it was
+                dropped meanwhile.
+            InvalidConversationValue, ConversationTooLarge: see `append`.
+        """
+        self._copy.log.update(id, self._find(validate_message_id(id)), fields)
+
+    @alters_data
+    async def aupdate(self, id: str, /, **fields: JSON) -> None:
+        """See `update`."""
+        self._copy.log.update(id, await self._afind(validate_message_id(id)), fields)
+
+    @alters_data
+    def redact(self, id: str) -> None:
+        """Leave of a message its id, role and timestamp, and `"redacted": true`, when this is
+        saved, whatever others have made of it.
+
+        Raises:
+            MessageNotFound: there is no message with that id.
+        """
+        self._copy.log.redact(id, self._find(validate_message_id(id)))
+
+    @alters_data
+    async def aredact(self, id: str) -> None:
+        """See `redact`."""
+        self._copy.log.redact(id, await self._afind(validate_message_id(id)))
+
+    @property
+    def dropped(self) -> int:
+        """How many of the oldest messages were dropped because of WHEN_FULL: the position of the
+        first one that is there."""
+        return self._copy.log.dropped
 
     @overload
     def stream(
-        self, role: str, chunks: Iterable[str], **extra: JSON
+        self, role: str, chunks: Iterable[str], *, id: str | None = None, **extra: JSON
     ) -> Generator[str, None, None]: ...
     @overload
     def stream(
-        self, role: str, chunks: AsyncIterable[str], **extra: JSON
+        self, role: str, chunks: AsyncIterable[str], *, id: str | None = None, **extra: JSON
     ) -> AsyncGenerator[str, None]: ...
     def stream(
-        self, role: str, chunks: Iterable[str] | AsyncIterable[str], **extra: JSON
+        self,
+        role: str,
+        chunks: Iterable[str] | AsyncIterable[str],
+        *,
+        id: str | None = None,
+        **extra: JSON,
     ) -> Generator[str, None, None] | AsyncGenerator[str, None]:
         """Pass the chunks of a message through unchanged, and append it when it has come to its
         end. One that breaks off, because its generator is closed, its task cancelled, or `chunks`
@@ -70,7 +150,7 @@ class Messages(Sequence[Message]):
         Args:
             role: as for `append`.
             chunks: an iterable or async iterable of str, closed at the end.
-            extra: as for `append`.
+            id, extra: as for `append`.
 
         Returns:
             A generator or async generator, as `chunks` is.
@@ -80,7 +160,7 @@ class Messages(Sequence[Message]):
             ConversationTooLarge: the message has grown over MAX_MESSAGE_BYTES. What fits is
                 appended as interrupted.
         """
-        message = StreamedMessage(self._copy.log, role, extra)
+        message = StreamedMessage(self._copy.log, role, id, extra)
         if isinstance(chunks, Iterable):
             return message.pass_on(chunks)
         if isinstance(chunks, AsyncIterable):
@@ -89,14 +169,16 @@ class Messages(Sequence[Message]):
             f"Chunks come from an iterable or an async iterable, not {type(chunks).__name__}."
         )
 
-    def window(self, size: int) -> list[Message]:
-        """Return the newest `size` messages, oldest first; in an outage, those of them that are
-        known here."""
-        start = self._copy.log.window_start(max(0, operator.index(size)))
-        return self._slice(start, len(self))
+    def window(self, size: int | None = None) -> list[Message]:
+        """Return the newest `size` messages (None: WINDOW), oldest first; in an outage, those of
+        them that are known here."""
+        log = self._copy.log
+        wanted = log.window_size if size is None else max(0, operator.index(size))
+        return self._between(log.window_start(wanted), log.end)
 
-    def for_llm(self, size: int) -> list[Message]:
-        """Return the newest `size` messages with the fields that chat completion APIs take."""
+    def for_llm(self, size: int | None = None) -> list[dict[str, JSON]]:
+        """Return the newest `size` messages (None: WINDOW), as plain dictionaries with the fields
+        that chat completion APIs take."""
         return [
             {field: message[field] for field in LLM_FIELDS if field in message}
             for message in self.window(size)
@@ -104,12 +186,12 @@ class Messages(Sequence[Message]):
 
     def all(self) -> list[Message]:
         """Return every message. Reads those before the window from the store."""
-        return self.page(0, len(self))
+        return self.page(0, self._copy.log.end)
 
     @alters_data
     async def aall(self) -> list[Message]:
         """See `all`."""
-        return await self.apage(0, len(self))
+        return await self.apage(0, self._copy.log.end)
 
     def page(self, start: int, stop: int) -> list[Message]:
         """Return messages `start` to `stop`, as a slice does. Reads what is not in memory.
@@ -117,18 +199,32 @@ class Messages(Sequence[Message]):
         Raises:
             ConversationInterrupted: it was deleted, shortened or has expired in the meantime.
         """
-        start, stop, _ = slice(start, stop).indices(len(self))
+        start, stop = self._bounds(start, stop)
         missing = self._copy.log.missing(start, stop)
         read = self._repository.read_messages(self._copy.id, *missing) if missing else []
-        return self._copy.log.assemble(_complete(read, missing), start, stop)
+        return self._copy.log.assemble(self._complete(read, missing), start, stop)
 
     @alters_data
     async def apage(self, start: int, stop: int) -> list[Message]:
         """See `page`."""
-        start, stop, _ = slice(start, stop).indices(len(self))
+        start, stop = self._bounds(start, stop)
         missing = self._copy.log.missing(start, stop)
         read = await self._repository.aread_messages(self._copy.id, *missing) if missing else []
-        return self._copy.log.assemble(_complete(read, missing), start, stop)
+        return self._copy.log.assemble(self._complete(read, missing), start, stop)
+
+    def _bounds(self, start: int, stop: int) -> tuple[int, int]:
+        log = self._copy.log
+        start, stop, _ = slice(start, stop).indices(log.end)
+        return max(start, log.dropped), stop
+
+    def _complete(self, read: Sequence[Pair], missing: tuple[int, int] | None) -> Sequence[Pair]:
+        # The oldest may have been dropped meanwhile, if that is how it is set.
+        is_short = missing is not None and len(read) < missing[1] - missing[0]
+        if is_short and not self._copy.log.drops_oldest:
+            raise ConversationInterrupted(
+                "The conversation was deleted, shortened or has expired since it was loaded."
+            )
+        return read
 
     @alters_data
     def pop(self) -> Message:
@@ -188,6 +284,10 @@ class Messages(Sequence[Message]):
         return f"<Messages: {len(self)}>"
 
     def _slice(self, start: int, stop: int) -> list[Message]:
+        dropped = self._copy.log.dropped
+        return self._between(dropped + start, dropped + stop)
+
+    def _between(self, start: int, stop: int) -> list[Message]:
         if self._copy.log.missing(start, stop):
             return self._page_from_sync_code(start, stop)
         return self._copy.log.assemble([], start, stop)
@@ -200,10 +300,28 @@ class Messages(Sequence[Message]):
     def _page_from_sync_code(self, start: int, stop: int) -> list[Message]:
         return self.page(start, stop)
 
+    def _find(self, id: str) -> bytes:
+        data = self._copy.log.peek(id)
+        if data is None and not self._copy.log.is_complete:
+            data = self._copy.log.wanted(id, self._find_in_store(id))
+        return _found(data)
 
-def _complete(read: list[bytes], missing: tuple[int, int] | None) -> list[bytes]:
-    if missing and len(read) < missing[1] - missing[0]:
-        raise ConversationInterrupted(
-            "The conversation was deleted, shortened or has expired since it was loaded."
-        )
-    return read
+    async def _afind(self, id: str) -> bytes:
+        data = self._copy.log.peek(id)
+        if data is None and not self._copy.log.is_complete:
+            found = await self._repository.afind(self._copy.id, id)
+            data = self._copy.log.wanted(id, found)
+        return _found(data)
+
+    @async_unsafe(
+        "This message is not in memory, and looking for it here would block the event loop. Write "
+        "`await` and `afind`, `aupdate` or `aredact`."
+    )
+    def _find_in_store(self, id: str) -> tuple[int, bytes] | None:
+        return self._repository.find(self._copy.id, id)
+
+
+def _found(data: bytes | None) -> bytes:
+    if data is None:
+        raise MessageNotFound("The conversation has no message with that id.")
+    return data

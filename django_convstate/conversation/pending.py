@@ -9,7 +9,9 @@ from ..exceptions import (
     ConversationConflict,
     ConversationCorrupt,
     ConversationInterrupted,
+    ConversationTooLarge,
     InvalidConversationValue,
+    MessageNotFound,
 )
 
 # After these the store has answered no, and sending the same change again is no use.
@@ -17,13 +19,16 @@ REFUSALS: Final = (
     ConversationConflict,
     ConversationCorrupt,
     ConversationInterrupted,
+    ConversationTooLarge,
     InvalidConversationValue,
+    MessageNotFound,
 )
 
 
 class Pending:
-    """Changes in the order in which they are to be sent, each with the number of messages that are
-    expected after it. One that the store may not have received stays, to be sent again."""
+    """Changes in the order in which they are to be sent, each with the position at which the
+    messages are expected to end after it. One that the store may not have received stays, to be
+    sent again."""
 
     __slots__ = ("_queue",)
 
@@ -38,9 +43,14 @@ class Pending:
         """The change to send next; None: there is none."""
         return self._queue[0][0] if self._queue else None
 
-    def add(self, change: Change, message_count: int) -> None:
-        """Add a change as the last one. `message_count` is expected after it."""
-        self._queue.append((change, message_count))
+    @property
+    def message_count(self) -> int:
+        """How many messages are to be appended."""
+        return sum(len(change.append) for change, _ in self._queue)
+
+    def add(self, change: Change, end: int) -> None:
+        """Add a change as the last one, after which the messages are expected to end at `end`."""
+        self._queue.append((change, end))
 
     def clear(self) -> None:
         """Forget all of them."""
@@ -48,31 +58,34 @@ class Pending:
 
     def expect(self, version: int) -> None:
         """Have the first one refused unless this is the stored version."""
-        change, count = self._queue[0]
-        self._queue[0] = replace(change, expected_version=version), count
+        change, end = self._queue[0]
+        self._queue[0] = replace(change, expected_version=version), end
 
     def release(self, lease: str) -> bool:
         """Have the last one give up the lease. False: it has none, or there is none."""
         if not self._queue or self._queue[-1][0].lease != lease:
             return False
-        change, count = self._queue[-1]
-        self._queue[-1] = replace(change, release=True), count
+        change, end = self._queue[-1]
+        self._queue[-1] = replace(change, release=True), end
         return True
 
     def acknowledge(self, change: Change, committed: Committed) -> int | None:
-        """Take out what has been applied. Return how many messages more there are than expected;
+        """Take out what has been applied. Return where the messages were expected to end after it;
         None if another task has sent it as well, and was faster."""
-        if not self._queue or self._queue[0][0].commit_id != change.commit_id:
+        if not self._queue or self._queue[0][0].commit is not change.commit:
             return None
-        _, expected_count = self._queue.popleft()
-        surplus = committed.message_count - expected_count
-        if surplus:
-            self._queue = deque(_rebased(later, count, surplus) for later, count in self._queue)
-        return surplus
+        _, expected_end = self._queue.popleft()
+        if self._queue:
+            surplus = committed.end - expected_end
+            seen = committed.end, committed.last_key
+            self._queue = deque(_rebased(each, end, surplus, seen) for each, end in self._queue)
+        return expected_end
 
 
-def _rebased(change: Change, count: int, surplus: int) -> tuple[Change, int]:
-    """Return a change that waits, and the count expected after it, for `surplus` more messages."""
-    if change.keep_messages is not None:
-        change = replace(change, keep_messages=change.keep_messages + surplus)
-    return change, count + surplus
+def _rebased(change: Change, end: int, surplus: int, seen: tuple[int, bytes]) -> tuple[Change, int]:
+    """Return a change that waits, and the end expected after it, for `surplus` more messages."""
+    keep = change.keep_messages
+    return (
+        replace(change, keep_messages=None if keep is None else keep + surplus, seen=seen),
+        end + surplus,
+    )

@@ -1,6 +1,6 @@
 """The dictionary half of a conversation: a plain mapping that knows what has changed in it."""
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Final
 
 from ..backends.records import COUNTER_MAX, COUNTER_MIN
@@ -29,12 +29,15 @@ class State(MutableMapping[str, JSON]):
         # and what is assigned to one of them is sent even if it looks the same.
         self._approximate: set[str] = set()
         self._assigned: set[str] = set()
+        # What was assigned since the last commit replaces what is stored; what was only changed
+        # inside is merged with what others have changed inside.
+        self._whole: set[str] = set()
         self._size: int | None = None  # of `_encoded`, in bytes; None: not computed yet
 
     def discard_changes(self) -> None:
         """Go back to what the store holds, as far as is known."""
         self._encoded = self._stored.copy()
-        self._values, self._counted, self._assigned = {}, {}, set()
+        self._values, self._counted, self._assigned, self._whole = {}, {}, set(), set()
         self._size = None
 
     def __getitem__(self, key: str) -> JSON:
@@ -47,9 +50,19 @@ class State(MutableMapping[str, JSON]):
         key = _plain_key(key)
         self._put(key, encode(value, "state", key))
         self._values[key] = value
+        self._whole.add(key)
         self._counted.pop(key, None)
         if key in self._approximate:
             self._assigned.add(key)
+
+    def setdefault(self, key: str, default: JSON = None) -> JSON:
+        """Return the value of a key, which is `default` if there is none. A list or a dictionary
+        that others begin at the same time is merged with it."""
+        if key not in self:
+            self[key] = default
+            if isinstance(default, (list, dict)) and key not in self._stored:
+                self._whole.discard(key)
+        return self[key]
 
     def __delitem__(self, key: str) -> None:
         data = self._encoded.pop(key)
@@ -98,8 +111,11 @@ class State(MutableMapping[str, JSON]):
         now = self._now()
         return bool(self._counted or self._stored.keys() - now.keys() or self._changed(now))
 
-    def collect_changes(self) -> tuple[dict[str, bytes], list[str], dict[str, int]]:
-        """Return what to set, to unset and to add, and regard it as stored from now on.
+    def collect_changes(
+        self,
+    ) -> tuple[dict[str, bytes], list[str], dict[str, int], dict[str, bytes | None]]:
+        """Return what to set, to unset and to add, and what nested changes began from. Regard it as
+        stored from now on.
 
         Raises:
             InvalidConversationValue, ConversationTooLarge: something was put into a value that was
@@ -110,11 +126,16 @@ class State(MutableMapping[str, JSON]):
             self._size = self._checked_size(_size_of(now))
         changed, counted = self._changed(now), self._counted
         unset = sorted(self._stored.keys() - now.keys())
+        expected = {key: self._stored.get(key) for key in changed.keys() - self._whole}
         self._encoded, self._stored = now, now.copy()
         if counted or self._approximate:
             self._approximate = (self._approximate | counted.keys()) - changed.keys()
-        self._assigned, self._counted = set(), {}
-        return changed, unset, counted
+        self._assigned, self._counted, self._whole = set(), {}, set()
+        return changed, unset, counted, expected
+
+    def note_merged(self, keys: Iterable[str]) -> None:
+        """Take note that what is stored under these keys has what others have changed in it, too."""
+        self._approximate.update(keys)
 
     def _now(self) -> dict[str, bytes]:
         """Return what is to be stored: what was handed out may have changed since."""

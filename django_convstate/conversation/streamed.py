@@ -3,22 +3,28 @@
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 from functools import partial
+from typing import Final
 
 from ..codec import JSON, encode
 from ..exceptions import ConversationTooLarge, InvalidConversationType
+from ..ids import validate_message_id
 from .message_log import MessageLog, encode_message
+
+MADE_ID: Final = "0" * 20  # takes as many bytes as the id that the message will get
 
 
 class StreamedMessage:
     """One message in the making: what has arrived of it so far."""
 
-    def __init__(self, log: MessageLog, role: str, extra: dict[str, JSON]) -> None:
+    def __init__(self, log: MessageLog, role: str, id: str | None, extra: dict[str, JSON]) -> None:
         """Expect the content of a message. Raises as `MessageLog.check` does."""
         self._log = log
         self._role = role
+        self._id = id
         self._extra = extra
         # How many bytes of JSON the content may take.
-        self._room = log.max_message_bytes - len(log.check(role, "", **extra))
+        made = MADE_ID if id is None else validate_message_id(id)
+        self._room = log.max_message_bytes - len(log.check(role, "", made, extra))
         self._parts: list[str] = []
         self._is_over = False
 
@@ -71,9 +77,9 @@ class StreamedMessage:
             return
         marked = self._extra | {"interrupted": True}
         try:
-            self._log.append(self._role, text, **(marked if interrupted else self._extra))
+            self._log.append(self._role, text, self._id, marked if interrupted else self._extra)
         except ConversationTooLarge:
-            self._log.append(self._role, self._cut(text, marked), **marked)
+            self._log.append(self._role, self._cut(text, marked), self._id, marked)
             if not interrupted:
                 raise
 
@@ -92,7 +98,8 @@ class StreamedMessage:
         """Return as much from the beginning of `text` as there is room for."""
 
         def size(length: int) -> int:
-            return len(encode_message(self._role, text[:length], **extra))
+            id = self._id or MADE_ID
+            return len(encode_message(self._role, text[:length], id, extra))
 
         fitting = bisect_right(range(len(text)), self._log.max_message_bytes, key=size)
         return text[: max(0, fitting - 1)]

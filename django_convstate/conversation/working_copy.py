@@ -2,8 +2,10 @@
 saved. No I/O: a Record comes in, Changes go out."""
 
 import time
+from collections.abc import Sequence
 
 from ..backends.records import Change, Committed, Create, Record
+from ..backends.toolkit.writer import ThisProcess
 from ..conf import Options
 from ..exceptions import ConversationConflict, ConversationInterrupted, InvalidConversationType
 from .message_log import MessageLog
@@ -14,15 +16,19 @@ from .state import State
 class WorkingCopy:
     """A conversation between its load and its save. Times are seconds since the epoch; 0.0: never.
 
-    `create` says whether the next commit may, must or must not find something stored. `save_failed`
-    says whether the last save raised: then the view has to answer for it, and not the middleware.
+    `create` says whether the next commit may, must or must not find something stored, and
+    `unless_deleted` that it may not begin anew what was deleted. `save_failed` says whether the
+    last save raised: then the view has to answer for it, and not the middleware. `is_read_only`
+    says that it was peeked at, and is not to be saved.
     """
 
     def __init__(self, options: Options) -> None:
         """Prepare for `begin` or `load`, one of which has to follow."""
         self._options = options
         self._lease: tuple[str, str] | None = None  # of which conversation, and the token
-        self.save_failed = False
+        self.save_failed = self.is_read_only = self.unless_deleted = False
+        self.window = options.window  # how many messages of others a commit returns at most
+        self.existing: Sequence[str] = ()  # the ids that the last commit found there already
         self.log = MessageLog(options)
 
     def begin(
@@ -32,17 +38,20 @@ class WorkingCopy:
         owner: str | None = None,
         ttl: float | None = None,
         create: Create = Create.MUST_BE_NEW,
+        unless_deleted: bool = False,
     ) -> None:
         """Become an empty conversation that is not stored yet."""
         self.id = id
         self.version = 0
         self.owner = owner
         self.ttl = self._options.ttl if ttl is None else ttl
+        self._new_ttl: float | None = None
         self.degraded = False
-        self.created_at = self.last_accessed = self.expires_at = 0.0
+        self.created_at = self.modified_at = self.last_accessed = self.expires_at = 0.0
         self.create = create
+        self.unless_deleted = unless_deleted
         self.state = State(self._options, {})
-        self.log.reset_to([], 0)
+        self.log.clear()
         self.pending = Pending()
 
     def load(self, record: Record) -> None:
@@ -51,8 +60,10 @@ class WorkingCopy:
         self.version = record.version
         self.owner = record.owner
         self.ttl = record.ttl
+        self._new_ttl = None
         self.degraded = record.degraded
         self.created_at = record.created_at
+        self.modified_at = record.modified_at
         self.last_accessed = record.last_accessed
         self.expires_at = record.expires_at
         # Loaded blind in an outage: the conversation may or may not exist, so the commit must
@@ -61,7 +72,7 @@ class WorkingCopy:
         self.create = Create.EITHER if is_unknown else Create.MUST_EXIST
         self.save_failed = False
         self.state = State(self._options, record.state)
-        self.log.reset_to(record.messages, record.message_count, offline=record.degraded)
+        self.log.load(record)
         self.pending = Pending()
 
     @property
@@ -77,7 +88,12 @@ class WorkingCopy:
     @property
     def is_modified(self) -> bool:
         """Whether there is something to save."""
-        return bool(self.pending or self.state.is_modified or self.log.is_modified)
+        return bool(
+            self.pending
+            or self._new_ttl is not None
+            or self.state.is_modified
+            or self.log.is_modified
+        )
 
     # Saving: stage, send each of `pending`, acknowledge.
 
@@ -92,25 +108,55 @@ class WorkingCopy:
         self.save_failed = True
         if expected_version is not None:
             expected_version = self._expected(expected_version)
-        changed, unset, counted = self.state.collect_changes()
-        keep, appended = self.log.collect_changes()
-        if changed or unset or counted or appended or keep is not None or owner is not None:
-            is_new = self.create is Create.MUST_BE_NEW
-            change = Change(
-                create=self.create,
-                expected_version=expected_version,
-                owner=owner if self.is_stored else self.owner,
-                ttl=self.ttl if is_new else None,  # of one that may be there, its own is kept
-                default_ttl=self.ttl,
-                set=changed,
-                unset=unset,
-                increment=counted,
-                keep_messages=keep,
-                append=appended,
-                lease=self.lease,
+        options, log, seen = self._options, self.log, self.log.seen
+        changed, unset, counted, expected = self.state.collect_changes()
+        keep, appended, once, replaced = log.collect_changes()
+        if not (
+            changed
+            or unset
+            or counted
+            or appended
+            or replaced
+            or keep is not None
+            or owner is not None
+            or self._new_ttl is not None
+        ):
+            return
+        self.check_writable()
+        is_new = self.create is Create.MUST_BE_NEW
+        change = Change(
+            create=self.create,
+            unless_deleted=self.unless_deleted,
+            expected_version=expected_version,
+            owner=owner if self.is_stored else self.owner,
+            ttl=self.ttl if is_new else self._new_ttl,  # of one that may be there, its own is kept
+            default_ttl=self.ttl,
+            expected=expected,
+            set=changed,
+            unset=unset,
+            increment=counted,
+            max_state_bytes=options.max_state_bytes,
+            replace=replaced,
+            keep_messages=keep,
+            append=appended,
+            once=once,
+            max_messages=options.max_messages,
+            drop_oldest=options.when_full == "drop_oldest",
+            commit=ThisProcess.writer.begin(self.id),
+            lease=self.lease,
+            seen=seen,
+            window=self.window,
+        )
+        self.pending.add(change, log.end)
+        self.create = Create.MUST_EXIST
+        self._new_ttl = None
+
+    def check_writable(self) -> None:
+        """Raise `ConversationConflict` for one that was only peeked at."""
+        if self.is_read_only:
+            raise ConversationConflict(
+                "This conversation was peeked at, and is read-only; get() it to change it."
             )
-            self.pending.add(change, len(self.log))
-            self.create = Create.MUST_EXIST
 
     def _expected(self, version: int) -> int:
         if type(version) is not int:
@@ -124,26 +170,37 @@ class WorkingCopy:
 
     def acknowledge(self, change: Change, committed: Committed) -> None:
         """Take note that the store has applied a change."""
-        surplus = self.pending.acknowledge(change, committed)
-        if surplus is None:
+        expected_end = self.pending.acknowledge(change, committed)
+        if expected_end is None:
             return  # another task has taken note of it
-        if surplus:
-            self.log.insert_remote(surplus, len(change.append))
+        staged_later = self.pending.message_count if self.pending else 0
+        self.log.settle(committed, change.append, expected_end, staged_later)
+        self.existing = committed.existing
+        if committed.merged:
+            self.state.note_merged(committed.merged)
         self.version = committed.version
         self.degraded = committed.degraded
         self.owner = change.owner or self.owner
-        self.last_accessed = time.time()
+        self.last_accessed = self.modified_at = time.time()
         self.expires_at = committed.expires_at
         self.created_at = self.created_at or self.last_accessed
 
-    def touched(self, was_there: bool) -> None:
-        """Take note that the expiry was slid.
+    def set_ttl(self, ttl: float) -> None:
+        """Grant another idle time, in seconds, with the next save."""
+        self.ttl = ttl
+        if self.create is not Create.MUST_BE_NEW:
+            self._new_ttl = ttl
+
+    def touched(self, was_there: bool, ttl: float | None) -> None:
+        """Take note that the expiry was slid, with a new idle time in seconds if given.
 
         Raises:
             ConversationInterrupted: there was nothing to slide.
         """
         if not was_there:
             raise ConversationInterrupted("The conversation was deleted or has expired.")
+        if ttl is not None:
+            self.ttl, self._new_ttl = ttl, None
         self.last_accessed = time.time()
         self.expires_at = self.last_accessed + self.ttl
         if (max_age := self._options.max_age) is not None:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 from unittest import TestCase
 
 from asgiref.sync import async_to_sync
@@ -13,7 +13,11 @@ from django.db import connections
 
 from ..backends.base import ConversationStateBackend
 from ..backends.records import Change, Create, Record
+from ..backends.toolkit.packed import Pair
 from ..ids import new_id
+
+
+_FIRST_KEY: Final = 1_735_689_600_000 << 32  # the first moment of 2025
 
 
 class Twin:
@@ -91,9 +95,9 @@ def wait(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def message(number: int) -> bytes:
-    """Return an encoded message."""
-    return b'{"role":"user","content":"%d"}' % number
+def message(number: int) -> Pair:
+    """Return a message: its id, which is a sort key above that of the numbers below, and bytes."""
+    return f"{_FIRST_KEY + number:020x}", b'{"role":"user","content":"%d"}' % number
 
 
 class Scenarios:

@@ -1,6 +1,6 @@
 """Conversations in any entry of CACHES: memcached, files, a database table, Redis, memory.
 
-A cache cannot change a part of what it holds. So a commit reads one JSON document, changes it and
+A cache cannot change a part of what it holds. So a commit reads one document, changes it and
 writes it back, under a short lock, and its cost grows with the conversation. It cannot list its
 keys either. For much traffic or long conversations, use a backend made for them.
 """
@@ -9,7 +9,7 @@ import math
 import pickle
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
@@ -28,9 +28,22 @@ from ...exceptions import (
     InvalidBackend,
 )
 from ..base import ConversationStateBackend
-from ..records import QUARANTINE_SECONDS, TURN_LOST, Acquired, Change, Committed, Health, Record
+from ..records import (
+    QUARANTINE_SECONDS,
+    TOMBSTONE_SECONDS,
+    TURN_LOST,
+    Acquired,
+    Change,
+    Committed,
+    Diverged,
+    Health,
+    Record,
+    id_is_taken,
+    refuse_restore,
+)
 from ..toolkit.caches import check_alias
 from ..toolkit.lease_queue import LeaseQueue
+from ..toolkit.packed import Pair
 from ..toolkit.stored import StoredConversation, apply_if_fits
 from . import document
 from .checks import CHECKS
@@ -76,15 +89,26 @@ class CacheBackend(ConversationStateBackend):
         with self._translating_errors():
             return self._load(id, window)
 
+    def peek(self, id: str, window: int) -> Record | None:
+        """Read the document, and leave its expiry alone."""
+        with self._translating_errors():
+            _, stored = self._read(id)
+        return stored.record(id, window, self.max_age) if stored else None
+
     def commit(self, id: str, change: Change) -> Committed:
         """Read the document, change it and write it back, under the lock of the conversation."""
+        change.commit.sending()
         with self._locked(id) as lock:
             previous, stored = self._read(id)
-            committed = stored.commits.find(change.commit_id) if stored else None
-            if committed is None:
+            if stored is not None and stored.commits.has(change.commit):
+                committed = stored.answer_again(change, self.max_age)
+            else:
                 if change.lease is not None and not self._queue(id).is_held_by(change.lease):
                     raise ConversationConflict(TURN_LOST)
-                stored, committed = apply_if_fits(stored, change, time.time(), self.max_age)
+                is_deleted = document.moved_to(previous) is not None
+                stored, committed = apply_if_fits(
+                    stored, change, time.time(), self.max_age, is_deleted=is_deleted
+                )
                 lock.check()
                 self._write(id, stored, previous)
             # After a retry, too: the first time may not have come so far. If the lock has become
@@ -95,11 +119,17 @@ class CacheBackend(ConversationStateBackend):
                     queue.leave(change.lease)
         return committed
 
-    def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+    def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """See `ConversationStateBackend.read_messages`."""
         with self._translating_errors():
             _, stored = self._read(id)
-        return stored.messages[start:stop] if stored else []
+        return stored.messages.between(start, stop) if stored else []
+
+    def find(self, id: str, message_id: str) -> tuple[int, bytes] | None:
+        """See `ConversationStateBackend.find`."""
+        with self._translating_errors():
+            _, stored = self._read(id)
+        return stored.messages.find(message_id) if stored else None
 
     def exists(self, id: str) -> bool:
         """See `ConversationStateBackend.exists`."""
@@ -125,8 +155,35 @@ class CacheBackend(ConversationStateBackend):
                 return False
             Change(expected_version=expected_version).refuse_unless_fits(stored.version, None)
             lock.check()
-            self._cache.delete(self._key("doc", id))
+            self._bury(id)
         return True
+
+    def rename(self, id: str, new_id: str, expected_version: int | None = None) -> bool:
+        """Write the document under its new id, and then bury it under the old one."""
+        with self._locked(id) as lock:
+            previous, stored = self._read(id)
+            if stored is None:
+                return document.moved_to(previous) == new_id
+            Change(expected_version=expected_version).refuse_unless_fits(stored.version, None)
+            if self._read(new_id)[1] is not None:
+                raise id_is_taken()
+            stored.last_accessed = time.time()
+            lock.check()
+            self._write(new_id, stored, None)
+            self._bury(id, new_id)
+        return True
+
+    def restore(
+        self, id: str, record: Record, messages: Iterable[Pair], *, unless_deleted: bool = False
+    ) -> None:
+        """See `ConversationStateBackend.restore`."""
+        restored = StoredConversation.of(record, messages)
+        with self._locked(id) as lock:
+            previous, stored = self._read(id)
+            is_deleted = document.moved_to(previous) is not None
+            refuse_restore(exists=stored is not None, is_deleted=unless_deleted and is_deleted)
+            lock.check()
+            self._write(id, restored, previous)
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """See `ConversationStateBackend.acquire`."""
@@ -170,7 +227,9 @@ class CacheBackend(ConversationStateBackend):
     def _key(self, kind: str, id: str) -> str:
         return f"{self.key_prefix}:{kind}:{id}"
 
-    def _timeout(self, expires_at: float) -> int:
+    def _timeout(self, expires_at: float) -> int | None:
+        if math.isinf(expires_at):
+            return None
         # Up to the next whole second: most caches cut fractions off. The database cache cuts one
         # off the moment of expiry too, which may cost a second more.
         left = math.ceil(expires_at - time.time())
@@ -206,10 +265,11 @@ class CacheBackend(ConversationStateBackend):
         return stored.record(id, window, self.max_age)
 
     def _read(self, id: str) -> tuple[bytes | None, StoredConversation | None]:
-        """Return the stored document, as it is and parsed."""
+        """Return the stored document, as it is and parsed. Of one that was deleted, there is a
+        tombstone."""
         data = self._get(self._key("doc", id))
-        if data is None:
-            return None, None
+        if data is None or document.moved_to(data) is not None:
+            return data, None
         try:
             stored = document.parse(id, data)
         except ConversationCorrupt:
@@ -219,6 +279,9 @@ class CacheBackend(ConversationStateBackend):
         if self.max_age is not None and stored.created_at + self.max_age <= time.time():
             return None, None
         return data, stored
+
+    def _bury(self, id: str, new_id: str = "") -> None:
+        self._cache.set(self._key("doc", id), document.tombstone(new_id), TOMBSTONE_SECONDS)
 
     def _get(self, key: str) -> Any:
         try:
@@ -263,7 +326,7 @@ class CacheBackend(ConversationStateBackend):
         """Raise `BackendUnavailable` for whatever the cache raises: each has errors of its own."""
         try:
             yield
-        except (ConversationError, SynchronousOnlyOperation):
+        except (ConversationError, Diverged, SynchronousOnlyOperation):
             raise
         except Exception as error:
             raise BackendUnavailable(

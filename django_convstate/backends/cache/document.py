@@ -1,35 +1,71 @@
-"""A whole conversation as one JSON document, and back: what the cache backend stores.
+"""A whole conversation as one value, and back: what the cache backend stores.
 
-Reading trusts nothing. Whatever is not exactly a document of ours, under the id it was stored
-under, is `ConversationCorrupt`.
+    "CVS2", the length of the header (4 bytes, big-endian), the header (JSON), and then one after
+    the other the values of the state, the messages (see toolkit/packed.py) and the log of commits
+
+What 0.1 stored is one JSON document, which is still read. Reading trusts nothing: whatever is not
+exactly a document of ours, under the id it was stored under, is `ConversationCorrupt`.
 """
 
+import math
+import struct
+from collections.abc import Iterator
+from itertools import accumulate, pairwise
 from typing import Any, Final
 
 import orjson
 
 from ...exceptions import ConversationCorrupt
-from ..toolkit.stored import CommitLog, StoredConversation
+from ..toolkit.commit_log import CommitLog
+from ..toolkit.message_list import MessageList
+from ..toolkit.packed import is_packed
+from ..toolkit.stored import StoredConversation
 
-FORMAT: Final = 1
+_MAGIC: Final = b"CVS2"
+_TOMBSTONE: Final = b"CVS2 deleted, now "
+_PREFIX: Final = struct.Struct(">4sI")
+_FORMAT_OF_0_1: Final = 1
 
 
 def dump(id: str, stored: StoredConversation) -> bytes:
-    """Return the document for `stored`, whose state and messages are JSON already."""
-    return orjson.dumps(
+    """Return the document for `stored`."""
+    messages = stored.messages
+    header = orjson.dumps(
         {
-            "convstate": FORMAT,
             "id": id,
             "version": stored.version,
             "owner": stored.owner,
             "created_at": stored.created_at,
+            "modified_at": stored.modified_at,
             "last_accessed": stored.last_accessed,
-            "ttl": stored.ttl,
-            "commits": stored.commits.packed.hex(),
-            "state": {key: orjson.Fragment(value) for key, value in stored.state.items()},
-            "messages": [orjson.Fragment(message) for message in stored.messages],
+            "ttl": None if math.isinf(stored.ttl) else stored.ttl,
+            "dropped": messages.dropped,
+            "last_key": messages.last_key.hex(),
+            "state": [[key, len(value)] for key, value in stored.state.items()],
+            "messages": [len(packed) for packed in messages.packed],
         }
     )
+    return b"".join(
+        [
+            _PREFIX.pack(_MAGIC, len(header)),
+            header,
+            *stored.state.values(),
+            *messages.packed,
+            stored.commits.packed,
+        ]
+    )
+
+
+def tombstone(new_id: str) -> bytes:
+    """Return what is stored of a conversation that was deleted, or moved to a new id."""
+    return _TOMBSTONE + new_id.encode()
+
+
+def moved_to(data: object) -> str | None:
+    """Return the new id in a tombstone, "" if the conversation was deleted. None: it is none."""
+    if isinstance(data, bytes) and data.startswith(_TOMBSTONE):
+        return data.removeprefix(_TOMBSTONE).decode()
+    return None
 
 
 def parse(id: str, data: object) -> StoredConversation:
@@ -40,37 +76,85 @@ def parse(id: str, data: object) -> StoredConversation:
     """
     if not isinstance(data, bytes):
         raise ConversationCorrupt(f"Stored is a {type(data).__name__}, not bytes of ours.")
+    if not data.startswith(_MAGIC):
+        return _parse_json(id, data)
+    try:
+        _, size = _PREFIX.unpack_from(data)
+        header = orjson.loads(data[_PREFIX.size : _PREFIX.size + size])
+        _check_id(header, id)
+        return _stored(header, data, _PREFIX.size + size)
+    except (KeyError, TypeError, ValueError, struct.error):
+        # Without the error, which may quote what is stored.
+        raise _incomplete() from None
+
+
+def _stored(header: dict[str, Any], data: bytes, start: int) -> StoredConversation:
+    keys = [key for key, _ in header["state"]]
+    sizes = [*(size for _, size in header["state"]), *header["messages"]]
+    values = list(_cut(data, start, sizes))
+    messages = values[len(keys) :]
+    if not all(map(is_packed, messages)):
+        raise ValueError("a message")
+    return StoredConversation(
+        **_common(header),
+        modified_at=_number(header["modified_at"]),
+        ttl=math.inf if header["ttl"] is None else _number(header["ttl"]),
+        state=dict(zip(map(_text, keys), values, strict=False)),
+        messages=MessageList(
+            messages, _count(header["dropped"]), last_key=bytes.fromhex(header["last_key"])
+        ),
+        commits=CommitLog.parse(data[start + sum(sizes) :]),
+    )
+
+
+def _cut(data: bytes, start: int, sizes: list[int]) -> Iterator[bytes]:
+    for first, last in pairwise(accumulate(map(_count, sizes), initial=start)):
+        if last > len(data):
+            raise ValueError("it ends too early")
+        yield data[first:last]
+
+
+def _parse_json(id: str, data: bytes) -> StoredConversation:
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
         raise ConversationCorrupt(f"The {len(data)} bytes stored are not JSON.") from None
-    if not isinstance(document, dict) or document.get("convstate") != FORMAT:
+    if not isinstance(document, dict) or document.get("convstate") != _FORMAT_OF_0_1:
         raise ConversationCorrupt("Stored is JSON, but not a conversation of this format.")
-    if document.get("id") != id:
-        raise ConversationCorrupt("Stored is the document of another conversation.")
+    _check_id(document, id)
     try:
-        return _stored(document)
+        state, messages = document["state"], document["messages"]
+        if not (isinstance(state, dict) and isinstance(messages, list)):
+            raise TypeError("state or messages")
+        return StoredConversation(
+            **_common(document),
+            modified_at=_number(document["last_accessed"]),
+            ttl=_number(document["ttl"]),
+            state={key: orjson.dumps(value) for key, value in state.items()},
+            messages=MessageList([orjson.dumps(message) for message in messages]),
+        )
     except (KeyError, TypeError, ValueError):
-        # Without the error, which may quote what is stored.
-        raise ConversationCorrupt("The stored document is incomplete, or not of ours.") from None
+        raise _incomplete() from None
 
 
-def _stored(document: dict[str, Any]) -> StoredConversation:
-    owner, state, messages = document["owner"], document["state"], document["messages"]
-    if not (
-        isinstance(owner, str | None) and isinstance(state, dict) and isinstance(messages, list)
-    ):
-        raise TypeError("owner, state or messages")
-    return StoredConversation(
-        created_at=_number(document["created_at"]),
-        last_accessed=_number(document["last_accessed"]),
-        ttl=_number(document["ttl"]),
-        owner=owner,
-        version=int(_number(document["version"])),
-        state={key: orjson.dumps(value) for key, value in state.items()},
-        messages=[orjson.dumps(message) for message in messages],
-        commits=CommitLog.parse(document["commits"]),
-    )
+def _common(header: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(header["owner"], str | None):
+        raise TypeError("owner")
+    return {
+        "created_at": _number(header["created_at"]),
+        "last_accessed": _number(header["last_accessed"]),
+        "owner": header["owner"],
+        "version": int(_number(header["version"])),
+    }
+
+
+def _check_id(header: Any, id: str) -> None:
+    if header.get("id") != id:
+        raise ConversationCorrupt("Stored is the document of another conversation.")
+
+
+def _incomplete() -> ConversationCorrupt:
+    return ConversationCorrupt("The stored document is incomplete, or not of ours.")
 
 
 def _number(value: Any) -> float:
@@ -78,3 +162,15 @@ def _number(value: Any) -> float:
     if type(value) not in (int, float) or not 0 < value < 10**10:
         raise ValueError("a number")
     return float(value)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError("a count")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a key")
+    return value

@@ -3,8 +3,9 @@ was changed. No error of an outage reaches the caller, and nothing that was acce
 
 import atexit
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from asgiref.sync import sync_to_async
@@ -22,6 +23,7 @@ from ..records import (
     Selection,
 )
 from ..toolkit import forksafe
+from ..toolkit.packed import Pair
 from .journal import Journal
 from .last_known import LastKnownCache
 from .offline import OfflineStore
@@ -113,17 +115,27 @@ class FailoverBackend(ConversationStateBackend):
         route = self._recovery.route(id, only_reads=True)
         return await route.aask(self.primary.apeek, self._offline.load, id, window)
 
-    def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+    def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """See `ConversationStateBackend.read_messages`."""
         route = self._recovery.route(id, only_reads=True)
         return route.ask(self.primary.read_messages, self._offline.read_messages, id, start, stop)
 
-    async def aread_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+    async def aread_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """See `read_messages`."""
         route = self._recovery.route(id, only_reads=True)
         return await route.aask(
             self.primary.aread_messages, self._offline.read_messages, id, start, stop
         )
+
+    def find(self, id: str, message_id: str) -> tuple[int, bytes] | None:
+        """See `ConversationStateBackend.find`."""
+        route = self._recovery.route(id, only_reads=True)
+        return route.ask(self.primary.find, self._offline.find, id, message_id)
+
+    async def afind(self, id: str, message_id: str) -> tuple[int, bytes] | None:
+        """See `find`."""
+        route = self._recovery.route(id, only_reads=True)
+        return await route.aask(self.primary.afind, self._offline.find, id, message_id)
 
     def exists(self, id: str) -> bool:
         """See `ConversationStateBackend.exists`."""
@@ -183,6 +195,42 @@ class FailoverBackend(ConversationStateBackend):
         self._known.forget(id)
         return found
 
+    def id_beside(self, id: str) -> str:
+        """See `ConversationStateBackend.id_beside`."""
+        return self.primary.id_beside(id)
+
+    def rename(self, id: str, new_id: str, expected_version: int | None = None) -> bool:
+        """See `ConversationStateBackend.rename`."""
+        route = self._recovery.route(id)
+        found = route.ask(self.primary.rename, self._offline.rename, id, new_id, expected_version)
+        self._known.forget(id)
+        return found
+
+    async def arename(self, id: str, new_id: str, expected_version: int | None = None) -> bool:
+        """See `rename`."""
+        route = self._recovery.route(id)
+        found = await route.aask(
+            self.primary.arename, self._offline.rename, id, new_id, expected_version
+        )
+        self._known.forget(id)
+        return found
+
+    def restore(
+        self, id: str, record: Record, messages: Iterable[Pair], *, unless_deleted: bool = False
+    ) -> None:
+        """See `ConversationStateBackend.restore`."""
+        restore = partial(self.primary.restore, unless_deleted=unless_deleted)
+        self._recovery.route(id).ask(restore, self._offline.restore, id, record, messages)
+        self._known.forget(id)
+
+    async def arestore(
+        self, id: str, record: Record, messages: Iterable[Pair], *, unless_deleted: bool = False
+    ) -> None:
+        """See `restore`."""
+        restore = partial(self.primary.arestore, unless_deleted=unless_deleted)
+        await self._recovery.route(id).aask(restore, self._offline.restore, id, record, messages)
+        self._known.forget(id)
+
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """See `ConversationStateBackend.acquire`. In an outage, the queue is this process's."""
         route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
@@ -238,13 +286,13 @@ class FailoverBackend(ConversationStateBackend):
             return True  # the primary was slow this once, and there is time for another try
         return self._leases.renew(id, lease, seconds)
 
-    def scan(self, owner: str | None = None) -> Iterator[ConversationSummary]:
+    def scan(self, owner: str | None = None, **options: Any) -> Iterator[ConversationSummary]:
         """See `ConversationStateBackend.scan`. Only the primary knows all conversations."""
-        return self.primary.scan(owner)
+        return self.primary.scan(owner, **options)
 
-    def ascan(self, owner: str | None = None) -> AsyncIterator[ConversationSummary]:
+    def ascan(self, owner: str | None = None, **options: Any) -> AsyncIterator[ConversationSummary]:
         """See `scan`."""
-        return self.primary.ascan(owner)
+        return self.primary.ascan(owner, **options)
 
     def purge(self, selection: Selection, **options: Any) -> PurgeReport:
         """See `ConversationStateBackend.purge`."""

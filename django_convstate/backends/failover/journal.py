@@ -39,17 +39,18 @@ class PendingWrites:
 
     Attributes:
         base: the conversation as it was known before the first of them. None: nothing was known.
-        writes: each with the number of messages after it, as this process counts them.
-        offset: how many messages more the primary has than this process counts, because of what
-            others have done. None: not known yet.
-        shared_count: how many of the messages from before the outage are still wanted. In the
-            primary, what others have appended comes after these, and what was appended here last.
+        writes: each with the position after the last message then, as this process counts them.
+        offset: how much further that position is in the primary, because of what others have done.
+            None: not known yet.
+        shared_end: the position after those messages from before the outage that are still wanted.
+            In the primary, what others have appended comes after these, and what was appended here
+            last.
     """
 
     base: StoredConversation | None
     writes: deque[tuple[Write, int]] = field(default_factory=deque)
     offset: int | None = None
-    shared_count: int = 0
+    shared_end: int = 0
 
     @property
     def is_complete(self) -> bool:
@@ -103,21 +104,19 @@ class Journal:
                 transient=False,
             )
 
-    def add(
-        self, id: str, write: Write, message_count: int, base: StoredConversation | None
-    ) -> None:
+    def add(self, id: str, write: Write, end: int, base: StoredConversation | None) -> None:
         """Add a write that was applied here.
 
         Args:
-            message_count: how many messages there are after it, as this process counts them.
+            end: the position after the last message then, as this process counts them.
             base: what was known of the conversation before. It counts for the first write only.
         """
         if id not in self._conversations:
             self._conversations[id] = PendingWrites(
-                base, shared_count=0 if base is None else base.message_count
+                base, shared_end=0 if base is None else base.messages.end
             )
             self._bytes += _size_with(base)
-        self._conversations[id].writes.append((write, message_count))
+        self._conversations[id].writes.append((write, end))
         self._bytes += _size_of(write)
         self.pending += 1
 
@@ -153,7 +152,9 @@ def _size_of(write: Write) -> int:
         return WRITE_OVERHEAD
     return (
         WRITE_OVERHEAD
-        + sum(map(len, write.append))
+        + sum(len(id) + len(data) for id, data in write.append)
+        + sum(len(each.new) + len(each.old or b"") for each in write.replace)
+        + sum(len(old or b"") for old in write.expected.values())
         + sum(len(key) + len(value) for key, value in write.set.items())
         + sum(map(len, write.unset))
         + sum(map(len, write.increment))

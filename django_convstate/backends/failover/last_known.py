@@ -9,7 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ...exceptions import InvalidConversationValue
@@ -33,14 +33,45 @@ class Snapshot:
         """Return a copy of the conversation with the changes applied."""
         stored = self.base.copy()
         for now, change, committed in self.changes:
-            with suppress(InvalidConversationValue):  # a counter that others have changed
-                stored.apply(change, now, max_age)
-            stored.version = committed.version
-            stored.unloaded_count = max(0, committed.message_count - len(stored.messages))
-        count = stored.message_count
-        del stored.messages[:-KEPT_MESSAGES]
-        stored.unloaded_count = count - len(stored.messages)
+            _follow(stored, change, committed, now, max_age)
+        messages = stored.messages
+        excess = max(0, len(messages.packed) - KEPT_MESSAGES)
+        del messages.packed[:excess]
+        messages.unloaded += excess
         return stored
+
+
+def _follow(
+    stored: StoredConversation,
+    change: Change,
+    committed: Committed,
+    now: float,
+    max_age: float | None,
+) -> None:
+    """Do to `stored` what the primary has done, whatever else others have done there."""
+    messages = stored.messages
+    if change.keep_messages is not None:
+        messages.truncate(change.keep_messages)
+    if committed.repeated or committed.others:
+        messages.adopt(committed.others, committed.others_end)
+    known = [each for each in change.replace if messages.data(each.id) is not None]
+    applied = replace(
+        change,
+        expected={},
+        replace=[replace(each, old=None) for each in known],
+        keep_messages=None,
+        append=()
+        if committed.repeated
+        else [pair for pair in change.append if pair[0] not in committed.existing],
+        once=(),
+        max_state_bytes=None,
+        max_messages=None,
+        window=0,
+    )
+    with suppress(InvalidConversationValue):  # a counter that others have changed
+        stored.apply(applied, now, max_age)
+    stored.version = committed.version
+    messages.settle(committed.dropped, committed.message_count, committed.last_key)
 
 
 class LastKnownCache:
@@ -70,17 +101,9 @@ class LastKnownCache:
         """Keep the conversation as the primary has loaded it; None: it has none."""
         snapshot = None
         if record is not None:
-            size = len(b"".join(record.messages)) + sum(map(len, record.state.values()))
-            base = StoredConversation(
-                created_at=record.created_at,
-                last_accessed=record.last_accessed,
-                ttl=record.ttl,
-                owner=record.owner,
-                version=record.version,
-                state=record.state,
-                messages=record.messages,
-                unloaded_count=record.message_count - len(record.messages),
-            )
+            base = StoredConversation.of(record, record.messages)
+            base.messages.unloaded = record.message_count - len(record.messages)
+            size = sum(map(len, base.messages.packed)) + sum(map(len, record.state.values()))
             snapshot = Snapshot(base, size + OVERHEAD)
         with self._lock:
             self._replace(id, snapshot)
@@ -93,8 +116,8 @@ class LastKnownCache:
             if snapshot is None:
                 if committed.version != 1:
                     return  # there is more to the conversation than this change
-                snapshot = Snapshot(StoredConversation(now, now), OVERHEAD)
-            size = sum(map(len, change.append)) + sum(map(len, change.set.values()))
+                snapshot = Snapshot(StoredConversation(now, now, now), OVERHEAD)
+            size = sum(len(data) for _, data in change.append) + sum(map(len, change.set.values()))
             changes = [*snapshot.changes, (now, change, committed)]
             snapshot = Snapshot(snapshot.base, snapshot.size + size, changes)
             if len(changes) > KEPT_CHANGES:

@@ -6,14 +6,16 @@ All of it is memory, so that there is nothing to await.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from ...exceptions import BackendUnavailable
 from ..locmem import LocMemBackend
 from ..records import Acquired, Change, Committed, Create, Record
-from ..toolkit.stored import OLDER_MESSAGES, StoredConversation
+from ..toolkit.message_list import OLDER_MESSAGES
+from ..toolkit.packed import Pair
+from ..toolkit.stored import StoredConversation
 from .journal import Delete, Journal, Touch, Write
 from .last_known import LastKnownCache
 from .leases import LeaseTable
@@ -67,10 +69,10 @@ class OfflineStore:
         with self._writing(id, fenced, presume_exists=change.create is Create.MUST_EXIST) as base:
             self._check_owner(id, fenced, base)
             committed = self.fallback.commit(id, fenced)
-            self.journal.add(id, fenced, committed.message_count, base)
+            self.journal.add(id, fenced, committed.end, base)
         return replace(committed, degraded=True)
 
-    def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+    def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """Return known messages.
 
         Raises:
@@ -81,7 +83,20 @@ class OfflineStore:
                 return self.fallback.read_messages(id, start, stop)
             if (stored := self.known.get(id)) is None:
                 raise BackendUnavailable(OLDER_MESSAGES)
-            return stored.between(start, stop)
+            return stored.messages.between(start, stop)
+
+    def find(self, id: str, message_id: str) -> tuple[int, bytes] | None:
+        """Find a known message.
+
+        Raises:
+            BackendUnavailable: it may be among those that are not known.
+        """
+        with self.lock:
+            if id in self.journal:
+                return self.fallback.find(id, message_id)
+            if (stored := self.known.get(id)) is None:
+                raise BackendUnavailable(OLDER_MESSAGES)
+            return stored.messages.find(message_id)
 
     def exists(self, id: str) -> bool:
         """Tell whether there is such a conversation.
@@ -116,6 +131,20 @@ class OfflineStore:
                 self.journal.drop(id)
                 self.journal.add(id, delete, 0, None)
             return found
+
+    def rename(self, id: str, new_id: str, expected_version: int | None) -> bool:
+        """Refuse to: the store may hold messages that are not known here."""
+        raise BackendUnavailable(
+            "The store is unavailable, and may hold messages that are not known here; the "
+            "conversation cannot be given a new id now.",
+            transient=False,
+        )
+
+    def restore(self, id: str, record: Record, messages: Iterable[Pair]) -> None:
+        """Refuse to: what is restored may be any size."""
+        raise BackendUnavailable(
+            "The store is unavailable; the conversation cannot be restored now.", transient=False
+        )
 
     def discard(self, id: str) -> None:
         """Drop a conversation whose changes are replayed, or lost: only the primary knows how it is
@@ -161,4 +190,4 @@ class OfflineStore:
 def _unknown() -> StoredConversation:
     """Return what stands for a conversation of which nothing is known. Its version is 0."""
     now = time.time()
-    return StoredConversation(now, now)
+    return StoredConversation(now, now, now)

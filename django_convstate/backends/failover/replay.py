@@ -2,7 +2,8 @@
 
 Each change goes as it was, with its commit id, so that one which did arrive the first time is not
 applied again. It is merged as any commit is: appends go behind what others have appended, counters
-add up, the later value of a key wins, and a conversation that others have deleted stays deleted.
+add up, nested changes are merged, the later value of a key wins, and a conversation that others
+have deleted stays deleted. Limits were checked when it was accepted.
 """
 
 import logging
@@ -11,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ... import ids
+from ...conversation.merge import MERGE_TRIES, merged
 from ...exceptions import (
     BackendUnavailable,
     ConversationBusy,
@@ -20,8 +22,10 @@ from ...exceptions import (
     InvalidConversationValue,
 )
 from ..base import ConversationStateBackend
-from ..records import Change, Create
+from ..records import Change, Committed, Create, Diverged
+from ..toolkit.packed import PackedMessages
 from ..toolkit.stored import StoredConversation
+from ..toolkit.writer import ThisProcess
 from .journal import PendingWrites, Touch, Write
 from .offline import OfflineStore
 
@@ -62,9 +66,9 @@ class Replayer:
                 pending = offline.journal.get(id)
                 if pending is None:
                     return
-                write, message_count = pending.writes[0]
+                write, end = pending.writes[0]
             try:
-                self._send(id, pending, write, message_count)
+                self._send(id, pending, write, end)
             except BackendUnavailable:
                 raise
             except ConversationBusy as error:
@@ -82,38 +86,61 @@ class Replayer:
                     offline.discard(id)
                     return
 
-    def _send(self, id: str, pending: PendingWrites, write: Write, message_count: int) -> None:
+    def _send(self, id: str, pending: PendingWrites, write: Write, end: int) -> None:
         if isinstance(write, Change):
-            self._commit(id, pending, write, message_count)
+            self._commit(id, pending, write, end)
         elif isinstance(write, Touch):
             self._primary.touch(id, write.ttl)
         elif (record := self._primary.peek(id, 1)) and record.created_at <= write.at:
             self._primary.delete(id)
 
-    def _commit(self, id: str, pending: PendingWrites, change: Change, message_count: int) -> None:
+    def _commit(self, id: str, pending: PendingWrites, change: Change, end: int) -> None:
         primary, keep = self._primary, change.keep_messages
         # Where nothing was known here, the author counts messages as the primary does: from a load
         # before the outage.
         if keep is not None and pending.offset is None and pending.base is not None:
             record = primary.peek(id, 1)
-            pending.offset = 0 if record is None else record.message_count - pending.shared_count
+            pending.offset = 0 if record is None else record.end - pending.shared_end
+        change.commit.floor = ThisProcess.writer.lowest_open(id, change.commit)
         try:
-            committed = primary.commit(id, _rebased(change, pending))
+            committed = self._merging(id, _rebased(change, pending))
         except ConversationInterrupted:
             if pending.base is None or pending.base.expires_at(primary.max_age) > time.time():
                 raise  # it has not expired: others have deleted it, and so it stays deleted
             with suppress(ConversationConflict):  # it is restored already, perhaps by us
-                primary.commit(id, _creating(pending.base))
-            pending.offset = -pending.base.unloaded_count
-            committed = primary.commit(id, _rebased(change, pending))
+                self._restore(id, pending.base)
+            pending.offset = 0
+            committed = self._merging(id, _rebased(change, pending))
         except InvalidConversationValue:
             # Others have made something else of a counter. The rest of the change is applied.
             self.stats.conflicts += 1
-            committed = primary.commit(id, replace(_rebased(change, pending), increment={}))
+            committed = self._merging(id, replace(_rebased(change, pending), increment={}))
         if keep is not None:
             self.stats.conflicts += _keeps_more(keep, pending)
-            pending.shared_count = min(pending.shared_count, keep)
-        pending.offset = committed.message_count - message_count
+            pending.shared_end = min(pending.shared_end, keep)
+        pending.offset = committed.end - end
+
+    def _merging(self, id: str, change: Change) -> Committed:
+        """Commit a change, merged with what others have changed meanwhile."""
+        for _ in range(MERGE_TRIES):
+            try:
+                return self._primary.commit(id, change)
+            except Diverged as diverged:
+                gone = {id for id, data in diverged.messages.items() if data is None}
+                if gone:  # others have dropped a message that was changed here
+                    self.stats.conflicts += 1
+                    kept = [each for each in change.replace if each.id not in gone]
+                    change = replace(change, replace=kept)
+                change = merged(change, diverged)
+        raise ConversationBusy("Others did not stop changing what this change began from.")
+
+    def _restore(self, id: str, base: StoredConversation) -> None:
+        """Make a conversation that has expired in the outage what it was before. Those of its
+        messages that were not known here count as dropped."""
+        record = base.record(id, 0, self._primary.max_age)
+        record.last_accessed, record.dropped = time.time(), base.messages.start
+        messages = PackedMessages(base.messages.packed, base.messages.start)
+        self._primary.restore(id, record, messages, unless_deleted=True)
 
     def _give_up(self, id: str, pending: PendingWrites, error: ConversationError) -> None:
         with self._offline.lock:
@@ -137,27 +164,26 @@ def _rebased(change: Change, pending: PendingWrites) -> Change:
     keep, offset = change.keep_messages, pending.offset or 0
     if keep is not None:
         if _keeps_more(keep, pending):
-            keep = pending.shared_count + offset
-        elif keep >= pending.shared_count:
+            keep = pending.shared_end + offset
+        elif keep >= pending.shared_end:
             keep = max(0, keep + offset)
     create = change.create
     if create is Create.MUST_BE_NEW or pending.base is None:
         # It was begun here; or nothing was known of it, but a client had a token for it. In either
         # case another process may have replayed first what the client has sent there.
         create = Create.EITHER
-    return replace(change, create=create, expected_version=None, keep_messages=keep)
+    return replace(
+        change,
+        create=create,
+        unless_deleted=True,
+        expected_version=None,
+        keep_messages=keep,
+        max_state_bytes=None,
+        max_messages=change.max_messages if change.drop_oldest else None,
+        window=0,
+    )
 
 
 def _keeps_more(keep: int, pending: PendingWrites) -> bool:
     """Tell whether others have appended something behind what is to be dropped."""
-    return keep < pending.shared_count and (pending.offset or 0) > 0
-
-
-def _creating(stored: StoredConversation) -> Change:
-    return Change(
-        create=Create.MUST_BE_NEW,
-        owner=stored.owner,
-        ttl=stored.ttl,
-        set=stored.state,
-        append=stored.messages,
-    )
+    return keep < pending.shared_end and (pending.offset or 0) > 0

@@ -6,14 +6,14 @@ The commands are plain ones of Redis 6.2, in Lua scripts; no module is needed.
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
 
 from ...exceptions import BackendUnavailable, ConversationCorrupt
-from ...ids import hashed_id
+from ...ids import hashed_id, new_id
 from ..base import ConversationStateBackend
 from ..records import (
     Acquired,
@@ -26,6 +26,8 @@ from ..records import (
     Record,
     Selection,
 )
+from ..toolkit.listing import newest_first
+from ..toolkit.packed import Pair, packing
 from .client.clients import Clients
 from .client.retrying import Deadline, in_time
 from .diagnostics.checks import check_entry, check_server
@@ -33,6 +35,8 @@ from .diagnostics.server_info import adescribe, describe, key_on_each_primary
 from .errors import CLIENT_ERRORS, is_unknown_command, translated
 from .listing import Listing
 from .operations import Operation, Operations, Reply
+from .restoring import Restoration
+from .slots import id_in_slot_of
 
 _NOT_INDEXED: Final = (
     "The owner's index could not be brought up to date about conversation %s; a later turn or "
@@ -110,13 +114,21 @@ class RedisBackend(ConversationStateBackend):
         """See `commit`."""
         return await self._arun(id, lambda: self._operations.commit(id, change))
 
-    def read_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+    def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """See `ConversationStateBackend.read_messages`."""
         return self._run(id, self._operations.read_messages(id, start, stop))
 
-    async def aread_messages(self, id: str, start: int, stop: int) -> list[bytes]:
+    async def aread_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """See `read_messages`."""
         return await self._arun(id, lambda: self._operations.read_messages(id, start, stop))
+
+    def find(self, id: str, message_id: str) -> tuple[int, bytes] | None:
+        """See `ConversationStateBackend.find`."""
+        return self._run(id, self._operations.find(id, message_id))
+
+    async def afind(self, id: str, message_id: str) -> tuple[int, bytes] | None:
+        """See `find`."""
+        return await self._arun(id, lambda: self._operations.find(id, message_id))
 
     def exists(self, id: str) -> bool:
         """See `ConversationStateBackend.exists`."""
@@ -142,6 +154,27 @@ class RedisBackend(ConversationStateBackend):
         """See `delete`."""
         return await self._arun(id, lambda: self._operations.delete(id, expected_version))
 
+    def id_beside(self, id: str) -> str:
+        """See `ConversationStateBackend.id_beside`: on a cluster, one in the same slot."""
+        return id_in_slot_of(id) if self._clients.config.is_cluster else new_id()
+
+    def rename(self, id: str, new_id: str, expected_version: int | None = None) -> bool:
+        """See `ConversationStateBackend.rename`."""
+        return self._run(id, self._operations.rename(id, new_id, expected_version))
+
+    async def arename(self, id: str, new_id: str, expected_version: int | None = None) -> bool:
+        """See `rename`."""
+        return await self._arun(id, lambda: self._operations.rename(id, new_id, expected_version))
+
+    def restore(
+        self, id: str, record: Record, messages: Iterable[Pair], *, unless_deleted: bool = False
+    ) -> None:
+        """See `ConversationStateBackend.restore`."""
+        restoration = Restoration(self._operations, id, record)
+        for operation in restoration.stage(packing(messages)):
+            self._run(id, operation)
+        self._run(id, restoration.finish(unless_deleted))
+
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """See `ConversationStateBackend.acquire`."""
         return self._run(id, self._operations.acquire(id, lease, seconds, window))
@@ -166,12 +199,21 @@ class RedisBackend(ConversationStateBackend):
         """See `release`."""
         await self._arun(id, lambda: self._operations.release(id, lease))
 
-    def scan(self, owner: str | None = None) -> Iterator[ConversationSummary]:
-        """See `ConversationStateBackend.scan`: of an owner newest first, of all in no order."""
-        # Newest first needs them all; of an owner there are few, of all perhaps millions.
+    def scan(
+        self,
+        owner: str | None = None,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        keys: Sequence[str] = (),
+    ) -> Iterator[ConversationSummary]:
+        """See `ConversationStateBackend.scan`: of all in no order, unless it is limited."""
         if owner is not None:
-            return iter(self._listing.of_owner(owner))
-        return self._listing.everything()
+            return newest_first(self._listing.of_owner(owner, keys), limit, after)
+        # Newest first has to look at them all: of an owner there are few, of all perhaps millions.
+        found = self._listing.everything(keys)
+        is_whole = limit is None and after is None
+        return found if is_whole else newest_first(found, limit, after)
 
     def purge(
         self,

@@ -7,7 +7,7 @@ decides whether it is to be deleted.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -42,20 +42,22 @@ class Listing:
         self._operations = operations
         self._clients = clients
 
-    def of_owner(self, owner: str) -> list[ConversationSummary]:
-        """Return the conversations of `owner`, newest activity first."""
+    def of_owner(self, owner: str, keys: Sequence[str]) -> list[ConversationSummary]:
+        """Return the conversations of `owner`, in no order."""
         found, expired = [], []
-        for id, summary in self._each(self._owned(owner), self._operations.summary):
+        summary_with = partial(self._operations.summary, keys=keys)
+        for id, summary in self._each(self._owned(owner), summary_with):
             if summary is not None and summary.owner == owner:
                 found.append(summary)
             else:
                 expired.append(id)
         self._forget(owner, expired)
-        return sorted(found, key=lambda summary: summary.last_accessed, reverse=True)
+        return found
 
-    def everything(self) -> Iterator[ConversationSummary]:
+    def everything(self, keys: Sequence[str]) -> Iterator[ConversationSummary]:
         """Yield all conversations, perhaps millions, in no order."""
-        for _, summary in self._each(self._ids(), self._operations.summary):
+        summary_with = partial(self._operations.summary, keys=keys)
+        for _, summary in self._each(self._ids(), summary_with):
             if summary is not None:
                 yield summary
 

@@ -1,11 +1,14 @@
 """Each operation on Redis, once for sync and async code: what to send, and what the reply means.
 
-A conversation is three keys with one hash tag, so that they live in one slot of a cluster:
+A conversation is four keys with one hash tag, so that they live in one slot of a cluster:
 
-    convstate:{ID}:meta      hash: id, v(ersion), o(wner), c(reated), a(ccessed), t(tl), x (when the
-                             owner's index is due), b(ytes of the messages), l(og of commits)
-    convstate:{ID}:state     hash: state key to JSON
-    convstate:{ID}:messages  list of JSON
+    convstate:{ID}:meta      hash: id, v(ersion), o(wner), c(reated), a(ccessed), t(tl; 0: for ever),
+                             p(arts: see scripts/common.lua), w(riters: see commit_log.lua), x (when
+                             the owner's index is due), e (when the other keys expire); or only
+                             "gone", with the new id if it was moved, for a day after a deletion
+    convstate:{ID}:state     hash: state key to bytes
+    convstate:{ID}:messages  list: see toolkit/packed.py
+    convstate:{ID}:ids       hash: locator of an id that is no sort key, to the key it was given
 
 beside it, for seconds, the queue of leases for its turns,
 
@@ -18,7 +21,7 @@ server's clock, durations are milliseconds.
 import hashlib
 import math
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -26,19 +29,21 @@ from typing import Any, Final, Generic, TypeVar
 
 from ...exceptions import ConversationCorrupt
 from ..records import (
+    PARTIAL_SECONDS,
     QUARANTINE_SECONDS,
-    REMEMBERED_COMMITS,
+    TOMBSTONE_SECONDS,
     Acquired,
     Change,
     Committed,
     ConversationSummary,
     Create,
     Record,
+    Replacement,
     Selection,
 )
-from ..toolkit.stored import CommitLog
+from ..toolkit.packed import PackedMessages, Pair, locator, pack
 from . import scripts
-from .replies import NOT_A_RECORD, record_of, refusal, summary_of, text
+from .replies import NOT_A_RECORD, committed_of, record_of, refusal, summary_of, text
 from .scripts import Script
 
 T = TypeVar("T")
@@ -48,7 +53,7 @@ INDEX_PAGE_SIZE: Final = 500  # ids that are read from an index in one round tri
 
 # The numbers of a commit are packed into one argument, because redis-py's asyncio client takes its
 # time over each. See scripts/commit.lua.
-_HEAD: Final = struct.Struct("<12d")
+_HEAD: Final = struct.Struct("<22d")
 _NONE: Final = -1
 _flat: Final[Callable[[Iterable[tuple[Argument, ...]]], Iterable[Argument]]] = chain.from_iterable
 _CREATE: Final = {Create.EITHER: 0, Create.MUST_BE_NEW: 1, Create.MUST_EXIST: 2}
@@ -94,14 +99,12 @@ class Operations:
 
     def __init__(self, prefix: str, max_age: float | None) -> None:
         self.prefix = prefix
-        # As commit.lua takes it, and as the other scripts do.
-        self._max_age_ms = _NONE if max_age is None else _ms(max_age)
-        self._max_age: Argument = "" if max_age is None else self._max_age_ms
+        self.max_age_ms = _NONE if max_age is None else milliseconds(max_age)
 
-    def keys(self, id: str) -> tuple[str, str, str]:
-        """Return the keys of the meta hash, the state and the messages."""
+    def keys(self, id: str) -> tuple[str, str, str, str]:
+        """Return the keys of the meta hash, the state, the messages and the ids."""
         stem = f"{self.prefix}:{{{id}}}"
-        return f"{stem}:meta", f"{stem}:state", f"{stem}:messages"
+        return f"{stem}:meta", f"{stem}:state", f"{stem}:messages", f"{stem}:ids"
 
     def queue_key(self, id: str) -> str:
         """Return the key of the queue of leases."""
@@ -115,8 +118,8 @@ class Operations:
 
     def load(self, id: str, window: int) -> Operation[Record | None]:
         """See `RedisBackend.load`."""
-        arguments = (window, self._max_age)
-        return _script(scripts.LOAD, self.keys(id), arguments, partial(self._loaded, id))
+        arguments = (window, self.max_age_ms)
+        return script_operation(scripts.LOAD, self.keys(id), arguments, partial(self._loaded, id))
 
     def peek(self, id: str, window: int) -> Operation[Record | None]:
         """Load without writing: the script is the same, and EVALSHA_RO refuses its writes."""
@@ -134,44 +137,76 @@ class Operations:
             return Reply(Acquired(0, record.value), record.then)
 
         keys = (*self.keys(id), self.queue_key(id))
-        arguments = (window, self._max_age, _lease(lease), _ms(seconds))
-        return _script(scripts.ACQUIRE, keys, arguments, read)
+        arguments = (window, self.max_age_ms, _lease(lease), milliseconds(seconds))
+        return script_operation(scripts.ACQUIRE, keys, arguments, read)
 
     def renew(self, id: str, lease: str, seconds: float) -> Operation[bool]:
         """See `RedisBackend.renew`."""
-        arguments = (_lease(lease), _ms(seconds))
-        return _script(scripts.RENEW, (self.queue_key(id),), arguments, _truth)
+        arguments = (_lease(lease), milliseconds(seconds))
+        return script_operation(scripts.RENEW, (self.queue_key(id),), arguments, _truth)
 
     def release(self, id: str, lease: str) -> Operation[None]:
         """See `RedisBackend.release`."""
-        return _script(scripts.RELEASE, (self.queue_key(id),), (_lease(lease),), _nothing)
+        return script_operation(scripts.RELEASE, (self.queue_key(id),), (_lease(lease),), _nothing)
 
     def commit(self, id: str, change: Change) -> Operation[Committed]:
         """See `RedisBackend.commit`."""
-        arguments: tuple[Argument, ...] = (
+        commit = change.commit
+        commit.sending()
+        arguments: list[Argument] = [
             id,
             self._head(change),
-            CommitLog.key(change.commit_id),
-            "" if change.owner is None else change.owner,
+            commit.writer + change.seen[1],
+            change.owner or "",
+            "" if change.visitor is None else f"={change.visitor}",
             *_flat(change.set.items()),
             *change.unset,
             *_flat(change.increment.items()),
-            *change.append,
-        )
+            *_flat((key, _digest(old)) for key, old in change.expected.items()),
+            *_flat(map(_replacement, change.replace)),
+        ]
+        for message_id, data in change.append:
+            arguments.append(pack(message_id, data))
+        if change.once:
+            indexes = [i for i, (each, _) in enumerate(change.append) if each in change.once]
+            arguments.append(struct.pack(f"<{len(indexes)}I", *indexes))
         keys: tuple[str, ...] = self.keys(id)
         if change.lease is not None:
-            keys, arguments = (*keys, self.queue_key(id)), (*arguments, _lease(change.lease))
-        return _script(scripts.COMMIT, keys, arguments, partial(self._committed, id, change))
+            keys = (*keys, self.queue_key(id))
+            arguments.append(_lease(change.lease))
+        return script_operation(
+            scripts.COMMIT, keys, arguments, partial(self._committed, id, change)
+        )
 
-    def read_messages(self, id: str, start: int, stop: int) -> Operation[list[bytes]]:
+    def read_messages(self, id: str, start: int, stop: int) -> Operation[Sequence[Pair]]:
         """See `RedisBackend.read_messages`."""
-        if start >= stop:
-            start, stop = 1, 1  # an empty range; to LRANGE, a last index of -1 is the end
-        return Operation(("LRANGE", self.keys(id)[2], start, stop - 1), Reply)
+
+        def read(reply: Any) -> Reply[Sequence[Pair]]:
+            first, packed = reply
+            return Reply(PackedMessages(packed, first))
+
+        return script_operation(scripts.PAGE, self.keys(id)[:3], (start, stop), read)
+
+    def find(self, id: str, message_id: str) -> Operation[tuple[int, bytes] | None]:
+        """See `RedisBackend.find`."""
+
+        def read(reply: Any) -> Reply[tuple[int, bytes] | None]:
+            if reply is None:
+                return Reply(None)
+            if reply[0] == b"corrupt":
+                raise ConversationCorrupt(NOT_A_RECORD)
+            position, packed = reply
+            [(found_id, data)] = PackedMessages([packed], position)
+            return Reply((position, data) if found_id == message_id else None)
+
+        where = _where(message_id)
+        position = where[1:] if where[:1] == b"#" else b""
+        arguments = (b"" if position else where, position)
+        return script_operation(scripts.FIND, self.keys(id), arguments, read)
 
     def exists(self, id: str) -> Operation[bool]:
         """See `RedisBackend.exists`."""
-        return Operation(("EXISTS", self.keys(id)[0]), _truth)
+        return Operation(("HEXISTS", self.keys(id)[0], "v"), _truth)
 
     def touch(self, id: str, ttl: float | None) -> Operation[bool]:
         """See `RedisBackend.touch`."""
@@ -180,10 +215,10 @@ class Operations:
             if not isinstance(reply[0], int):
                 raise ConversationCorrupt(NOT_A_RECORD)
             found, new_ttl, owner = (*reply, None, None)[:3]
-            return Reply(bool(found), self._index(owner, id, new_ttl) if owner else None)
+            return Reply(bool(found), self.index(owner, id, new_ttl) if owner else None)
 
-        arguments = (_optional(ttl and _ms(ttl)), self._max_age)
-        return _script(scripts.TOUCH, self.keys(id), arguments, read)
+        arguments = (_optional(ttl and ttl_ms(ttl)), self.max_age_ms)
+        return script_operation(scripts.TOUCH, self.keys(id), arguments, read)
 
     def delete(self, id: str, expected_version: int | None) -> Operation[bool]:
         """See `RedisBackend.delete`."""
@@ -194,8 +229,8 @@ class Operations:
             deleted, owner = (*reply, None)[:2]
             return Reply(bool(deleted), self.forget(text(owner), [id]) if owner else None)
 
-        arguments = (_optional(expected_version), "", "", "")
-        return _script(scripts.DELETE, self.keys(id), arguments, read)
+        arguments = (milliseconds(TOMBSTONE_SECONDS), _optional(expected_version), "", "", "")
+        return script_operation(scripts.DELETE, self.keys(id), arguments, read)
 
     def purge(self, id: str, selection: Selection, dry_run: bool) -> Operation[bool | None]:
         """Delete a conversation if it is selected; in a dry run, only tell whether it is. None:
@@ -209,16 +244,32 @@ class Operations:
             return Reply(deleted == 1, forget)
 
         arguments = (
+            milliseconds(TOMBSTONE_SECONDS),
             "",
-            _optional(selection.idle_for and _ms(selection.idle_for)),
+            _optional(selection.idle_for and milliseconds(selection.idle_for)),
             _optional(selection.owner),
             "1" if dry_run else "",
         )
-        return _script(scripts.DELETE, self.keys(id), arguments, read)
+        return script_operation(scripts.DELETE, self.keys(id), arguments, read)
 
-    def summary(self, id: str) -> Operation[ConversationSummary | None]:
-        """Describe a conversation without sliding its expiry. None: there is no such one."""
-        return _script(scripts.SUMMARY, self.keys(id), (), lambda reply: Reply(summary_of(reply)))
+    def rename(self, id: str, new_id: str, expected_version: int | None) -> Operation[bool]:
+        """See `RedisBackend.rename`."""
+
+        def read(reply: Any) -> Reply[bool]:
+            if not isinstance(reply[0], int):
+                raise refusal(Change(expected_version=expected_version), *reply)
+            moved, owner = (*reply, None)[:2]
+            return Reply(bool(moved), self.forget(text(owner), [id]) if owner else None)
+
+        arguments = (new_id, _optional(expected_version), milliseconds(TOMBSTONE_SECONDS))
+        return script_operation(scripts.RENAME, self.keys(id) + self.keys(new_id), arguments, read)
+
+    def summary(self, id: str, keys: Sequence[str] = ()) -> Operation[ConversationSummary | None]:
+        """Describe a conversation without sliding its expiry, with the values under some keys of
+        its state. None: there is no such one."""
+        return script_operation(
+            scripts.SUMMARY, self.keys(id)[:3], keys, lambda reply: Reply(summary_of(reply, keys))
+        )
 
     def owned(self, owner: str, cursor: int) -> Operation[tuple[int | None, list[str]]]:
         """Read a page of an owner's index: where the next page begins (None: this was the last),
@@ -237,63 +288,93 @@ class Operations:
 
     def probe(self, key: str) -> Operation[None]:
         """Write to `key`, because a server may answer and refuse writes alone."""
-        return _script(scripts.PROBE, (key,), (), _nothing)
+        return script_operation(scripts.PROBE, (key,), (), _nothing)
 
     def quarantine(self, id: str) -> Operation[None]:
         """Rename the keys of a damaged conversation, so that it is neither served nor
         overwritten. A sound one stays."""
-        return _script(scripts.QUARANTINE, self.keys(id), (_ms(QUARANTINE_SECONDS),), _nothing)
+        arguments = (milliseconds(QUARANTINE_SECONDS), milliseconds(PARTIAL_SECONDS))
+        return script_operation(scripts.QUARANTINE, self.keys(id), arguments, _nothing)
 
-    def _index(self, owner: Any, id: str, ttl_ms: Any) -> Operation[None]:
+    def index(self, owner: Any, id: str, ttl_ms: Any) -> Operation[None]:
         """Add the conversation to its owner's index, and then acknowledge that in the conversation:
         whatever happens in between, it stays due."""
         owner, ttl_ms = text(owner), int(ttl_ms)
-        ack = _script(scripts.INDEX_ACK, self.keys(id)[:1], (owner, ttl_ms), _nothing)
+        ack = script_operation(scripts.INDEX_ACK, self.keys(id)[:1], (owner, ttl_ms), _nothing)
         index = (self.index_key(owner),)
-        return _script(scripts.INDEX, index, (id, ttl_ms), lambda reply: Reply(None, ack))
+        return script_operation(scripts.INDEX, index, (id, ttl_ms), lambda reply: Reply(None, ack))
 
     def _loaded(self, id: str, reply: Any) -> Reply[Record | None]:
         if reply is None:
             return Reply(None)
         record, index_due = record_of(id, reply)
         owner = record.owner if index_due else None
-        return Reply(record, self._index(owner, id, _ms(record.ttl)) if owner else None)
+        return Reply(record, self.index(owner, id, milliseconds(record.ttl)) if owner else None)
 
     def _committed(self, id: str, change: Change, reply: Any) -> Reply[Committed]:
         if not isinstance(reply[0], int):
             raise refusal(change, *reply)
-        version, message_count, left, now, ttl, owner = reply
-        committed = Committed(version, message_count, (now + left) / 1000)
-        return Reply(committed, self._index(owner, id, ttl) if owner else None)
+        ttl, owner = reply[5], reply[6]
+        return Reply(committed_of(change, reply), self.index(owner, id, ttl) if owner else None)
 
     def _head(self, change: Change) -> bytes:
         return _HEAD.pack(
             _CREATE[change.create],
+            change.unless_deleted,
             _NONE if change.expected_version is None else change.expected_version,
-            _NONE if change.ttl is None else _ms(change.ttl),
-            _ms(change.default_ttl),
-            self._max_age_ms,
+            _NONE if change.ttl is None else ttl_ms(change.ttl),
+            ttl_ms(change.default_ttl),
+            self.max_age_ms,
             _NONE if change.keep_messages is None else change.keep_messages,
-            REMEMBERED_COMMITS,
+            change.commit.number,
+            change.commit.floor,
             len(change.set),
             len(change.unset),
             len(change.increment),
+            len(change.expected),
+            len(change.replace),
             len(change.append),
+            bool(change.once),
+            _NONE if change.max_state_bytes is None else change.max_state_bytes,
+            _NONE if change.max_messages is None else change.max_messages,
+            change.drop_oldest,
             change.release,
+            change.seen[0],
+            change.window,
         )
 
 
-def _script(
+def script_operation(
     script: Script,
     keys: tuple[str, ...],
-    arguments: tuple[Argument, ...],
+    arguments: Iterable[Argument],
     read: Callable[[Any], Reply[T]],
 ) -> Operation[T]:
     return Operation(("EVALSHA", script.sha, len(keys), *keys, *arguments), read, script)
 
 
-def _ms(seconds: float) -> int:
+def milliseconds(seconds: float) -> int:
     return math.ceil(seconds * 1000)
+
+
+def ttl_ms(ttl: float) -> int:
+    return 0 if math.isinf(ttl) else milliseconds(ttl)
+
+
+def _digest(data: bytes | None) -> str:
+    return "" if data is None else hashlib.sha1(data, usedforsecurity=False).hexdigest()
+
+
+def _replacement(replacement: Replacement) -> tuple[Argument, ...]:
+    id = replacement.id
+    return _where(id), id, _digest(replacement.old), replacement.new
+
+
+def _where(message_id: str) -> bytes:
+    """Return the locator of a message, or "#" and its position if 0.1 has stored it."""
+    if message_id.startswith("#") and message_id[1:].isdecimal() and message_id.isascii():
+        return message_id.encode()
+    return locator(message_id)
 
 
 def _optional(value: Argument | None) -> Argument:

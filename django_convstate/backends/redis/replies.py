@@ -1,19 +1,39 @@
 """What the scripts reply with, as the classes of records.py and as our exceptions."""
 
+import math
+import struct
+from collections.abc import Sequence
 from typing import Any, Final
 
-from ...exceptions import ConversationConflict, ConversationCorrupt
+from ...exceptions import (
+    BackendUnavailable,
+    ConversationConflict,
+    ConversationCorrupt,
+    ConversationError,
+)
 from ..records import (
     TURN_LOST,
     Change,
+    Committed,
     ConversationSummary,
+    Diverged,
     Record,
     beyond_64_bits,
+    id_is_taken,
     moment,
+    moment_or_never,
     not_a_number,
+    refuse_restore,
+    state_too_large,
+    too_many_messages,
 )
+from ..toolkit.packed import NO_KEY, PackedMessages
+from ..toolkit.writer import unjudgeable
 
 NOT_A_RECORD: Final = "The stored hash is not a django-convstate record."
+PARTIAL: Final = "A part of the conversation is missing; perhaps the server has evicted it."
+# See scripts/common.lua.
+PARTS: Final = struct.Struct("<4I3d10s")
 
 
 def text(value: Any) -> str:
@@ -25,46 +45,106 @@ def record_of(id: str, reply: list[Any]) -> tuple[Record, bool]:
     """Return the record that load.lua replies with, and whether its owner's index is due.
 
     Raises:
-        ConversationCorrupt: it is none.
+        ConversationCorrupt: it is none, or not a whole one.
     """
     try:
         # The script has compared the id with the key. Of what is no record it says that alone.
-        _, version, owner, created, now, left, ttl, index_due, count, state, messages = reply
+        (
+            _,
+            version,
+            owner,
+            created,
+            now,
+            left,
+            ttl,
+            index_due,
+            packed_parts,
+            stored_count,
+            stored_given,
+            state,
+            messages,
+            first,
+        ) = reply
+        if packed_parts is None:  # of 0.1
+            count, dropped, keys, given = stored_count, 0, len(state) // 2, 0
+            modified, last_key = now, NO_KEY
+        else:
+            count, dropped, keys, given, _, _, modified, last_key = PARTS.unpack(packed_parts)
         record = Record(
             id=id,
             version=int(version),
             owner=None if owner is None else owner.decode(),
             created_at=int(created) / 1000,
+            modified_at=modified / 1000,
             last_accessed=now / 1000,
-            expires_at=(now + left) / 1000,
-            ttl=int(ttl) / 1000,
+            expires_at=_moment_of(now, left),
+            ttl=int(ttl) / 1000 or math.inf,
             state={key.decode(): value for key, value in zip(state[::2], state[1::2], strict=True)},
-            messages=messages,
+            messages=PackedMessages(messages, dropped + count - len(messages)),
             message_count=count,
+            dropped=dropped,
+            first=None if first is None else PackedMessages([first], dropped)[0],
+            last_key=last_key,
         )
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, struct.error):
         raise ConversationCorrupt(NOT_A_RECORD) from None
+    if (stored_count, stored_given, len(record.state)) != (count, given, keys):
+        raise ConversationCorrupt(PARTIAL)
     return record, bool(index_due)
 
 
-def summary_of(reply: list[Any] | None) -> ConversationSummary | None:
+def committed_of(change: Change, reply: list[Any]) -> Committed:
+    """Return the answer that commit.lua gives."""
+    version, count, dropped, left, now, _, _, last_key, *more = reply
+    expires_at = _moment_of(now, left)
+    if not more:
+        return Committed(version, count, expires_at, dropped, last_key)
+    repeated, existing, others_end, others = more
+    return Committed(
+        version,
+        count,
+        expires_at,
+        dropped,
+        last_key,
+        bool(repeated),
+        [change.append[index][0] for index in existing],
+        PackedMessages(others, others_end - len(others)),
+        others_end,
+    )
+
+
+def summary_of(reply: list[Any] | None, keys: Sequence[str]) -> ConversationSummary | None:
     """Return the summary that summary.lua replies with; None where there is no conversation."""
     if reply is None:
         return None
-    stored_id, version, owner, created, accessed, left, count, size = reply
+    stored_id, version, owner, created, modified, accessed, left, count, size, values = reply
     try:
+        left = left if left >= 0 else math.inf  # -1: it never expires
         return ConversationSummary(
             id=text(stored_id),
             version=int(version),
             owner=None if owner is None else text(owner),
             created_at=moment(int(created) / 1000),
+            modified_at=moment(float(modified) / 1000),
             last_accessed=moment(int(accessed) / 1000),
-            expires_at=moment((int(accessed) + left) / 1000),
+            expires_at=moment_or_never((int(accessed) + left) / 1000),
             message_count=count,
             size=size,
+            state={
+                key: value for key, value in zip(keys, values, strict=True) if value is not None
+            },
         )
     except (TypeError, ValueError, OverflowError):
         return None  # it is damaged, which its next load reports
+
+
+def refusal_to_restore(kind: bytes) -> Exception:
+    """Return why a conversation was not restored."""
+    try:
+        refuse_restore(exists=kind == b"taken", is_deleted=kind == b"deleted")
+    except ConversationError as error:
+        return error
+    return BackendUnavailable("What was to be restored is not staged any more; restore it again.")
 
 
 def refusal(change: Change, kind: bytes, *details: Any) -> Exception:
@@ -72,12 +152,35 @@ def refusal(change: Change, kind: bytes, *details: Any) -> Exception:
     match kind, *details:
         case b"lost", *_:
             return ConversationConflict(TURN_LOST)
-        case b"unfit", version, owner:
+        case b"unfit", version, owner, *deleted:
             change.refuse_unless_fits(
-                None if version is None else int(version), None if owner is None else text(owner)
+                None if version is None else int(version),
+                None if owner is None else text(owner),
+                is_deleted=bool(deleted and deleted[0]),
             )
+        case b"diverged", state, messages:
+            return Diverged(_by_name(state), _by_name(messages))
         case b"number", key:
             return not_a_number(text(key))
         case b"overflow", key:
             return beyond_64_bits(text(key))
+        case b"large", size:
+            return state_too_large(size, change.max_state_bytes or 0)
+        case b"full", count:
+            return too_many_messages(count, change.max_messages or 0)
+        case b"stale", *_:
+            return unjudgeable()
+        case b"taken", *_:
+            return id_is_taken()
+        case b"partial", *_:
+            return ConversationCorrupt(PARTIAL)
     return ConversationCorrupt(NOT_A_RECORD)
+
+
+def _by_name(pairs: list[list[Any]]) -> dict[str, bytes | None]:
+    return {text(name): value[0] if value else None for name, *value in pairs}
+
+
+def _moment_of(now: int, left: int) -> float:
+    # -1 stands for ever.
+    return math.inf if left < 0 else (now + left) / 1000

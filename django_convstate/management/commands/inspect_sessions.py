@@ -178,6 +178,8 @@ def table_of(summaries: Sequence[ConversationSummary]) -> Table:
             str(summary.message_count),
             f"{summary.size:,}",
             format_duration((now - summary.last_accessed).total_seconds()),
-            format_duration((summary.expires_at - now).total_seconds()),
+            format_duration((summary.expires_at - now).total_seconds())
+            if summary.expires_at
+            else "never",
         )
     return table

@@ -22,13 +22,20 @@ def _function(name: str) -> bytes:
 
 
 LOAD: Final = Script(_lua("common"), _lua("load"))
-COMMIT: Final = Script(_lua("lease_queue"), _lua("common"), _lua("commit"))
+COMMIT: Final = Script(
+    _lua("lease_queue"), _lua("common"), _lua("messages"), _lua("commit_log"), _lua("commit")
+)
 ACQUIRE: Final = Script(_lua("lease_queue"), _lua("common"), _function("load"), _lua("acquire"))
 RENEW: Final = Script(_lua("lease_queue"), _lua("renew"))
 RELEASE: Final = Script(_lua("lease_queue"), _lua("release"))
+FIND: Final = Script(_lua("common"), _lua("messages"), _lua("find"))
+PAGE: Final = Script(_lua("page"))
 TOUCH: Final = Script(_lua("common"), _lua("touch"))
 QUARANTINE: Final = Script(_lua("common"), _lua("quarantine"))
 DELETE: Final = Script(_lua("delete"))
+RENAME: Final = Script(_lua("common"), _lua("rename"))
+STAGE: Final = Script(_lua("stage"))
+RESTORE: Final = Script(_lua("common"), _lua("restore"))
 SUMMARY: Final = Script(_lua("summary"))
 INDEX: Final = Script(_lua("index"))
 INDEX_ACK: Final = Script(_lua("index_ack"))

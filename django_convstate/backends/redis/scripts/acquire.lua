@@ -1,9 +1,8 @@
 -- Enqueue a lease for a turn, and load the conversation if the lease holds the turn. Follows
 -- lease_queue.lua, common.lua, and load.lua as a function.
--- KEYS: meta, state, messages, queue.  ARGV: window, max_age (ms, or ''), lease, ms.
+-- KEYS: meta, state, messages, ids, queue.  ARGV: window, max_age (ms, or -1), lease, ms.
 -- Returns {0, what load returns}, or {how many leases are ahead}.
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = clock()
 local entries = read_queue(now)
 local mine = #entries + 1
 for at, entry in ipairs(entries) do

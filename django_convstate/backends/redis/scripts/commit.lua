@@ -1,62 +1,164 @@
 -- Apply a change wholly or not at all, exactly once, and slide the expiry.
--- Follows lease_queue.lua and common.lua.
--- KEYS: meta, state, messages; and the queue, if there is a lease.
--- ARGV: id, head, commit id (8 bytes), owner (or ''), then the keys to set with their values, the keys
---       to unset, the keys to add to with their numbers, the messages to append, and the lease.
--- The head is 12 numbers, of which -1 stands for none, as operations.py packs them: create rule, expected
---       version, ttl (ms), default ttl (ms), max_age (ms), messages to keep, how many commits to remember,
---       how many there are to set, to unset, to add to and to append, and 1 to give up the lease.
--- Returns {version, message count, ms left, now, ttl, owner whose index is due (or nil)}, or
--- {name of an error, ...}.
+-- Follows lease_queue.lua, common.lua, messages.lua and commit_log.lua.
+-- KEYS: meta, state, messages, ids; and the queue, if there is a lease.
+-- ARGV: id, head, writer (8 bytes) and the last sort key that the caller has seen (10), owner (or ''),
+--       visitor ('', or '=' and the visitor), then the keys to set with their values, the keys to unset,
+--       the keys to add to with their numbers, the keys whose old values are expected with the SHA-1 of
+--       these ('' where there was none), the messages to replace (locator, or '#' and a position; id;
+--       SHA-1 of the old bytes, or ''; new bytes), the messages to append (see messages.lua, with
+--       the locator in the place of the key), their indexes if they may be there already (4 bytes each),
+--       and the lease.
+-- The head is numbers, of which -1 stands for none, as operations.py packs them.
+-- Returns {version, message count, dropped, ms left, now, ttl, owner whose index is due (or nil),
+-- last key} and, if there is more to tell: 1 if it was applied already, the indexes of messages that
+-- were there, the position after the messages of others, and these. Or {name of an error, ...}.
 local MUST_BE_NEW, MUST_EXIST = 1, 2
-local RECORD = '<c8I4I4d'  -- a remembered commit, as CommitLog in stored.py has it
-local SIZE = 24
 local CHUNK = 4000  -- unpack gives up near 8000 values
+local COUNTER_SIZE = 20  -- bytes of a counter at most
 
-local id, key, claimant = ARGV[1], ARGV[3], ARGV[4]
-local create, expected, new_ttl, default_ttl, max_age, keep, remembered, sets, unsets, adds, appends,
-    release = struct.unpack('<dddddddddddd', ARGV[2])
-local lease = #KEYS == 4 and ARGV[#ARGV]
-local stored_id, version, owner, created, ttl, log, due =
-    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'l', 'x'))
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local id, owner_arg, visitor = ARGV[1], ARGV[4], ARGV[5]
+local writer, seen_key = string.sub(ARGV[3], 1, 8), string.sub(ARGV[3], 9)
+local create, unless_deleted, expected, new_ttl, default_ttl, max_age, keep, commit_number, floor,
+    sets, unsets, adds, expects, replaces, appends, onces, max_state, max_messages, drop_oldest,
+    release, seen_position, window = struct.unpack('<dddddddddddddddddddddd', ARGV[2])
+local first_set = 6
+local first_unset = first_set + 2 * sets
+local first_add = first_unset + unsets
+local first_expect = first_add + 2 * adds
+local first_replace = first_expect + 2 * expects
+local first_append = first_replace + 4 * replaces
+local first_once = first_append + appends
+local lease = #KEYS == 5 and ARGV[#ARGV]
 
-if kind_of(stored_id, version, created, ttl) == 'corrupt' then return {'corrupt'} end
-if version and max_age >= 0 and created + max_age <= now then
-    redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
-    version, owner, created, ttl, log, due = false, false, false, false, false, false
+local stored_id, version, owner, created, ttl, log, parts, due, lasts, old_log =
+    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'w', 'p', 'x', 'e', 'l'))
+local now = clock()
+local kind = kind_of(stored_id, version, created, ttl)
+if kind == 'corrupt' or (parts and #parts ~= 50) then return {'corrupt'} end
+lasts = tonumber(lasts)
+if version and time_left(ttl, created, max_age, now) <= 0 then
+    redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+    version, owner, created, ttl, log, parts, due, lasts, old_log = nil, nil, nil, nil, nil, nil, nil, nil, nil
 end
 
-for at = 1, #(log or ''), SIZE do
-    if string.sub(log, at, at + 7) == key then
-        local _, was, count, expires = struct.unpack(RECORD, string.sub(log, at, at + SIZE - 1))
-        return {was, count, math.floor(expires * 1000 + 0.5) - now, now, ttl,
-            index_is_due(owner, due, now) and owner}
+local count, dropped, fields, given, bytes, state_bytes, last_key = 0, 0, 0, 0, 0, 0, NO_KEY
+if version then
+    local stored, stored_fields = redis.call('LLEN', KEYS[3]), redis.call('HLEN', KEYS[2])
+    if parts then
+        local _
+        count, dropped, fields, given, bytes, state_bytes, _, last_key = struct.unpack(PARTS, parts)
+        if stored ~= count or stored_fields ~= fields then return {'partial'} end
+    else  -- of 0.1
+        count, fields, state_bytes = stored, stored_fields, -1
+        bytes = tonumber(redis.call('HGET', KEYS[1], 'b')) or 0
     end
 end
 
+local function newest()
+    if window == 0 or count == 0 then return {} end
+    return redis.call('LRANGE', KEYS[3], -window, -1)
+end
+
+local applied = log and is_applied(log, writer, commit_number)
+if applied == 'stale' then return {'stale'} end
+if applied then
+    return {tonumber(version), count, dropped, in_reply(time_left(ttl, created, max_age, now)), now, ttl,
+        index_is_due(owner, due, now) and owner, last_key, 1, {}, dropped + count, newest()}
+end
+
+-- What may be refused comes first. What is wrong with it, Change.refuse_unless_fits says.
 if lease and not is_held_by(lease, now) then return {'lost'} end
--- What is wrong with it, Change.refuse_unless_fits says.
 local unfit
 if version then
     unfit = create == MUST_BE_NEW or (expected >= 0 and expected ~= tonumber(version))
-        or (claimant ~= '' and owner and owner ~= claimant)
+        or (owner and ((owner_arg ~= '' and owner ~= owner_arg) or (visitor ~= '' and visitor ~= '=' .. owner)))
 else
-    unfit = create == MUST_EXIST or expected > 0
+    unfit = create == MUST_EXIST or expected > 0 or (unless_deleted == 1 and kind == 'deleted')
 end
-if unfit then return {'unfit', version, owner} end
--- State or messages of a conversation whose meta hash was evicted are not the new one's. They are
--- deleted only where there are any: after the first write a server no longer says that it is out of
--- memory.
-if not version and redis.call('EXISTS', KEYS[2], KEYS[3]) > 0 then
-    redis.call('DEL', KEYS[2], KEYS[3])
+if unfit then return {'unfit', version, owner, kind == 'deleted' and 1 or 0} end
+
+local function is_changed(value, digest)
+    return (value and redis.sha1hex(value) or '') ~= digest
 end
 
-local first_set = 5
-local first_unset = first_set + 2 * sets
-local first_add = first_unset + unsets
-local first_append = first_add + 2 * adds
+local elsewhere = {}
+for i = first_expect, first_replace - 1, 2 do
+    local value = version and redis.call('HGET', KEYS[2], ARGV[i])
+    if is_changed(value, ARGV[i + 1]) then
+        elsewhere[#elsewhere + 1] = {ARGV[i], value}
+    end
+end
+local gone, replacements = {}, {}
+for i = first_replace, first_append - 1, 4 do
+    local index, element
+    if string.sub(ARGV[i], 1, 1) == '#' then
+        index = string.sub(ARGV[i], 2) - dropped
+        element = version and index >= 0 and redis.call('LINDEX', KEYS[3], index)
+    elseif version then
+        index, element = locate(ARGV[i], count, given)
+    end
+    local data = element and data_of(element)
+    if not element or (ARGV[i + 2] ~= '' and is_changed(data, ARGV[i + 2])) then
+        gone[#gone + 1] = {ARGV[i + 1], data}
+    else
+        replacements[#replacements + 1] = {index, element, i}
+    end
+end
+if #elsewhere > 0 or #gone > 0 then return {'diverged', elsewhere, gone} end
+
+local kept = keep >= 0 and math.min(count, math.max(0, keep - dropped)) or count
+local existing, is_existing, twice = {}, {}, {}
+if onces > 0 then
+    for place = 1, #ARGV[first_once], 4 do
+        local number = struct.unpack('<I4', ARGV[first_once], place)
+        local where = string.sub(ARGV[first_append + number], 1, 10)
+        local index = version and locate(where, count, given)
+        if (index and index < kept) or twice[where] then
+            is_existing[first_append + number] = true
+            existing[#existing + 1] = number
+        end
+        twice[where] = true
+    end
+end
+local total = kept + appends - #existing
+if max_messages >= 0 and appends > 0 and total > max_messages and drop_oldest == 0 then
+    return {'full', total}
+end
+
+-- How large the state is, is known as an upper bound. It is only added up where that is too large.
+if sets > 0 or adds > 0 then
+    local known, grown = state_bytes >= 0, state_bytes
+    for i = first_set, first_unset - 1 do grown = grown + #ARGV[i] end
+    for i = first_add, first_expect - 1, 2 do grown = grown + #ARGV[i] + COUNTER_SIZE end
+    if max_state >= 0 and (not known or grown > max_state) then
+        local before, after, size_of = 0, 0, {}
+        local stored = version and redis.call('HGETALL', KEYS[2]) or {}
+        local value_of = {}
+        for i = 1, #stored, 2 do
+            before = before + #stored[i] + #stored[i + 1]
+            size_of[stored[i]], value_of[stored[i]] = #stored[i + 1], stored[i + 1]
+        end
+        for i = first_set, first_unset - 1, 2 do
+            size_of[ARGV[i]], value_of[ARGV[i]] = #ARGV[i + 1], ARGV[i + 1]
+        end
+        for i = first_unset, first_add - 1 do size_of[ARGV[i]], value_of[ARGV[i]] = nil, nil end
+        for i = first_add, first_expect - 1, 2 do
+            local sum = (tonumber(value_of[ARGV[i]]) or 0) + ARGV[i + 1]
+            size_of[ARGV[i]] = #string.format('%.0f', sum)
+        end
+        for key, size in pairs(size_of) do after = after + #key + size end
+        if after > max_state and after > before then return {'large', after} end
+        grown = after
+    end
+    state_bytes = (known or max_state >= 0) and grown or -1
+end
+
+-- State, messages and ids of a conversation whose meta hash was evicted are not the new one's. They are
+-- deleted only where there are any: after the first write a server no longer says that it is out of
+-- memory.
+if not version and redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[3], KEYS[4]) > 0 then
+    redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+end
 
 -- Return what to answer where a counter could not be added to: its reason, or else the server's.
 local function why_not_added(failed, field)
@@ -72,11 +174,12 @@ end
 
 -- Counters come first, for they alone may fail. What they count from may be set or unset by the
 -- same change; and if one fails, all are put back.
+local had_state = fields > 0
 if adds > 0 then
     local set, unset, before = {}, {}, {}
     for i = first_set, first_unset - 1, 2 do set[ARGV[i]] = ARGV[i + 1] end
     for i = first_unset, first_add - 1 do unset[ARGV[i]] = true end
-    for i = first_add, first_append - 1, 2 do
+    for i = first_add, first_expect - 1, 2 do
         local field = ARGV[i]
         before[field] = redis.call('HGET', KEYS[2], field)
         if unset[field] then
@@ -97,60 +200,139 @@ if adds > 0 then
             return answer
         end
     end
-    for i = first_add, first_append - 1, 2 do
+    for i = first_add, first_expect - 1, 2 do
         set[ARGV[i]], unset[ARGV[i]] = nil, nil
     end
     for field, value in pairs(set) do
         if not unset[field] then redis.call('HSET', KEYS[2], field, value) end
     end
     for field in pairs(unset) do redis.call('HDEL', KEYS[2], field) end
+    fields = redis.call('HLEN', KEYS[2])
 else
     for from = first_set, first_unset - 1, CHUNK do
-        redis.call('HSET', KEYS[2], unpack(ARGV, from, math.min(from + CHUNK, first_unset) - 1))
+        fields = fields + redis.call('HSET', KEYS[2], unpack(ARGV, from, math.min(from + CHUNK, first_unset) - 1))
     end
     for from = first_unset, first_add - 1, CHUNK do
-        redis.call('HDEL', KEYS[2], unpack(ARGV, from, math.min(from + CHUNK, first_add) - 1))
+        fields = fields - redis.call('HDEL', KEYS[2], unpack(ARGV, from, math.min(from + CHUNK, first_add) - 1))
     end
 end
 
-local bytes = 0
-if keep >= 0 then
-    for _, dropped in ipairs(redis.call('LRANGE', KEYS[3], keep, -1)) do
-        bytes = bytes - #dropped
-    end
-    if keep == 0 then
-        redis.call('DEL', KEYS[3])
+for _, replacement in ipairs(replacements) do
+    local index, element, i = unpack(replacement)
+    local stored, data = ARGV[i + 1], ARGV[i + 3]
+    local header
+    if string.byte(element) == OLD then
+        header = NO_KEY .. string.char(#stored) .. stored
     else
-        redis.call('LTRIM', KEYS[3], 0, keep - 1)
+        header = string.sub(element, 1, HEADER + string.byte(element, HEADER))
+    end
+    redis.call('LSET', KEYS[3], index, header .. data)
+    bytes = bytes + #data - bytes_of(element)
+end
+
+local function forget_ids(elements)
+    for _, element in ipairs(elements) do
+        bytes = bytes - bytes_of(element)
+        local known = given > 0 and given_id(element)
+        if known then given = given - redis.call('HDEL', KEYS[4], locator(known)) end
     end
 end
-for from = first_append, first_append + appends - 1, CHUNK do
-    local to = math.min(from + CHUNK, first_append + appends) - 1
-    redis.call('RPUSH', KEYS[3], unpack(ARGV, from, to))
-    for i = from, to do bytes = bytes + #ARGV[i] end
+
+local had_messages = kept > 0
+local others
+if kept < count then
+    forget_ids(redis.call('LRANGE', KEYS[3], kept, -1))
+    if kept == 0 then
+        redis.call('DEL', KEYS[3])
+    else
+        redis.call('LTRIM', KEYS[3], 0, kept - 1)
+    end
+    count = kept
+    others = newest()
+elseif window > 0 and (seen_position ~= dropped + count or seen_key ~= last_key) then
+    others = newest()
+    local seen_hi, seen_lo = struct.unpack(KEY, seen_key)
+    local first = #others + 1
+    while first > 1 do
+        local hi, lo = key_of(others[first - 1])
+        if hi < seen_hi or (hi == seen_hi and lo <= seen_lo) then break end
+        first = first - 1
+    end
+    local is_cut = first == 1 and #others < count
+    if not is_cut and dropped + count - #others + first - 1 == seen_position then
+        local since = {}
+        for i = first, #others do since[#since + 1] = others[i] end
+        others = since
+    end
+end
+local others_end = dropped + count
+
+-- Take each message's own key, if it is above the last one, and not far ahead of our clock. Else give
+-- it the next one.
+local had_ids = given > 0
+if appends > 0 then
+    local last_hi, last_lo = struct.unpack(KEY, last_key)
+    local elements = {}
+    for i = first_append, first_once - 1 do
+        local element = ARGV[i]
+        if not is_existing[i] then
+            local hi, lo = struct.unpack(KEY, element)
+            if hi <= now + 60000 and (hi > last_hi or (hi == last_hi and lo > last_lo)) then
+                last_hi, last_lo = hi, lo
+            else
+                last_lo = last_lo + 1
+                if last_lo == 4294967296 then last_hi, last_lo = last_hi + 1, 0 end
+                local place, size = string.sub(element, 1, 10), string.byte(element, HEADER)
+                local name = size > 0 and string.sub(element, HEADER + 1, HEADER + size)
+                    or to_hex(place)
+                local key = struct.pack(KEY, last_hi, last_lo)
+                given = given + redis.call('HSET', KEYS[4], place, key)
+                element = key .. string.char(#name) .. name .. data_of(element)
+            end
+            elements[#elements + 1] = element
+            bytes = bytes + bytes_of(element)
+        end
+    end
+    last_key = struct.pack(KEY, last_hi, last_lo)
+    for from = 1, #elements, CHUNK do
+        count = redis.call('RPUSH', KEYS[3], unpack(elements, from, math.min(from + CHUNK - 1, #elements)))
+    end
+end
+if drop_oldest == 1 and appends > 0 and max_messages >= 0 and count > max_messages then
+    dropped = dropped + count - max_messages
+    forget_ids(redis.call('LPOP', KEYS[3], count - max_messages))
+    count = max_messages
 end
 
 version = (tonumber(version) or 0) + 1
-created = created or now
 local former_ttl = tonumber(ttl)
 ttl = new_ttl >= 0 and new_ttl or former_ttl or default_ttl
-local left = ttl
-if max_age >= 0 then
-    left = math.min(left, created + max_age - now)
+if not former_ttl then
+    created, due = now, 0
+    redis.call('HSET', KEYS[1], 'id', id, 'c', created, 't', ttl, 'x', 0)
+elseif ttl ~= former_ttl then
+    due = 0  -- or the index might expire before the conversation
+    redis.call('HSET', KEYS[1], 't', ttl, 'x', 0)
 end
-if claimant ~= '' and not owner then
-    owner, due = claimant, 0
-    redis.call('HSET', KEYS[1], 'o', owner)
+if owner_arg ~= '' and not owner then
+    owner, due = owner_arg, 0
+    redis.call('HSET', KEYS[1], 'o', owner, 'x', 0)
 end
-if ttl ~= former_ttl then due = 0 end  -- or the index might expire before the conversation
-local count = redis.call('LLEN', KEYS[3])
-local record = struct.pack(RECORD, key, version, count, (now + left) / 1000)
-log = string.sub((log or '') .. record, -SIZE * remembered)
-redis.call('HSET', KEYS[1], 'id', id, 'v', version, 'c', created, 'a', now, 't', ttl, 'l', log,
-    'x', due or 0)
-if bytes ~= 0 then redis.call('HINCRBY', KEYS[1], 'b', bytes) end
-redis.call('PEXPIRE', KEYS[1], left)
-redis.call('PEXPIRE', KEYS[2], left)
-redis.call('PEXPIRE', KEYS[3], left)
+if old_log then redis.call('HDEL', KEYS[1], 'l', 'b') end
+local left = time_left(ttl, created, max_age, now)
+local slid = slide(left, lasts, now, redis.call)
+if slid == lasts and slid > 0 then
+    -- What has begun to exist with this commit, has no time to live yet.
+    if not had_state and fields > 0 then redis.call('PEXPIRE', KEYS[2], slid - now) end
+    if not had_messages and count > 0 then redis.call('PEXPIRE', KEYS[3], slid - now) end
+    if not had_ids and given > 0 then redis.call('PEXPIRE', KEYS[4], slid - now) end
+end
+redis.call('HSET', KEYS[1], 'v', version, 'a', now,
+    'w', adding(log or '', writer, commit_number, floor, now),
+    'p', struct.pack(PARTS, count, dropped, fields, given, bytes, state_bytes, now, last_key), 'e', slid)
 if lease and release == 1 then leave_queue(lease, now) end
-return {version, count, left, now, ttl, index_is_due(owner, due, now) and owner}
+local answer = {version, count, dropped, in_reply(left), now, ttl, index_is_due(owner, due, now) and owner, last_key}
+if #existing > 0 or (others and (#others > 0 or others_end ~= seen_position)) then
+    answer[9], answer[10], answer[11], answer[12] = 0, existing, others_end, others or {}
+end
+return answer

@@ -1,13 +1,27 @@
--- Reads the meta hash of a conversation. Begins each script that loads or changes one.
+-- Reads the meta hash of a conversation, and slides its expiry. Begins each script that loads or
+-- changes one. KEYS: meta, state, messages, ids, and perhaps others.
+
+-- Numbers of messages, of dropped ones, of state keys and of ids; bytes of the messages and at most of
+-- the state; when it was last committed to (ms); the last sort key.
+local PARTS = '<I4I4I4I4dddc10'
+local NO_KEY = string.rep('\0', 10)
+
+local function clock()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
 
 -- A whole number, in as many digits as a double holds exactly.
 local function is_whole(text)
     return text and #text < 16 and string.find(text, '^%d+$')
 end
 
--- Tell what the key holds, by these fields of it: 'nothing', 'conversation' or 'corrupt'.
+-- Tell what the key holds, by these fields of it: 'nothing', 'deleted', 'conversation' or 'corrupt'.
 local function kind_of(id, version, created, ttl)
-    if not version and redis.call('EXISTS', KEYS[1]) == 0 then return 'nothing' end
+    if not version then
+        if redis.call('EXISTS', KEYS[1]) == 0 then return 'nothing' end
+        return redis.call('HEXISTS', KEYS[1], 'gone') == 1 and 'deleted' or 'corrupt'
+    end
     local is_ours = id and string.sub(KEYS[1], -#id - 7) == '{' .. id .. '}:meta'
         and is_whole(version) and is_whole(created) and is_whole(ttl)
     return is_ours and 'conversation' or 'corrupt'
@@ -17,4 +31,34 @@ end
 -- (index_ack.lua).
 local function index_is_due(owner, due, now)
     return owner and now > (tonumber(due) or 0)
+end
+
+-- Return for how long (ms) it lives from now on. A ttl of 0 stands for ever, and so does math.huge.
+local function time_left(ttl, created, max_age, now)
+    local left = tonumber(ttl)
+    if left == 0 then left = math.huge end
+    if max_age >= 0 then left = math.min(left, created + max_age - now) end
+    return left
+end
+
+-- In replies, which have integers only, -1 stands for ever.
+local function in_reply(left)
+    return left == math.huge and -1 or left
+end
+
+-- Have the conversation expire in `left` ms. State, messages and ids live a tenth longer, until
+-- `lasts` (ms; 0: for ever), so that they need not be renewed each time, and are never gone first.
+-- Returns until when they live now.
+local function slide(left, lasts, now, call)
+    if left == math.huge then
+        if lasts ~= 0 then
+            for at = 1, 4 do call('PERSIST', KEYS[at]) end
+        end
+        return 0
+    end
+    call('PEXPIRE', KEYS[1], left)
+    if lasts and lasts >= now + left and lasts <= now + 2 * left + 1000 then return lasts end
+    local longer = math.ceil(left * 1.1) + 500
+    for at = 2, 4 do call('PEXPIRE', KEYS[at], longer) end
+    return now + longer
 end

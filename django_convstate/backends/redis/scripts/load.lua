@@ -1,28 +1,31 @@
 -- Return a conversation with its newest messages, and slide its expiry. Follows common.lua.
--- KEYS: meta, state, messages.  ARGV: window, max_age (ms, or '').
-local id, version, owner, created, ttl, due =
-    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'x'))
+-- KEYS: meta, state, messages, ids.  ARGV: window, max_age (ms, or -1).
+-- Whether all of it is there, the client finds out from the numbers.
+local id, version, owner, created, ttl, due, parts, lasts =
+    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'x', 'p', 'e'))
 local kind = kind_of(id, version, created, ttl)
-if kind == 'nothing' then return false end
 if kind == 'corrupt' then return {'corrupt'} end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local left = tonumber(ttl)
-if ARGV[2] ~= '' then
-    left = math.min(left, created + ARGV[2] - now)
-end
+if kind ~= 'conversation' then return false end
+local now = clock()
+local left = time_left(ttl, created, tonumber(ARGV[2]), now)
 if left <= 0 then
-    redis.pcall('DEL', KEYS[1], KEYS[2], KEYS[3])
+    redis.pcall('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
     return false
 end
 -- pcall, because where nothing may be written (out of memory, a replica, EVALSHA_RO) reading goes on.
-redis.pcall('HSET', KEYS[1], 'a', now)
-redis.pcall('PEXPIRE', KEYS[1], left)
-redis.pcall('PEXPIRE', KEYS[2], left)
-redis.pcall('PEXPIRE', KEYS[3], left)
+local slid = slide(left, tonumber(lasts), now, redis.pcall)
+if slid == tonumber(lasts) then
+    redis.pcall('HSET', KEYS[1], 'a', now)
+else
+    redis.pcall('HSET', KEYS[1], 'a', now, 'e', slid)
+end
+local count = redis.call('LLEN', KEYS[3])
 return {
-    id, version, owner, created, now, left, ttl, index_is_due(owner, due, now) and 1 or 0,
-    redis.call('LLEN', KEYS[3]),
+    id, version, owner, created, now, in_reply(left), ttl,
+    index_is_due(owner, due, now) and 1 or 0,
+    parts, count,
+    parts and string.sub(parts, 13, 16) ~= '\0\0\0\0' and redis.call('HLEN', KEYS[4]) or 0,
     redis.call('HGETALL', KEYS[2]),
     redis.call('LRANGE', KEYS[3], -ARGV[1], -1),
+    count > tonumber(ARGV[1]) and redis.call('LINDEX', KEYS[3], 0),
 }

@@ -1,13 +1,17 @@
 -- Describe a conversation without loading it, and without prolonging its life.
--- KEYS: meta, state, messages.
-local id, version, owner, created, accessed, bytes =
-    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 'a', 'b'))
+-- KEYS: meta, state, messages.  ARGV: keys of the state whose values are asked for.
+local id, version, owner, created, accessed, parts, bytes =
+    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 'a', 'p', 'b'))
 if not version then return false end
-local size = tonumber(bytes) or 0
+local size, modified = tonumber(bytes) or 0, accessed
+if parts then
+    local _
+    _, _, _, _, size, _, modified = struct.unpack('<I4I4I4I4ddd', parts)
+end
 for _, text in ipairs(redis.call('HGETALL', KEYS[2])) do
     size = size + #text
 end
 return {
-    id, version, owner, created, accessed, redis.call('PTTL', KEYS[1]),
-    redis.call('LLEN', KEYS[3]), size,
+    id, version, owner, created, tostring(modified), accessed, redis.call('PTTL', KEYS[1]),
+    redis.call('LLEN', KEYS[3]), size, #ARGV > 0 and redis.call('HMGET', KEYS[2], unpack(ARGV)) or {},
 }

@@ -1,0 +1,91 @@
+"""A conversation that is made as it was: its messages are staged under keys that nobody reads, and
+then made visible at once."""
+
+import secrets
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any, Final
+
+from ..records import Record
+from ..toolkit.packed import data_of, given_id, key_of, locator
+from . import scripts
+from .operations import (
+    Argument,
+    Operation,
+    Operations,
+    Reply,
+    milliseconds,
+    script_operation,
+    ttl_ms,
+)
+from .replies import PARTS, refusal_to_restore
+
+BATCH_SIZE: Final = 500  # messages in one round trip
+STAGED_SECONDS: Final = 600  # for which what is staged is kept
+
+
+class Restoration:
+    """The operations that restore one conversation: all of `stage`, and then `finish`."""
+
+    def __init__(self, operations: Operations, id: str, record: Record) -> None:
+        self._operations = operations
+        self._id = id
+        self._record = record
+        self._count = self._given = self._bytes = 0
+        self._last_key = record.last_key
+        # Not as the keys of a conversation are called, so that a listing does not find it.
+        stem = f"{operations.prefix}:staged-{secrets.token_hex(8)}:{{{id}}}"
+        self._staged = f"{stem}:messages", f"{stem}:ids"
+
+    def stage(self, messages: Iterator[bytes]) -> Iterator[Operation[None]]:
+        """Yield an operation for each batch of packed messages."""
+        while batch := list(islice(messages, BATCH_SIZE)):
+            ids = [(id, packed) for packed in batch if (id := given_id(packed)) is not None]
+            given = [each for id, packed in ids for each in (locator(id), key_of(packed))]
+            self._count += len(batch)
+            self._given += len(ids)
+            self._bytes += sum(len(data_of(packed)) for packed in batch)
+            self._last_key = max(self._last_key, key_of(batch[-1]))
+            arguments = (milliseconds(STAGED_SECONDS), len(ids), *given, *batch)
+            yield script_operation(scripts.STAGE, self._staged, arguments, _nothing)
+
+    def finish(self, unless_deleted: bool) -> Operation[None]:
+        """Return the operation that makes visible what was staged."""
+        record, operations = self._record, self._operations
+
+        def read(reply: Any) -> Reply[None]:
+            if reply[0] != 1:
+                raise refusal_to_restore(*reply)
+            owner = record.owner
+            index = operations.index(owner, self._id, ttl_ms(record.ttl)) if owner else None
+            return Reply(None, index)
+
+        state_size = sum(len(key.encode()) + len(value) for key, value in record.state.items())
+        parts = PARTS.pack(
+            self._count,
+            record.dropped,
+            len(record.state),
+            self._given,
+            self._bytes,
+            state_size,
+            milliseconds(record.modified_at),
+            self._last_key,
+        )
+        arguments: tuple[Argument, ...] = (
+            self._id,
+            record.owner or "",
+            record.version,
+            milliseconds(record.created_at),
+            milliseconds(record.last_accessed),
+            ttl_ms(record.ttl),
+            operations.max_age_ms,
+            parts,
+            "1" if unless_deleted else "",
+            *chain.from_iterable(record.state.items()),
+        )
+        keys = operations.keys(self._id) + self._staged
+        return script_operation(scripts.RESTORE, keys, arguments, read)
+
+
+def _nothing(reply: Any) -> Reply[None]:
+    return Reply(None)

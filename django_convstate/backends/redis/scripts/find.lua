@@ -1,0 +1,21 @@
+-- Find a message without loading the conversation. Follows common.lua and messages.lua.
+-- KEYS: meta, state, messages, ids.  ARGV: locator, or position where 0.1 has stored it ('').
+-- Returns {position, element}, false where there is none, or {'corrupt'}.
+local id, version, created, ttl, parts =
+    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'c', 't', 'p'))
+local kind = kind_of(id, version, created, ttl)
+if kind == 'corrupt' then return {'corrupt'} end
+if kind ~= 'conversation' then return false end
+local dropped, given = 0, 0
+if parts then
+    local _
+    _, dropped, _, given = struct.unpack(PARTS, parts)
+end
+local index, element
+if ARGV[1] == '' then
+    index = ARGV[2] - dropped
+    element = index >= 0 and redis.call('LINDEX', KEYS[3], index)
+else
+    index, element = locate(ARGV[1], redis.call('LLEN', KEYS[3]), given)
+end
+return element and {index + dropped, element}

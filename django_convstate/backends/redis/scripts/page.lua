@@ -1,0 +1,12 @@
+-- Read messages by their positions.
+-- KEYS: meta, state, messages.  ARGV: start, stop (not included).
+-- Returns {position of the first, elements}.
+local parts = redis.call('HGET', KEYS[1], 'p')
+local dropped = 0
+if parts then
+    local _
+    _, dropped = struct.unpack('<I4I4', parts)
+end
+local first, last = math.max(ARGV[1] - dropped, 0), ARGV[2] - dropped - 1
+if last < first then return {0, {}} end
+return {first + dropped, redis.call('LRANGE', KEYS[3], first, last)}

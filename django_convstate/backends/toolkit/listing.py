@@ -1,0 +1,21 @@
+"""The order of a listing: newest saved first, from a cursor on."""
+
+import heapq
+from collections.abc import Iterable, Iterator
+from operator import attrgetter
+
+from ..records import ConversationSummary
+
+_cursor = attrgetter("cursor")
+
+
+def newest_first(
+    summaries: Iterable[ConversationSummary], limit: int | None, after: str | None
+) -> Iterator[ConversationSummary]:
+    """Yield at most `limit` of the conversations that come behind `after`. Keeps only so many in
+    memory."""
+    if after is not None:
+        summaries = (summary for summary in summaries if summary.cursor < after)
+    if limit is None:
+        return iter(sorted(summaries, key=_cursor, reverse=True))
+    return iter(heapq.nlargest(limit, summaries, key=_cursor))

@@ -1,0 +1,148 @@
+"""A message as it is stored: its sort key, its id where that is another, and its bytes.
+
+    key     10 bytes: milliseconds (6) and a random number (4), big-endian, as in message ids
+    length  1 byte: of the id; 0 where the id is the key in hex
+    id      UTF-8
+    bytes   whatever the caller gave: nothing here reads them
+
+Along a conversation the keys only grow, so that a message is found by bisection. One that comes
+with a key that is not above the last one's (a late replay, a slow clock, an id of the caller's own)
+gets the next key, and the conversation remembers which key that id was given.
+
+What 0.1 stored is the JSON alone, which begins with "{", as no key does. Its id is "#" and its
+position.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, overload
+
+KEY_SIZE: Final = 10
+NO_KEY: Final = bytes(KEY_SIZE)  # below every other
+CLOCK_SLACK_MS: Final = 60_000  # a key further ahead of the store's clock than that is not taken
+_OLD: Final = ord("{")
+# Of an id that is no key: in its place, above every key.
+_FOREIGN: Final = b"\xff\xff"
+
+Pair = tuple[str, bytes]  # a message: its id, and its bytes
+
+
+def locator(id: str) -> bytes:
+    """Return 10 bytes that stand for a message id: the key that it is or, above all keys, a hash.
+    Redis computes the same (redis/scripts/messages.lua)."""
+    if len(id) == 2 * KEY_SIZE:
+        try:
+            key = bytes.fromhex(id)
+        except ValueError:
+            key = NO_KEY
+        if key.hex() == id and key[:1] < b"{":
+            return key
+    return _FOREIGN + hashlib.sha1(id.encode(), usedforsecurity=False).digest()[:8]
+
+
+def is_natural(place: bytes) -> bool:
+    """Tell whether a locator is the key that the id is."""
+    return not place.startswith(_FOREIGN)
+
+
+def pack(id: str, data: bytes) -> bytes:
+    """Return a message with its locator in the place of its key."""
+    place = locator(id)
+    if is_natural(place):
+        return b"%b\0%b" % (place, data)
+    return pack_under(place, id, data)
+
+
+def pack_under(key: bytes, id: str, data: bytes) -> bytes:
+    """Return a message with a key that is not its id."""
+    encoded = id.encode()
+    return b"%b%c%b%b" % (key, len(encoded), encoded, data)
+
+
+def key_of(packed: bytes) -> bytes:
+    """Return the sort key of a stored message."""
+    return NO_KEY if packed[0] == _OLD else packed[:KEY_SIZE]
+
+
+def data_of(packed: bytes) -> bytes:
+    """Return the bytes of a stored message, without its id."""
+    return packed if packed[0] == _OLD else packed[KEY_SIZE + 1 + packed[KEY_SIZE] :]
+
+
+def given_id(packed: bytes) -> str | None:
+    """Return the id of a stored message, if it is not its key."""
+    if packed[0] == _OLD or not (size := packed[KEY_SIZE]):
+        return None
+    return packed[KEY_SIZE + 1 : KEY_SIZE + 1 + size].decode()
+
+
+def id_of(packed: bytes, position: int) -> str:
+    """Return the id of the stored message at a position."""
+    if packed[0] == _OLD:
+        return f"#{position}"
+    return given_id(packed) or packed[:KEY_SIZE].hex()
+
+
+def is_packed(packed: bytes) -> bool:
+    """Tell whether bytes can be a stored message."""
+    if packed[:1] == b"{":
+        return True
+    return len(packed) > KEY_SIZE and len(packed) >= KEY_SIZE + 1 + packed[KEY_SIZE]
+
+
+def next_key(key: bytes) -> bytes:
+    """Return the next sort key."""
+    return (int.from_bytes(key) + 1).to_bytes(KEY_SIZE)
+
+
+def packing(messages: Iterable[Pair]) -> Iterator[bytes]:
+    """Yield messages as they are stored. Keys that would not be in order are replaced."""
+    if isinstance(messages, PackedMessages):
+        yield from messages.packed
+        return
+    last = NO_KEY
+    for id, data in messages:
+        place = locator(id)
+        if is_natural(place) and place > last:
+            last = place
+            yield pack(id, data)
+        else:
+            last = next_key(last)
+            yield pack_under(last, id, data)
+
+
+class PackedMessages(Sequence[Pair]):
+    """Stored messages as pairs of id and bytes, taken apart when they are asked for: mostly they
+    are not."""
+
+    __slots__ = ("packed", "start")
+
+    def __init__(self, packed: list[bytes], start: int) -> None:
+        """Show stored messages, the first of which is at position `start`."""
+        self.packed = packed
+        self.start = start
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    @overload
+    def __getitem__(self, wanted: int) -> Pair: ...
+    @overload
+    def __getitem__(self, wanted: slice) -> "PackedMessages": ...
+    def __getitem__(self, wanted: int | slice) -> "Pair | PackedMessages":
+        if isinstance(wanted, slice):
+            positions = range(len(self.packed))[wanted]
+            return PackedMessages(self.packed[wanted], self.start + positions.start)
+        position = range(len(self.packed))[wanted]
+        packed = self.packed[position]
+        return id_of(packed, self.start + position), data_of(packed)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Sequence) and not isinstance(other, str | bytes):
+            return list(self) == list(other)
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<PackedMessages: {len(self)}>"

@@ -1,0 +1,126 @@
+"""This process as a writer: the numbers of its commits, by which a store tells a commit that it has
+applied from one that it has not.
+
+As RIFL and Kafka's idempotent producer do it: a writer numbers its commits, and says with each the
+lowest number that it may still send. What is below that, the store need not remember.
+"""
+
+import secrets
+import time
+from collections import deque
+from itertools import count
+from typing import Final
+
+from ...exceptions import ConversationConflict
+from . import forksafe
+
+WRITER_SECONDS: Final = 24 * 3600  # a store forgets a writer so long after its last commit
+_RESEND_SECONDS: Final = WRITER_SECONDS - 3600  # clocks of two machines may differ
+
+
+class Commit:
+    """The identity of one commit: its writer (8 bytes), its number, and the floor: the writer's
+    lowest number that was open for this conversation when the commit was made.
+
+    It is open for as long as anything refers to it, a Change that waits or a journal: it may be
+    sent until then.
+    """
+
+    __slots__ = ("_origin", "sent_at", "floor", "number", "writer")
+
+    def __init__(
+        self, writer: bytes, number: int, floor: int, origin: "tuple[Writer, str] | None" = None
+    ) -> None:
+        self.writer = writer
+        self.number = number
+        self.floor = floor
+        self._origin = origin
+        self.sent_at: float | None = None  # seconds since the epoch, the first time
+
+    def sending(self) -> None:
+        """Note that the store is about to be asked to apply it, perhaps not for the first time.
+
+        Raises:
+            ConversationConflict: it was sent so long ago that the store may have forgotten whether
+                it was applied.
+        """
+        now = time.time()
+        if self.sent_at is None:
+            self.sent_at = now
+        elif now - self.sent_at > _RESEND_SECONDS:
+            raise unjudgeable()
+
+    def __reduce__(self) -> "tuple[type[Commit], tuple[bytes, int, int]]":
+        # A copy has the same number, so that only one of the two is applied.
+        return Commit, (self.writer, self.number, self.floor)
+
+    def __repr__(self) -> str:
+        return f"<Commit {self.number} of {self.writer.hex()}>"
+
+    def __del__(self) -> None:
+        if self._origin is not None:
+            writer, id = self._origin
+            writer.closed.append((id, self.number))
+
+
+class Writer:
+    """Numbers commits, and knows which of them are open. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.key = secrets.token_bytes(8)
+        # Numbers that were given up, by conversation. A finalizer may run anywhere, even under our
+        # lock, so it adds to this alone.
+        self.closed: deque[tuple[str, int]] = deque()
+        self._numbers = count(1)
+        self._open: dict[str, dict[int, None]] = {}  # by conversation, lowest first
+        self._lock = forksafe.lock()
+
+    def begin(self, id: str) -> Commit:
+        """Return a new commit to conversation `id`."""
+        with self._lock:
+            while self.closed:
+                self._forget(*self.closed.popleft())
+            number = next(self._numbers)
+            numbers = self._open.setdefault(id, {})
+            numbers[number] = None
+            return Commit(self.key, number, next(iter(numbers)), (self, id))
+
+    def lowest_open(self, id: str, commit: Commit) -> int:
+        """Return the floor of `commit` as it is now: more may be closed since it was made."""
+        with self._lock:
+            while self.closed:
+                self._forget(*self.closed.popleft())
+            numbers = self._open.get(id) if commit.writer == self.key else None
+            return min(commit.number, next(iter(numbers))) if numbers else commit.floor
+
+    def _forget(self, id: str, number: int) -> None:
+        numbers = self._open[id]
+        del numbers[number]
+        if not numbers:
+            del self._open[id]
+
+
+class ThisProcess:
+    """Holds the writer that this process is: another one in each forked child."""
+
+    writer = Writer()
+
+
+def lone_commit() -> Commit:
+    """Return a commit by a writer of its own, for a change that is not one of many."""
+    return Commit(secrets.token_bytes(8), 1, 1)
+
+
+def unjudgeable() -> ConversationConflict:
+    """Return the error for a commit of which nobody knows any more whether it was applied."""
+    return ConversationConflict(
+        "This change was sent before, too long ago to know whether it was applied. It was not "
+        "applied now; reload() and decide again."
+    )
+
+
+def _begin_anew() -> None:
+    ThisProcess.writer = Writer()
+
+
+forksafe.reset_in_child(_begin_anew)

@@ -1,0 +1,78 @@
+"""What becomes of a value that two have changed at the same time. No I/O, and no store: both the
+repository and the replay after an outage call it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from ..backends.records import Change, Diverged, Replacement
+from ..codec import JSON, decode, encode
+from ..exceptions import MessageNotFound
+
+MERGE_TRIES: Final = 10  # while others keep changing the same
+_ABSENT: Final = object()
+
+
+def merged(change: Change, diverged: Diverged) -> Change:
+    """Return `change` made anew, from what others have made of that from which it began.
+
+    Raises:
+        MessageNotFound: a message that was to be updated is gone.
+        ConversationCorrupt: what is stored is not JSON.
+    """
+    changed, expected = dict(change.set), dict(change.expected)
+    for key, theirs in diverged.state.items():
+        if theirs is not None and key in changed:
+            changed[key] = _merged_bytes(expected[key], changed[key], theirs, f"state[{key!r}]")
+        expected[key] = theirs
+    replacements = [_rebased(each, diverged.messages) for each in change.replace]
+    return replace(
+        change, set=changed, expected=expected, replace=[each for each in replacements if each]
+    )
+
+
+def _rebased(replacement: Replacement, messages: Mapping[str, bytes | None]) -> Replacement | None:
+    if replacement.id not in messages:
+        return replacement
+    theirs = messages[replacement.id]
+    if theirs is None:
+        if replacement.old is None:
+            return None  # it was to be redacted, and is not even there
+        raise MessageNotFound("A message that was updated is not in the conversation any more.")
+    new = _merged_bytes(replacement.old, replacement.new, theirs, "message")
+    return Replacement(id=replacement.id, old=theirs, new=new)
+
+
+def _merged_bytes(base: bytes | None, mine: bytes, theirs: bytes, path: str) -> bytes:
+    values = _ABSENT if base is None else decode(base), decode(mine), decode(theirs)
+    return encode(merge(*values), path)
+
+
+def merge(base: JSON, mine: JSON, theirs: JSON) -> JSON:
+    """Return what `mine` and `theirs` have both made of `base`.
+
+    Dictionaries are merged key by key, and lists to which both have only appended have what was
+    appended to both, theirs first. Where both have changed anything else, `mine` counts, because it
+    is the later one.
+    """
+    if mine == base:
+        return theirs
+    if theirs == base or mine == theirs:
+        return mine
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        return _merge_dicts(base if isinstance(base, dict) else {}, mine, theirs)
+    if isinstance(mine, list) and isinstance(theirs, list):
+        base = [] if base is _ABSENT else base
+        if isinstance(base, list) and mine[: len(base)] == base == theirs[: len(base)]:
+            return theirs + mine[len(base) :]
+    return mine
+
+
+def _merge_dicts(
+    base: dict[str, JSON], mine: dict[str, JSON], theirs: dict[str, JSON]
+) -> dict[str, JSON]:
+    both = {
+        key: merge(base.get(key, _ABSENT), mine.get(key, _ABSENT), theirs.get(key, _ABSENT))
+        for key in {**theirs, **mine}
+    }
+    return {key: value for key, value in both.items() if value is not _ABSENT}
