@@ -18,7 +18,7 @@ from typing import Any
 from django.utils.asyncio import async_unsafe
 
 from .. import conf, ids, tokens
-from ..backends.records import Change, Committed, Create, moment_or_never
+from ..backends.records import moment_or_never
 from ..codec import JSON
 from ..exceptions import InvalidConversationValue
 from ..repository import Repository
@@ -342,8 +342,8 @@ class Conversation(MutableMapping[str, JSON]):
             except REFUSALS:
                 copy.pending.clear()
                 raise
-            copy.acknowledge(change, committed)
-            self._repository.announce_saved(self, _has_created(change, committed))
+            has_created = copy.acknowledge(change, committed)
+            self._repository.announce_saved(self, has_created)
         copy.save_failed = False
 
     async def _asend(self) -> None:
@@ -358,8 +358,8 @@ class Conversation(MutableMapping[str, JSON]):
                 # Not the view's to answer: the client has gone. The end of the stream sends it.
                 copy.save_failed = False
                 raise
-            copy.acknowledge(change, committed)
-            await self._repository.aannounce_saved(self, _has_created(change, committed))
+            has_created = copy.acknowledge(change, committed)
+            await self._repository.aannounce_saved(self, has_created)
         copy.save_failed = False
 
     @contextmanager
@@ -418,12 +418,6 @@ class Conversation(MutableMapping[str, JSON]):
 def working_copy_of(conversation: Conversation) -> WorkingCopy:
     """Return what is in memory of a conversation, for the middleware and the consumers."""
     return conversation._copy
-
-
-def _has_created(change: Change, committed: Committed) -> bool:
-    return change.create is Create.MUST_BE_NEW or (
-        change.create is Create.EITHER and committed.version == 1
-    )
 
 
 def check_ttl(ttl: float | None) -> Any:

@@ -33,7 +33,6 @@ class MessageLog:
         # Where, as (start, stop), others have appended between our load and our saves. Noted only
         # for those who put a list here, because a conversation may be saved any number of times.
         self.remote_ranges: list[tuple[int, int]] | None = None
-        self.clear()
 
     def clear(self) -> None:
         """Hold nothing, of a conversation that is not stored."""
@@ -162,11 +161,6 @@ class MessageLog:
     # Saving.
 
     @property
-    def seen(self) -> tuple[int, bytes]:
-        """Where what is known here of the stored messages ends. See `Change`."""
-        return self._stored_end, self._last_key
-
-    @property
     def is_modified(self) -> bool:
         """Whether there is something to save."""
         return bool(self._appended or self._replaced) or self._kept_end < self._stored_end
@@ -178,11 +172,12 @@ class MessageLog:
 
     def collect_changes(
         self,
-    ) -> tuple[int | None, list[Pair], Sequence[str], Sequence[Replacement]]:
+    ) -> tuple[int | None, list[Pair], Sequence[str], Sequence[Replacement], tuple[int, bytes]]:
         """Return the position up to which stored messages are kept (None: all), what to append,
-        which of these may be there already, and what to replace. Regard that as stored from now
-        on."""
+        which of these may be there already, what to replace, and where what was known here of the
+        stored ones ends (see `Change.seen`). Regard that as stored from now on."""
         appended, kept, stored = self._appended, self._kept_end, self._stored_end
+        seen = stored, self._last_key
         once: Sequence[str] = ()
         replaced: Sequence[Replacement] = ()
         if kept < stored:
@@ -198,7 +193,7 @@ class MessageLog:
                 Replacement(id=id, old=old, new=new) for id, (old, new) in self._replaced.items()
             ]
             self._replaced = {}
-        return kept if kept < stored else None, appended, once, replaced
+        return kept if kept < stored else None, appended, once, replaced, seen
 
     def _cut(self, end: int) -> None:
         """Forget what is in memory from position `end` on."""
@@ -215,7 +210,7 @@ class MessageLog:
         messages were expected to end at `expected_end`; so many were staged later."""
         self._last_key = committed.last_key
         if (
-            committed.end == expected_end
+            committed.dropped + committed.message_count == expected_end
             and not committed.others
             and not committed.repeated
             and committed.dropped == self.dropped

@@ -43,14 +43,10 @@ class Pending:
         """The change to send next; None: there is none."""
         return self._queue[0][0] if self._queue else None
 
-    @property
-    def message_count(self) -> int:
-        """How many messages are to be appended."""
-        return sum(len(change.append) for change, _ in self._queue)
-
-    def add(self, change: Change, end: int) -> None:
-        """Add a change as the last one, after which the messages are expected to end at `end`."""
-        self._queue.append((change, end))
+    def add(self, change: Change) -> None:
+        """Add a change as the last one."""
+        kept = change.seen[0] if change.keep_messages is None else change.keep_messages
+        self._queue.append((change, kept + len(change.append)))
 
     def clear(self) -> None:
         """Forget all of them."""
@@ -69,17 +65,20 @@ class Pending:
         self._queue[-1] = replace(change, release=True), end
         return True
 
-    def acknowledge(self, change: Change, committed: Committed) -> int | None:
-        """Take out what has been applied. Return where the messages were expected to end after it;
-        None if another task has sent it as well, and was faster."""
+    def acknowledge(self, change: Change, committed: Committed) -> tuple[int, int] | None:
+        """Take out what has been applied. Return where the messages were expected to end after it,
+        and how many are to be appended by the changes that still wait; None if another task has
+        sent it as well, and was faster."""
         if not self._queue or self._queue[0][0].commit is not change.commit:
             return None
         _, expected_end = self._queue.popleft()
+        staged_later = 0
         if self._queue:
+            staged_later = sum(len(each.append) for each, _ in self._queue)
             surplus = committed.end - expected_end
             seen = committed.end, committed.last_key
             self._queue = deque(_rebased(each, end, surplus, seen) for each, end in self._queue)
-        return expected_end
+        return expected_end, staged_later
 
 
 def _rebased(change: Change, end: int, surplus: int, seen: tuple[int, bytes]) -> tuple[Change, int]:

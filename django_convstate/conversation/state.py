@@ -126,7 +126,9 @@ class State(MutableMapping[str, JSON]):
             self._size = self._checked_size(_size_of(now))
         changed, counted = self._changed(now), self._counted
         unset = sorted(self._stored.keys() - now.keys())
-        expected = {key: self._stored.get(key) for key in changed.keys() - self._whole}
+        expected: dict[str, bytes | None] = {}
+        for key in changed.keys() - self._whole:
+            expected[key] = self._stored.get(key)
         self._encoded, self._stored = now, now.copy()
         if counted or self._approximate:
             self._approximate = (self._approximate | counted.keys()) - changed.keys()
@@ -134,7 +136,7 @@ class State(MutableMapping[str, JSON]):
         return changed, unset, counted, expected
 
     def note_merged(self, keys: Iterable[str]) -> None:
-        """Take note that what is stored under these keys has what others have changed in it, too."""
+        """Take note that what is stored under these keys has others' changes in it, too."""
         self._approximate.update(keys)
 
     def _now(self) -> dict[str, bytes]:

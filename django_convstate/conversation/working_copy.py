@@ -108,9 +108,9 @@ class WorkingCopy:
         self.save_failed = True
         if expected_version is not None:
             expected_version = self._expected(expected_version)
-        options, log, seen = self._options, self.log, self.log.seen
+        options = self._options
         changed, unset, counted, expected = self.state.collect_changes()
-        keep, appended, once, replaced = log.collect_changes()
+        keep, appended, once, replaced, seen = self.log.collect_changes()
         if not (
             changed
             or unset
@@ -122,7 +122,8 @@ class WorkingCopy:
             or self._new_ttl is not None
         ):
             return
-        self.check_writable()
+        if self.is_read_only:
+            self.check_writable()
         is_new = self.create is Create.MUST_BE_NEW
         change = Change(
             create=self.create,
@@ -147,7 +148,7 @@ class WorkingCopy:
             seen=seen,
             window=self.window,
         )
-        self.pending.add(change, log.end)
+        self.pending.add(change)
         self.create = Create.MUST_EXIST
         self._new_ttl = None
 
@@ -168,13 +169,16 @@ class WorkingCopy:
         self.pending.expect(version)
         return version + len(self.pending)
 
-    def acknowledge(self, change: Change, committed: Committed) -> None:
-        """Take note that the store has applied a change."""
-        expected_end = self.pending.acknowledge(change, committed)
-        if expected_end is None:
-            return  # another task has taken note of it
-        staged_later = self.pending.message_count if self.pending else 0
-        self.log.settle(committed, change.append, expected_end, staged_later)
+    def acknowledge(self, change: Change, committed: Committed) -> bool:
+        """Take note that the store has applied a change, and tell whether it has begun the
+        conversation."""
+        has_created = change.create is Create.MUST_BE_NEW or (
+            change.create is Create.EITHER and committed.version == 1
+        )
+        expected = self.pending.acknowledge(change, committed)
+        if expected is None:
+            return has_created  # another task has taken note of it
+        self.log.settle(committed, change.append, *expected)
         self.existing = committed.existing
         if committed.merged:
             self.state.note_merged(committed.merged)
@@ -184,6 +188,7 @@ class WorkingCopy:
         self.last_accessed = self.modified_at = time.time()
         self.expires_at = committed.expires_at
         self.created_at = self.created_at or self.last_accessed
+        return has_created
 
     def set_ttl(self, ttl: float) -> None:
         """Grant another idle time, in seconds, with the next save."""

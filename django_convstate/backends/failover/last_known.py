@@ -14,6 +14,7 @@ from typing import Final
 
 from ...exceptions import InvalidConversationValue
 from ..records import Change, Committed, Record
+from ..toolkit.packed import size_of
 from ..toolkit.stored import StoredConversation
 
 KEPT_MESSAGES: Final = 100  # of each conversation, the newest
@@ -25,13 +26,15 @@ OVERHEAD: Final = 2000  # bytes of memory of a conversation besides its contents
 class Snapshot:
     """A conversation as it was at some moment, and the changes since. `size` is in bytes."""
 
-    base: StoredConversation
+    record: Record
     size: int
     changes: list[tuple[float, Change, Committed]] = field(default_factory=list)
 
     def stored(self, max_age: float | None) -> StoredConversation:
         """Return a copy of the conversation with the changes applied."""
-        stored = self.base.copy()
+        record = self.record
+        stored = StoredConversation.of(record, record.messages)
+        stored.messages.unloaded = record.message_count - len(record.messages)
         for now, change, committed in self.changes:
             _follow(stored, change, committed, now, max_age)
         messages = stored.messages
@@ -101,10 +104,8 @@ class LastKnownCache:
         """Keep the conversation as the primary has loaded it; None: it has none."""
         snapshot = None
         if record is not None:
-            base = StoredConversation.of(record, record.messages)
-            base.messages.unloaded = record.message_count - len(record.messages)
-            size = sum(map(len, base.messages.packed)) + sum(map(len, record.state.values()))
-            snapshot = Snapshot(base, size + OVERHEAD)
+            size = size_of(record.messages) + sum(map(len, record.state.values()))
+            snapshot = Snapshot(record, size + OVERHEAD)
         with self._lock:
             self._replace(id, snapshot)
 
@@ -116,13 +117,14 @@ class LastKnownCache:
             if snapshot is None:
                 if committed.version != 1:
                     return  # there is more to the conversation than this change
-                snapshot = Snapshot(StoredConversation(now, now, now), OVERHEAD)
-            size = sum(len(data) for _, data in change.append) + sum(map(len, change.set.values()))
+                begun = StoredConversation(now, now, now)
+                snapshot = Snapshot(self._record(begun), OVERHEAD)
+            size = size_of(change.append) + sum(map(len, change.set.values()))
             changes = [*snapshot.changes, (now, change, committed)]
-            snapshot = Snapshot(snapshot.base, snapshot.size + size, changes)
+            snapshot = Snapshot(snapshot.record, snapshot.size + size, changes)
             if len(changes) > KEPT_CHANGES:
                 stored = snapshot.stored(self._max_age)
-                snapshot = Snapshot(stored, stored.size + OVERHEAD)
+                snapshot = Snapshot(self._record(stored), stored.size + OVERHEAD)
             self._replace(id, snapshot)
 
     def touch(self, id: str, ttl: float | None, *, found: bool) -> None:
@@ -132,12 +134,15 @@ class LastKnownCache:
             if snapshot is not None and found:
                 stored = snapshot.stored(self._max_age)
                 stored.touch(time.time(), ttl)
-                snapshot = Snapshot(stored, snapshot.size)
+                snapshot = Snapshot(self._record(stored), snapshot.size)
             self._replace(id, snapshot if found else None)
 
     def forget(self, id: str) -> None:
         """Drop the conversation, if it is known."""
         self.put(id, None)
+
+    def _record(self, stored: StoredConversation) -> Record:
+        return stored.record("", KEPT_MESSAGES, self._max_age)
 
     def _replace(self, id: str, snapshot: Snapshot | None) -> None:
         old = self._snapshots.pop(id, None)

@@ -55,7 +55,7 @@ INDEX_PAGE_SIZE: Final = 500  # ids that are read from an index in one round tri
 # time over each. See scripts/commit.lua.
 _HEAD: Final = struct.Struct("<22d")
 _NONE: Final = -1
-_flat: Final[Callable[[Iterable[tuple[Argument, ...]]], Iterable[Argument]]] = chain.from_iterable
+flat: Final[Callable[[Iterable[tuple[Argument, ...]]], Iterable[Argument]]] = chain.from_iterable
 _CREATE: Final = {Create.EITHER: 0, Create.MUST_BE_NEW: 1, Create.MUST_EXIST: 2}
 
 
@@ -159,11 +159,11 @@ class Operations:
             commit.writer + change.seen[1],
             change.owner or "",
             "" if change.visitor is None else f"={change.visitor}",
-            *_flat(change.set.items()),
+            *flat(change.set.items()),
             *change.unset,
-            *_flat(change.increment.items()),
-            *_flat((key, _digest(old)) for key, old in change.expected.items()),
-            *_flat(map(_replacement, change.replace)),
+            *flat(change.increment.items()),
+            *flat(map(_expectation, change.expected.items())),
+            *flat(map(_replacement, change.replace)),
         ]
         for message_id, data in change.append:
             arguments.append(pack(message_id, data))
@@ -358,11 +358,15 @@ def milliseconds(seconds: float) -> int:
 
 
 def ttl_ms(ttl: float) -> int:
-    return 0 if math.isinf(ttl) else milliseconds(ttl)
+    return 0 if math.isinf(ttl) else math.ceil(ttl * 1000)
 
 
 def _digest(data: bytes | None) -> str:
     return "" if data is None else hashlib.sha1(data, usedforsecurity=False).hexdigest()
+
+
+def _expectation(item: tuple[str, bytes | None]) -> tuple[Argument, ...]:
+    return item[0], _digest(item[1])
 
 
 def _replacement(replacement: Replacement) -> tuple[Argument, ...]:

@@ -77,7 +77,7 @@ def record_of(id: str, reply: list[Any]) -> tuple[Record, bool]:
             created_at=int(created) / 1000,
             modified_at=modified / 1000,
             last_accessed=now / 1000,
-            expires_at=_moment_of(now, left),
+            expires_at=math.inf if left < 0 else (now + left) / 1000,  # -1: it never expires
             ttl=int(ttl) / 1000 or math.inf,
             state={key.decode(): value for key, value in zip(state[::2], state[1::2], strict=True)},
             messages=PackedMessages(messages, dropped + count - len(messages)),
@@ -96,7 +96,7 @@ def record_of(id: str, reply: list[Any]) -> tuple[Record, bool]:
 def committed_of(change: Change, reply: list[Any]) -> Committed:
     """Return the answer that commit.lua gives."""
     version, count, dropped, left, now, _, _, last_key, *more = reply
-    expires_at = _moment_of(now, left)
+    expires_at = math.inf if left < 0 else (now + left) / 1000  # -1: it never expires
     if not more:
         return Committed(version, count, expires_at, dropped, last_key)
     repeated, existing, others_end, others = more
@@ -179,8 +179,3 @@ def refusal(change: Change, kind: bytes, *details: Any) -> Exception:
 
 def _by_name(pairs: list[list[Any]]) -> dict[str, bytes | None]:
     return {text(name): value[0] if value else None for name, *value in pairs}
-
-
-def _moment_of(now: int, left: int) -> float:
-    # -1 stands for ever.
-    return math.inf if left < 0 else (now + left) / 1000

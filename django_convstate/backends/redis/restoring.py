@@ -3,7 +3,7 @@ then made visible at once."""
 
 import secrets
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Final
 
 from ..records import Record
@@ -14,6 +14,7 @@ from .operations import (
     Operation,
     Operations,
     Reply,
+    flat,
     milliseconds,
     script_operation,
     ttl_ms,
@@ -46,7 +47,7 @@ class Restoration:
             self._given += len(ids)
             self._bytes += sum(len(data_of(packed)) for packed in batch)
             self._last_key = max(self._last_key, key_of(batch[-1]))
-            arguments = (milliseconds(STAGED_SECONDS), len(ids), *given, *batch)
+            arguments: list[Argument] = [milliseconds(STAGED_SECONDS), len(ids), *given, *batch]
             yield script_operation(scripts.STAGE, self._staged, arguments, _nothing)
 
     def finish(self, unless_deleted: bool) -> Operation[None]:
@@ -81,7 +82,7 @@ class Restoration:
             operations.max_age_ms,
             parts,
             "1" if unless_deleted else "",
-            *chain.from_iterable(record.state.items()),
+            *flat(record.state.items()),
         )
         keys = operations.keys(self._id) + self._staged
         return script_operation(scripts.RESTORE, keys, arguments, read)

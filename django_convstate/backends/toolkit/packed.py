@@ -15,6 +15,7 @@ position.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Final, overload
 
 KEY_SIZE: Final = 10
@@ -25,6 +26,7 @@ _OLD: Final = ord("{")
 _FOREIGN: Final = b"\xff\xff"
 
 Pair = tuple[str, bytes]  # a message: its id, and its bytes
+_second = itemgetter(1)
 
 
 def locator(id: str) -> bytes:
@@ -48,7 +50,7 @@ def is_natural(place: bytes) -> bool:
 def pack(id: str, data: bytes) -> bytes:
     """Return a message with its locator in the place of its key."""
     place = locator(id)
-    if is_natural(place):
+    if place[0] < _OLD:
         return b"%b\0%b" % (place, data)
     return pack_under(place, id, data)
 
@@ -109,6 +111,13 @@ def packing(messages: Iterable[Pair]) -> Iterator[bytes]:
         else:
             last = next_key(last)
             yield pack_under(last, id, data)
+
+
+def size_of(messages: Sequence[Pair]) -> int:
+    """Return how many bytes messages take, with or without what comes beside their own."""
+    if isinstance(messages, PackedMessages):
+        return sum(map(len, messages.packed))
+    return sum(map(len, map(_second, messages)))
 
 
 class PackedMessages(Sequence[Pair]):

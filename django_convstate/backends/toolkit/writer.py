@@ -78,8 +78,8 @@ class Writer:
     def begin(self, id: str) -> Commit:
         """Return a new commit to conversation `id`."""
         with self._lock:
-            while self.closed:
-                self._forget(*self.closed.popleft())
+            if self.closed:
+                self._forget_closed()
             number = next(self._numbers)
             numbers = self._open.setdefault(id, {})
             numbers[number] = None
@@ -88,16 +88,17 @@ class Writer:
     def lowest_open(self, id: str, commit: Commit) -> int:
         """Return the floor of `commit` as it is now: more may be closed since it was made."""
         with self._lock:
-            while self.closed:
-                self._forget(*self.closed.popleft())
+            self._forget_closed()
             numbers = self._open.get(id) if commit.writer == self.key else None
             return min(commit.number, next(iter(numbers))) if numbers else commit.floor
 
-    def _forget(self, id: str, number: int) -> None:
-        numbers = self._open[id]
-        del numbers[number]
-        if not numbers:
-            del self._open[id]
+    def _forget_closed(self) -> None:
+        while self.closed:
+            id, number = self.closed.popleft()
+            numbers = self._open[id]
+            del numbers[number]
+            if not numbers:
+                del self._open[id]
 
 
 class ThisProcess:
