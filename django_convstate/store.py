@@ -460,7 +460,7 @@ def _expected_owner(id: str, owner: Owner) -> Any:
     """Return who has to be the owner of a conversation; `ANYBODY`, if that does not matter.
 
     Raises:
-        ConversationNotFound: an owner is asked for, so the id is from outside; and it cannot be one.
+        ConversationNotFound: an owner is asked for, so the id is from outside, and cannot be one.
     """
     if owner is ANYBODY:
         return ANYBODY

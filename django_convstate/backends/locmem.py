@@ -82,7 +82,11 @@ class LocMemBackend(ConversationStateBackend):
             if change.lease is not None and not self._queues.get(id).is_held_by(change.lease):
                 raise ConversationConflict(TURN_LOST)
             changed, committed = apply_if_fits(
-                stored, change, now, self.max_age, is_deleted=self._is_deleted(id, now)
+                stored,
+                change,
+                now,
+                self.max_age,
+                is_deleted=stored is None and self._is_deleted(id, now),
             )
             evicted = 0 if stored is not None else self._begin(id, changed, now)
             if change.lease is not None and change.release:

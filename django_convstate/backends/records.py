@@ -309,7 +309,7 @@ def too_many_messages(count: int, limit: int) -> ConversationTooLarge:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Committed:
     """The answer to a commit: what the conversation is at after it.
 

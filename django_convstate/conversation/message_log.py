@@ -8,7 +8,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from ..backends.records import Committed, Record, Replacement, too_many_messages
-from ..backends.toolkit.packed import NO_KEY, Pair
+from ..backends.toolkit.packed import (
+    KEY_SIZE,
+    NO_KEY,
+    PackedMessages,
+    Pair,
+    data_of,
+    header_of,
+    id_of,
+    pack,
+    packed_of,
+)
 from ..codec import JSON, decode, decode_all, encode
 from ..conf import Options
 from ..exceptions import (
@@ -34,30 +44,27 @@ class MessageLog:
         # for those who put a list here, because a conversation may be saved any number of times.
         self.remote_ranges: list[tuple[int, int]] | None = None
 
-    def clear(self) -> None:
-        """Hold nothing, of a conversation that is not stored."""
-        self._offline = False
+    def reset_to(self, record: Record | None) -> None:
+        """Hold the newest messages of a record, and nothing else. None: of a conversation that is
+        not stored, there are none."""
         self._tail: Sequence[Pair] = ()
-        self._recent: list[Pair] = []
-        self.dropped = self._stored_end = self._kept_end = 0
-        self._last_key = NO_KEY
+        self._last_key, self._offline = NO_KEY, False
+        self.dropped = self._stored_end = 0
+        if record is not None:
+            self._tail = record.messages
+            self._last_key, self._offline = record.last_key, record.degraded
+            self.dropped = record.dropped
+            self._stored_end = record.dropped + record.message_count
+        self._kept_end = self._stored_end
+        self._recent: list[bytes] = []
         self._last_id = 0  # of those that were made here
-        self._appended: list[Pair] = []
+        self._appended: list[bytes] = []
         self._once: set[str] = set()
         self._replaced: dict[str, tuple[bytes | None, bytes]] = {}
         # What was replaced since the load, saved or not.
         self._current: dict[str, bytes] = {}
         if self.remote_ranges is not None:
             self.remote_ranges = []
-
-    def load(self, record: Record) -> None:
-        """Hold the newest messages of a record, and nothing else."""
-        self.clear()
-        self._offline = record.degraded
-        self._tail = record.messages
-        self.dropped = record.dropped
-        self._stored_end = self._kept_end = record.dropped + record.message_count
-        self._last_key = record.last_key
 
     def discard_changes(self) -> None:
         """Go back to what the store holds, as far as is known."""
@@ -69,35 +76,34 @@ class MessageLog:
     def append(self, role: str, content: JSON, id: str | None, extra: Mapping[str, JSON]) -> str:
         """Add a message at the end, unless it is there already, and return its id. Raises as
         `check` does."""
-        if id is not None and self.peek(validate_message_id(id)) is not None:
+        if id is not None:
+            if self.peek(validate_message_id(id)) is None:
+                self._appended.append(pack(id, self.check(role, content, id, extra)))
+                self._once.add(id)
             return id
-        made = self._next_id() if id is None else 0
-        new_id = f"{made:020x}" if id is None else id
-        self._appended.append((new_id, self.check(role, content, new_id, extra)))
-        if id is None:
-            self._last_id = made
-        else:
-            self._once.add(id)
+        made = next_message_id(self._last_id, self._last_key)
+        key = made.to_bytes(KEY_SIZE)
+        new_id = key.hex()
+        self._appended.append(b"%b\0%b" % (key, self.check(role, content, new_id, extra)))
+        self._last_id = made
         return new_id
 
     def extend(self, items: Iterable[Mapping[str, JSON]]) -> list[str]:
         """Add JSON objects at the end as they are, all or none, and return their ids."""
-        made, last_id = list[Pair](), self._last_id
+        made: list[bytes] = []
+        last_id = self._last_id
         try:
             for number, item in enumerate(items):
                 data = encode_item(item, f"item {number}")
                 self._check_room(len(made))
                 self._check_size(data)
-                self._last_id = self._next_id()
-                made.append((f"{self._last_id:020x}", data))
+                self._last_id = next_message_id(self._last_id, self._last_key)
+                made.append(b"%b\0%b" % (self._last_id.to_bytes(KEY_SIZE), data))
         except BaseException:
             self._last_id = last_id
             raise
         self._appended += made
-        return [id for id, _ in made]
-
-    def _next_id(self) -> int:
-        return next_message_id(self._last_id, int.from_bytes(self._last_key))
+        return [message[:KEY_SIZE].hex() for message in made]
 
     def check(self, role: str, content: JSON, id: str, extra: Mapping[str, JSON]) -> bytes:
         """Return a message as it is stored, if it may be appended.
@@ -106,9 +112,11 @@ class MessageLog:
             InvalidConversationValue: it cannot be stored as JSON.
             ConversationTooLarge: it is over MAX_MESSAGE_BYTES, or one more than MAX_MESSAGES.
         """
-        self._check_room(0)
+        if self._options.max_messages is not None:
+            self._check_room(0)
         data = encode_message(role, content, id, extra)
-        self._check_size(data)
+        if len(data) > self._options.max_message_bytes:
+            self._check_size(data)
         return data
 
     def _check_room(self, more: int) -> None:
@@ -151,9 +159,9 @@ class MessageLog:
         self._replace(id, None, encode(kept | {"redacted": True}, "message"))
 
     def _replace(self, id: str, old: bytes | None, new: bytes) -> None:
-        for index, (appended_id, _) in enumerate(self._appended):
-            if appended_id == id:
-                self._appended[index] = id, new
+        for index, message in enumerate(self._appended):
+            if id_of(message, 0) == id:
+                self._appended[index] = header_of(message) + new
                 return
         self._replaced[id] = old, new
         self._current[id] = new
@@ -172,7 +180,7 @@ class MessageLog:
 
     def collect_changes(
         self,
-    ) -> tuple[int | None, list[Pair], Sequence[str], Sequence[Replacement], tuple[int, bytes]]:
+    ) -> tuple[int | None, Sequence[Pair], Sequence[str], Sequence[Replacement], tuple[int, bytes]]:
         """Return the position up to which stored messages are kept (None: all), what to append,
         which of these may be there already, what to replace, and where what was known here of the
         stored ones ends (see `Change.seen`). Regard that as stored from now on."""
@@ -193,7 +201,8 @@ class MessageLog:
                 Replacement(id=id, old=old, new=new) for id, (old, new) in self._replaced.items()
             ]
             self._replaced = {}
-        return kept if kept < stored else None, appended, once, replaced, seen
+        append = PackedMessages(appended, kept) if appended else ()
+        return kept if kept < stored else None, append, once, replaced, seen
 
     def _cut(self, end: int) -> None:
         """Forget what is in memory from position `end` on."""
@@ -227,7 +236,7 @@ class MessageLog:
     def _take_others(
         self, committed: Committed, own: Sequence[Pair], expected_end: int, staged_later: int
     ) -> None:
-        known = [*self._tail, *self._recent]
+        known = [*packed_of(self._tail), *self._recent]
         split = len(known) - staged_later
         later = known[split:]
         before = known[: max(0, split - len(own))]
@@ -239,11 +248,15 @@ class MessageLog:
             del before[max(0, len(before) - (before_end - others_start)) :]
         elif committed.others_end != before_end:
             before = []
-        applied = [pair for pair in own if pair[0] not in committed.existing]
-        stored = [*before, *committed.others, *([] if committed.repeated else applied)]
+        applied = packed_of(own)
+        if committed.existing:
+            applied = [each for each in applied if id_of(each, 0) not in committed.existing]
+        stored = [*before, *packed_of(committed.others), *([] if committed.repeated else applied)]
         end, surplus = committed.end, committed.end - expected_end
         room = min(committed.message_count, max(self._options.window, len(applied)))
-        self._tail, self._recent = stored[len(stored) - min(len(stored), room) :], later
+        newest = stored[len(stored) - min(len(stored), room) :]
+        self._tail = PackedMessages(newest, committed.end - len(newest))
+        self._recent = later
         self.dropped = committed.dropped
         self._stored_end += surplus
         self._kept_end += surplus
@@ -289,10 +302,10 @@ class MessageLog:
     def peek(self, id: str) -> bytes | None:
         """Return the bytes of a message that is in memory and still wanted; None: it is not."""
         wanted = len(self._tail) + len(self._recent) - (self._stored_end - self._kept_end)
-        stored = [*self._tail, *self._recent][: max(0, wanted)]
-        for known_id, data in (*self._appended, *stored):
-            if known_id == id:
-                return self._current.get(id, data)
+        stored = [*packed_of(self._tail), *self._recent][: max(0, wanted)]
+        for position, message in enumerate([*stored, *self._appended], self._start):
+            if id_of(message, position) == id:
+                return self._current.get(id, data_of(message))
         return None
 
     def wanted(self, id: str, found: tuple[int, bytes] | None) -> bytes | None:
@@ -317,17 +330,18 @@ class MessageLog:
     def assemble(self, read: Sequence[Pair], start: int, stop: int) -> list[Message]:
         """Return the messages at positions `start` to `stop`, of which the `read` ones come
         first."""
-        found = [*read]
+        found = [*packed_of(read)]
         first, recent = self._start, self._stored_end - len(self._recent)
         kept = min(stop, self._kept_end)
-        found += self._tail[max(0, start - first) : max(0, kept - first)]
+        found += packed_of(self._tail)[max(0, start - first) : max(0, kept - first)]
         found += self._recent[max(0, start - recent) : max(0, kept - recent)]
         found += self._appended[max(0, start - self._kept_end) : max(0, stop - self._kept_end)]
+        ids = list(map(id_of, found, range(stop - len(found), stop)))
+        bodies = list(map(data_of, found))
         if self._current:
-            found = [(id, self._current.get(id, data)) for id, data in found]
+            bodies = list(map(self._current.get, ids, bodies))
         return [
-            Message(_object(value), id)
-            for (id, _), value in zip(found, decode_all([data for _, data in found]), strict=True)
+            Message(_object(value), id) for id, value in zip(ids, decode_all(bodies), strict=True)
         ]
 
     def interrupt_streams(self) -> None:

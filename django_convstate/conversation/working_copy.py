@@ -51,7 +51,7 @@ class WorkingCopy:
         self.create = create
         self.unless_deleted = unless_deleted
         self.state = State(self._options, {})
-        self.log.clear()
+        self.log.reset_to(None)
         self.pending = Pending()
 
     def load(self, record: Record) -> None:
@@ -72,7 +72,7 @@ class WorkingCopy:
         self.create = Create.EITHER if is_unknown else Create.MUST_EXIST
         self.save_failed = False
         self.state = State(self._options, record.state)
-        self.log.load(record)
+        self.log.reset_to(record)
         self.pending = Pending()
 
     @property

@@ -7,6 +7,7 @@ from typing import Final
 
 from ...exceptions import BackendUnavailable
 from ..records import Change, Create
+from ..toolkit.packed import size_of
 from ..toolkit.stored import StoredConversation
 
 # Bytes of memory besides their contents, measured: of a write, and of a conversation, in the
@@ -152,7 +153,7 @@ def _size_of(write: Write) -> int:
         return WRITE_OVERHEAD
     return (
         WRITE_OVERHEAD
-        + sum(len(id) + len(data) for id, data in write.append)
+        + size_of(write.append)
         + sum(len(each.new) + len(each.old or b"") for each in write.replace)
         + sum(len(old or b"") for old in write.expected.values())
         + sum(len(key) + len(value) for key, value in write.set.items())

@@ -2,10 +2,10 @@
 
 A conversation is four keys with one hash tag, so that they live in one slot of a cluster:
 
-    convstate:{ID}:meta      hash: id, v(ersion), o(wner), c(reated), a(ccessed), t(tl; 0: for ever),
-                             p(arts: see scripts/common.lua), w(riters: see commit_log.lua), x (when
-                             the owner's index is due), e (when the other keys expire); or only
-                             "gone", with the new id if it was moved, for a day after a deletion
+    convstate:{ID}:meta      hash: id, v(ersion), o(wner), c(reated), a(ccessed), t(tl; 0: for
+                             ever), p(arts: see scripts/common.lua), w(riters: see commit_log.lua),
+                             x (when the owner's index is due), e (when the other keys expire); or,
+                             for a day after a deletion, only "gone": the new id if it was moved
     convstate:{ID}:state     hash: state key to bytes
     convstate:{ID}:messages  list: see toolkit/packed.py
     convstate:{ID}:ids       hash: locator of an id that is no sort key, to the key it was given
@@ -41,7 +41,7 @@ from ..records import (
     Replacement,
     Selection,
 )
-from ..toolkit.packed import PackedMessages, Pair, locator, pack
+from ..toolkit.packed import PackedMessages, Pair, locator, packed_of
 from . import scripts
 from .replies import NOT_A_RECORD, committed_of, record_of, refusal, summary_of, text
 from .scripts import Script
@@ -165,8 +165,7 @@ class Operations:
             *flat(map(_expectation, change.expected.items())),
             *flat(map(_replacement, change.replace)),
         ]
-        for message_id, data in change.append:
-            arguments.append(pack(message_id, data))
+        arguments += packed_of(change.append)
         if change.once:
             indexes = [i for i, (each, _) in enumerate(change.append) if each in change.once]
             arguments.append(struct.pack(f"<{len(indexes)}I", *indexes))

@@ -19,7 +19,7 @@ _ONE: Final = struct.Struct("<8sIdHI")
 MAX_NUMBERS: Final = 4096  # of one writer; beyond that, the lowest can no longer be judged
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CommitLog:
     """The writers of the last day, the latest one last."""
 
@@ -31,7 +31,12 @@ class CommitLog:
         Raises:
             ConversationConflict: that cannot be told any more.
         """
-        if commit.writer not in self.packed:  # mostly it is, and alone, or not at all
+        packed = self.packed
+        if len(packed) == _ONE.size:  # mostly there is one writer, with one number
+            writer, _, floor, _, distance = _ONE.unpack(packed)
+            if writer != commit.writer or commit.number > floor + distance:
+                return False
+        elif commit.writer not in packed:
             return False
         for writer, _, floor, numbers in self._entries():
             if writer == commit.writer:
@@ -42,10 +47,10 @@ class CommitLog:
 
     def adding(self, commit: Commit, now: float) -> "CommitLog":
         """Return the log with one commit more, and without the writers of more than a day ago."""
-        if self.packed[:8] == commit.writer and commit.floor == commit.number:
-            if len(self.packed) == _ONE.size:  # one writer, with nothing else open
-                return CommitLog(_ONE.pack(commit.writer, int(now), commit.number, 1, 0))
-        elif not self.packed and commit.floor == commit.number:
+        is_alone = not self.packed or (
+            len(self.packed) == _ONE.size and self.packed.startswith(commit.writer)
+        )
+        if is_alone and commit.floor == commit.number:  # and nothing else is open
             return CommitLog(_ONE.pack(commit.writer, int(now), commit.number, 1, 0))
         others, floor, numbers = [], float(commit.floor), {commit.number}
         for writer, at, lowest, applied in self._entries():

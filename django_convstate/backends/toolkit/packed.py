@@ -61,6 +61,11 @@ def pack_under(key: bytes, id: str, data: bytes) -> bytes:
     return b"%b%c%b%b" % (key, len(encoded), encoded, data)
 
 
+def header_of(packed: bytes) -> bytes:
+    """Return what comes before the bytes of a stored message that is not of 0.1."""
+    return packed[: KEY_SIZE + 1 + packed[KEY_SIZE]]
+
+
 def key_of(packed: bytes) -> bytes:
     """Return the sort key of a stored message."""
     return NO_KEY if packed[0] == _OLD else packed[:KEY_SIZE]
@@ -111,6 +116,11 @@ def packing(messages: Iterable[Pair]) -> Iterator[bytes]:
         else:
             last = next_key(last)
             yield pack_under(last, id, data)
+
+
+def packed_of(messages: Sequence[Pair]) -> list[bytes]:
+    """Return messages as they are stored; not to be changed."""
+    return messages.packed if isinstance(messages, PackedMessages) else list(packing(messages))
 
 
 def size_of(messages: Sequence[Pair]) -> int:
