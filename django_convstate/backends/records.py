@@ -375,7 +375,7 @@ class ConversationSummary:
 
     @property
     def cursor(self) -> str:
-        """Its place in the listing. It says when it was saved, and nothing else that is readable."""
+        """Its place in the listing. It says when it was saved, and nothing else."""
         digest = hashlib.blake2b(self.id.encode(), digest_size=8).hexdigest()
         return f"{round(self.modified_at.timestamp() * 1000):012x}{digest}"
 

@@ -11,6 +11,7 @@ from ..backends.records import Committed, Record, Replacement, too_many_messages
 from ..backends.toolkit.packed import (
     KEY_SIZE,
     NO_KEY,
+    AppendedMessages,
     PackedMessages,
     Pair,
     data_of,
@@ -18,6 +19,7 @@ from ..backends.toolkit.packed import (
     id_of,
     pack,
     packed_of,
+    to_append,
 )
 from ..codec import JSON, decode, decode_all, encode
 from ..conf import Options
@@ -33,8 +35,8 @@ from .message import REDACTED_KEEPS, Message
 
 class MessageLog:
     """Stored are the messages at positions `dropped` to `_stored_end`, of which those before
-    `_kept_end` are still wanted. The newest are in memory: `_tail` as loaded, and then `_recent`, as
-    saved or staged since. Behind the kept ones come those that were appended."""
+    `_kept_end` are still wanted. The newest are in memory: `_tail` as loaded, and then `_recent`,
+    as saved or staged since. Behind the kept ones come those that were appended."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -201,7 +203,7 @@ class MessageLog:
                 Replacement(id=id, old=old, new=new) for id, (old, new) in self._replaced.items()
             ]
             self._replaced = {}
-        append = PackedMessages(appended, kept) if appended else ()
+        append = AppendedMessages(appended, kept) if appended else ()
         return kept if kept < stored else None, append, once, replaced, seen
 
     def _cut(self, end: int) -> None:
@@ -248,7 +250,7 @@ class MessageLog:
             del before[max(0, len(before) - (before_end - others_start)) :]
         elif committed.others_end != before_end:
             before = []
-        applied = packed_of(own)
+        applied = to_append(own)
         if committed.existing:
             applied = [each for each in applied if id_of(each, 0) not in committed.existing]
         stored = [*before, *packed_of(committed.others), *([] if committed.repeated else applied)]

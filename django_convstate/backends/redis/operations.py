@@ -41,7 +41,7 @@ from ..records import (
     Replacement,
     Selection,
 )
-from ..toolkit.packed import PackedMessages, Pair, locator, packed_of
+from ..toolkit.packed import PackedMessages, Pair, locator, to_append
 from . import scripts
 from .replies import NOT_A_RECORD, committed_of, record_of, refusal, summary_of, text
 from .scripts import Script
@@ -165,7 +165,7 @@ class Operations:
             *flat(map(_expectation, change.expected.items())),
             *flat(map(_replacement, change.replace)),
         ]
-        arguments += packed_of(change.append)
+        arguments += to_append(change.append)
         if change.once:
             indexes = [i for i, (each, _) in enumerate(change.append) if each in change.once]
             arguments.append(struct.pack(f"<{len(indexes)}I", *indexes))

@@ -22,8 +22,8 @@ from .packed import (
     locator,
     next_key,
     pack_under,
-    packed_of,
     packing,
+    to_append,
 )
 
 OLDER_MESSAGES: Final = "The older messages cannot be read while the store is unavailable."
@@ -147,7 +147,7 @@ class MessageList:
         given: dict[bytes, bytes] = {}
         existing: list[str] = []
         last, once = self.last_key, set(change.once)
-        for message in packed_of(change.append):
+        for message in to_append(change.append):
             place = message[:KEY_SIZE]
             if once or existing:
                 id = id_of(message, 0)

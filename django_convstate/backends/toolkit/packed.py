@@ -165,3 +165,16 @@ class PackedMessages(Sequence[Pair]):
 
     def __repr__(self) -> str:
         return f"<PackedMessages: {len(self)}>"
+
+
+class AppendedMessages(PackedMessages):
+    """Messages that are to be stored: with their locators in the place of their keys."""
+
+    __slots__ = ()
+
+
+def to_append(messages: Sequence[Pair]) -> list[bytes]:
+    """Return messages with their locators in the place of their keys; not to be changed."""
+    if isinstance(messages, AppendedMessages):
+        return messages.packed
+    return [pack(id, data) for id, data in messages]
