@@ -101,7 +101,7 @@ class Operations:
         self.prefix = prefix
         self.max_age_ms = _NONE if max_age is None else milliseconds(max_age)
 
-    def keys(self, id: str) -> tuple[str, str, str, str]:
+    def keys(self, id: str) -> tuple[str, ...]:
         """Return the keys of the meta hash, the state, the messages and the ids."""
         stem = f"{self.prefix}:{{{id}}}"
         return f"{stem}:meta", f"{stem}:state", f"{stem}:messages", f"{stem}:ids"
@@ -161,21 +161,22 @@ class Operations:
             "" if change.visitor is None else f"={change.visitor}",
             *flat(change.set.items()),
             *change.unset,
-            *flat(change.increment.items()),
-            *flat(map(_expectation, change.expected.items())),
-            *flat(map(_replacement, change.replace)),
         ]
+        if change.increment:
+            arguments += flat(change.increment.items())
+        if change.expected:
+            arguments += flat(map(_expectation, change.expected.items()))
+        if change.replace:
+            arguments += flat(map(_replacement, change.replace))
         arguments += to_append(change.append)
         if change.once:
             indexes = [i for i, (each, _) in enumerate(change.append) if each in change.once]
             arguments.append(struct.pack(f"<{len(indexes)}I", *indexes))
-        keys: tuple[str, ...] = self.keys(id)
+        script, keys = scripts.COMMIT, self.keys(id)
         if change.lease is not None:
-            keys = (*keys, self.queue_key(id))
+            script, keys = scripts.COMMIT_IN_TURN, (*keys, self.queue_key(id))
             arguments.append(_lease(change.lease))
-        return script_operation(
-            scripts.COMMIT, keys, arguments, partial(self._committed, id, change)
-        )
+        return script_operation(script, keys, arguments, partial(self._committed, id, change))
 
     def read_messages(self, id: str, start: int, stop: int) -> Operation[Sequence[Pair]]:
         """See `RedisBackend.read_messages`."""

@@ -149,7 +149,7 @@ class MessageList:
         last, once = self.last_key, set(change.once)
         for message in to_append(change.append):
             place = message[:KEY_SIZE]
-            if once or existing:
+            if change.once:
                 id = id_of(message, 0)
                 if id in change.once and (
                     id not in once or self._is_kept(id, change.keep_messages)
