@@ -11,7 +11,6 @@ from ..backends.records import Committed, Record, Replacement, too_many_messages
 from ..backends.toolkit.packed import (
     KEY_SIZE,
     NO_KEY,
-    AppendedMessages,
     PackedMessages,
     Pair,
     data_of,
@@ -203,7 +202,7 @@ class MessageLog:
                 Replacement(id=id, old=old, new=new) for id, (old, new) in self._replaced.items()
             ]
             self._replaced = {}
-        append = AppendedMessages(appended, kept) if appended else ()
+        append = PackedMessages(appended, kept, has_keys=False) if appended else ()
         return kept if kept < stored else None, append, once, replaced, seen
 
     def _cut(self, end: int) -> None:
