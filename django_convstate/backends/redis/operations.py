@@ -309,7 +309,7 @@ class Operations:
             return Reply(None)
         record, index_due = record_of(id, reply)
         owner = record.owner if index_due else None
-        return Reply(record, self.index(owner, id, milliseconds(record.ttl)) if owner else None)
+        return Reply(record, self.index(owner, id, ttl_ms(record.ttl)) if owner else None)
 
     def _committed(self, id: str, change: Change, reply: Any) -> Reply[Committed]:
         if not isinstance(reply[0], int):
