@@ -3,6 +3,7 @@
 A twin differs from its method by the await alone.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from .backends.records import (
 )
 from .backends.toolkit.packed import Pair
 from .codec import decode
-from .conversation.merge import MERGE_TRIES, merged
+from .conversation.merge import MERGE_TRIES, merged, pause_after
 from .exceptions import ConversationBusy, ConversationCorrupt, ConversationNotFound
 
 _NOT_MERGED: Final = (
@@ -132,11 +133,12 @@ class Repository:
             ConversationBusy: others did not stop changing the same.
         """
         original = change
-        for _ in range(MERGE_TRIES):
+        for failures in range(MERGE_TRIES):
             try:
                 committed = self._call(self.backend.commit, id, change)
             except Diverged as diverged:
                 change = merged(change, diverged)
+                time.sleep(pause_after(failures + 1))
             else:
                 return committed if change is original else _with_merged(committed, change)
         raise ConversationBusy(_NOT_MERGED)
@@ -144,11 +146,12 @@ class Repository:
     async def acommit(self, id: str, change: Change) -> Committed:
         """See `commit`."""
         original = change
-        for _ in range(MERGE_TRIES):
+        for failures in range(MERGE_TRIES):
             try:
                 committed = await self._acall(self.backend.acommit, id, change)
             except Diverged as diverged:
                 change = merged(change, diverged)
+                await asyncio.sleep(pause_after(failures + 1))
             else:
                 return committed if change is original else _with_merged(committed, change)
         raise ConversationBusy(_NOT_MERGED)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ... import ids
-from ...conversation.merge import MERGE_TRIES, merged
+from ...conversation.merge import MERGE_TRIES, merged, pause_after
 from ...exceptions import (
     BackendUnavailable,
     ConversationBusy,
@@ -122,7 +122,7 @@ class Replayer:
 
     def _merging(self, id: str, change: Change) -> Committed:
         """Commit a change, merged with what others have changed meanwhile."""
-        for _ in range(MERGE_TRIES):
+        for failures in range(MERGE_TRIES):
             try:
                 return self._primary.commit(id, change)
             except Diverged as diverged:
@@ -132,6 +132,7 @@ class Replayer:
                     kept = [each for each in change.replace if each.id not in gone]
                     change = replace(change, replace=kept)
                 change = merged(change, diverged)
+                time.sleep(pause_after(failures + 1))
         raise ConversationBusy("Others did not stop changing what this change began from.")
 
     def _restore(self, id: str, base: StoredConversation) -> None:
