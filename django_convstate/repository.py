@@ -14,18 +14,8 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from . import conf, ids, signals
 from .backends import backend_class, building, default_backend, get_backend, options_of
 from .backends.base import ConversationStateBackend
-from .backends.records import (
-    Acquired,
-    Change,
-    Committed,
-    ConversationSummary,
-    Diverged,
-    Health,
-    Progress,
-    PurgeReport,
-    Record,
-    Selection,
-)
+from .backends.records import Acquired, Change, Committed, Diverged, Record
+from .backends.reports import ConversationSummary, Health, Progress, PurgeReport, Selection
 from .backends.toolkit.packed import Pair
 from .codec import decode
 from .conversation.merge import MERGE_TRIES, merged, pause_after

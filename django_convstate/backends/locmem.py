@@ -21,15 +21,11 @@ from .records import (
     Acquired,
     Change,
     Committed,
-    ConversationSummary,
-    Health,
-    Progress,
-    PurgeReport,
     Record,
-    Selection,
     id_is_taken,
     refuse_restore,
 )
+from .reports import ConversationSummary, Health, Progress, PurgeReport, Selection
 from .toolkit import forksafe
 from .toolkit.lease_queue import LeaseQueues
 from .toolkit.listing import newest_first

@@ -5,20 +5,15 @@ its WorkingCopy; what talks to the store is here, in pairs.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, MutableMapping
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    asynccontextmanager,
-    contextmanager,
-)
+from collections.abc import Iterator, MutableMapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime
 from typing import Any
 
 from django.utils.asyncio import async_unsafe
 
 from .. import conf, ids, tokens
-from ..backends.records import moment_or_never
+from ..backends.reports import moment_or_never
 from ..codec import JSON
 from ..exceptions import InvalidConversationValue
 from ..repository import Repository
@@ -26,7 +21,8 @@ from .messages import Messages
 from .pending import REFUSALS
 from .rename import arename, rename
 from .templating import alters_data
-from .turn import OnBusy, Turn, check_on_busy
+from .turn import OnBusy, check_on_busy
+from .turns import in_aturn, in_turn
 from .working_copy import WorkingCopy
 
 
@@ -229,14 +225,16 @@ class Conversation(MutableMapping[str, JSON]):
             ConversationConflict: at the end, if the process was paused and its turn taken for dead.
             RuntimeError: this object is in a turn already.
         """
-        return self._in_turn(self._turn_wait(on_busy, timeout))
+        wait = self._turn_wait(on_busy, timeout)
+        return in_turn(self, self._copy, self._repository, wait, self._send)
 
     @alters_data
     def aturn(
         self, on_busy: OnBusy = "wait", timeout: float | None = None
     ) -> AbstractAsyncContextManager["Conversation"]:
         """See `turn`."""
-        return self._in_aturn(self._turn_wait(on_busy, timeout))
+        wait = self._turn_wait(on_busy, timeout)
+        return in_aturn(self, self._copy, self._repository, wait, self._asend)
 
     @alters_data
     def delete(self) -> None:
@@ -361,49 +359,6 @@ class Conversation(MutableMapping[str, JSON]):
             has_created = copy.acknowledge(change, committed)
             await self._repository.aannounce_saved(self, has_created)
         copy.save_failed = False
-
-    @contextmanager
-    def _in_turn(self, wait: float) -> Iterator["Conversation"]:
-        copy, is_released = self._copy, False
-        self.save()
-        turn = Turn(self._repository, copy.id, wait)  # now, for a receiver may change the id
-        copy.enter_turn(turn.lease)
-        try:
-            copy.begin_turn(turn.acquire())
-            with turn.renewing():
-                try:
-                    yield self
-                    gives_up = copy.stage_last(turn.lease)
-                except BaseException:
-                    copy.discard_changes()
-                    raise
-                self._send()
-                is_released = gives_up
-        finally:
-            copy.leave_turn()
-            # What could not be sent may be sent once more, and gives up the lease then.
-            turn.end(is_released=is_released or bool(copy.pending))
-
-    @asynccontextmanager
-    async def _in_aturn(self, wait: float) -> AsyncIterator["Conversation"]:
-        copy, is_released = self._copy, False
-        await self.asave()
-        turn = Turn(self._repository, copy.id, wait)  # now, for a receiver may change the id
-        copy.enter_turn(turn.lease)
-        try:
-            copy.begin_turn(await turn.aacquire())
-            async with turn.arenewing():
-                try:
-                    yield self
-                    gives_up = copy.stage_last(turn.lease)
-                except BaseException:
-                    copy.discard_changes()
-                    raise
-                await self._asend()
-                is_released = gives_up
-        finally:
-            copy.leave_turn()
-            await turn.aend(is_released=is_released or bool(copy.pending))
 
     def _turn_wait(self, on_busy: OnBusy, timeout: float | None) -> float:
         check_on_busy(on_busy)

@@ -3,7 +3,8 @@
 import math
 import time
 
-from ..backends.records import Change, Create, Record, Selection
+from ..backends.records import Change, Create, Record
+from ..backends.reports import Selection
 from ..exceptions import ConversationConflict, ConversationInterrupted
 from ..ids import new_id
 from .twins import Scenarios, Twin, both_twins, message, refused, wait

@@ -8,7 +8,8 @@ from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.cache.backend import CacheBackend
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
-from django_convstate.backends.records import Change, Committed, Health, Record
+from django_convstate.backends.records import Change, Committed, Record
+from django_convstate.backends.reports import Health
 from django_convstate.exceptions import BackendUnavailable
 
 B = TypeVar("B", bound=LocMemBackend)

@@ -14,7 +14,8 @@ from django.dispatch import Signal
 from ... import ids, signals
 from ...exceptions import BackendUnavailable, ConversationError
 from ..base import ConversationStateBackend
-from ..records import Change, Health
+from ..records import Change
+from ..reports import Health
 from .offline import OfflineStore
 from .replay import Replayer, ReplayStats
 from .route import Route, Shard

@@ -35,12 +35,11 @@ from ..records import (
     Acquired,
     Change,
     Committed,
-    ConversationSummary,
     Create,
     Record,
     Replacement,
-    Selection,
 )
+from ..reports import ConversationSummary, Selection
 from ..toolkit.packed import PackedMessages, Pair, locator, to_append
 from . import scripts
 from .replies import NOT_A_RECORD, committed_of, record_of, refusal, summary_of, text

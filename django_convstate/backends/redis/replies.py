@@ -15,18 +15,16 @@ from ..records import (
     TURN_LOST,
     Change,
     Committed,
-    ConversationSummary,
     Diverged,
     Record,
     beyond_64_bits,
     id_is_taken,
-    moment,
-    moment_or_never,
     not_a_number,
     refuse_restore,
     state_too_large,
     too_many_messages,
 )
+from ..reports import ConversationSummary, moment, moment_or_never
 from ..toolkit.packed import NO_KEY, PackedMessages
 from ..toolkit.writer import unjudgeable
 

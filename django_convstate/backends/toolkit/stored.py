@@ -8,16 +8,8 @@ one, changes it and writes it back.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..records import (
-    DEFAULT_TTL,
-    Change,
-    Committed,
-    ConversationSummary,
-    Record,
-    add_to_counter,
-    moment,
-    moment_or_never,
-)
+from ..records import DEFAULT_TTL, Change, Committed, Record, add_to_counter
+from ..reports import ConversationSummary, moment, moment_or_never
 from .commit_log import CommitLog
 from .message_list import MessageList
 from .packed import Pair
