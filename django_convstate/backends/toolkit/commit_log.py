@@ -33,7 +33,7 @@ class CommitLog:
         """
         if commit.writer not in self.packed:  # mostly it is, and alone, or not at all
             return False
-        for writer, _, floor, numbers in self._entries():
+        for writer, _, floor, numbers in self.entries():
             if writer == commit.writer:
                 if commit.number < floor:
                     raise unjudgeable()
@@ -48,7 +48,7 @@ class CommitLog:
         elif not self.packed and commit.floor == commit.number:
             return CommitLog(_ONE.pack(commit.writer, int(now), commit.number, 1, 0))
         others, floor, numbers = [], float(commit.floor), {commit.number}
-        for writer, at, lowest, applied in self._entries():
+        for writer, at, lowest, applied in self.entries():
             if writer == commit.writer:
                 floor = max(floor, lowest)
                 numbers |= applied
@@ -61,12 +61,14 @@ class CommitLog:
         """Return the log that `packed` is, or raise `ValueError`."""
         log = cls(packed)
         try:
-            list(log._entries())
+            list(log.entries())
         except struct.error:
             raise ValueError("commits") from None
         return log
 
-    def _entries(self) -> Iterator[tuple[bytes, int, float, set[int]]]:
+    def entries(self) -> Iterator[tuple[bytes, int, float, set[int]]]:
+        """Yield of each writer its name, the second of its last commit, its floor, and the numbers
+        that were applied from there on. Raises `struct.error` where this is no log."""
         at = 0
         while at < len(self.packed):
             writer, when, floor, count = _ENTRY.unpack_from(self.packed, at)
