@@ -435,7 +435,7 @@ def _somebody(owner: ids.Owner) -> str:
     found = ids.owner_of(owner)
     if found is None:
         raise InvalidConversationValue(
-            "Nobody cannot own a conversation; claim it for a user who is logged in."
+            "None, or a visitor who is not logged in, is no owner; claim it for a user who is."
         )
     return found
 
