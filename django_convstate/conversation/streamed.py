@@ -18,6 +18,8 @@ class StreamedMessage:
 
     def __init__(self, log: MessageLog, role: str, id: str | None, extra: dict[str, JSON]) -> None:
         """Expect the content of a message. Raises as `MessageLog.check` does."""
+        if "content" in extra:
+            raise InvalidConversationType("The content of a streamed message is made of chunks.")
         self._log = log
         self._role = role
         self._id = id
