@@ -177,6 +177,7 @@ class MessageLog:
         which of these may be there already, what to replace, and where what was known here of the
         stored ones ends (see `Change.seen`). Regard that as stored from now on."""
         appended, kept, stored = self._appended, self._kept_end, self._stored_end
+        self._appended = []  # also if it was empty: the change that waits must not grow
         seen = stored, self._last_key
         once: Sequence[str] = ()
         replaced: Sequence[Replacement] = ()
@@ -184,7 +185,6 @@ class MessageLog:
             self._cut(kept)
         if appended:
             self._recent += appended
-            self._appended = []
             self._stored_end = self._kept_end = kept + len(appended)
         if self._once:
             once, self._once = tuple(self._once), set()

@@ -128,6 +128,20 @@ class TestSaving:
         ours.save()
         assert contents(store.get(ours.id)) == ["0", "theirs"]
 
+    def test_what_is_said_after_a_failed_save_is_no_part_of_what_waits(self) -> None:
+        backend = LosesRequests()
+        conversation = ConversationStore(backend).create()
+        conversation.messages.append("user", "taken back")
+        conversation.save()
+        conversation.messages.pop()
+        backend.to_lose = 1
+        with pytest.raises(BackendUnavailable):
+            conversation.save()
+        conversation.messages.append("user", "once")
+        conversation.save()
+        assert contents(conversation) == ["once"]
+        assert contents(ConversationStore(backend).get(conversation.id)) == ["once"]
+
     def test_a_value_changed_back_and_forth_around_a_failed_save_is_saved(
         self, saved: Conversation
     ) -> None:
