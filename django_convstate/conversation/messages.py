@@ -268,7 +268,8 @@ class Messages(Sequence[Message]):
             return []
         first, last = sorted((positions[0], positions[-1]))
         found = self._slice(first, last + 1)
-        return [found[position - first] for position in positions]
+        first = last + 1 - len(found)  # the oldest may have been dropped meanwhile
+        return [found[position - first] for position in positions if position >= first]
 
     def __iter__(self) -> Iterator[Message]:
         return iter(self._slice(0, len(self)))
