@@ -23,7 +23,7 @@ from .message import REDACTED_KEEPS, Message
 
 class MessageLog:
     """Stored are the messages at positions `dropped` to `_stored_end`, of which those before
-    `_kept_end` are still wanted. The newest are in memory: `_tail` as loaded, and then `_recent`, as
+    `_kept_end` are still wanted. The newest are in memory: `_tail` as loaded, then `_recent`, as
     saved or staged since. Behind the kept ones come those that were appended."""
 
     def __init__(self, options: Options) -> None:
@@ -45,7 +45,7 @@ class MessageLog:
         self._appended: list[Pair] = []
         self._once: set[str] = set()
         self._replaced: dict[str, tuple[bytes | None, bytes]] = {}
-        # What was replaced since the load, saved or not.
+        # What was replaced since the load, and saved or staged.
         self._current: dict[str, bytes] = {}
         if self.remote_ranges is not None:
             self.remote_ranges = []
@@ -62,7 +62,7 @@ class MessageLog:
     def discard_changes(self) -> None:
         """Go back to what the store holds, as far as is known."""
         self._kept_end = self._stored_end
-        self._appended, self._once, self._replaced, self._current = [], set(), {}, {}
+        self._appended, self._once, self._replaced = [], set(), {}
 
     # Writing.
 
@@ -128,6 +128,12 @@ class MessageLog:
     def truncate(self, size: int) -> None:
         """Keep the first `size` messages."""
         position = self.dropped + size
+        if size <= 0:
+            self._replaced, self._current = {}, {}
+        elif position < self._kept_end and (self._replaced or self._current):
+            for id, _ in [*self._tail, *self._recent][max(0, position - self._start) :]:
+                self._replaced.pop(id, None)
+                self._current.pop(id, None)
         del self._appended[max(0, position - self._kept_end) :]
         self._kept_end = min(self._kept_end, position)
 
@@ -156,7 +162,10 @@ class MessageLog:
                 self._appended[index] = id, new
                 return
         self._replaced[id] = old, new
-        self._current[id] = new
+
+    def _as_replaced(self, id: str, data: bytes) -> bytes:
+        """Return the bytes of a message that is stored with `data`."""
+        return self._replaced[id][1] if id in self._replaced else self._current.get(id, data)
 
     # Saving.
 
@@ -192,6 +201,7 @@ class MessageLog:
             replaced = [
                 Replacement(id=id, old=old, new=new) for id, (old, new) in self._replaced.items()
             ]
+            self._current.update((each.id, each.new) for each in replaced)
             self._replaced = {}
         return kept if kept < stored else None, appended, once, replaced, seen
 
@@ -292,7 +302,7 @@ class MessageLog:
         stored = [*self._tail, *self._recent][: max(0, wanted)]
         for known_id, data in (*self._appended, *stored):
             if known_id == id:
-                return self._current.get(id, data)
+                return self._as_replaced(id, data)
         return None
 
     def wanted(self, id: str, found: tuple[int, bytes] | None) -> bytes | None:
@@ -300,7 +310,7 @@ class MessageLog:
         none, or it is not wanted any more."""
         if found is None or found[0] >= self._kept_end:
             return None
-        return self._current.get(id, found[1])
+        return self._as_replaced(id, found[1])
 
     def window_start(self, size: int) -> int:
         """Return where the newest `size` messages begin, as far back as they can be reached."""
@@ -323,8 +333,8 @@ class MessageLog:
         found += self._tail[max(0, start - first) : max(0, kept - first)]
         found += self._recent[max(0, start - recent) : max(0, kept - recent)]
         found += self._appended[max(0, start - self._kept_end) : max(0, stop - self._kept_end)]
-        if self._current:
-            found = [(id, self._current.get(id, data)) for id, data in found]
+        if self._replaced or self._current:
+            found = [(id, self._as_replaced(id, data)) for id, data in found]
         return [
             Message(_object(value), id)
             for (id, _), value in zip(found, decode_all([data for _, data in found]), strict=True)
