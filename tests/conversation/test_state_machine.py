@@ -74,6 +74,7 @@ class HandleBesideModel(RuleBasedStateMachine):
         self.unseen = False
         self.unsaved = 0  # messages since the last save
         self.given: set[str] = set()  # ids of unsaved messages that the other may append, too
+        self.again: set[str] = set()  # those of them that will not be kept
         self.touched: set[str] = set()  # ids of messages with changes of ours that are not saved
         self.queued_drop = False  # a save that failed was to shorten the list
         self.set_by_other: int | None = None
@@ -140,13 +141,15 @@ class HandleBesideModel(RuleBasedStateMachine):
     @rule(id=GIVEN_IDS)
     def say_once(self, id: str) -> None:
         content = self._next("ours")
-        is_known = id in [message.id for message in self.handle.messages.all()]
+        is_known = working_copy_of(self.handle).log.peek(id) is not None
         assert self.handle.messages.append("user", content, id=id) == id
-        if not is_known:
+        if is_known:
+            return
+        self.given.add(id)
+        if id in self.bodies:  # it is stored already, and so will not be once more
             self.unsaved += 1
-            self.given.add(id)
-        if id not in self.bodies:
-            self.unsaved -= 1
+            self.again.add(id)
+        else:
             self._add_ours(id, {"role": "user", "content": content, "id": id})
 
     @rule(count=st.integers(0, 4))
@@ -194,11 +197,13 @@ class HandleBesideModel(RuleBasedStateMachine):
         # Unless others have written since: their messages would be dropped, too, as documented.
         messages = self.handle.messages
         if messages and (self.unsaved or not self.unseen):
-            is_unsaved = self.unsaved > 0
+            if not self.unsaved and messages[-1].id in self.given:
+                return  # it is on its way, and perhaps there already
             self.unsaved = max(0, self.unsaved - 1)
             id = messages.pop().id
-            if id in self.theirs and is_unsaved:
-                return  # we have said it, too, and take back only that
+            if id in self.again:
+                self.again.remove(id)
+                return
             (self.ours if id in self.ours else self.theirs).remove(id)
             del self.bodies[id]
 
@@ -215,7 +220,7 @@ class HandleBesideModel(RuleBasedStateMachine):
         self.backend.fails_before = self.backend.fails_after = False
 
     def _note_saved(self) -> None:
-        self.given, self.touched = set(), set()
+        self.given, self.again, self.touched = set(), set(), set()
         reads = self.backend.reads
         windows = [self.handle.messages.window(size) for size in range(WINDOW + 1)]
         assert self.backend.reads == reads, "what was loaded is missing"
@@ -230,7 +235,7 @@ class HandleBesideModel(RuleBasedStateMachine):
         self.handle.save()
         self.handle = self.store.get(self.handle.id)
         self.unseen = self.queued_drop = False
-        self.given, self.touched = set(), set()
+        self.given, self.again, self.touched = set(), set(), set()
         self.unsaved = 0
 
     @rule(number=st.integers(0, 5))
@@ -260,6 +265,7 @@ class HandleBesideModel(RuleBasedStateMachine):
         ):
             if id in self.ours:  # where it is not stored yet, and will not be
                 self.ours.remove(id)
+                self.again.add(id)
             self._add_theirs(id, content)
 
     @rule(index=INDEXES)
