@@ -321,6 +321,7 @@ class Conversation(MutableMapping[str, JSON]):
             BackendUnavailable: it is where it was or, if only the answer was lost, under an id that
                 nobody knows.
         """
+        self._copy.check_writable()
         self.save()
         if self._copy.is_stored:
             self._copy.load(rename(self._repository, self._copy.id))
@@ -328,6 +329,7 @@ class Conversation(MutableMapping[str, JSON]):
     @alters_data
     async def acycle_id(self) -> None:
         """See `cycle_id`."""
+        self._copy.check_writable()
         await self.asave()
         if self._copy.is_stored:
             self._copy.load(await arename(self._repository, self._copy.id))
