@@ -1,4 +1,4 @@
-"""The ways to a conversation: blind appends, open, create, peek, key, TTLs, turns, lists, owners."""
+"""The ways to a conversation: blind appends, open, create, peek, key, TTLs, turns, lists."""
 
 import asyncio
 import math
@@ -37,8 +37,8 @@ class User:
 
 
 @pytest.fixture
-def store() -> Iterator[ConversationStore]:
-    yield ConversationStore(CountingBackend())
+def store() -> ConversationStore:
+    return ConversationStore(CountingBackend())
 
 
 @pytest.fixture

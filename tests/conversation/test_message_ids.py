@@ -38,8 +38,7 @@ def short() -> Conversation:
 
 def again(conversation: Conversation) -> Conversation:
     """The same conversation as others see it."""
-    other = copy.copy(conversation)
-    return ConversationStore(other._repository.backend).get(conversation.id)
+    return ConversationStore(conversation._repository.backend).get(conversation.id)
 
 
 class TestAppend:

@@ -1,4 +1,4 @@
-"""WHEN_FULL = "drop_oldest": the newest MAX_MESSAGES are kept, and positions stay what they were."""
+"""WHEN_FULL = "drop_oldest": the newest MAX_MESSAGES are kept, and positions stay."""
 
 import asyncio
 
