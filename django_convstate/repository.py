@@ -3,12 +3,13 @@
 A twin differs from its method by the await alone.
 """
 
-import asyncio
 import logging
 import time
+from asyncio import sleep as asleep
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from time import sleep
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from . import conf, ids, signals
@@ -128,7 +129,7 @@ class Repository:
                 committed = self._call(self.backend.commit, id, change)
             except Diverged as diverged:
                 change = merged(change, diverged)
-                time.sleep(pause_after(failures + 1))
+                sleep(pause_after(failures + 1))
             else:
                 return committed if change is original else _with_merged(committed, change)
         raise ConversationBusy(_NOT_MERGED)
@@ -141,7 +142,7 @@ class Repository:
                 committed = await self._acall(self.backend.acommit, id, change)
             except Diverged as diverged:
                 change = merged(change, diverged)
-                await asyncio.sleep(pause_after(failures + 1))
+                await asleep(pause_after(failures + 1))
             else:
                 return committed if change is original else _with_merged(committed, change)
         raise ConversationBusy(_NOT_MERGED)

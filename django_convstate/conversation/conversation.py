@@ -160,7 +160,7 @@ class Conversation(MutableMapping[str, JSON]):
     @property
     def degraded(self) -> bool:
         """Whether the store is unavailable, and this is what was last known of it here, with what
-        is new since. That is replayed when the store is available again."""
+        is new since, which is replayed later."""
         return self._copy.degraded
 
     def __repr__(self) -> str:
@@ -319,6 +319,7 @@ class Conversation(MutableMapping[str, JSON]):
             BackendUnavailable: it is where it was or, if only the answer was lost, under an id that
                 nobody knows.
         """
+        self._copy.check_writable()
         self.save()
         if self._copy.is_stored:
             self._copy.load(rename(self._repository, self._copy.id))
@@ -326,6 +327,7 @@ class Conversation(MutableMapping[str, JSON]):
     @alters_data
     async def acycle_id(self) -> None:
         """See `cycle_id`."""
+        self._copy.check_writable()
         await self.asave()
         if self._copy.is_stored:
             self._copy.load(await arename(self._repository, self._copy.id))
@@ -390,7 +392,7 @@ def _somebody(owner: ids.Owner) -> str:
     found = ids.owner_of(owner)
     if found is None:
         raise InvalidConversationValue(
-            "Nobody cannot own a conversation; claim it for a user who is logged in."
+            "None, or a visitor who is not logged in, is no owner; claim it for a user who is."
         )
     return found
 

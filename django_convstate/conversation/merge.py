@@ -52,8 +52,15 @@ def _rebased(replacement: Replacement, messages: Mapping[str, bytes | None]) -> 
         if replacement.old is None:
             return None  # it was to be redacted, and is not even there
         raise MessageNotFound("A message that was updated is not in the conversation any more.")
+    if _is_redacted(theirs):
+        return None  # what was redacted stays so
     new = _merged_bytes(replacement.old, replacement.new, theirs, "message")
     return Replacement(id=replacement.id, old=theirs, new=new)
+
+
+def _is_redacted(message: bytes) -> bool:
+    value = decode(message)
+    return isinstance(value, dict) and value.get("redacted") is True
 
 
 def _merged_bytes(base: bytes | None, mine: bytes, theirs: bytes, path: str) -> bytes:

@@ -4,8 +4,8 @@ No I/O.
 A position counts the messages that were dropped, too, so that those which are there keep theirs.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from ..backends.records import Committed, Record, Replacement, too_many_messages
 from ..backends.toolkit.packed import (
@@ -23,19 +23,33 @@ from ..backends.toolkit.packed import (
 from ..codec import JSON, decode, decode_all, encode
 from ..conf import Options
 from ..exceptions import (
-    ConversationCorrupt,
     ConversationTooLarge,
-    InvalidConversationType,
     InvalidConversationValue,
 )
 from ..ids import next_message_id, validate_message_id
-from .message import REDACTED_KEEPS, Message
+from .message import REDACTED_KEEPS, Message, encode_item, encode_message, object_of
+from .pending import Settled, shifted
+
+NOTHING: Final[Sequence[Pair]] = ()  # is appended
+
+
+class MessageChanges(NamedTuple):
+    """What has changed in a list of messages: `keep`, `append`, `once`, `replace` and `seen` are
+    those of a `Change`. `replace_later` is for a second one, because it is about messages of
+    `append` that may be there already, and are not appended then."""
+
+    keep: int | None
+    append: Sequence[Pair]
+    once: Collection[str]
+    replace: Sequence[Replacement]
+    replace_later: Sequence[Replacement]
+    seen: tuple[int, bytes]
 
 
 class MessageLog:
     """Stored are the messages at positions `dropped` to `_stored_end`, of which those before
-    `_kept_end` are still wanted. The newest are in memory: `_tail` as loaded, and then `_recent`,
-    as saved or staged since. Behind the kept ones come those that were appended."""
+    `_kept_end` are still wanted. The newest are in memory: `_tail` as loaded, then `_recent`, as
+    saved or staged since. Behind the kept ones come those that were appended."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -62,7 +76,7 @@ class MessageLog:
         self._appended: list[bytes] = []
         self._once: set[str] = set()
         self._replaced: dict[str, tuple[bytes | None, bytes]] = {}
-        # What was replaced since the load, saved or not.
+        # What was replaced since the load, and saved or staged.
         self._current: dict[str, bytes] = {}
         if self.remote_ranges is not None:
             self.remote_ranges = []
@@ -70,7 +84,7 @@ class MessageLog:
     def discard_changes(self) -> None:
         """Go back to what the store holds, as far as is known."""
         self._kept_end = self._stored_end
-        self._appended, self._once, self._replaced, self._current = [], set(), {}, {}
+        self._appended, self._once, self._replaced = [], set(), {}
 
     # Writing.
 
@@ -85,6 +99,7 @@ class MessageLog:
             if self.peek(id) is None:
                 self._appended.append(pack(id, self.check(role, content, id, extra)))
                 self._once.add(id)
+                self._current.pop(id, None)  # of a message that was dropped
             return id
         made = next_message_id(self._last_id, self._last_key)
         key = made.to_bytes(KEY_SIZE)
@@ -141,6 +156,14 @@ class MessageLog:
     def truncate(self, size: int) -> None:
         """Keep the first `size` messages."""
         position = self.dropped + size
+        if size <= 0:
+            self._replaced, self._current = {}, {}
+        elif position < self._kept_end and (self._replaced or self._current):
+            start = self._start
+            for place, message in enumerate([*packed_of(self._tail), *self._recent], start):
+                if place >= position:
+                    self._replaced.pop(id := id_of(message, place), None)
+                    self._current.pop(id, None)
         del self._appended[max(0, position - self._kept_end) :]
         self._kept_end = min(self._kept_end, position)
 
@@ -152,24 +175,29 @@ class MessageLog:
         """
         if "id" in fields:
             raise InvalidConversationValue("The id of a message cannot be changed.")
-        new = encode(_object(decode(data)) | dict(fields), "message")
+        new = encode(object_of(decode(data)) | dict(fields), "message")
         self._check_size(new)
         old = self._replaced[id][0] if id in self._replaced else data
         self._replace(id, old, new)
 
     def redact(self, id: str, data: bytes) -> None:
         """Leave of a message nothing but its id, its role and its time."""
-        message = _object(decode(data))
+        message = object_of(decode(data))
         kept = {field: message[field] for field in REDACTED_KEEPS if field in message}
         self._replace(id, None, encode(kept | {"redacted": True}, "message"))
 
     def _replace(self, id: str, old: bytes | None, new: bytes) -> None:
         for index, message in enumerate(self._appended):
-            if id_of(message, 0) == id:
+            # What may be stored already, as it was appended before, is replaced after that: it
+            # would not be appended again.
+            if id not in self._once and id_of(message, 0) == id:
                 self._appended[index] = header_of(message) + new
                 return
         self._replaced[id] = old, new
-        self._current[id] = new
+
+    def _as_replaced(self, id: str, data: bytes) -> bytes:
+        """Return the bytes of a message that is stored with `data`."""
+        return self._replaced[id][1] if id in self._replaced else self._current.get(id, data)
 
     # Saving.
 
@@ -183,31 +211,33 @@ class MessageLog:
         """The position up to which stored messages are to be kept; None: all are."""
         return self._kept_end if self._kept_end < self._stored_end else None
 
-    def collect_changes(
-        self,
-    ) -> tuple[int | None, Sequence[Pair], Sequence[str], Sequence[Replacement], tuple[int, bytes]]:
-        """Return the position up to which stored messages are kept (None: all), what to append,
-        which of these may be there already, what to replace, and where what was known here of the
-        stored ones ends (see `Change.seen`). Regard that as stored from now on."""
-        appended, kept, stored = self._appended, self._kept_end, self._stored_end
+    def collect_changes(self) -> "MessageChanges":
+        """Return what has changed, and regard it as stored from now on."""
+        appended, kept, stored, once = self._appended, self._kept_end, self._stored_end, self._once
+        self._appended = []  # also if it was empty: the change that waits must not grow
         seen = stored, self._last_key
-        once: Sequence[str] = ()
-        replaced: Sequence[Replacement] = ()
         if kept < stored:
             self._cut(kept)
         if appended:
             self._recent += appended
-            self._appended = []
             self._stored_end = self._kept_end = kept + len(appended)
-        if self._once:
-            once, self._once = tuple(self._once), set()
+        replaced: list[Replacement] = []
         if self._replaced:
             replaced = [
                 Replacement(id=id, old=old, new=new) for id, (old, new) in self._replaced.items()
             ]
+            self._current.update((each.id, each.new) for each in replaced)
             self._replaced = {}
-        append = PackedMessages(appended, kept, has_keys=False) if appended else ()
-        return kept if kept < stored else None, append, once, replaced, seen
+        if once:
+            self._once = set()
+        return MessageChanges(
+            kept if kept < stored else None,
+            PackedMessages(appended, kept, has_keys=False) if appended else NOTHING,
+            once,
+            [each for each in replaced if each.id not in once] if once else replaced,
+            [each for each in replaced if each.id in once] if once else (),
+            seen,
+        )
 
     def _cut(self, end: int) -> None:
         """Forget what is in memory from position `end` on."""
@@ -217,55 +247,45 @@ class MessageLog:
         self._tail = self._tail[: max(0, len(self._tail) - from_tail)]
         self._stored_end = self._kept_end = end
 
-    def settle(
-        self, committed: Committed, own: Sequence[Pair], expected_end: int, staged_later: int
-    ) -> None:
-        """Take note of what the store has answered to a commit of `own` messages, after which the
-        messages were expected to end at `expected_end`; so many were staged later."""
+    def settle(self, settled: Settled) -> None:
+        """Take note of what the store has answered to a commit."""
+        committed = settled.committed
         self._last_key = committed.last_key
         if (
-            committed.dropped + committed.message_count == expected_end
+            committed.dropped + committed.message_count == settled.expected_end
             and not committed.others
             and not committed.repeated
             and committed.dropped == self.dropped
         ):
             if len(self._recent) > self._options.window:
-                self._trim()
+                self._tail = ()
+                del self._recent[: -self._options.window]
             return
-        self._take_others(committed, own, expected_end, staged_later)
+        self._take_others(settled)
 
-    def _trim(self) -> None:
-        self._tail = ()
-        del self._recent[: -self._options.window]
-
-    def _take_others(
-        self, committed: Committed, own: Sequence[Pair], expected_end: int, staged_later: int
-    ) -> None:
+    def _take_others(self, settled: Settled) -> None:
+        change, committed = settled.change, settled.committed
         known = [*packed_of(self._tail), *self._recent]
-        split = len(known) - staged_later
-        later = known[split:]
-        before = known[: max(0, split - len(own))]
-        before_end = expected_end - len(own)
-        others_start = committed.others_end - len(committed.others)
-        if committed.others and others_start > before_end:
-            before = []  # there is a gap, of messages that are further back than the window
-        elif committed.others:
-            del before[max(0, len(before) - (before_end - others_start)) :]
-        elif committed.others_end != before_end:
-            before = []
-        applied = to_append(own)
+        split = len(known) - settled.later
+        later, own = known[split:], to_append(change.append)
+        before, before_end = known[: max(0, split - len(own))], settled.expected_end - len(own)
         if committed.existing:
-            applied = [each for each in applied if id_of(each, 0) not in committed.existing]
-        stored = [*before, *packed_of(committed.others), *([] if committed.repeated else applied)]
-        end, surplus = committed.end, committed.end - expected_end
-        room = min(committed.message_count, max(self._options.window, len(applied)))
+            own = [each for each in own if id_of(each, 0) not in committed.existing]
+        remote = committed.end - before_end - len(own)
+        if settled.is_cut:  # what is in memory is that of later; the next answer has the others
+            stored = []
+        else:
+            stored = _joined(before, before_end, committed) + ([] if committed.repeated else own)
+        room = min(committed.message_count, max(self._options.window, len(own)))
         newest = stored[len(stored) - min(len(stored), room) :]
         self._tail = PackedMessages(newest, committed.end - len(newest))
         self._recent = later
         self.dropped = committed.dropped
-        self._stored_end += surplus
-        self._kept_end += surplus
-        remote = end - before_end - (len(own) if committed.repeated else len(applied))
+        if settled.later or settled.is_cut or self._kept_end == self._stored_end:
+            self._kept_end += settled.stored_end - self._stored_end
+        else:
+            self._kept_end = shifted(self._kept_end, change, committed, settled.expected_end)
+        self._stored_end = settled.stored_end
         if self.remote_ranges is not None and remote > 0:
             self.remote_ranges.append((before_end, before_end + remote))
 
@@ -310,7 +330,7 @@ class MessageLog:
         stored = [*packed_of(self._tail), *self._recent][: max(0, wanted)]
         for position, message in enumerate([*stored, *self._appended], self._start):
             if id_of(message, position) == id:
-                return self._current.get(id, data_of(message))
+                return self._as_replaced(id, data_of(message))
         return None
 
     def wanted(self, id: str, found: tuple[int, bytes] | None) -> bytes | None:
@@ -318,7 +338,7 @@ class MessageLog:
         none, or it is not wanted any more."""
         if found is None or found[0] >= self._kept_end:
             return None
-        return self._current.get(id, found[1])
+        return self._as_replaced(id, found[1])
 
     def window_start(self, size: int) -> int:
         """Return where the newest `size` messages begin, as far back as they can be reached."""
@@ -343,10 +363,10 @@ class MessageLog:
         found += self._appended[max(0, start - self._kept_end) : max(0, stop - self._kept_end)]
         ids = list(map(id_of, found, range(stop - len(found), stop)))
         bodies = list(map(data_of, found))
-        if self._current:
-            bodies = list(map(self._current.get, ids, bodies))
+        if self._replaced or self._current:
+            bodies = list(map(self._as_replaced, ids, bodies))
         return [
-            Message(_object(value), id) for id, value in zip(ids, decode_all(bodies), strict=True)
+            Message(object_of(value), id) for id, value in zip(ids, decode_all(bodies), strict=True)
         ]
 
     def interrupt_streams(self) -> None:
@@ -356,32 +376,10 @@ class MessageLog:
             interrupt()
 
 
-def message_of(id: str, data: bytes) -> Message:
-    """Return the message that bytes of the store are."""
-    return Message(_object(decode(data)), id)
-
-
-def _object(value: JSON) -> dict[str, JSON]:
-    if type(value) is not dict:
-        raise ConversationCorrupt("Among the stored messages is something else.")
-    return value
-
-
-def encode_message(role: str, content: JSON, id: str, extra: Mapping[str, JSON]) -> bytes:
-    """Return a message as it is stored, with its time unless it has one."""
-    if not isinstance(role, str) or not role:
-        raise InvalidConversationType("The role of a message is a string that is not empty.")
-    message = {"role": role, "content": content, **extra}
-    message.setdefault("timestamp", datetime.now(UTC).isoformat(timespec="milliseconds"))
-    message["id"] = id
-    return encode(message, "message")
-
-
-def encode_item(item: Mapping[str, JSON], name: str) -> bytes:
-    """Return a message that is kept as it is."""
-    if not isinstance(item, dict):
-        raise InvalidConversationType(
-            f"{name} is of type {type(item).__name__}; a message is a JSON object: write a "
-            "dictionary, such as the model_dump() of what an SDK gives you."
-        )
-    return encode(item, name)
+def _joined(before: list[bytes], before_end: int, committed: Committed) -> list[bytes]:
+    """Return the messages before a commit's own: those known, with those of others."""
+    others = packed_of(committed.others)
+    start = committed.others_end - len(others)
+    if start > before_end:
+        return others  # there is a gap, of messages that are further back than the window
+    return before[: max(0, len(before) - (before_end - start))] + others

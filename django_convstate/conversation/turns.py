@@ -60,7 +60,7 @@ async def in_aturn(
     copy: WorkingCopy,
     repository: Repository,
     wait: float,
-    asend: Callable[[], Awaitable[None]],
+    send: Callable[[], Awaitable[None]],
 ) -> AsyncIterator[S]:
     """See `in_turn`."""
     is_released = False
@@ -76,7 +76,7 @@ async def in_aturn(
             except BaseException:
                 copy.discard_changes()
                 raise
-            await asend()
+            await send()
             is_released = gives_up
     finally:
         copy.leave_turn()

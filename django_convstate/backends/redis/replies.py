@@ -96,7 +96,8 @@ def committed_of(change: Change, reply: list[Any]) -> Committed:
     version, count, dropped, left, now, _, _, last_key, *more = reply
     expires_at = math.inf if left < 0 else (now + left) / 1000  # -1: it never expires
     if not more:
-        return Committed(version, count, expires_at, dropped, last_key)
+        others_end = dropped + count - len(change.append)
+        return Committed(version, count, expires_at, dropped, last_key, False, (), (), others_end)
     repeated, existing, others_end, others = more
     return Committed(
         version,

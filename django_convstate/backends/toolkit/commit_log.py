@@ -38,7 +38,7 @@ class CommitLog:
                 return False
         elif commit.writer not in packed:
             return False
-        for writer, _, floor, numbers in self._entries():
+        for writer, _, floor, numbers in self.entries():
             if writer == commit.writer:
                 if commit.number < floor:
                     raise unjudgeable()
@@ -53,7 +53,7 @@ class CommitLog:
         if is_alone and commit.floor == commit.number:  # and nothing else is open
             return CommitLog(_ONE.pack(commit.writer, int(now), commit.number, 1, 0))
         others, floor, numbers = [], float(commit.floor), {commit.number}
-        for writer, at, lowest, applied in self._entries():
+        for writer, at, lowest, applied in self.entries():
             if writer == commit.writer:
                 floor = max(floor, lowest)
                 numbers |= applied
@@ -66,12 +66,14 @@ class CommitLog:
         """Return the log that `packed` is, or raise `ValueError`."""
         log = cls(packed)
         try:
-            list(log._entries())
+            list(log.entries())
         except struct.error:
             raise ValueError("commits") from None
         return log
 
-    def _entries(self) -> Iterator[tuple[bytes, int, float, set[int]]]:
+    def entries(self) -> Iterator[tuple[bytes, int, float, set[int]]]:
+        """Yield of each writer its name, the second of its last commit, its floor, and the numbers
+        that were applied from there on. Raises `struct.error` where this is no log."""
         at = 0
         while at < len(self.packed):
             writer, when, floor, count = _ENTRY.unpack_from(self.packed, at)
