@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change
-from tests.support.backends import Switched
+from tests.support.backends import Switched, record_of
+from tests.support.messages import bodies, pairs
 
 
 @contextmanager
@@ -24,7 +26,11 @@ def made(primary: Switched, **limits: int) -> Iterator[FailoverBackend]:
 
 
 def append(*texts: bytes, **more: Any) -> Change:
-    return Change(append=texts, **more)
+    return Change(append=pairs(*texts), **more)
+
+
+def messages_of(backend: ConversationStateBackend, id: str) -> list[bytes]:
+    return bodies(record_of(backend, id).messages)
 
 
 def numbers(first: int, last: int) -> list[bytes]:
