@@ -12,52 +12,9 @@ from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Create
 from tests.support.backends import Switched, record_of
-from tests.support.failover import Clock, made, messages_of
+from tests.support.failover import Clock, Outage, made, messages_of
 from tests.support.messages import bodies, pairs
 from tests.support.servers import wait_until
-
-
-class Outage:
-    """A conversation of three messages that is known here. The primary is away; `others` reach it.
-
-    `end` brings home what is to be told, and returns how the conversation is then.
-    """
-
-    def __init__(self) -> None:
-        self.primary = Switched()
-        self.others = self.primary.others
-        self.backend = FailoverBackend(self.primary, LocMemBackend(max_conversations=10**6))
-        first = Change(create=Create.MUST_BE_NEW, append=pairs(b"1", b"2", b"3"), set={"n": b"10"})
-        self.backend.commit("a", first)
-        self.news: dict[str, Any] = {}
-        signals.backend_recovered.connect(self._recovered, sender=self.primary)
-        self.primary.away = True
-
-    def _recovered(self, sender: object, signal: object, **news: Any) -> None:
-        self.news = news
-
-    def commit(self, **change: Any) -> int:
-        return self.backend.commit("a", Change(**change)).message_count
-
-    def others_commit(self, **change: Any) -> None:
-        self.others.commit("a", Change(**change))
-
-    def end(self) -> Any:
-        self.primary.away = False
-        self.backend.close()
-        assert self.backend.health().pending_replay == 0
-        return self.others.load("a", 100)
-
-    @property
-    def conflicts_and_lost(self) -> tuple[int, int]:
-        return self.news["conflicts"], self.news["lost"]
-
-
-@pytest.fixture
-def outage() -> Iterator[Outage]:
-    outage = Outage()
-    yield outage
-    outage.end()
 
 
 class TestMerged:
@@ -67,7 +24,7 @@ class TestMerged:
         outage.commit(append=pairs(b"mine too"))
         home = outage.end()
         assert bodies(home.messages) == [b"1", b"2", b"3", b"theirs", b"mine", b"mine too"]
-        assert outage.news["replayed"] == 2
+        assert outage.stats["replayed"] == 2
         assert outage.conflicts_and_lost == (0, 0)
 
     def test_increments_of_both_sides_add_up(self, outage: Outage) -> None:
