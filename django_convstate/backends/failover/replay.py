@@ -123,6 +123,9 @@ class Replayer:
             self.stats.conflicts += _keeps_more(keep, pending)
             pending.shared_end = min(pending.shared_end, keep)
         pending.offset = committed.end - end
+        if committed.repeated and pending.offset > 0:
+            # It had arrived before the outage, and what others have appended comes behind it.
+            pending.shared_end = end
 
     def _merging(self, id: str, change: Change) -> Committed:
         """Commit a change, merged with what others have changed meanwhile."""
