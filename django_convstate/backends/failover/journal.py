@@ -46,12 +46,14 @@ class PendingWrites:
         shared_end: the position after those messages from before the outage that are still wanted.
             In the primary, what others have appended comes after these, and what was appended here
             last.
+        is_begun_anew: what comes next was made after a deletion here, which is replayed already.
     """
 
     base: StoredConversation | None
     writes: deque[tuple[Write, int]] = field(default_factory=deque)
     offset: int | None = None
     shared_end: int = 0
+    is_begun_anew: bool = False
 
     @property
     def is_complete(self) -> bool:
