@@ -29,7 +29,7 @@ LAYERS = [
     ["codec", "conf", "signals", "typing"],
     ["ids", "tokens"],
     ["backends.toolkit.forksafe", "backends.toolkit.packed", "backends.toolkit.writer"],
-    ["backends.records"],
+    ["backends.records", "backends.reports"],
     ["backends.toolkit"],
     ["conversation.merge"],  # pure, and called by the replay after an outage, too
     ["backends.base"],

@@ -159,8 +159,7 @@ class Conversation(MutableMapping[str, JSON]):
 
     @property
     def degraded(self) -> bool:
-        """Whether the store is unavailable, and this is what was last known of it here, with what
-        is new since, which is replayed later."""
+        """Whether the store is unavailable, and this is what is known of it here."""
         return self._copy.degraded
 
     def __repr__(self) -> str:
@@ -378,11 +377,7 @@ def working_copy_of(conversation: Conversation) -> WorkingCopy:
 
 
 def check_ttl(ttl: float | None) -> Any:
-    """Return `ttl` unchanged.
-
-    Raises:
-        InvalidConversationValue: it is no duration.
-    """
+    """Return `ttl` unchanged, or raise `InvalidConversationValue` if it is no duration."""
     if ttl is not None and (problem := conf.lifetime(ttl)):
         raise InvalidConversationValue(f"ttl {problem}.")
     return ttl

@@ -92,11 +92,7 @@ class MessageLog:
         """Add a message at the end, unless it is there already, and return its id. Raises as
         `check` does."""
         if id is not None:
-            if validate_message_id(id).startswith("#") and id[1:].isdecimal():
-                raise InvalidConversationValue(
-                    'An id of "#" and a number is that of a message which version 0.1 has stored.'
-                )
-            if self.peek(id) is None:
+            if self.peek(validate_message_id(id)) is None:
                 self._appended.append(pack(id, self.check(role, content, id, extra)))
                 self._once.add(id)
                 self._current.pop(id, None)  # of a message that was dropped

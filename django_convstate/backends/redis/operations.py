@@ -198,9 +198,7 @@ class Operations:
             [(found_id, data)] = PackedMessages([packed], position)
             return Reply((position, data) if found_id == message_id else None)
 
-        where = _where(message_id)
-        position = where[1:] if where[:1] == b"#" else b""
-        arguments = (b"" if position else where, position)
+        arguments = (locator(message_id), message_id)
         return script_operation(scripts.FIND, self.keys(id), arguments, read)
 
     def exists(self, id: str) -> Operation[bool]:
@@ -370,14 +368,7 @@ def _expectation(item: tuple[str, bytes | None]) -> tuple[Argument, ...]:
 
 def _replacement(replacement: Replacement) -> tuple[Argument, ...]:
     id = replacement.id
-    return _where(id), id, _digest(replacement.old), replacement.new
-
-
-def _where(message_id: str) -> bytes:
-    """Return the locator of a message, or "#" and its position if 0.1 has stored it."""
-    if message_id.startswith("#") and message_id[1:].isdecimal() and message_id.isascii():
-        return message_id.encode()
-    return locator(message_id)
+    return locator(id), id, _digest(replacement.old), replacement.new
 
 
 def _optional(value: Argument | None) -> Argument:

@@ -93,12 +93,9 @@ def record_of(id: str, reply: list[Any]) -> tuple[Record, bool]:
 
 def committed_of(change: Change, reply: list[Any]) -> Committed:
     """Return the answer that commit.lua gives."""
-    version, count, dropped, left, now, _, _, last_key, *more = reply
+    version, count, dropped, left, now, _, _, last_key, others_end, *more = reply
     expires_at = math.inf if left < 0 else (now + left) / 1000  # -1: it never expires
-    if not more:
-        others_end = dropped + count - len(change.append)
-        return Committed(version, count, expires_at, dropped, last_key, False, (), (), others_end)
-    repeated, existing, others_end, others = more
+    repeated, existing, others = more or (0, (), ())
     return Committed(
         version,
         count,
@@ -106,8 +103,8 @@ def committed_of(change: Change, reply: list[Any]) -> Committed:
         dropped,
         last_key,
         bool(repeated),
-        [change.append[index][0] for index in existing],
-        PackedMessages(others, others_end - len(others)),
+        [change.append[index][0] for index in existing] if existing else (),
+        PackedMessages(others, others_end - len(others)) if others else (),
         others_end,
     )
 

@@ -212,14 +212,14 @@ class MessageList:
 
     def _index(self, id: str) -> int | None:
         """Return where in `packed` a message is."""
-        if id.startswith("#") and id[1:].isdecimal():  # one that 0.1 has stored
+        place = locator(id)
+        key = self._given().get(place, place)
+        if is_natural(key):
+            index = bisect_left(self.packed, key, key=key_of)
+        elif id.startswith("#") and id[1:].isdecimal():  # perhaps one that 0.1 has stored
             index = int(id[1:]) - self.start
         else:
-            place = locator(id)
-            key = self._given().get(place, place)
-            if not is_natural(key):
-                return None
-            index = bisect_left(self.packed, key, key=key_of)
+            return None
         is_there = (
             0 <= index < len(self.packed) and id_of(self.packed[index], self.start + index) == id
         )
@@ -230,7 +230,7 @@ class MessageList:
             self.given = {
                 locator(id): key_of(packed)
                 for packed in self.packed
-                if (id := given_id(packed)) is not None
+                if (id := given_id(packed)) is not None and key_of(packed) != NO_KEY
             }
         return self.given
 

@@ -9,7 +9,8 @@ import pytest
 from django_convstate import BackendUnavailable, ConversationStore
 from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.failover import FailoverBackend
-from django_convstate.backends.records import Change, Committed, Create, Replacement, Selection
+from django_convstate.backends.records import Change, Committed, Create, Replacement
+from django_convstate.backends.reports import Selection
 from django_convstate.backends.toolkit.writer import Commit
 from django_convstate.ids import new_id
 from tests.support.backends import record_of

@@ -187,7 +187,7 @@ class TestRefused:
     def test_a_primary_away_again_in_mid_replay_loses_nothing(self, outage: Outage) -> None:
         for number in range(10):
             outage.commit(append=pairs(b"m%d" % number))
-        outage.primary.fails_after = 6  # of which the probe takes two
+        outage.primary.fails_after = 5  # of which the probe takes one
         outage.primary.away = False
         outage.backend.close()
         assert outage.backend.health().pending_replay == 6

@@ -4,14 +4,13 @@
 -- ARGV: id, head, writer (8 bytes) and the last sort key that the caller has seen (10), owner (or ''),
 --       visitor ('', or '=' and the visitor), then the keys to set with their values, the keys to unset,
 --       the keys to add to with their numbers, the keys whose old values are expected with the SHA-1 of
---       these ('' where there was none), the messages to replace (locator, or '#' and a position; id;
---       SHA-1 of the old bytes, or ''; new bytes), the messages to append (see messages.lua, with
+--       these ('' where there was none), the messages to replace (locator; id; SHA-1 of the old bytes, or ''; new bytes), the messages to append (see messages.lua, with
 --       the locator in the place of the key), their indexes if they may be there already (4 bytes each),
 --       and the lease.
 -- The head is numbers, of which -1 stands for none, as operations.py packs them.
 -- Returns {version, message count, dropped, ms left, now, ttl, owner whose index is due (or nil),
--- last key} and, if there is more to tell: 1 if it was applied already, the indexes of messages that
--- were there, the position after the messages of others, and these. Or {name of an error, ...}.
+-- last key, the position after the messages of others} and, if there is more to tell: 1 if it was applied
+-- already, the indexes of messages that were there, and the messages of others. Or {name of an error, ...}.
 local MUST_BE_NEW, MUST_EXIST = 1, 2
 local CHUNK = 4000  -- unpack gives up near 8000 values
 local COUNTER_SIZE = 20  -- bytes of a counter at most
@@ -63,7 +62,7 @@ local applied = log and is_applied(log, writer, commit_number)
 if applied == 'stale' then return {'stale'} end
 if applied then
     return {tonumber(version), count, dropped, in_reply(time_left(ttl, created, max_age, now)), now, ttl,
-        index_is_due(owner, due, now) and owner, last_key, 1, {}, dropped + count, newest()}
+        index_is_due(owner, due, now) and owner, last_key, dropped + count, 1, {}, newest()}
 end
 
 -- What may be refused comes first. What is wrong with it, Change.refuse_unless_fits says.
@@ -91,12 +90,7 @@ end
 local gone, replacements = {}, {}
 for i = first_replace, first_append - 1, 4 do
     local index, element
-    if string.sub(ARGV[i], 1, 1) == '#' then
-        index = string.sub(ARGV[i], 2) - dropped
-        element = version and index >= 0 and redis.call('LINDEX', KEYS[3], index)
-    elseif version then
-        index, element = locate(ARGV[i], count, given)
-    end
+    if version then index, element = locate(ARGV[i], count, given, ARGV[i + 1], dropped) end
     local data = element and data_of(element)
     if not element or (ARGV[i + 2] ~= '' and is_changed(data, ARGV[i + 2])) then
         gone[#gone + 1] = {ARGV[i + 1], data}
@@ -111,8 +105,9 @@ local existing, is_existing, twice = {}, {}, {}
 if onces > 0 then
     for place = 1, #ARGV[first_once], 4 do
         local number = struct.unpack('<I4', ARGV[first_once], place)
-        local where = string.sub(ARGV[first_append + number], 1, 10)
-        local index = version and locate(where, count, given)
+        local message = ARGV[first_append + number]
+        local where = string.sub(message, 1, 10)
+        local index = version and locate(where, count, given, given_id(message) or '', dropped)
         if (index and index < kept) or twice[where] then
             is_existing[first_append + number] = true
             existing[#existing + 1] = number
@@ -331,8 +326,9 @@ redis.call('HSET', KEYS[1], 'v', version, 'a', now,
     'w', adding(log or '', writer, commit_number, floor, now),
     'p', struct.pack(PARTS, count, dropped, fields, given, bytes, state_bytes, now, last_key), 'e', slid)
 if lease and release == 1 then leave_queue(lease, now) end
-local answer = {version, count, dropped, in_reply(left), now, ttl, index_is_due(owner, due, now) and owner, last_key}
-if #existing > 0 or (others and (#others > 0 or others_end ~= seen_position)) then
-    answer[9], answer[10], answer[11], answer[12] = 0, existing, others_end, others or {}
+local answer = {version, count, dropped, in_reply(left), now, ttl, index_is_due(owner, due, now) and owner,
+    last_key, others_end}
+if #existing > 0 or (others and #others > 0) then
+    answer[10], answer[11], answer[12] = 0, existing, others or {}
 end
 return answer

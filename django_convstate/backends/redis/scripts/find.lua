@@ -1,5 +1,5 @@
 -- Find a message without loading the conversation. Follows common.lua and messages.lua.
--- KEYS: meta, state, messages, ids.  ARGV: locator, or position where 0.1 has stored it ('').
+-- KEYS: meta, state, messages, ids.  ARGV: locator, id.
 -- Returns {position, element}, false where there is none, or {'corrupt'}.
 local id, version, created, ttl, parts =
     unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'c', 't', 'p'))
@@ -11,11 +11,5 @@ if parts then
     local _
     _, dropped, _, given = struct.unpack(PARTS, parts)
 end
-local index, element
-if ARGV[1] == '' then
-    index = ARGV[2] - dropped
-    element = index >= 0 and redis.call('LINDEX', KEYS[3], index)
-else
-    index, element = locate(ARGV[1], redis.call('LLEN', KEYS[3]), given)
-end
+local index, element = locate(ARGV[1], redis.call('LLEN', KEYS[3]), given, ARGV[2], dropped)
 return element and {index + dropped, element}

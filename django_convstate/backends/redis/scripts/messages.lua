@@ -42,8 +42,17 @@ local function locator(id)
     return '\255\255' .. from_hex(string.sub(redis.sha1hex(id), 1, 16))
 end
 
--- Return the index and the element of the message with this locator among the first `count`.
-local function locate(place, count, given)
+-- Return the index and the element of the message with this locator among the first `count`. Of one that
+-- 0.1 has stored, the id is '#' and its position.
+local function locate(place, count, given, id, dropped)
+    local position = string.match(id, '^#(%d+)$')
+    if position then
+        local index = position - dropped
+        local element = index >= 0 and index < count and redis.call('LINDEX', KEYS[3], index)
+        if element and (string.byte(element) == OLD or given_id(element) == id) then
+            return index, element
+        end
+    end
     local key = given > 0 and redis.call('HGET', KEYS[4], place) or place
     local hi, lo = struct.unpack(KEY, key)
     if hi >= FOREIGN then return nil end
