@@ -4,6 +4,7 @@ import operator
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
+    AsyncIterator,
     Generator,
     Iterable,
     Iterator,
@@ -272,6 +273,10 @@ class Messages(Sequence[Message]):
 
     def __iter__(self) -> Iterator[Message]:
         return iter(self._slice(0, len(self)))
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        for message in await self.aall():
+            yield message
 
     def __reversed__(self) -> Iterator[Message]:
         return reversed(self._slice(0, len(self)))

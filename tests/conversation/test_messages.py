@@ -167,3 +167,13 @@ class TestMessages:
             assert len(await conversation.messages.aall()) == 10
 
         asyncio.run(view())
+
+
+async def test_messages_before_the_window_come_by_async_for() -> None:
+    store = ConversationStore("locmem", window=2)
+    conversation = store.create()
+    for number in range(5):
+        conversation.messages.append("user", f"m{number}")
+    await conversation.asave()
+    messages = (await store.aget(conversation.id)).messages
+    assert [message["content"] async for message in messages] == [f"m{n}" for n in range(5)]

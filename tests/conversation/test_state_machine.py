@@ -172,9 +172,9 @@ class HandleBesideModel(RuleBasedStateMachine):
     def update(self, index: int) -> None:
         if (id := self._one_of(self.handle, index, self.given)) is not None:
             text = self._next("update")
-            is_redacted_unseen = (
-                "redacted" in self.bodies[id] and "redacted" not in self.handle.messages.find(id)
-            )
+            is_redacted_unseen = "redacted" in self.bodies[
+                id
+            ] and "redacted" not in self.handle.messages.find(id)
             self.handle.messages.update(id, ours=text)
             self.touched.add(id)
             if not is_redacted_unseen:  # what others have redacted stays as it is
