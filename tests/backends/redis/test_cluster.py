@@ -124,7 +124,7 @@ class TestCluster:
                         break
                     except BackendUnavailable:
                         await asyncio.sleep(0.02)
-                written[id].extend(change.append)
+                written[id].extend(bodies(change.append))
                 await asyncio.sleep(0.01)
 
         async def visit(node: Server) -> None:

@@ -93,7 +93,7 @@ class TestSentinel:
                 while not stop.is_set():
                     try:
                         backend.commit(id, change)
-                        acknowledged[writer].extend(change.append)
+                        acknowledged[writer].extend(bodies(change.append))
                         break
                     except BackendUnavailable:
                         time.sleep(0.02)
@@ -127,7 +127,7 @@ class TestSentinel:
                         break
                     except BackendUnavailable:
                         await asyncio.sleep(0.02)
-                acknowledged[writer].extend(change.append)
+                acknowledged[writer].extend(bodies(change.append))
                 await asyncio.sleep(0.01)
 
         async def visit(primary: Server) -> None:
