@@ -11,11 +11,12 @@ import pytest
 
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Create
+from tests.support.messages import pairs
 
 
 def fill(backend: LocMemBackend, count: int, prefix: str = "c", ttl: float = 60.0) -> None:
     for number in range(count):
-        backend.commit(f"{prefix}{number}", Change(ttl=ttl, append=[b"1"]))
+        backend.commit(f"{prefix}{number}", Change(ttl=ttl, append=pairs(b"1")))
 
 
 def ids(backend: LocMemBackend) -> set[str]:
@@ -30,7 +31,7 @@ def test_a_full_backend_evicts_the_fifth_that_is_idle_longest(
     assert len(ids(backend)) == 1000
     for number in range(100):  # the oldest hundred, but in use
         backend.load(f"c{number}", 1)
-    backend.commit("one more", Change(append=[b"1"]))
+    backend.commit("one more", Change(append=pairs(b"1")))
     expected = {f"c{n}" for n in range(100)} | {f"c{n}" for n in range(300, 1000)} | {"one more"}
     assert ids(backend) == expected
     assert "dropped the 200 of 1000" in caplog.text
@@ -54,7 +55,7 @@ def test_expired_conversations_are_dropped_by_later_commits() -> None:
     backend = LocMemBackend()
     fill(backend, 100, ttl=0.5)
     time.sleep(1.1)
-    backend.commit("one", Change(append=[b"1"]))
+    backend.commit("one", Change(append=pairs(b"1")))
     assert backend.health().detail == "1 of 1000 conversations in this process"
 
 
@@ -73,7 +74,7 @@ def test_a_backend_for_one_conversation_keeps_the_last() -> None:
 def test_an_evicted_id_can_be_created_again() -> None:
     backend = LocMemBackend(max_conversations=1)
     fill(backend, 2)
-    backend.commit("c0", Change(create=Create.MUST_BE_NEW, append=[b"1"]))
+    backend.commit("c0", Change(create=Create.MUST_BE_NEW, append=pairs(b"1")))
     assert ids(backend) == {"c0"}
 
 
@@ -91,7 +92,7 @@ def test_a_fork_in_mid_commit_leaves_the_child_a_working_backend() -> None:
 
         def commit():
             while not stop.is_set():
-                backend.commit("a", Change(increment={"n": 1}, append=[b"1"]))
+                backend.commit("a", Change(increment={"n": 1}, append=[("m", b"1")]))
 
         worker = threading.Thread(target=commit)
         worker.start()
@@ -100,7 +101,7 @@ def test_a_fork_in_mid_commit_leaves_the_child_a_working_backend() -> None:
             if child == 0:
                 record = backend.load("a", 1)
                 whole = record is None or int(record.state["n"]) == record.message_count
-                backend.commit("b", Change(append=[b"1"]))
+                backend.commit("b", Change(append=[("m", b"1")]))
                 os._exit(0 if whole else 1)
             _, status = os.waitpid(child, 0)
             assert os.waitstatus_to_exitcode(status) == 0

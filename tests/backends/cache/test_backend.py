@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import pickle
+import struct
 import subprocess
 import sys
 import threading
@@ -31,6 +32,7 @@ from django_convstate.backends.cache import lock as cachelock
 from django_convstate.backends.cache.backend import CacheBackend
 from django_convstate.backends.records import Change
 from django_convstate.ids import new_id
+from tests.support.messages import bodies, pairs
 from tests.support.ruler import Stopwatch
 
 CACHES = [
@@ -64,6 +66,18 @@ class Explosive:
         return Explosive.explode, ()
 
 
+def taken_apart(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return the header of a document, and what follows it."""
+    magic, size = struct.unpack_from(">4sI", data)
+    assert magic == b"CVS2"
+    return json.loads(data[8 : 8 + size]), data[8 + size :]
+
+
+def put_together(header: dict[str, Any], contents: bytes) -> bytes:
+    encoded = json.dumps(header).encode()
+    return struct.pack(">4sI", b"CVS2", len(encoded)) + encoded + contents
+
+
 def stored(store: ConversationStore) -> str:
     conversation = store.create()
     conversation["city"] = "Jaipur"
@@ -73,15 +87,17 @@ def stored(store: ConversationStore) -> str:
 
 
 class TestWhatIsStored:
-    def test_a_conversation_is_one_json_document_of_bytes(self, alias: str) -> None:
+    def test_a_conversation_is_one_document_of_bytes(self, alias: str) -> None:
         store = ConversationStore(get_backend("cache", cache_alias=alias))
         id = stored(store)
         data = caches[alias].get(f"convstate:doc:{id}")
         assert type(data) is bytes
-        shown = json.loads(data)
-        assert shown["state"] == {"city": "Jaipur"}
-        assert shown["messages"][0]["content"] == "héllo"
-        assert shown["id"] == id
+        header, contents = taken_apart(data)
+        assert header["id"] == id
+        assert header["state"] == [["city", len(b'"Jaipur"')]]
+        (size,) = header["messages"]
+        assert contents.startswith(b'"Jaipur"')
+        assert "héllo".encode() in contents[len(b'"Jaipur"') :][:size]
 
     def test_a_key_prefix_separates_two_projects(self) -> None:
         ours, theirs = (ConversationStore("cache", key_prefix=name) for name in ("ours", "theirs"))
@@ -113,8 +129,8 @@ class TestDamage:
     def whole(self) -> bytes:
         store = ConversationStore("cache")
         id = stored(store)
-        data: bytes = caches["default"].get(f"convstate:doc:{id}")
-        return data.replace(id.encode(), b"the-id-of-the-document")
+        header, contents = taken_apart(caches["default"].get(f"convstate:doc:{id}"))
+        return put_together(header | {"id": "the-id-of-the-document"}, contents)
 
     def assert_set_aside(self, alias: str, id: str, value: Any) -> None:
         store = ConversationStore(get_backend("cache", cache_alias=alias))
@@ -186,19 +202,24 @@ class TestDamage:
             ("version", True),
             ("owner", 5),
             ("messages", {}),
+            ("messages", [10**6]),
             ("state", []),
-            ("commits", "xyz"),
+            ("state", [["city", -8]]),
+            ("state", [[5, 8]]),
+            ("dropped", -1),
+            ("last_key", "xyz"),
         ],
     )
     def test_a_field_with_an_impossible_value_is_corrupt(self, field: str, value: Any) -> None:
-        damaged = json.loads(self.whole()) | {field: value}
+        header, contents = taken_apart(self.whole())
+        damaged = put_together(header | {field: value}, contents)
         with pytest.raises(ConversationCorrupt) as caught:
-            document.parse("the-id-of-the-document", json.dumps(damaged).encode())
+            document.parse("the-id-of-the-document", damaged)
         assert "secret" not in str(caught.value)
 
-    def test_a_message_without_a_role_is_corrupt(self) -> None:
+    def test_a_message_that_is_no_object_is_corrupt(self) -> None:
         backend, id = CacheBackend(), new_id()
-        backend.commit(id, Change(append=[b'{"no":"role"}']))
+        backend.commit(id, Change(append=pairs(b'["no object"]')))
         with pytest.raises(ConversationCorrupt):
             ConversationStore(backend).get(id).messages.window(1)
 
@@ -257,7 +278,7 @@ class TestLock:
         with Stopwatch() as watch:  # which may take longer to begin than the lock lasts
             caches["default"].add("convstate:lock:a", 1, cachelock.LOCK_TTL)
             started = time.monotonic()
-            backend.commit("a", Change(append=[b"1"]))
+            backend.commit("a", Change(append=pairs(b"1")))
             assert time.monotonic() - started > 0.5
         assert watch.seconds < 2.5
 
@@ -267,7 +288,7 @@ class TestLock:
         monkeypatch.setattr(cachelock, "ACQUIRE_TIMEOUT", 0.2)
         caches["default"].add("convstate:lock:busy", 1, 60)
         with pytest.raises(ConversationBusy, match="Nothing was written"):
-            CacheBackend().commit("busy", Change(append=[b"1"]))
+            CacheBackend().commit("busy", Change(append=pairs(b"1")))
         caches["default"].delete("convstate:lock:busy")
 
     def test_a_commit_whose_lock_has_expired_writes_nothing(
@@ -285,30 +306,30 @@ class TestLock:
             # and gone.
             with monkeypatch.context() as other:
                 other.setattr(cachelock, "_waiting", {})
-                CacheBackend().commit(id, Change(append=[b'"theirs"']))
+                CacheBackend().commit(id, Change(append=pairs(b'"theirs"')))
             return None  # as it was before that
 
         monkeypatch.setattr(cache, "get", slow)
         with pytest.raises(BackendUnavailable, match="Nothing was written"):
-            backend.commit(id, Change(append=[b'"ours"']))
-        assert CacheBackend().read_messages(id, 0, 9) == [b'"theirs"']
+            backend.commit(id, Change(append=pairs(b'"ours"')))
+        assert bodies(CacheBackend().read_messages(id, 0, 9)) == [b'"theirs"']
 
     def test_a_commit_too_slow_to_release_its_turn_is_committed(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         backend, id = CacheBackend(), new_id()
         backend.acquire(id, "lease", 60, 1)
-        backend.commit(id, Change(append=[b"1"]))
+        backend.commit(id, Change(append=pairs(b"1")))
         queue = backend._queue
 
         def slow(id: str) -> Any:
             found = queue(id)
-            if backend.read_messages(id, 0, 9) == [b"1", b"2"]:  # after the write
+            if bodies(backend.read_messages(id, 0, 9)) == [b"1", b"2"]:  # after the write
                 monkeypatch.setattr(cachelock, "LOCK_TTL", 0)
             return found
 
         monkeypatch.setattr(backend, "_queue", slow)
-        committed = backend.commit(id, Change(append=[b"2"], lease="lease", release=True))
+        committed = backend.commit(id, Change(append=pairs(b"2"), lease="lease", release=True))
         assert committed.message_count == 2
         assert queue(id).is_held_by("lease"), "it expires by itself"
 
@@ -322,7 +343,8 @@ django.setup()
 from django_convstate.backends.records import Change
 from django_convstate.backends.cache import CacheBackend
 for number in range(50):
-    CacheBackend().commit("a", Change(append=[b"[%d,%d]" % (int(sys.argv[2]), number)]))
+    message = b"[%d,%d]" % (int(sys.argv[2]), number)
+    CacheBackend().commit("a", Change(append=[(message.decode(), message)]))
 print(len(CacheBackend().read_messages("a", 0, 9999)))
 """
         workers = [
@@ -364,7 +386,7 @@ class TestOutage:
             lambda: backend.exists("a"),
             lambda: backend.delete("a"),
             lambda: backend.touch("a"),
-            lambda: backend.commit("a", Change(append=[b"1"])),
+            lambda: backend.commit("a", Change(append=pairs(b"1"))),
             lambda: backend.read_messages("a", 0, 1),
         ):
             with pytest.raises(BackendUnavailable, match="'unreachable'"):

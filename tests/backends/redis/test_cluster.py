@@ -14,6 +14,7 @@ from django_convstate import BackendUnavailable, get_backend
 from django_convstate.backends.base import Selection
 from django_convstate.backends.records import Change
 from django_convstate.ids import new_id
+from tests.support.messages import bodies, pairs
 from tests.support.places import on
 from tests.support.ruler import Stopwatch
 from tests.support.servers import (
@@ -41,7 +42,7 @@ class TestCluster:
         backend = get_backend("redis", cache_alias="cluster")
         ids = [new_id() for _ in range(3000)]
         for id in ids:
-            backend.commit(id, Change(append=[b"{}"]))
+            backend.commit(id, Change(append=pairs(b"{}")))
         counts = []
         for node in cluster[:3]:
             with node.client() as client:
@@ -74,7 +75,7 @@ class TestCluster:
             def write(id: str) -> None:
                 while not stop.is_set():
                     message = b"%d" % len(written[id])
-                    change = Change(ttl=600.0, append=[message])
+                    change = Change(ttl=600.0, append=pairs(message))
                     while not stop.is_set():
                         try:
                             backend.commit(id, change)
@@ -102,7 +103,7 @@ class TestCluster:
                     nodes_gone = [future.exception(timeout=30) for future in writing]
             assert nodes_gone == [None] * 30
             for id in ids:
-                stored = backend.read_messages(id, 0, 10**6)
+                stored = bodies(backend.read_messages(id, 0, 10**6))
                 assert len(stored) == len(set(stored)), "none is there twice"
                 # Replication is asynchronous: what the dead node alone had is gone with it.
                 assert len(set(written[id]) - set(stored)) <= 2
@@ -116,14 +117,14 @@ class TestCluster:
 
         async def write(id: str) -> None:
             while True:
-                change = Change(ttl=600.0, append=[b"%d" % len(written[id])])
+                change = Change(ttl=600.0, append=pairs(b"%d" % len(written[id])))
                 while True:
                     try:
                         await backend.acommit(id, change)
                         break
                     except BackendUnavailable:
                         await asyncio.sleep(0.02)
-                written[id].extend(change.append)
+                written[id].extend(bodies(change.append))
                 await asyncio.sleep(0.01)
 
         async def visit(node: Server) -> None:
@@ -136,7 +137,7 @@ class TestCluster:
                 results = await asyncio.gather(*tasks, return_exceptions=True)
             assert {type(result) for result in results} == {asyncio.CancelledError}
             for id in ids:
-                stored = await backend.aread_messages(id, 0, 10**6)
+                stored = bodies(await backend.aread_messages(id, 0, 10**6))
                 assert len(stored) == len(set(stored)), "none is there twice"
                 # Replication is asynchronous: what the dead node alone had is gone with it.
                 assert len(set(written[id]) - set(stored)) <= 2
@@ -151,12 +152,12 @@ class TestCluster:
 
     def test_a_slot_moved_under_a_thread_loses_nothing(self, cluster: list[Server]) -> None:
         backend, id = get_backend("redis", cache_alias="cluster", fallback=None), new_id()
-        backend.commit(id, Change(ttl=600.0, append=[b"0"]))
+        backend.commit(id, Change(ttl=600.0, append=pairs(b"0")))
         stop, written = threading.Event(), [b"0"]
 
         def write() -> None:
             while not stop.is_set():
-                change = Change(append=[b"%d" % len(written)])
+                change = Change(append=pairs(b"%d" % len(written)))
                 while True:
                     try:
                         backend.commit(id, change)
@@ -172,7 +173,7 @@ class TestCluster:
             finally:
                 stop.set()
             writing.result(timeout=30)
-        assert backend.read_messages(id, 0, 10**6) == written
+        assert bodies(backend.read_messages(id, 0, 10**6)) == written
         assert len(written) > 10
         backend.close()
 
@@ -185,7 +186,7 @@ class TestCluster:
 
         async def write(moving: asyncio.Future[None]) -> None:
             while not moving.done():
-                change = Change(append=[b"%d" % len(written)])
+                change = Change(append=pairs(b"%d" % len(written)))
                 while True:
                     try:
                         await backend.acommit(id, change)
@@ -195,12 +196,12 @@ class TestCluster:
                 written.append(b"%d" % len(written))
 
         async def visit() -> None:
-            await backend.acommit(id, Change(ttl=600.0, append=[b"0"]))
+            await backend.acommit(id, Change(ttl=600.0, append=pairs(b"0")))
             with Slot(cluster, id) as slot:
                 moving = asyncio.ensure_future(asyncio.to_thread(slot.move, written))
                 await write(moving)
                 await moving
-            assert await backend.aread_messages(id, 0, 10**6) == written
+            assert bodies(await backend.aread_messages(id, 0, 10**6)) == written
             assert len(written) > 10
             await backend.aclose()
 
@@ -214,7 +215,7 @@ class TestCluster:
         backend, owner = get_backend("redis", cache_alias="cluster", fallback=None), new_id()
         ids = [new_id() for _ in range(20)]
         for id in ids:
-            backend.commit(id, Change(ttl=600.0, owner=owner, append=[b"{}"]))
+            backend.commit(id, Change(ttl=600.0, owner=owner, append=pairs(b"{}")))
         with Slot(cluster, ids[0]) as slot:
             slot.begin()
             slot.migrate(1)

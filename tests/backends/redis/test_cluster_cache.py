@@ -12,6 +12,7 @@ from redis.exceptions import RedisClusterException
 from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.backends.redis.cluster import ClusterConnectionFactory
+from tests.support.messages import bodies, pairs
 from tests.support.servers import Server
 
 VALUES = {f"key{number}": number for number in range(50)}  # in all three parts of the cluster
@@ -64,9 +65,9 @@ def test_clear_empties_all_nodes(cache: Any) -> None:
 
 def test_the_cache_and_conversations_use_one_entry_side_by_side(cache: Any) -> None:
     backend = RedisBackend(cache_alias="cluster")
-    backend.commit("beside", Change(append=[b"{}"]))
+    backend.commit("beside", Change(append=pairs(b"{}")))
     cache.set("beside", 1)
-    assert backend.read_messages("beside", 0, 1) == [b"{}"]
+    assert bodies(backend.read_messages("beside", 0, 1)) == [b"{}"]
     assert cache.get("beside") == 1
     cache.close()
     assert cache.get("beside") == 1

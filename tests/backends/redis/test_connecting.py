@@ -16,6 +16,7 @@ from django_convstate.backends.base import Selection
 from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.backends.redis.diagnostics.checks import check_server
+from tests.support.messages import pairs
 from tests.support.places import on
 from tests.support.ruler import Stopwatch, limit
 from tests.support.servers import SERVICE, Server, free_ports, sentinel_setup, wait_until
@@ -208,7 +209,7 @@ def test_loops_closed_without_shutdown_leave_no_connections(settings: Any, serve
 
     def visit() -> None:
         loop = asyncio.new_event_loop()
-        loop.run_until_complete(backend.acommit("a", Change(append=[b"{}"])))
+        loop.run_until_complete(backend.acommit("a", Change(append=pairs(b"{}"))))
         loop.close()
 
     for _ in range(20):

@@ -21,6 +21,7 @@ from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.ids import new_id
 from tests.chaos.proxy import Proxy
+from tests.support.messages import bodies, pairs
 from tests.support.places import on
 from tests.support.redis import raw
 from tests.support.ruler import Stopwatch, limit
@@ -37,12 +38,12 @@ def backend() -> Iterator[RedisBackend]:
 
 
 def appended(backend: RedisBackend, id: str) -> list[bytes]:
-    return backend.read_messages(id, 0, 10_000)
+    return bodies(backend.read_messages(id, 0, 10_000))
 
 
 class TestServer:
     def test_scripts_that_the_server_forgot_are_loaded_again(self, backend: RedisBackend) -> None:
-        backend.commit("healed", Change(append=[b"{}"]))
+        backend.commit("healed", Change(append=pairs(b"{}")))
         raw().script_flush()
         assert backend.load("healed", 1) is not None
         raw().script_flush()
@@ -69,12 +70,14 @@ class TestServer:
     ) -> None:
         backend, id = on(settings, f"redis://127.0.0.1:{server.port}/0"), new_id()
         with ThreadPoolExecutor(8) as pool:  # so that the pool holds several connections
-            list(pool.map(lambda n: backend.commit(id, Change(append=[b"%d" % n])), range(100)))
+            list(
+                pool.map(lambda n: backend.commit(id, Change(append=pairs(b"%d" % n))), range(100))
+            )
         server.kill()
         with pytest.raises(BackendUnavailable, match="cannot be reached"):
             backend.load(id, 1)
         server.start()
-        backend.commit(id, Change(append=[b"100"]))
+        backend.commit(id, Change(append=pairs(b"100")))
         assert sorted(map(int, appended(backend, id))) == list(range(101))
         backend.close()
 
@@ -89,7 +92,7 @@ class TestServer:
             acknowledged: list[bytes] = []
             while not stop.is_set():
                 message = b"[%d,%d]" % (writer, len(acknowledged))
-                change = Change(ttl=600.0, append=[message])
+                change = Change(ttl=600.0, append=pairs(message))
                 while True:
                     try:
                         backend.commit(id, change)
@@ -109,7 +112,7 @@ class TestServer:
                 server.start()
             stop.set()
             acknowledged = [future.result() for future in written]
-        stored = backend.read_messages(id, 0, 1_000_000)
+        stored = bodies(backend.read_messages(id, 0, 1_000_000))
         for writer, mine in enumerate(acknowledged):
             assert [m for m in stored if m.startswith(b"[%d," % writer)] == mine
         backend.close()
@@ -121,10 +124,10 @@ class TestConnections:
     ) -> None:
         with Proxy(server.port) as proxy:
             backend, id = on(settings, f"redis://127.0.0.1:{proxy.port}/0"), new_id()
-            backend.commit(id, Change(append=[b"0"]))
+            backend.commit(id, Change(append=pairs(b"0")))
             for number in range(1, 20):
                 proxy.lose_next_reply()
-                backend.commit(id, Change(append=[b"%d" % number]))
+                backend.commit(id, Change(append=pairs(b"%d" % number)))
             assert appended(backend, id) == [b"%d" % number for number in range(20)]
             assert proxy.lost == 19
             backend.close()
@@ -136,7 +139,7 @@ class TestConnections:
             for number in range(20):
                 if number:
                     proxy.lose_next_reply()
-                await backend.acommit(id, Change(append=[b"%d" % number]))
+                await backend.acommit(id, Change(append=pairs(b"%d" % number)))
             await backend.aclose()
 
         with Proxy(server.port) as proxy:
@@ -215,9 +218,13 @@ class TestConnections:
 
         async def visit() -> int:
             ids = [new_id() for _ in range(count)]
-            await asyncio.gather(*(backend.acommit(id, Change(append=[id.encode()])) for id in ids))
+            await asyncio.gather(
+                *(backend.acommit(id, Change(append=pairs(id.encode()))) for id in ids)
+            )
             loaded = await asyncio.gather(*(backend.aload(id, 1) for id in ids))
-            assert [record and record.messages for record in loaded] == [[i.encode()] for i in ids]
+            assert [record and bodies(record.messages) for record in loaded] == [
+                [i.encode()] for i in ids
+            ]
             with server.client() as client:
                 connections = len(client.client_list())
             await backend.aclose()
@@ -234,13 +241,13 @@ class TestConnections:
         async def visit() -> int:
             ids = [f"c{number}" for number in range(100)]
             for id in ids:
-                await backend.acommit(id, Change(append=[id.encode()]))
+                await backend.acommit(id, Change(append=pairs(id.encode())))
 
             async def look(number: int) -> bool:
                 id = ids[number % 100]
                 record = await backend.aload(id, 1)
                 assert record is not None
-                assert (record.id, record.messages) == (id, [id.encode()])
+                assert (record.id, bodies(record.messages)) == (id, [id.encode()])
                 return True
 
             cancelled = 0
@@ -275,16 +282,17 @@ django.setup()
 from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 backend, count = RedisBackend(), int(sys.argv[2])
-backend.commit("parent", Change(append=[b"0"]))
+backend.commit("parent", Change(append=[("m", b"0")]))
 children = []
 for child in range(4):
     pid = os.fork()
     if pid == 0:
         for number in range(count):
             id = f"child{child}"
-            backend.commit(id, Change(append=[b"%d" % number]))
+            message = str(number), b"%d" % number
+            backend.commit(id, Change(append=[message]))
             record = backend.load(id, 1)
-            assert (record.id, record.messages) == (id, [b"%d" % number])
+            assert (record.id, record.messages) == (id, [message])
         os._exit(0)
     children.append(pid)
 for number in range(count):

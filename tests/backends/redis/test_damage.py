@@ -15,6 +15,7 @@ from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.exceptions import InvalidConversationType
 from django_convstate.ids import new_id
+from tests.support.messages import bodies, pairs
 from tests.support.places import make_place
 from tests.support.redis import OPERATIONS, index_of, key_of, raw
 
@@ -34,7 +35,7 @@ class TestSetAside:
 
         def write(id: str, number: int, start: threading.Barrier) -> None:
             start.wait()
-            change = Change(append=[b"%d" % number])
+            change = Change(append=pairs(b"%d" % number))
             while True:
                 try:
                     backend.commit(id, change)
@@ -47,11 +48,13 @@ class TestSetAside:
             raw().set(key_of(id, "meta"), "bad", ex=60)
             with ThreadPoolExecutor(8) as pool:
                 list(pool.map(lambda n, id=id, start=start: write(id, n, start), range(8)))
-            assert sorted(backend.read_messages(id, 0, 100)) == [b"%d" % n for n in range(8)]
+            assert sorted(bodies(backend.read_messages(id, 0, 100))) == [
+                b"%d" % n for n in range(8)
+            ]
 
     def test_damage_seen_by_many_tasks_is_quarantined_once(self, backend: RedisBackend) -> None:
         async def write(id: str, number: int) -> None:
-            change = Change(append=[b"%d" % number])
+            change = Change(append=pairs(b"%d" % number))
             while True:
                 try:
                     await backend.acommit(id, change)
@@ -71,7 +74,7 @@ class TestSetAside:
 
     def test_a_sound_conversation_is_not_quarantined(self, backend: RedisBackend) -> None:
         id = new_id()
-        backend.commit(id, Change(owner="ü", set={"ß": b"1"}, append=[b"{}"]))
+        backend.commit(id, Change(owner="ü", set={"ß": b"1"}, append=pairs(b"{}")))
         for any_id in (id, new_id()):  # of which the second one is nothing at all
             raw().execute_command(*OPERATIONS.quarantine(any_id).full_command())
         assert backend.load(id, 1) is not None
@@ -105,7 +108,7 @@ class TestSetAside:
         self, backend: RedisBackend, damage: dict[str, Any]
     ) -> None:
         id = new_id()
-        backend.commit(id, Change(owner="u1", append=[b"{}"]))
+        backend.commit(id, Change(owner="u1", append=pairs(b"{}")))
         raw().hset(key_of(id, "meta"), mapping=damage)
         with pytest.raises(ConversationCorrupt):
             backend.load(id, 1)
@@ -114,7 +117,7 @@ class TestSetAside:
 
     def test_a_state_key_that_is_no_utf8_is_quarantined(self, backend: RedisBackend) -> None:
         id = new_id()
-        backend.commit(id, Change(append=[b"{}"]))
+        backend.commit(id, Change(append=pairs(b"{}")))
         raw().hset(key_of(id, "state"), b"\xc3", "1")
         with pytest.raises(ConversationCorrupt):
             backend.load(id, 1)
@@ -124,13 +127,13 @@ class TestSetAside:
         for use in (
             lambda id: backend.touch(id),
             lambda id: backend.touch(id, 60.0),
-            lambda id: backend.commit(id, Change(append=[b"{}"])),
+            lambda id: backend.commit(id, Change(append=pairs(b"{}"))),
             lambda id: backend.acquire(id, "lease", 5.0, 1),
             lambda id: asyncio.run(backend.atouch(id)),
         ):
             for damage in ({"t": "text"}, {"c": "1e300"}, {"v": "inf"}):
                 id = new_id()
-                backend.commit(id, Change(append=[b"{}"]))
+                backend.commit(id, Change(append=pairs(b"{}")))
                 raw().hset(key_of(id, "meta"), mapping=damage)
                 with pytest.raises(ConversationCorrupt):
                     use(id)
@@ -140,19 +143,19 @@ class TestSetAside:
         id = new_id()
         raw().hset(key_of(id, "meta"), mapping={"name": "value"})
         with pytest.raises(ConversationCorrupt):
-            backend.commit(id, Change(append=[b"{}"]))
+            backend.commit(id, Change(append=pairs(b"{}")))
         assert raw().hgetall(key_of(id, "meta:corrupt")) == {b"name": b"value"}
 
 
 def test_state_and_messages_without_a_record_are_not_adopted(backend: RedisBackend) -> None:
     id = new_id()
-    backend.commit(id, Change(owner="u1", set={"a": b"1"}, append=[b'"old"']))
+    backend.commit(id, Change(owner="u1", set={"a": b"1"}, append=pairs(b'"old"')))
     raw().delete(key_of(id, "meta"))
     assert backend.load(id, 5) is None
-    backend.commit(id, Change(owner="u2", append=[b'"new"']))
+    backend.commit(id, Change(owner="u2", append=pairs(b'"new"')))
     record = backend.load(id, 5)
     assert record is not None
-    assert (record.owner, record.state, record.messages) == ("u2", {}, [b'"new"'])
+    assert (record.owner, record.state, bodies(record.messages)) == ("u2", {}, [b'"new"'])
 
 
 class TestIndex:
@@ -163,7 +166,7 @@ class TestIndex:
             lambda id: backend.commit(id, Change(ttl=3600.0)),
         ):
             owner, id = new_id(), new_id()
-            backend.commit(id, Change(owner=owner, ttl=1.0, append=[b"{}"]))
+            backend.commit(id, Change(owner=owner, ttl=1.0, append=pairs(b"{}")))
             backend.load(id, 1)
             raise_ttl(id)
             index = index_of(owner)
@@ -178,12 +181,12 @@ class TestIndex:
         """As if the process had died, or its task been cancelled, before it was told."""
         owner, id = new_id(), new_id()
         index = index_of(owner)
-        untold = OPERATIONS.commit(id, Change(owner=owner, append=[b"{}"]))
+        untold = OPERATIONS.commit(id, Change(owner=owner, append=pairs(b"{}")))
         assert untold.read(raw().execute_command(*untold.full_command())).then is not None
         assert raw().zscore(index, id) is None
         for use in (
             lambda: backend.load(id, 1),
-            lambda: backend.commit(id, Change(append=[b"{}"])),
+            lambda: backend.commit(id, Change(append=pairs(b"{}"))),
             lambda: backend.touch(id),
         ):
             raw().delete(index)
@@ -199,7 +202,7 @@ class TestIndex:
             stored = 0
             for number in range(200):
                 owner, id = new_id(), new_id()
-                change = Change(owner=owner, append=[b"{}"])
+                change = Change(owner=owner, append=pairs(b"{}"))
                 task = asyncio.create_task(backend.acommit(id, change))
                 await asyncio.sleep(0.0001 * (number % 12))
                 task.cancel()
@@ -217,11 +220,11 @@ class TestIndex:
     ) -> None:
         owner, id = new_id(), new_id()
         raw().set(index_of(owner), "no index", ex=60)
-        backend.commit(id, Change(owner=owner, append=[b"{}"]))
+        backend.commit(id, Change(owner=owner, append=pairs(b"{}")))
         assert "could not be brought up to date" in caplog.text
 
         async def visit() -> None:
-            await backend.acommit(id, Change(append=[b"{}"]))
+            await backend.acommit(id, Change(append=pairs(b"{}")))
             assert await backend.aload(id, 1) is not None
             await backend.aclose()
 

@@ -13,6 +13,7 @@ from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.backends.redis.diagnostics.checks import check_server
 from django_convstate.ids import new_id
+from tests.support.messages import bodies, pairs
 from tests.support.places import on
 from tests.support.servers import Server, free_ports, running, wait_until
 
@@ -53,17 +54,17 @@ def assert_refused(backend: RedisBackend, server: Server, use: Any, words: str) 
 async def assert_refused_async(backend: RedisBackend, server: Server, id: str, words: str) -> None:
     before = scripts_run(server)
     with pytest.raises(BackendUnavailable, match=words) as caught:
-        await backend.acommit(id, Change(append=[b"{}"]))
+        await backend.acommit(id, Change(append=pairs(b"{}")))
     assert scripts_run(server) - before <= 1
     assert PASSWORD not in f"{caught.value} {caught.value.__cause__}"
     assert await backend.aload(id, 1) is not None
 
 
 def assert_reads_go_on(backend: RedisBackend, server: Server, id: str, words: str) -> None:
-    assert_refused(backend, server, lambda: backend.commit(id, Change(append=[b"{}"])), words)
+    assert_refused(backend, server, lambda: backend.commit(id, Change(append=pairs(b"{}"))), words)
     assert backend.load(id, 1) is not None
     assert backend.exists(id)
-    assert backend.read_messages(id, 0, 10) == [b"{}"]
+    assert bodies(backend.read_messages(id, 0, 10)) == [b"{}"]
     asyncio.run(assert_refused_async(backend, server, id, words))
 
 
@@ -89,14 +90,14 @@ class TestWritesRefused:
         self, settings: Any, server: Server, breaks: Any, mends: Any, words: str
     ) -> None:
         backend, id = on(settings, url(server), PASSWORD=PASSWORD), new_id()
-        backend.commit(id, Change(append=[b"{}"]))
+        backend.commit(id, Change(append=pairs(b"{}")))
         assert backend.load(id, 1) is not None
         assert backend.health().connected
         with server.client() as client:
             breaks(client)
             assert_reads_go_on(backend, server, id, words)
             mends(client)
-        backend.commit(id, Change(append=[b"{}"]))
+        backend.commit(id, Change(append=pairs(b"{}")))
         assert len(backend.read_messages(id, 0, 10)) == 2
         assert backend.health().connected
         backend.close()
@@ -122,22 +123,22 @@ class TestWritesRefused:
         self, settings: Any, server: Server, breaks: Any, mends: Any, words: str
     ) -> None:
         backend, id = on(settings, url(server)), new_id()
-        backend.commit(id, Change(set={"n": b"5", "m": b"1"}, append=[b"{}"]))
+        backend.commit(id, Change(set={"n": b"5", "m": b"1"}, append=pairs(b"{}")))
         with server.client() as client:
             breaks(client)
             for increment in ({"n": 1}, {"new": 1}, {"new": 1, "n": 1}):
                 for also in ({}, {"a": b"1"}, {"n": b"7"}):
-                    change = Change(increment=increment, set=also, append=[b"{}"])
+                    change = Change(increment=increment, set=also, append=pairs(b"{}"))
                     with pytest.raises(BackendUnavailable, match=words):
                         backend.commit(id, change)
-            for change in (Change(append=[b"{}"]), Change(increment={"n": 1})):
+            for change in (Change(append=pairs(b"{}")), Change(increment={"n": 1})):
                 with pytest.raises(BackendUnavailable, match=words):
                     backend.commit("new", change)
             mends(client)
         record = backend.load(id, 5)
         assert record is not None
         assert (record.version, record.state) == (1, {"n": b"5", "m": b"1"})
-        assert record.messages == [b"{}"]
+        assert bodies(record.messages) == [b"{}"]
         assert not backend.exists("new")
         backend.close()
 
@@ -149,14 +150,14 @@ class TestWritesRefused:
         )
         with running([server]), server.client() as client:
             backend, id = on(settings, url(server), PASSWORD=PASSWORD), new_id()
-            backend.commit(id, Change(append=[b"{}"]))
+            backend.commit(id, Change(append=pairs(b"{}")))
             assert backend.load(id, 1) is not None
             snapshots.rmdir()
             client.bgsave()
             wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
             assert_reads_go_on(backend, server, id, "MISCONF")
             client.config_set("stop-writes-on-bgsave-error", "no")
-            backend.commit(id, Change(append=[b"{}"]))
+            backend.commit(id, Change(append=pairs(b"{}")))
             assert len(backend.read_messages(id, 0, 10)) == 2
             backend.close()
 
@@ -167,7 +168,7 @@ def test_a_server_that_loads_its_data_is_unavailable(settings: Any, tmp_path: Pa
     server = Server(tmp_path, free_ports(1)[0], *slow)
     with running([server]), server.client() as client:
         backend, id = on(settings, url(server), PASSWORD=PASSWORD), new_id()
-        backend.commit(id, Change(append=[b"{}"]))
+        backend.commit(id, Change(append=pairs(b"{}")))
         with client.pipeline(transaction=False) as pipe:
             for number in range(30_000):
                 pipe.set(f"key{number}", "x" * 100)
@@ -184,12 +185,12 @@ def test_a_server_that_loads_its_data_is_unavailable(settings: Any, tmp_path: Pa
 
         wait_until(is_loading)
         assert_refused(backend, server, lambda: backend.load(id, 1), "LOADING")
-        change = Change(append=[b"{}"])
+        change = Change(append=pairs(b"{}"))
         assert_refused(backend, server, lambda: backend.commit(id, change), "LOADING")
         client.config_set("key-load-delay", 0)
         wait_until(server.answers)
         backend.commit(id, change)
-        assert backend.read_messages(id, 0, 10) == [b"{}", b"{}"]
+        assert bodies(backend.read_messages(id, 0, 10)) == [b"{}", b"{}"]
         backend.close()
 
 
@@ -243,10 +244,10 @@ async def test_peek_works_without_evalsha_ro(settings: Any, tmp_path: Path) -> N
     with running([server]):
         backend = on(settings, url(server))
         try:
-            backend.commit("a", Change(append=[b"{}"]))
+            backend.commit("a", Change(append=pairs(b"{}")))
             for record in (backend.peek("a", 1), await backend.apeek("a", 1)):
                 assert record is not None
-                assert record.messages == [b"{}"]
+                assert bodies(record.messages) == [b"{}"]
             assert backend.peek("b", 1) is None
         finally:
             backend.close()

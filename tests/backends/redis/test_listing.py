@@ -13,6 +13,7 @@ from django_convstate.backends.base import Selection
 from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.ids import new_id
+from tests.support.messages import pairs
 from tests.support.places import on
 from tests.support.redis import raw
 from tests.support.servers import Server
@@ -35,10 +36,10 @@ class TestListing:
     def test_conversations_of_an_owner_come_newest_first(self, many: RedisBackend) -> None:
         ids = [new_id() for _ in range(1200)]
         for id in ids:
-            many.commit(id, Change(owner="u1", append=[b"{}"]))
+            many.commit(id, Change(owner="u1", append=pairs(b"{}")))
         time.sleep(0.01)
         for id in ids[:10]:
-            many.commit(id, Change(append=[b"{}"]))
+            many.commit(id, Change(append=pairs(b"{}")))
             time.sleep(0.002)
         found = [summary.id for summary in many.scan("u1")]
         assert found[:10] == ids[9::-1]
@@ -46,7 +47,7 @@ class TestListing:
 
     def test_a_purge_reports_progress_and_deletes(self, many: RedisBackend) -> None:
         for number in range(1200):
-            many.commit(f"c{number}", Change(owner=f"u{number % 3}", append=[b"{}"]))
+            many.commit(f"c{number}", Change(owner=f"u{number % 3}", append=pairs(b"{}")))
         told: list[int] = []
         report = many.purge(
             Selection(owner="u0"),
@@ -68,7 +69,7 @@ class TestListing:
         self, cluster: list[Server], many: RedisBackend
     ) -> None:
         for number in range(50):
-            many.commit(f"c{number}", Change(append=[b"{}"]))
+            many.commit(f"c{number}", Change(append=pairs(b"{}")))
         for node in cluster[:3]:
             with node.client() as client:
                 client.script_flush()
@@ -82,7 +83,7 @@ class TestListing:
         """It was idle when the purge came to its batch, and is visited before it is deleted."""
         ids = [f"c{number}" for number in range(300)]
         for id in ids:
-            many.commit(id, Change(owner="u1", append=[b"{}"]))
+            many.commit(id, Change(owner="u1", append=pairs(b"{}")))
         time.sleep(1.1)
 
         def visit(done: int, total: int | None) -> None:
@@ -104,7 +105,7 @@ class TestListing:
     def test_a_purge_of_idle_ones_deletes_none_in_use(self, many: RedisBackend) -> None:
         ids = [f"c{number}" for number in range(500)]
         for id in ids:
-            many.commit(id, Change(append=[b"{}"]))
+            many.commit(id, Change(append=pairs(b"{}")))
         stop, lost = threading.Event(), list[str]()
 
         def keep_busy(mine: list[str]) -> None:
@@ -125,7 +126,7 @@ class TestListing:
         assert sum(map(many.exists, ids)) == 20
 
     def test_foreign_values_are_skipped(self, many: RedisBackend) -> None:
-        many.commit("good", Change(owner="u1", append=[b"{}"]))
+        many.commit("good", Change(owner="u1", append=pairs(b"{}")))
         bad = "many:{bad}:meta"
         client = raw(many.cache_alias)
         client.set(bad, "no hash", ex=60)
@@ -135,7 +136,7 @@ class TestListing:
 
     def test_listing_works_after_a_restart(self, settings: Any, server: Server) -> None:
         backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
-        backend.commit("a", Change(owner="u1", append=[b"{}"]))
+        backend.commit("a", Change(owner="u1", append=pairs(b"{}")))
         server.kill()
         with pytest.raises(BackendUnavailable, match="cannot be reached"):
             list(backend.scan())
@@ -145,8 +146,8 @@ class TestListing:
 
     def test_listing_goes_on_where_writes_are_refused(self, settings: Any, server: Server) -> None:
         backend = on(settings, f"redis://127.0.0.1:{server.port}/0")
-        backend.commit("short", Change(owner="u1", ttl=1.0, append=[b"{}"]))
-        backend.commit("long", Change(owner="u1", append=[b"{}"]))
+        backend.commit("short", Change(owner="u1", ttl=1.0, append=pairs(b"{}")))
+        backend.commit("long", Change(owner="u1", append=pairs(b"{}")))
         time.sleep(1.1)
         with server.client() as client:
             client.replicaof("127.0.0.1", 1)

@@ -10,8 +10,10 @@ import pytest
 
 from django_convstate import BackendUnavailable, ConversationCorrupt
 from django_convstate.backends.base import Selection
-from django_convstate.backends.records import Change
+from django_convstate.backends.records import Change, Replacement
 from django_convstate.backends.redis.backend import RedisBackend
+from django_convstate.backends.toolkit.writer import lone_commit
+from tests.support.messages import bodies, pairs
 from tests.support.places import on
 from tests.support.servers import Server
 
@@ -38,13 +40,13 @@ def test_a_missing_right_is_explained_and_not_tried_again(
         client.execute_command("ACL", "SETUSER", "chat", "reset", *rules)
     backend = on(settings, url(server), USERNAME="chat", PASSWORD="right")
     if words is None:
-        backend.commit("a", Change(append=[b"{}"]))
+        backend.commit("a", Change(append=pairs(b"{}")))
         assert backend.health().connected
     else:
         with server.client() as client:
             before = client.info("stats")["total_connections_received"]
             with pytest.raises(BackendUnavailable, match=words) as caught:
-                backend.commit("a", Change(append=[b"{}"]))
+                backend.commit("a", Change(append=pairs(b"{}")))
             after = client.info("stats")["total_connections_received"]
         assert "right" not in f"{caught.value} {caught.value.__cause__}"
         assert after - before <= 1, "no is no: it is not tried again"
@@ -101,10 +103,10 @@ RIGHTS = re.search(
 
 async def everything(backend: RedisBackend) -> None:
     """Do what a backend can, by both doors."""
-    change = Change(owner="u1", set={"a": b"1"}, increment={"n": 1}, append=[b"{}"])
+    change = Change(owner="u1", set={"a": b"1"}, increment={"n": 1}, append=pairs(b"{}"))
     for id in ("a", "b", "c"):
         assert backend.acquire(id, "lease", 5, 5).position == 0
-        backend.commit(id, replace(change, commit_id=id, lease="lease", release=True))
+        backend.commit(id, replace(change, commit=lone_commit(), lease="lease", release=True))
         assert backend.load(id, 5) is not None
         assert backend.peek(id, 5) is not None
         assert backend.touch(id, 60)
@@ -113,7 +115,19 @@ async def everything(backend: RedisBackend) -> None:
     backend.release("a", "lease")
     await backend.acommit("a", Change(keep_messages=0, unset=["a"]))
     assert await backend.aexists("a")
-    assert await backend.aread_messages("b", 0, 5) == [b"{}"]
+    assert bodies(await backend.aread_messages("b", 0, 5)) == [b"{}"]
+    named = Change(append=[("m", b"1")], once=["m"], max_messages=2, drop_oldest=True)
+    for _ in range(2):
+        backend.commit("c", replace(named, commit=lone_commit()))
+    backend.commit("c", Change(replace=[Replacement(id="m", old=b"1", new=b"2")]))
+    position, data = await backend.afind("c", "m") or (0, b"")
+    assert (position, data) == (1, b"2")
+    record = backend.load("c", 5)
+    assert record is not None
+    beside = backend.id_beside("c")
+    assert backend.rename("c", beside)
+    backend.restore("c", record, record.messages)
+    assert backend.delete(beside)
     assert {summary.id for summary in backend.scan()} == {"a", "b", "c"}
     assert len(list(backend.scan("u1"))) == 3
     backend.delete("a")

@@ -15,6 +15,7 @@ import pytest
 from django_convstate import BackendUnavailable
 from django_convstate.backends.records import Change
 from django_convstate.ids import new_id
+from tests.support.messages import bodies, pairs
 from tests.support.places import on
 from tests.support.servers import (
     SERVICE,
@@ -37,7 +38,7 @@ def by(sentinel: Server) -> dict[str, Any]:
 
 def changes(writer: int) -> Iterator[Change]:
     for number in count():
-        yield Change(ttl=600.0, append=[b"[%d,%d]" % (writer, number)])
+        yield Change(ttl=600.0, append=pairs(b"[%d,%d]" % (writer, number)))
 
 
 def fail_over(primary: Server, acknowledged: list[list[bytes]]) -> tuple[list[int], list[int]]:
@@ -92,7 +93,7 @@ class TestSentinel:
                 while not stop.is_set():
                     try:
                         backend.commit(id, change)
-                        acknowledged[writer].extend(change.append)
+                        acknowledged[writer].extend(bodies(change.append))
                         break
                     except BackendUnavailable:
                         time.sleep(0.02)
@@ -109,7 +110,7 @@ class TestSentinel:
                     stop.set()
                 for future in writing:
                     future.result(timeout=30)
-            assert_kept(backend.read_messages(id, 0, 10**6), acknowledged, safe, killed)
+            assert_kept(bodies(backend.read_messages(id, 0, 10**6)), acknowledged, safe, killed)
             backend.close()
 
     def test_a_failover_under_tasks_keeps_what_was_replicated(
@@ -126,7 +127,7 @@ class TestSentinel:
                         break
                     except BackendUnavailable:
                         await asyncio.sleep(0.02)
-                acknowledged[writer].extend(change.append)
+                acknowledged[writer].extend(bodies(change.append))
                 await asyncio.sleep(0.01)
 
         async def visit(primary: Server) -> None:
@@ -138,7 +139,9 @@ class TestSentinel:
                     task.cancel()
                 results = await asyncio.gather(*tasks, return_exceptions=True)
             assert {type(result) for result in results} == {asyncio.CancelledError}
-            assert_kept(await backend.aread_messages(id, 0, 10**6), acknowledged, safe, killed)
+            assert_kept(
+                bodies(await backend.aread_messages(id, 0, 10**6)), acknowledged, safe, killed
+            )
             await backend.aclose()
 
         with sentinel_setup(tmp_path, free_ports(3)) as (primary, _, sentinel):

@@ -46,7 +46,10 @@ if version then
     if parts then
         local _
         count, dropped, fields, given, bytes, state_bytes, _, last_key = struct.unpack(PARTS, parts)
-        if stored ~= count or stored_fields ~= fields then return {'partial'} end
+        if stored ~= count or stored_fields ~= fields
+            or (given > 0 and redis.call('HLEN', KEYS[4]) ~= given) then
+            return {'partial'}
+        end
     else  -- of 0.1
         count, fields, state_bytes = stored, stored_fields, -1
         bytes = tonumber(redis.call('HGET', KEYS[1], 'b')) or 0

@@ -53,8 +53,8 @@ local function locate(place, count, given, id, dropped)
             return index, element
         end
     end
-    local key = given > 0 and redis.call('HGET', KEYS[4], place) or place
-    local hi, lo = struct.unpack(KEY, key)
+    local known = given > 0 and redis.call('HGET', KEYS[4], place)
+    local hi, lo = struct.unpack(KEY, known or place)
     if hi >= FOREIGN then return nil end
     local element
     local function is_before(index)
@@ -76,5 +76,6 @@ local function locate(place, count, given, id, dropped)
     if high == count then return nil end
     element = redis.call('LINDEX', KEYS[3], high)
     local found_hi, found_lo = key_of(element)
-    if found_hi == hi and found_lo == lo then return high, element end
+    -- A key that was given to a message with another id is not the id of that message.
+    if found_hi == hi and found_lo == lo and (known or not given_id(element)) then return high, element end
 end
