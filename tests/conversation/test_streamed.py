@@ -12,7 +12,7 @@ from django_convstate import (
     InvalidConversationValue,
     conversations,
 )
-from django_convstate.conversation.message_log import encode_message
+from django_convstate.conversation.message import encode_message
 from django_convstate.conversation.streamed import MADE_ID
 from django_convstate.exceptions import InvalidConversationType
 
