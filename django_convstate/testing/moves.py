@@ -136,6 +136,7 @@ class MoveContract(Scenarios):
         committed = await backend.commit(id, Change(ttl=math.inf, append=[("given", b"1")]))
         assert committed.expires_at == math.inf
         await self.check(backend, id, ttl=math.inf, expires_at=math.inf, message_count=2)
+        await backend.delete(id)  # else it stays on a server that others use
 
     @both_twins
     async def test_peek_slides_nothing(self, backend: Twin) -> None:

@@ -9,7 +9,6 @@ exactly a document of ours, under the id it was stored under, is `ConversationCo
 
 import math
 import struct
-from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from typing import Any, Final
 
@@ -43,6 +42,7 @@ def dump(id: str, stored: StoredConversation) -> bytes:
             "last_key": messages.last_key.hex(),
             "state": [[key, len(value)] for key, value in stored.state.items()],
             "messages": [len(packed) for packed in messages.packed],
+            "commits": len(stored.commits.packed),
         }
     )
     return b"".join(
@@ -90,8 +90,8 @@ def parse(id: str, data: object) -> StoredConversation:
 
 def _stored(header: dict[str, Any], data: bytes, start: int) -> StoredConversation:
     keys = [key for key, _ in header["state"]]
-    sizes = [*(size for _, size in header["state"]), *header["messages"]]
-    values = list(_cut(data, start, sizes))
+    sizes = [*(size for _, size in header["state"]), *header["messages"], header["commits"]]
+    *values, commits = _cut(data, start, sizes)
     messages = values[len(keys) :]
     if not all(map(is_packed, messages)):
         raise ValueError("a message")
@@ -103,15 +103,15 @@ def _stored(header: dict[str, Any], data: bytes, start: int) -> StoredConversati
         messages=MessageList(
             messages, _count(header["dropped"]), last_key=bytes.fromhex(header["last_key"])
         ),
-        commits=CommitLog.parse(data[start + sum(sizes) :]),
+        commits=CommitLog.parse(commits),
     )
 
 
-def _cut(data: bytes, start: int, sizes: list[int]) -> Iterator[bytes]:
-    for first, last in pairwise(accumulate(map(_count, sizes), initial=start)):
-        if last > len(data):
-            raise ValueError("it ends too early")
-        yield data[first:last]
+def _cut(data: bytes, start: int, sizes: list[int]) -> list[bytes]:
+    ends = list(accumulate(map(_count, sizes), initial=start))
+    if ends[-1] != len(data):
+        raise ValueError("it is cut off")
+    return [data[first:last] for first, last in pairwise(ends)]
 
 
 def _parse_json(id: str, data: bytes) -> StoredConversation:
