@@ -59,6 +59,15 @@ def encode(value: JSON, path: str, key: str | None = None) -> bytes:
     )
 
 
+def encode_texts(value: dict[str, str], path: str) -> bytes:
+    """Return a dictionary of plain strings as JSON. Nothing in it can change silently, so it need
+    not be read back. Raises as `encode` does."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # a lone surrogate
+        return encode(value, path)
+
+
 def decode(data: bytes) -> JSON:
     """Return the value in `data`.
 

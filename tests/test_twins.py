@@ -24,6 +24,7 @@ DIFFERENT = {
     "backends/redis/backend.py RedisBackend._execute": "a task makes its operation in its slot",
     "backends/redis/client/retrying.py retrying": "a deadline of the socket; a timeout",
     "conversation/conversation.py Conversation._send": "only a task can be cancelled",
+    "conversation/messages.py Messages.__iter__": "an async generator has to await all",
     "conversation/messages.py Messages._find": "only the sync one may block an event loop",
     "conversation/turn.py Turn.acquire": "an event of threads; one of a loop",
     "conversation/turn.py Turn.renewing": "a thread; a task",

@@ -6,7 +6,7 @@ promises about these is described here; whether one keeps the promises is what
 """
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -142,7 +142,7 @@ class Change:
     replace: Sequence[Replacement] = ()
     keep_messages: int | None = None
     append: Sequence[Pair] = field(repr=False, default=())
-    once: Sequence[str] = field(repr=False, default=())
+    once: Collection[str] = field(repr=False, default=())
     max_messages: int | None = None
     drop_oldest: bool = False
     commit: Commit = field(default_factory=lone_commit)

@@ -5,7 +5,7 @@ from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any, Final, Never
 
-from ..codec import JSON, decode, encode
+from ..codec import JSON, decode, encode, encode_texts
 from ..exceptions import ConversationCorrupt, InvalidConversationType
 
 REDACTED_KEEPS: Final = ("id", "role", "timestamp")
@@ -68,9 +68,11 @@ def encode_message(role: str, content: JSON, id: str, extra: Mapping[str, JSON])
     """Return a message as it is stored, with its time unless it has one."""
     if not isinstance(role, str) or not role:
         raise InvalidConversationType("The role of a message is a string that is not empty.")
-    message = {"role": role, "content": content, **extra}
-    message.setdefault("timestamp", datetime.now(UTC).isoformat(timespec="milliseconds"))
-    message["id"] = id
+    timestamp = datetime.now(UTC).isoformat(timespec="milliseconds")
+    if not extra and type(content) is type(role) is str:  # as it mostly is
+        texts = {"role": role, "content": content, "timestamp": timestamp, "id": id}
+        return encode_texts(texts, "message")
+    message = {"role": role, "content": content, "timestamp": timestamp, **extra, "id": id}
     return encode(message, "message")
 
 

@@ -5,7 +5,7 @@ A position counts the messages that were dropped, too, so that those which are t
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from ..backends.records import Committed, Record, Replacement, too_many_messages
 from ..backends.toolkit.packed import (
@@ -33,17 +33,17 @@ from .pending import Settled, shifted
 NOTHING: Final[Sequence[Pair]] = ()  # is appended
 
 
-class MessageChanges(NamedTuple):
-    """What has changed in a list of messages: `keep`, `append`, `once`, `replace` and `seen` are
-    those of a `Change`. `replace_later` is for a second one, because it is about messages of
-    `append` that may be there already, and are not appended then."""
-
-    keep: int | None
-    append: Sequence[Pair]
-    once: Collection[str]
-    replace: Sequence[Replacement]
-    replace_later: Sequence[Replacement]
-    seen: tuple[int, bytes]
+# The position up to which stored messages are kept (None: all), what is appended, the ids of those
+# that may be there already, what is replaced, what is replaced only after that because it may not
+# be appended, and where the messages that are known here ended before: see `Change`.
+MessageChanges = tuple[
+    int | None,
+    Sequence[Pair],
+    Collection[str],
+    Sequence[Replacement],
+    Sequence[Replacement],
+    tuple[int, bytes],
+]
 
 
 class MessageLog:
@@ -207,7 +207,7 @@ class MessageLog:
         """The position up to which stored messages are to be kept; None: all are."""
         return self._kept_end if self._kept_end < self._stored_end else None
 
-    def collect_changes(self) -> "MessageChanges":
+    def collect_changes(self) -> MessageChanges:
         """Return what has changed, and regard it as stored from now on."""
         appended, kept, stored, once = self._appended, self._kept_end, self._stored_end, self._once
         self._appended = []  # also if it was empty: the change that waits must not grow
@@ -226,7 +226,7 @@ class MessageLog:
             self._replaced = {}
         if once:
             self._once = set()
-        return MessageChanges(
+        return (
             kept if kept < stored else None,
             PackedMessages(appended, kept, has_keys=False) if appended else NOTHING,
             once,
@@ -243,23 +243,22 @@ class MessageLog:
         self._tail = self._tail[: max(0, len(self._tail) - from_tail)]
         self._stored_end = self._kept_end = end
 
-    def settle(self, settled: Settled) -> None:
-        """Take note of what the store has answered to a commit."""
-        committed = settled.committed
+    def is_expected(self, committed: Committed, expected_end: int) -> bool:
+        """Take note of what the store has answered to a commit, if that is what was expected; else
+        `settle` has to follow."""
         self._last_key = committed.last_key
-        if (
-            committed.dropped + committed.message_count == settled.expected_end
+        if len(self._recent) > self._options.window:
+            self._tail = ()
+            del self._recent[: -self._options.window]
+        return (
+            committed.dropped + committed.message_count == expected_end
+            and committed.dropped == self.dropped
             and not committed.others
             and not committed.repeated
-            and committed.dropped == self.dropped
-        ):
-            if len(self._recent) > self._options.window:
-                self._tail = ()
-                del self._recent[: -self._options.window]
-            return
-        self._take_others(settled)
+        )
 
-    def _take_others(self, settled: Settled) -> None:
+    def settle(self, settled: Settled) -> None:
+        """Take note of what others have done."""
         change, committed = settled.change, settled.committed
         known = [*packed_of(self._tail), *self._recent]
         split = len(known) - settled.later

@@ -66,15 +66,16 @@ class Pending:
         self._queue[-1] = replace(change, release=True), end
         return True
 
-    def acknowledge(self, change: Change, committed: Committed) -> "Settled | None":
-        """Take out what has been applied, and have those that wait count messages as the store
-        does. None: another task has sent it as well, and was faster."""
+    def take(self, change: Change) -> tuple[int, bool] | None:
+        """Take out what has been applied. Return where the messages were expected to end after it,
+        and whether others wait. None: another task has sent it as well, and was faster."""
         if not self._queue or self._queue[0][0].commit is not change.commit:
             return None
-        _, expected_end = self._queue.popleft()
-        end = committed.dropped + committed.message_count
-        if not self._queue:
-            return Settled(change, committed, expected_end, end, 0, False)
+        return self._queue.popleft()[1], bool(self._queue)
+
+    def settle(self, change: Change, committed: Committed, expected_end: int) -> "Settled":
+        """Have the changes that wait count messages as the store does after one was applied."""
+        end = committed.end
         waiting: deque[tuple[Change, int]] = deque()
         later, is_cut, seen = 0, False, (end, committed.last_key)
         for each, _ in self._queue:

@@ -111,14 +111,14 @@ class WorkingCopy:
             expected_version = self._expected(expected_version)
         options = self._options
         changed, unset, counted, expected = self.state.collect_changes()
-        messages = self.log.collect_changes()
+        keep, appended, once, replaced, replaced_later, seen = self.log.collect_changes()
         if not (
             changed
             or unset
             or counted
-            or messages.append is not NOTHING
-            or messages.replace
-            or messages.keep is not None
+            or appended is not NOTHING
+            or replaced
+            or keep is not None
             or owner is not None
             or self._new_ttl is not None
         ):
@@ -138,22 +138,22 @@ class WorkingCopy:
             unset=unset,
             increment=counted,
             max_state_bytes=options.max_state_bytes,
-            replace=messages.replace,
-            keep_messages=messages.keep,
-            append=messages.append,
-            once=tuple(messages.once),
+            replace=replaced,
+            keep_messages=keep,
+            append=appended,
+            once=once,
             max_messages=options.max_messages,
             drop_oldest=options.when_full == "drop_oldest",
             commit=ThisProcess.writer.begin(self.id),
             lease=self.lease,
-            seen=messages.seen,
+            seen=seen,
             window=self.window,
         )
         self.pending.add(change)
         self.create = Create.MUST_EXIST
         self._new_ttl = None
-        if messages.replace_later:
-            self._stage_replacements(messages.replace_later)
+        if replaced_later:
+            self._stage_replacements(replaced_later)
 
     def _stage_replacements(self, replacements: Sequence[Replacement]) -> None:
         """Stage a second change, for messages that the first one may not append, because they are
@@ -192,10 +192,12 @@ class WorkingCopy:
         has_created = change.create is Create.MUST_BE_NEW or (
             change.create is Create.EITHER and committed.version == 1
         )
-        settled = self.pending.acknowledge(change, committed)
-        if settled is None:
+        taken = self.pending.take(change)
+        if taken is None:
             return has_created  # another task has taken note of it
-        self.log.settle(settled)
+        expected_end, others_wait = taken
+        if not self.log.is_expected(committed, expected_end) or others_wait:
+            self.log.settle(self.pending.settle(change, committed, expected_end))
         self.existing = committed.existing
         if committed.merged:
             self.state.note_merged(committed.merged)
