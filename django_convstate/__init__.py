@@ -6,7 +6,7 @@ from django_convstate import conversations
 __version__ = "0.1.0"
 
 from .backends import get_backend
-from .backends.records import ConversationSummary, Health, PurgeReport
+from .backends.reports import ConversationSummary, Health, PurgeReport
 from .conversation.conversation import Conversation
 from .conversation.message import Message
 from .conversation.messages import Messages

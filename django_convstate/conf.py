@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
@@ -98,7 +98,9 @@ class Options:
     max_state_bytes: int = _setting(262_144, _whole(1))
     max_message_bytes: int = _setting(65_536, _whole(1))
     max_messages: int | None = _setting(None, _optional(_whole(1)))
-    when_full: str = _setting("refuse", _one_of("refuse", "drop_oldest"))
+    when_full: Literal["refuse", "drop_oldest"] = _setting(
+        "refuse", _one_of("refuse", "drop_oldest")
+    )
     cookie_name: str = _setting("conversation", _NAME)
     cookie_age: int | None = _setting(None, _optional(_whole(1)))
     cookie_path: str = _setting("/", _text(r"/[^;\s]*", 'a path beginning with "/"'))

@@ -137,15 +137,16 @@ def owner_of(owner: Owner) -> str | None:
 # the message's sort key too, unless others have appended since: see backends/toolkit/packed.py.
 
 
-def next_message_id(own: int, seen: int) -> int:
+def next_message_id(own: int, seen: bytes) -> int:
     """Return a fresh message id as a number: above `own`, the last one that was made here, and
     above `seen`, the last sort key that is known of the store.
 
     It counts on from our own, but never from another writer's: two who do so would make the same.
     """
-    if own > seen:
+    last = int.from_bytes(seen)
+    if own > last:
         return own + 1
-    milliseconds = max(int(time.time() * 1000), (seen >> 32) + 1)
+    milliseconds = max(int(time.time() * 1000), (last >> 32) + 1)
     return milliseconds << 32 | random.getrandbits(32)
 
 

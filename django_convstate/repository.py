@@ -5,29 +5,21 @@ A twin differs from its method by the await alone.
 
 import logging
 import time
+from asyncio import sleep as asleep
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from time import sleep
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from . import conf, ids, signals
 from .backends import backend_class, building, default_backend, get_backend, options_of
 from .backends.base import ConversationStateBackend
-from .backends.records import (
-    Acquired,
-    Change,
-    Committed,
-    ConversationSummary,
-    Diverged,
-    Health,
-    Progress,
-    PurgeReport,
-    Record,
-    Selection,
-)
+from .backends.records import Acquired, Change, Committed, Diverged, Record
+from .backends.reports import ConversationSummary, Health, Progress, PurgeReport, Selection
 from .backends.toolkit.packed import Pair
 from .codec import decode
-from .conversation.merge import MERGE_TRIES, merged
+from .conversation.merge import MERGE_TRIES, merged, pause_after
 from .exceptions import ConversationBusy, ConversationCorrupt, ConversationNotFound
 
 _NOT_MERGED: Final = (
@@ -132,11 +124,12 @@ class Repository:
             ConversationBusy: others did not stop changing the same.
         """
         original = change
-        for _ in range(MERGE_TRIES):
+        for failures in range(MERGE_TRIES):
             try:
                 committed = self._call(self.backend.commit, id, change)
             except Diverged as diverged:
                 change = merged(change, diverged)
+                sleep(pause_after(failures + 1))
             else:
                 return committed if change is original else _with_merged(committed, change)
         raise ConversationBusy(_NOT_MERGED)
@@ -144,11 +137,12 @@ class Repository:
     async def acommit(self, id: str, change: Change) -> Committed:
         """See `commit`."""
         original = change
-        for _ in range(MERGE_TRIES):
+        for failures in range(MERGE_TRIES):
             try:
                 committed = await self._acall(self.backend.acommit, id, change)
             except Diverged as diverged:
                 change = merged(change, diverged)
+                await asleep(pause_after(failures + 1))
             else:
                 return committed if change is original else _with_merged(committed, change)
         raise ConversationBusy(_NOT_MERGED)

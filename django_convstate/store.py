@@ -3,23 +3,15 @@
 A twin differs from its method by the await alone.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Unpack
 
 from . import conf, ids
+from .administration import StoreAdministration
 from .backends.base import ConversationStateBackend
-from .backends.records import (
-    ConversationSummary,
-    Create,
-    Health,
-    Progress,
-    PurgeReport,
-    Record,
-    Selection,
-)
+from .backends.records import Create, Record
 from .codec import JSON
 from .conversation.conversation import Conversation, check_ttl, working_copy_of
-from .conversation.templating import alters_data
 from .conversation.working_copy import WorkingCopy
 from .exceptions import (
     BackendUnavailable,
@@ -27,7 +19,6 @@ from .exceptions import (
     ConversationNotFound,
     InvalidBackend,
     InvalidConversationId,
-    InvalidConversationValue,
 )
 from .ids import Owner
 from .repository import Repository
@@ -38,7 +29,7 @@ from .typing import StoreOptions
 ANYBODY: Final[Any] = object()
 
 
-class ConversationStore:
+class ConversationStore(StoreAdministration):
     """Creates, finds, lists and deletes conversations.
 
     `django_convstate.conversations` is the one that the settings describe. Make one of your own for
@@ -309,104 +300,6 @@ class ConversationStore:
         """See `touch`."""
         return await self._repository.atouch(id, check_ttl(ttl))
 
-    def list(
-        self,
-        owner: Owner = None,
-        *,
-        limit: int | None = None,
-        after: str | None = None,
-        keys: Sequence[str] = (),
-    ) -> Iterator[ConversationSummary]:
-        """Yield what is stored, newest saved first; on Redis in no order, if it is neither an
-        owner's nor limited.
-
-        Args:
-            owner: whose, a string or a user; None: everybody's. An anonymous user has none.
-            limit: how many at most.
-            after: begin behind the conversation whose summary had this `cursor`.
-            keys: of the state, whose values are to be in the summaries: a title, say.
-
-        Raises:
-            InvalidBackend: the backend cannot list.
-            InvalidConversationValue: one of the arguments makes no sense.
-        """
-        if _is_nobody(owner):
-            return iter(())
-        return self._repository.scan(*_listing(owner, limit, after), keys)
-
-    @alters_data
-    def alist(
-        self,
-        owner: Owner = None,
-        *,
-        limit: int | None = None,
-        after: str | None = None,
-        keys: Sequence[str] = (),
-    ) -> AsyncIterator[ConversationSummary]:
-        """See `list`."""
-        if _is_nobody(owner):
-            return _nothing()
-        return self._repository.ascan(*_listing(owner, limit, after), keys)
-
-    @alters_data
-    def purge(
-        self,
-        idle_for: float | None = None,
-        owner: Owner = None,
-        everything: bool = False,
-        dry_run: bool = False,
-        progress: Progress | None = None,
-        batch_size: int = 500,
-    ) -> PurgeReport:
-        """Delete what has expired; or what was idle for `idle_for` seconds, belongs to `owner`, or
-        both; or everything. In a dry run, only count it.
-
-        Raises:
-            InvalidConversationValue: a selection that makes no sense.
-            InvalidBackend: the backend cannot find them.
-        """
-        selection = _selection(idle_for, owner, everything)
-        _check_batch_size(batch_size)
-        return self._repository.purge(
-            selection, dry_run=dry_run, batch_size=batch_size, progress=progress
-        )
-
-    @alters_data
-    async def apurge(
-        self,
-        idle_for: float | None = None,
-        owner: Owner = None,
-        everything: bool = False,
-        dry_run: bool = False,
-        progress: Progress | None = None,
-        batch_size: int = 500,
-    ) -> PurgeReport:
-        """See `purge`."""
-        selection = _selection(idle_for, owner, everything)
-        _check_batch_size(batch_size)
-        return await self._repository.apurge(
-            selection, dry_run=dry_run, batch_size=batch_size, progress=progress
-        )
-
-    def health(self) -> Health:
-        """Make a round trip to the backend and tell how it is. An outage is no error here."""
-        return self._repository.health()
-
-    @alters_data
-    async def ahealth(self) -> Health:
-        """See `health`."""
-        return await self._repository.ahealth()
-
-    @alters_data
-    def close(self) -> None:
-        """Let go of connections; the next use makes new ones."""
-        self._repository.close()
-
-    @alters_data
-    async def aclose(self) -> None:
-        """See `close`."""
-        await self._repository.aclose()
-
     def _begin(
         self,
         id: str,
@@ -460,7 +353,7 @@ def _expected_owner(id: str, owner: Owner) -> Any:
     """Return who has to be the owner of a conversation; `ANYBODY`, if that does not matter.
 
     Raises:
-        ConversationNotFound: an owner is asked for, so the id is from outside; and it cannot be one.
+        ConversationNotFound: an owner is asked for, so the id is from outside, and cannot be one.
     """
     if owner is ANYBODY:
         return ANYBODY
@@ -477,41 +370,6 @@ def _check_owner(record: Record, owner: str | None) -> None:
         raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
     if owner is None or owner != record.owner:
         raise ConversationNotFound(_ABSENT)
-
-
-def _is_nobody(owner: Owner) -> bool:
-    """Tell whether an owner is a user who is not logged in."""
-    return owner is not None and ids.owner_of(owner) is None
-
-
-def _listing(
-    owner: Owner, limit: int | None, after: str | None
-) -> tuple[str | None, int | None, str | None]:
-    if limit is not None and (type(limit) is not int or limit < 1):
-        raise InvalidConversationValue("limit must be a whole number of at least 1.")
-    if after is not None and not (isinstance(after, str) and after):
-        raise InvalidConversationValue("after must be the cursor of a summary.")
-    return ids.owner_of(owner), limit, after
-
-
-async def _nothing() -> AsyncIterator[ConversationSummary]:
-    for summary in list[ConversationSummary]():
-        yield summary
-
-
-def _selection(idle_for: float | None, owner: Owner, everything: bool) -> Selection:
-    if idle_for is not None and (problem := conf.seconds(idle_for)):
-        raise InvalidConversationValue(f"idle_for {problem}.")
-    if _is_nobody(owner):
-        raise InvalidConversationValue("owner is a user who is not logged in, and owns nothing.")
-    if everything and not (idle_for is None and owner is None):
-        raise InvalidConversationValue("everything does not go with idle_for or owner.")
-    return Selection(idle_for=idle_for, owner=ids.owner_of(owner), everything=bool(everything))
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if type(batch_size) is not int or batch_size < 1:
-        raise InvalidConversationValue("batch_size must be a whole number of at least 1.")
 
 
 conversations = ConversationStore()

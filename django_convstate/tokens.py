@@ -4,13 +4,19 @@ A client holds the id with a signature made from SECRET_KEY, so that it can name
 that was given to it.
 """
 
-from django.core.signing import BadSignature, Signer
+from typing import Final
+
+from django.core.signing import BadSignature, Signer, TimestampSigner
 
 from .exceptions import InvalidConversationId
 from .ids import validate_id
 
-_SALT = "django_convstate.token"
-_UNSAVED_SALT = "django_convstate.token.unsaved"
+_SALT: Final = "django_convstate.token"
+_UNSAVED_SALT: Final = "django_convstate.token.begin"
+_UNSAVED_SALT_OF_0_1: Final = "django_convstate.token.unsaved"
+# For how many seconds a conversation may be begun by such a token: less than it is known of one
+# that it was deleted, which is a day.
+UNSAVED_SECONDS: Final = 12 * 3600
 
 
 def sign_id(id: str, *, unsaved: bool = False) -> str:
@@ -20,21 +26,26 @@ def sign_id(id: str, *, unsaved: bool = False) -> str:
     notes in the token that it was made for a conversation which is not stored yet, so that its
     absence later does not look as if it were gone.
     """
-    return Signer(salt=_UNSAVED_SALT if unsaved else _SALT).sign(id)
+    return TimestampSigner(salt=_UNSAVED_SALT).sign(id) if unsaved else Signer(salt=_SALT).sign(id)
 
 
 def unsign_token(token: str) -> str | None:
     """Return the id in `token`, or None if we did not sign it (SECRET_KEY_FALLBACKS count)."""
-    return _unsign(token, _SALT) or _unsign(token, _UNSAVED_SALT)
+    return (
+        _unsign(Signer(salt=_SALT), token)
+        or _unsign(TimestampSigner(salt=_UNSAVED_SALT), token)
+        or _unsign(Signer(salt=_UNSAVED_SALT_OF_0_1), token)
+    )
 
 
 def is_unsaved(token: str) -> bool:
-    """Tell whether we made `token` for a conversation that was not stored yet."""
-    return _unsign(token, _UNSAVED_SALT) is not None
+    """Tell whether we made `token` for a conversation that was not stored yet, less than
+    `UNSAVED_SECONDS` ago."""
+    return _unsign(TimestampSigner(salt=_UNSAVED_SALT), token, max_age=UNSAVED_SECONDS) is not None
 
 
-def _unsign(token: str, salt: str) -> str | None:
+def _unsign(signer: Signer, token: str, **options: int) -> str | None:
     try:
-        return validate_id(Signer(salt=salt).unsign(token))
+        return validate_id(signer.unsign(token, **options))
     except (BadSignature, InvalidConversationId, UnicodeEncodeError):
         return None

@@ -28,15 +28,17 @@ LAYERS = [
     ["exceptions"],
     ["codec", "conf", "signals", "typing"],
     ["ids", "tokens"],
+    ["backends.toolkit.forksafe", "backends.toolkit.packed", "backends.toolkit.writer"],
     ["backends.records"],
     ["backends.toolkit"],
+    ["conversation.merge"],  # pure, and called by the replay after an outage, too
     ["backends.base"],
     ["backends.locmem", "backends.cache", "backends.redis"],
     ["backends.failover"],
     ["backends"],
     ["repository"],
     ["conversation"],
-    ["store"],
+    ["administration", "store"],
     ["http"],
     ["channels", "decorators", "identity", "middleware"],
     ["", "apps", "checks", "health_check", "management", "testing", "urls"],
@@ -199,8 +201,8 @@ def test_no_file_is_longer_than_a_reader_can_hold() -> None:
 # What templates may call: what they show, and what does nothing that lasts.
 READS = {
     Conversation: {"items", "keys", "values"},
-    Messages: {"all"},
-    ConversationStore: {"create", "health", "list"},
+    Messages: {"all", "for_llm", "window"},
+    ConversationStore: {"create", "health", "key", "list"},
 }
 
 
@@ -239,7 +241,6 @@ PUBLIC_PATHS = [
     "django_convstate.backends.base.ConversationStateBackend",
     "django_convstate.backends.base.Change",
     # docs/backends.md names these.
-    "django_convstate.backends.base.REMEMBERED_COMMITS",
     "django_convstate.backends.base.TURN_LOST",
     "django_convstate.backends.base.add_to_counter",
     "django_convstate.backends.redis.cluster.ClusterConnectionFactory",

@@ -63,8 +63,10 @@ class TestIds:
         saved.claim("an owner")
         record = record_of(conversations.backend, saved.id)
         (summary,) = conversations.list()
-        change = Change(set={"city": b"Jaipur"}, append=[b"message 1"], owner="an owner")
+        change = Change(
+            set={"city": b"Jaipur"}, append=[("message 2", b"message 1")], owner="an owner"
+        )
         for shown in (repr(saved), repr(saved.messages), repr(record), repr(summary), repr(change)):
-            for secret in (saved.id, "Jaipur", "message 1", "an owner", saved.token):
+            for secret in (saved.id, "Jaipur", "message 1", "message 2", "an owner", saved.token):
                 assert secret not in shown
         assert caplog.text == ""

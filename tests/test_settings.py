@@ -52,6 +52,7 @@ def test_every_documented_setting_may_be_set(settings: Any) -> None:
         "MAX_STATE_BYTES": 1000,
         "MAX_MESSAGE_BYTES": 1000,
         "MAX_MESSAGES": 500,
+        "WHEN_FULL": "drop_oldest",
         "COOKIE_NAME": "chat",
         "COOKIE_AGE": 1209600,
         "COOKIE_PATH": "/chat",
@@ -82,12 +83,13 @@ def test_a_misspelt_setting_is_an_error_with_a_suggestion(
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("TTL", [0, -1, float("nan"), float("inf"), True, "3600", 10**12, None, 10**5000]),
-        ("MAX_AGE", [0, True, "1"]),
+        ("TTL", [0, -1, float("nan"), float("-inf"), True, "3600", 10**12, None, 10**5000]),
+        ("MAX_AGE", [0, True, "1", float("inf")]),
         ("WINDOW", [0, -1, 1.5, "50", True, None, 10**5000]),
         ("MAX_CONVERSATIONS", [0, None]),
         ("MAX_STATE_BYTES", [0, None]),
         ("MAX_MESSAGES", [0, "1"]),
+        ("WHEN_FULL", ["drop", True, None]),
         ("KEY_PREFIX", ["", "a b", "a{b}", "a*", "é", "x" * 65, None, "a\n"]),
         ("CACHE_ALIAS", ["", None, 5]),
         ("FALLBACK", ["redis", True]),

@@ -24,6 +24,7 @@ DIFFERENT = {
     "backends/redis/backend.py RedisBackend._execute": "a task makes its operation in its slot",
     "backends/redis/client/retrying.py retrying": "a deadline of the socket; a timeout",
     "conversation/conversation.py Conversation._send": "only a task can be cancelled",
+    "conversation/messages.py Messages._find": "only the sync one may block an event loop",
     "conversation/turn.py Turn.acquire": "an event of threads; one of a loop",
     "conversation/turn.py Turn.renewing": "a thread; a task",
     "conversation/turn.py Turn.end": "a cancelled task still gives up its lease, in limited time",
@@ -33,6 +34,7 @@ DIFFERENT = {
     "http/streaming.py Stream.close": "only a task can have a timeout",
     "http/streaming.py Stream._finish": "only a task can be cancelled, and have a timeout",
     "repository.py Repository._call": "observers get the name of the method",
+    "administration.py StoreAdministration.list": "an empty async iterator has to be written",
 }
 
 
@@ -67,7 +69,7 @@ def pairs() -> Iterator[tuple[str, Function, Function]]:
 PAIRS = {name: pair for name, *pair in pairs()}
 # The names of twins and what they stand for, here and in other packages.
 TWINS = {twin.name: function.name for function, twin in PAIRS.values()}
-TWINS |= {"asend_robust": "send_robust", "aclosing": "closing"}
+TWINS |= {"asend_robust": "send_robust", "aclosing": "closing", "asleep": "sleep"}
 
 
 class _JoinWith(ast.NodeTransformer):

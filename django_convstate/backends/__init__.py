@@ -49,7 +49,11 @@ def backend_class(name: object) -> type[ConversationStateBackend]:
     if not (isinstance(found, type) and issubclass(found, ConversationStateBackend)):
         raise InvalidBackend(f"{name!r} is not a subclass of ConversationStateBackend.")
     if missing := getattr(found, "__abstractmethods__", None):
-        raise InvalidBackend(f"{name!r} lacks {', '.join(sorted(missing))}.")
+        lacking = ", ".join(sorted(missing))
+        raise InvalidBackend(
+            f"{name!r} lacks {lacking}. If it was written for version 0.1, see the chapter on "
+            "moving to the second contract in docs/backends.md."
+        )
     return found
 
 

@@ -15,16 +15,16 @@ from .records import TURN_LOST as TURN_LOST
 from .records import Acquired as Acquired
 from .records import Change as Change
 from .records import Committed as Committed
-from .records import ConversationSummary as ConversationSummary
 from .records import Create as Create
 from .records import Diverged as Diverged
-from .records import Health as Health
-from .records import Progress as Progress
-from .records import PurgeReport as PurgeReport
 from .records import Record as Record
 from .records import Replacement as Replacement
-from .records import Selection as Selection
 from .records import add_to_counter as add_to_counter
+from .reports import ConversationSummary as ConversationSummary
+from .reports import Health as Health
+from .reports import Progress as Progress
+from .reports import PurgeReport as PurgeReport
+from .reports import Selection as Selection
 from .toolkit.isolation import run_isolated
 from .toolkit.packed import Pair as Pair
 

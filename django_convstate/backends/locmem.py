@@ -21,15 +21,11 @@ from .records import (
     Acquired,
     Change,
     Committed,
-    ConversationSummary,
-    Health,
-    Progress,
-    PurgeReport,
     Record,
-    Selection,
     id_is_taken,
     refuse_restore,
 )
+from .reports import ConversationSummary, Health, Progress, PurgeReport, Selection
 from .toolkit import forksafe
 from .toolkit.lease_queue import LeaseQueues
 from .toolkit.listing import newest_first
@@ -82,7 +78,11 @@ class LocMemBackend(ConversationStateBackend):
             if change.lease is not None and not self._queues.get(id).is_held_by(change.lease):
                 raise ConversationConflict(TURN_LOST)
             changed, committed = apply_if_fits(
-                stored, change, now, self.max_age, is_deleted=self._is_deleted(id, now)
+                stored,
+                change,
+                now,
+                self.max_age,
+                is_deleted=stored is None and self._is_deleted(id, now),
             )
             evicted = 0 if stored is not None else self._begin(id, changed, now)
             if change.lease is not None and change.release:

@@ -6,14 +6,10 @@ promises about these is described here; whether one keeps the promises is what
 """
 
 import enum
-import hashlib
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
-from ..codec import JSON
 from ..exceptions import (
     ConversationConflict,
     ConversationInterrupted,
@@ -35,9 +31,6 @@ TURN_LOST: Final = (
     "This turn was lost: its lease was not renewed in time, so that the next turn could begin. "
     "Nothing was saved; reload() and decide again."
 )
-
-# Told how many conversations are done and how many there are (None: not known).
-Progress = Callable[[int, int | None], None]
 
 
 class Create(enum.Enum):
@@ -309,7 +302,7 @@ def too_many_messages(count: int, limit: int) -> ConversationTooLarge:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Committed:
     """The answer to a commit: what the conversation is at after it.
 
@@ -351,89 +344,3 @@ class Acquired:
 
     position: int
     record: Record | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConversationSummary:
-    """What a listing tells about a conversation: nothing of its contents, but the values under
-    those keys of the state that were asked for. Times are aware, in UTC; `size` is in bytes of
-    JSON; `expires_at` is None if it does not.
-
-    `cursor` is its place in the listing: give it as `after`, and the listing goes on behind it.
-    """
-
-    id: str = field(repr=False)
-    owner: str | None = field(repr=False)
-    version: int
-    created_at: datetime
-    modified_at: datetime
-    last_accessed: datetime
-    expires_at: datetime | None
-    message_count: int
-    size: int
-    state: Mapping[str, JSON] = field(repr=False, default_factory=dict)
-
-    @property
-    def cursor(self) -> str:
-        """Its place in the listing. It says when it was saved, and nothing else that is readable."""
-        digest = hashlib.blake2b(self.id.encode(), digest_size=8).hexdigest()
-        return f"{round(self.modified_at.timestamp() * 1000):012x}{digest}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """Which conversations a purge deletes: those that are idle for `idle_for` seconds, belong to
-    `owner`, or both; or everything. Without any of these, those that have expired."""
-
-    idle_for: float | None = None
-    owner: str | None = field(repr=False, default=None)
-    everything: bool = False
-
-    @property
-    def only_expired(self) -> bool:
-        """Whether it selects only what has expired."""
-        return self.idle_for is None and self.owner is None and not self.everything
-
-
-@dataclass(frozen=True, slots=True)
-class PurgeReport:
-    """How many conversations were looked at, and how many deleted (or, in a dry run, would be)."""
-
-    examined: int = 0
-    deleted: int = 0
-    dry_run: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """How a backend is.
-
-    Attributes:
-        backend: its name.
-        connected: whether it answers.
-        latency_ms: one round trip in milliseconds; None without an answer.
-        using_fallback: whether conversations go on in memory, because it does not.
-        pending_replay: how many changes of this process are yet to be replayed to it.
-        detail: a sentence: what is wrong, or else what there is to know.
-        since: when the outage began, in seconds since the epoch; None: there is none.
-        is_full: whether no more changes can be noted for later, so that they are refused.
-    """
-
-    backend: str
-    connected: bool
-    latency_ms: float | None = None
-    using_fallback: bool = False
-    pending_replay: int = 0
-    detail: str = ""
-    since: float | None = None
-    is_full: bool = False
-
-
-def moment(seconds: float) -> datetime:
-    """Return seconds since the epoch as an aware datetime in UTC."""
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def moment_or_never(seconds: float) -> datetime | None:
-    """Return seconds since the epoch as an aware datetime in UTC; None for `math.inf`."""
-    return None if math.isinf(seconds) else moment(seconds)

@@ -5,20 +5,15 @@ its WorkingCopy; what talks to the store is here, in pairs.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, MutableMapping
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    asynccontextmanager,
-    contextmanager,
-)
+from collections.abc import Iterator, MutableMapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime
 from typing import Any
 
 from django.utils.asyncio import async_unsafe
 
 from .. import conf, ids, tokens
-from ..backends.records import moment_or_never
+from ..backends.reports import moment_or_never
 from ..codec import JSON
 from ..exceptions import InvalidConversationValue
 from ..repository import Repository
@@ -26,7 +21,8 @@ from .messages import Messages
 from .pending import REFUSALS
 from .rename import arename, rename
 from .templating import alters_data
-from .turn import OnBusy, Turn, check_on_busy
+from .turn import OnBusy, check_on_busy
+from .turns import in_aturn, in_turn
 from .working_copy import WorkingCopy
 
 
@@ -164,7 +160,7 @@ class Conversation(MutableMapping[str, JSON]):
     @property
     def degraded(self) -> bool:
         """Whether the store is unavailable, and this is what was last known of it here, with what
-        is new since. That is replayed when the store is available again."""
+        is new since, which is replayed later."""
         return self._copy.degraded
 
     def __repr__(self) -> str:
@@ -229,14 +225,16 @@ class Conversation(MutableMapping[str, JSON]):
             ConversationConflict: at the end, if the process was paused and its turn taken for dead.
             RuntimeError: this object is in a turn already.
         """
-        return self._in_turn(self._turn_wait(on_busy, timeout))
+        wait = self._turn_wait(on_busy, timeout)
+        return in_turn(self, self._copy, self._repository, wait, self._send)
 
     @alters_data
     def aturn(
         self, on_busy: OnBusy = "wait", timeout: float | None = None
     ) -> AbstractAsyncContextManager["Conversation"]:
         """See `turn`."""
-        return self._in_aturn(self._turn_wait(on_busy, timeout))
+        wait = self._turn_wait(on_busy, timeout)
+        return in_aturn(self, self._copy, self._repository, wait, self._asend)
 
     @alters_data
     def delete(self) -> None:
@@ -321,6 +319,7 @@ class Conversation(MutableMapping[str, JSON]):
             BackendUnavailable: it is where it was or, if only the answer was lost, under an id that
                 nobody knows.
         """
+        self._copy.check_writable()
         self.save()
         if self._copy.is_stored:
             self._copy.load(rename(self._repository, self._copy.id))
@@ -328,6 +327,7 @@ class Conversation(MutableMapping[str, JSON]):
     @alters_data
     async def acycle_id(self) -> None:
         """See `cycle_id`."""
+        self._copy.check_writable()
         await self.asave()
         if self._copy.is_stored:
             self._copy.load(await arename(self._repository, self._copy.id))
@@ -362,49 +362,6 @@ class Conversation(MutableMapping[str, JSON]):
             await self._repository.aannounce_saved(self, has_created)
         copy.save_failed = False
 
-    @contextmanager
-    def _in_turn(self, wait: float) -> Iterator["Conversation"]:
-        copy, is_released = self._copy, False
-        self.save()
-        turn = Turn(self._repository, copy.id, wait)  # now, for a receiver may change the id
-        copy.enter_turn(turn.lease)
-        try:
-            copy.begin_turn(turn.acquire())
-            with turn.renewing():
-                try:
-                    yield self
-                    gives_up = copy.stage_last(turn.lease)
-                except BaseException:
-                    copy.discard_changes()
-                    raise
-                self._send()
-                is_released = gives_up
-        finally:
-            copy.leave_turn()
-            # What could not be sent may be sent once more, and gives up the lease then.
-            turn.end(is_released=is_released or bool(copy.pending))
-
-    @asynccontextmanager
-    async def _in_aturn(self, wait: float) -> AsyncIterator["Conversation"]:
-        copy, is_released = self._copy, False
-        await self.asave()
-        turn = Turn(self._repository, copy.id, wait)  # now, for a receiver may change the id
-        copy.enter_turn(turn.lease)
-        try:
-            copy.begin_turn(await turn.aacquire())
-            async with turn.arenewing():
-                try:
-                    yield self
-                    gives_up = copy.stage_last(turn.lease)
-                except BaseException:
-                    copy.discard_changes()
-                    raise
-                await self._asend()
-                is_released = gives_up
-        finally:
-            copy.leave_turn()
-            await turn.aend(is_released=is_released or bool(copy.pending))
-
     def _turn_wait(self, on_busy: OnBusy, timeout: float | None) -> float:
         check_on_busy(on_busy)
         self._copy.check_writable()
@@ -435,7 +392,7 @@ def _somebody(owner: ids.Owner) -> str:
     found = ids.owner_of(owner)
     if found is None:
         raise InvalidConversationValue(
-            "Nobody cannot own a conversation; claim it for a user who is logged in."
+            "None, or a visitor who is not logged in, is no owner; claim it for a user who is."
         )
     return found
 

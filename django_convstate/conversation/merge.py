@@ -1,6 +1,7 @@
 """What becomes of a value that two have changed at the same time. No I/O, and no store: both the
 repository and the replay after an outage call it."""
 
+import random
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -10,6 +11,7 @@ from ..codec import JSON, decode, encode
 from ..exceptions import MessageNotFound
 
 MERGE_TRIES: Final = 10  # while others keep changing the same
+SHORTEST_PAUSE: Final = 0.004  # seconds at most at first, doubled each time
 _ABSENT: Final = object()
 
 
@@ -31,6 +33,17 @@ def merged(change: Change, diverged: Diverged) -> Change:
     )
 
 
+def pause_after(failures: int) -> float:
+    """Return how many seconds to wait before the next try.
+
+    The first try after an answer is made at once, for it knows what is stored. If that fails, too,
+    there is a crowd, and it goes apart for random times.
+    """
+    if failures % 2:
+        return 0.0
+    return random.uniform(0, SHORTEST_PAUSE * 2 ** (failures // 2))  # noqa: S311
+
+
 def _rebased(replacement: Replacement, messages: Mapping[str, bytes | None]) -> Replacement | None:
     if replacement.id not in messages:
         return replacement
@@ -39,8 +52,15 @@ def _rebased(replacement: Replacement, messages: Mapping[str, bytes | None]) -> 
         if replacement.old is None:
             return None  # it was to be redacted, and is not even there
         raise MessageNotFound("A message that was updated is not in the conversation any more.")
+    if _is_redacted(theirs):
+        return None  # what was redacted stays so
     new = _merged_bytes(replacement.old, replacement.new, theirs, "message")
     return Replacement(id=replacement.id, old=theirs, new=new)
+
+
+def _is_redacted(message: bytes) -> bool:
+    value = decode(message)
+    return isinstance(value, dict) and value.get("redacted") is True
 
 
 def _merged_bytes(base: bytes | None, mine: bytes, theirs: bytes, path: str) -> bytes:

@@ -1,9 +1,12 @@
-"""One message, as it is handed out."""
+"""One message: as it is handed out, and as it is stored."""
 
+from collections.abc import Mapping
 from copy import deepcopy
+from datetime import UTC, datetime
 from typing import Any, Final, Never
 
-from ..codec import JSON
+from ..codec import JSON, decode, encode
+from ..exceptions import ConversationCorrupt, InvalidConversationType
 
 REDACTED_KEEPS: Final = ("id", "role", "timestamp")
 
@@ -47,3 +50,35 @@ class Message(dict[str, JSON]):
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     update = pop = popitem = setdefault = clear = _refuse
+
+
+def message_of(id: str, data: bytes) -> Message:
+    """Return the message that bytes of the store are."""
+    return Message(object_of(decode(data)), id)
+
+
+def object_of(value: JSON) -> dict[str, JSON]:
+    """Return a decoded message, or raise `ConversationCorrupt` if it cannot be one."""
+    if type(value) is not dict:
+        raise ConversationCorrupt("Among the stored messages is something else.")
+    return value
+
+
+def encode_message(role: str, content: JSON, id: str, extra: Mapping[str, JSON]) -> bytes:
+    """Return a message as it is stored, with its time unless it has one."""
+    if not isinstance(role, str) or not role:
+        raise InvalidConversationType("The role of a message is a string that is not empty.")
+    message = {"role": role, "content": content, **extra}
+    message.setdefault("timestamp", datetime.now(UTC).isoformat(timespec="milliseconds"))
+    message["id"] = id
+    return encode(message, "message")
+
+
+def encode_item(item: Mapping[str, JSON], name: str) -> bytes:
+    """Return a message that is kept as it is."""
+    if not isinstance(item, dict):
+        raise InvalidConversationType(
+            f"{name} is of type {type(item).__name__}; a message is a JSON object: write a "
+            "dictionary, such as the model_dump() of what an SDK gives you."
+        )
+    return encode(item, name)

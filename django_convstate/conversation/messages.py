@@ -19,8 +19,7 @@ from ..codec import JSON
 from ..exceptions import ConversationInterrupted, InvalidConversationType, MessageNotFound
 from ..ids import validate_message_id
 from ..repository import Repository
-from .message import Message
-from .message_log import message_of
+from .message import Message, message_of
 from .streamed import StreamedMessage
 from .templating import alters_data
 from .working_copy import WorkingCopy
@@ -268,7 +267,8 @@ class Messages(Sequence[Message]):
             return []
         first, last = sorted((positions[0], positions[-1]))
         found = self._slice(first, last + 1)
-        return [found[position - first] for position in positions]
+        first = last + 1 - len(found)  # the oldest may have been dropped meanwhile
+        return [found[position - first] for position in positions if position >= first]
 
     def __iter__(self) -> Iterator[Message]:
         return iter(self._slice(0, len(self)))

@@ -2,7 +2,8 @@
 
 from collections import deque
 from dataclasses import replace
-from typing import Final
+from itertools import islice
+from typing import Final, NamedTuple
 
 from ..backends.records import Change, Committed
 from ..exceptions import (
@@ -65,26 +66,56 @@ class Pending:
         self._queue[-1] = replace(change, release=True), end
         return True
 
-    def acknowledge(self, change: Change, committed: Committed) -> tuple[int, int] | None:
-        """Take out what has been applied. Return where the messages were expected to end after it,
-        and how many are to be appended by the changes that still wait; None if another task has
-        sent it as well, and was faster."""
+    def acknowledge(self, change: Change, committed: Committed) -> "Settled | None":
+        """Take out what has been applied, and have those that wait count messages as the store
+        does. None: another task has sent it as well, and was faster."""
         if not self._queue or self._queue[0][0].commit is not change.commit:
             return None
         _, expected_end = self._queue.popleft()
-        staged_later = 0
-        if self._queue:
-            staged_later = sum(len(each.append) for each, _ in self._queue)
-            surplus = committed.end - expected_end
-            seen = committed.end, committed.last_key
-            self._queue = deque(_rebased(each, end, surplus, seen) for each, end in self._queue)
-        return expected_end, staged_later
+        end = committed.dropped + committed.message_count
+        if not self._queue:
+            return Settled(change, committed, expected_end, end, 0, False)
+        waiting: deque[tuple[Change, int]] = deque()
+        later, is_cut, seen = 0, False, (end, committed.last_key)
+        for each, _ in self._queue:
+            keep = each.keep_messages
+            if keep is not None:
+                end = keep = shifted(keep, change, committed, expected_end)
+                later, is_cut = 0, True
+            end += len(each.append)
+            later += len(each.append)
+            waiting.append((replace(each, keep_messages=keep, seen=seen), end))
+        self._queue = waiting
+        return Settled(change, committed, expected_end, end, later, is_cut)
 
 
-def _rebased(change: Change, end: int, surplus: int, seen: tuple[int, bytes]) -> tuple[Change, int]:
-    """Return a change that waits, and the end expected after it, for `surplus` more messages."""
-    keep = change.keep_messages
-    return (
-        replace(change, keep_messages=None if keep is None else keep + surplus, seen=seen),
-        end + surplus,
-    )
+class Settled(NamedTuple):
+    """A change that was applied, and what that means for the messages.
+
+    Attributes:
+        expected_end: where they were expected to end after it.
+        stored_end: where they are expected to end now, after all changes that wait.
+        later: how many were appended later, and wait.
+        is_cut: whether one of those that wait drops some.
+    """
+
+    change: Change
+    committed: Committed
+    expected_end: int
+    stored_end: int
+    later: int
+    is_cut: bool
+
+
+def shifted(position: int, change: Change, committed: Committed, expected_end: int) -> int:
+    """Return where in the store a position is that was counted before a change was applied."""
+    before = expected_end - len(change.append)
+    if position < before:
+        return position
+    if committed.repeated:
+        # Where its own messages are is not known: rather keep one too many.
+        return position + max(0, committed.end - expected_end)
+    existing = [
+        id for id, _ in islice(change.append, position - before) if id in committed.existing
+    ]
+    return position + committed.others_end - before - len(existing)

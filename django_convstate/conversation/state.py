@@ -127,8 +127,9 @@ class State(MutableMapping[str, JSON]):
         changed, counted = self._changed(now), self._counted
         unset = sorted(self._stored.keys() - now.keys())
         expected: dict[str, bytes | None] = {}
-        for key in changed.keys() - self._whole:
-            expected[key] = self._stored.get(key)
+        if not self._whole.issuperset(changed):
+            for key in changed.keys() - self._whole:
+                expected[key] = self._stored.get(key)
         self._encoded, self._stored = now, now.copy()
         if counted or self._approximate:
             self._approximate = (self._approximate | counted.keys()) - changed.keys()

@@ -8,7 +8,8 @@ from typing import Final
 from ..codec import JSON, encode
 from ..exceptions import ConversationTooLarge, InvalidConversationType
 from ..ids import validate_message_id
-from .message_log import MessageLog, encode_message
+from .message import encode_message
+from .message_log import MessageLog
 
 MADE_ID: Final = "0" * 20  # takes as many bytes as the id that the message will get
 
@@ -18,6 +19,8 @@ class StreamedMessage:
 
     def __init__(self, log: MessageLog, role: str, id: str | None, extra: dict[str, JSON]) -> None:
         """Expect the content of a message. Raises as `MessageLog.check` does."""
+        if "content" in extra:
+            raise InvalidConversationType("The content of a streamed message is made of chunks.")
         self._log = log
         self._role = role
         self._id = id

@@ -4,11 +4,12 @@ saved. No I/O: a Record comes in, Changes go out."""
 import time
 from collections.abc import Sequence
 
-from ..backends.records import Change, Committed, Create, Record
+from ..backends.records import Change, Committed, Create, Record, Replacement
+from ..backends.toolkit.packed import NO_KEY
 from ..backends.toolkit.writer import ThisProcess
 from ..conf import Options
 from ..exceptions import ConversationConflict, ConversationInterrupted, InvalidConversationType
-from .message_log import MessageLog
+from .message_log import NOTHING, MessageLog
 from .pending import Pending
 from .state import State
 
@@ -51,7 +52,7 @@ class WorkingCopy:
         self.create = create
         self.unless_deleted = unless_deleted
         self.state = State(self._options, {})
-        self.log.clear()
+        self.log.reset_to(None)
         self.pending = Pending()
 
     def load(self, record: Record) -> None:
@@ -72,7 +73,7 @@ class WorkingCopy:
         self.create = Create.EITHER if is_unknown else Create.MUST_EXIST
         self.save_failed = False
         self.state = State(self._options, record.state)
-        self.log.load(record)
+        self.log.reset_to(record)
         self.pending = Pending()
 
     @property
@@ -110,14 +111,14 @@ class WorkingCopy:
             expected_version = self._expected(expected_version)
         options = self._options
         changed, unset, counted, expected = self.state.collect_changes()
-        keep, appended, once, replaced, seen = self.log.collect_changes()
+        messages = self.log.collect_changes()
         if not (
             changed
             or unset
             or counted
-            or appended
-            or replaced
-            or keep is not None
+            or messages.append is not NOTHING
+            or messages.replace
+            or messages.keep is not None
             or owner is not None
             or self._new_ttl is not None
         ):
@@ -137,20 +138,36 @@ class WorkingCopy:
             unset=unset,
             increment=counted,
             max_state_bytes=options.max_state_bytes,
-            replace=replaced,
-            keep_messages=keep,
-            append=appended,
-            once=once,
+            replace=messages.replace,
+            keep_messages=messages.keep,
+            append=messages.append,
+            once=tuple(messages.once),
             max_messages=options.max_messages,
             drop_oldest=options.when_full == "drop_oldest",
             commit=ThisProcess.writer.begin(self.id),
             lease=self.lease,
-            seen=seen,
+            seen=messages.seen,
             window=self.window,
         )
         self.pending.add(change)
         self.create = Create.MUST_EXIST
         self._new_ttl = None
+        if messages.replace_later:
+            self._stage_replacements(messages.replace_later)
+
+    def _stage_replacements(self, replacements: Sequence[Replacement]) -> None:
+        """Stage a second change, for messages that the first one may not append, because they are
+        stored already."""
+        self.pending.add(
+            Change(
+                create=Create.MUST_EXIST,
+                replace=replacements,
+                commit=ThisProcess.writer.begin(self.id),
+                lease=self.lease,
+                seen=(self.log.end, NO_KEY),
+                window=self.window,
+            )
+        )
 
     def check_writable(self) -> None:
         """Raise `ConversationConflict` for one that was only peeked at."""
@@ -175,10 +192,10 @@ class WorkingCopy:
         has_created = change.create is Create.MUST_BE_NEW or (
             change.create is Create.EITHER and committed.version == 1
         )
-        expected = self.pending.acknowledge(change, committed)
-        if expected is None:
+        settled = self.pending.acknowledge(change, committed)
+        if settled is None:
             return has_created  # another task has taken note of it
-        self.log.settle(committed, change.append, *expected)
+        self.log.settle(settled)
         self.existing = committed.existing
         if committed.merged:
             self.state.note_merged(committed.merged)

@@ -16,7 +16,7 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from ..backends.records import Health
+from ..backends.reports import Health
 from ..backends.toolkit.isolation import run_isolated
 from ..store import conversations
 

@@ -2,7 +2,8 @@
 
 import time
 
-from ..backends.records import Change, Create, Health, Selection, moment
+from ..backends.records import Change, Create
+from ..backends.reports import Health, Selection, moment
 from ..exceptions import ConversationConflict, ConversationInterrupted, InvalidBackend
 from ..ids import new_id
 from .twins import Scenarios, Twin, both_twins, message, refused, wait

@@ -3,10 +3,11 @@
 import math
 import time
 
-from ..backends.records import Change, Create, Record, Selection
+from ..backends.records import Change, Create, Record
+from ..backends.reports import Selection
 from ..exceptions import ConversationConflict, ConversationInterrupted
 from ..ids import new_id
-from .twins import Scenarios, Twin, both_twins, message, refused
+from .twins import Scenarios, Twin, both_twins, message, refused, wait
 
 
 class MoveContract(Scenarios):
@@ -140,7 +141,7 @@ class MoveContract(Scenarios):
     async def test_peek_slides_nothing(self, backend: Twin) -> None:
         id = await self.stored(backend, set={"a": b"1"})
         before = await backend.peek(id, 10)
-        time.sleep(0.01)
+        wait(0.01)
         for _ in range(2):
             peeked = await backend.peek(id, 10)
             assert (peeked.state, peeked.version) == ({"a": b"1"}, 1)

@@ -16,7 +16,6 @@ from ..backends.records import Change, Create, Record
 from ..backends.toolkit.packed import Pair
 from ..ids import new_id
 
-
 _FIRST_KEY: Final = 1_735_689_600_000 << 32  # the first moment of 2025
 
 

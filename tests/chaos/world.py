@@ -22,6 +22,7 @@ from asgiref.sync import sync_to_async
 from django_convstate import ConversationStore, get_backend
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.redis.backend import RedisBackend
+from django_convstate.backends.toolkit.packed import data_of
 from tests.chaos.proxy import Proxy
 from tests.support.ruler import Ruler, limit
 from tests.support.servers import Server, free_ports, running, wait_until
@@ -173,9 +174,11 @@ class World:
     def _check_stored(self, client: Any, id: str) -> None:
         stem = f"convstate:{{{id}}}"
         if id in self.model.deleted:
-            assert client.exists(f"{stem}:meta", f"{stem}:state", f"{stem}:messages") == 0
+            assert client.hkeys(f"{stem}:meta") in ([], [b"gone"]), "more than that it was deleted"
+            assert client.exists(f"{stem}:state", f"{stem}:messages", f"{stem}:ids") == 0
             return
-        texts = [json.loads(m)["content"] for m in client.lrange(f"{stem}:messages", 0, -1)]
+        stored = client.lrange(f"{stem}:messages", 0, -1)
+        texts = [json.loads(data_of(packed))["content"] for packed in stored]
         self.check_texts(id, texts)
         turns = client.hget(f"{stem}:state", "turns")
         assert int(turns or 0) == len(texts), "a counter adds up as messages do"

@@ -22,6 +22,7 @@ from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change
 from tests.support.backends import LosesReplies, LosesRequests, record_of
 from tests.support.conversations import contents
+from tests.support.messages import bodies, pairs
 
 
 class TestSaving:
@@ -126,6 +127,20 @@ class TestSaving:
         ours.messages.pop()
         ours.save()
         assert contents(store.get(ours.id)) == ["0", "theirs"]
+
+    def test_what_is_said_after_a_failed_save_is_no_part_of_what_waits(self) -> None:
+        backend = LosesRequests()
+        conversation = ConversationStore(backend).create()
+        conversation.messages.append("user", "taken back")
+        conversation.save()
+        conversation.messages.pop()
+        backend.to_lose = 1
+        with pytest.raises(BackendUnavailable):
+            conversation.save()
+        conversation.messages.append("user", "once")
+        conversation.save()
+        assert contents(conversation) == ["once"]
+        assert contents(ConversationStore(backend).get(conversation.id)) == ["once"]
 
     def test_a_value_changed_back_and_forth_around_a_failed_save_is_saved(
         self, saved: Conversation
@@ -267,29 +282,26 @@ class TestSaving:
 
     def test_cycle_id_loses_nothing_of_another_writer(self) -> None:
         class Interfered(LocMemBackend):
-            """Another writer comes between the copy and the deletion, the first two times."""
+            """Another writer comes between the save and the move."""
 
-            times = 2
-
-            def delete(self, id: str, expected_version: int | None = None) -> bool:
-                if expected_version is not None and self.times:
-                    self.times -= 1
-                    super().commit(id, Change(append=[b'{"role":"user","content":"theirs"}']))
-                return super().delete(id, expected_version)
+            def rename(self, id: str, new_id: str, expected_version: int | None = None) -> bool:
+                theirs = pairs(b'{"role":"user","content":"theirs"}')
+                super().commit(id, Change(append=theirs))
+                return super().rename(id, new_id, expected_version)
 
         backend = Interfered()
         conversation = ConversationStore(backend).create()
         conversation.messages.append("user", "ours")
         conversation.save()
         conversation.cycle_id()
-        assert contents(conversation) == ["ours", "theirs", "theirs"]
+        assert contents(conversation) == ["ours", "theirs"]
         assert [summary.id for summary in backend.scan()] == [conversation.id]
 
     def test_cycle_id_of_what_was_deleted_is_interrupted(self) -> None:
         class Interfered(LocMemBackend):
-            def delete(self, id: str, expected_version: int | None = None) -> bool:
-                super().delete(id)
-                return super().delete(id, expected_version)
+            def rename(self, id: str, new_id: str, expected_version: int | None = None) -> bool:
+                self.delete(id)
+                return super().rename(id, new_id, expected_version)
 
         backend = Interfered()
         conversation = ConversationStore(backend).create()
@@ -303,19 +315,36 @@ class TestSaving:
         class Loses(LocMemBackend):
             lost = False
 
-            def delete(self, id: str, expected_version: int | None = None) -> bool:
-                deleted = super().delete(id, expected_version)
+            def rename(self, id: str, new_id: str, expected_version: int | None = None) -> bool:
+                renamed = super().rename(id, new_id, expected_version)
                 if not self.lost:
                     self.lost = True
                     raise BackendUnavailable("The reply was lost.")
-                return deleted
+                return renamed
 
         backend = Loses()
         conversation = ConversationStore(backend).create()
         conversation["a"] = 1
         conversation.save()
         conversation.cycle_id()
+        assert backend.lost
         assert [summary.id for summary in backend.scan()] == [conversation.id]
+
+    def test_cycle_id_of_which_no_reply_comes_leaves_it_where_it_can_be_found(self) -> None:
+        class Away(LocMemBackend):
+            def rename(self, id: str, new_id: str, expected_version: int | None = None) -> bool:
+                raise BackendUnavailable("The request was lost.")
+
+        backend = Away()
+        conversation = ConversationStore(backend).create()
+        conversation["a"] = 1
+        conversation.save()
+        with pytest.raises(BackendUnavailable):
+            conversation.cycle_id()
+        assert [summary.id for summary in backend.scan()] == [conversation.id]
+        conversation["a"] = 2
+        conversation.save()
+        assert ConversationStore(backend).get(conversation.id)["a"] == 2
 
     def test_a_save_whose_reply_is_lost_is_applied_once(self) -> None:
         backend = LosesReplies()
@@ -334,7 +363,7 @@ class TestSaving:
         assert not conversation.is_modified
         record = record_of(backend, conversation.id)
         assert record.state == {"n": b"2"}
-        assert [json.loads(m)["content"] for m in record.messages] == ["once", "and this"]
+        assert [json.loads(m)["content"] for m in bodies(record.messages)] == ["once", "and this"]
         assert contents(conversation) == ["once", "and this"]
 
     def test_two_tasks_that_save_one_handle_lose_nothing(self) -> None:

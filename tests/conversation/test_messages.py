@@ -22,9 +22,10 @@ class TestMessages:
     def test_append_adds_a_timestamp(self) -> None:
         conversation = conversations.create()
         conversation.messages.append("assistant", "hi", tool_calls=[{"id": 1}])
-        message = conversation.messages[-1]
+        message = conversation.messages[-1].copy()
         timestamp = datetime.fromisoformat(message.pop("timestamp"))
         assert abs(datetime.now(UTC) - timestamp) < timedelta(seconds=5)
+        assert message.pop("id") == conversation.messages[-1].id
         assert message == {"role": "assistant", "content": "hi", "tool_calls": [{"id": 1}]}
 
     def test_a_given_timestamp_is_kept(self) -> None:
@@ -125,7 +126,7 @@ class TestMessages:
     @pytest.mark.parametrize("bad", ["5", 1.5, None])
     def test_positions_must_be_integers(self, saved: Conversation, bad: Any) -> None:
         for use in (
-            lambda: saved.messages.window(bad),
+            *([] if bad is None else [lambda: saved.messages.window(bad)]),  # None: WINDOW
             lambda: saved.messages.truncate(bad),
             lambda: saved.messages[bad],
         ):
@@ -134,8 +135,10 @@ class TestMessages:
         assert len(saved.messages) == 10
 
     def test_a_message_is_a_copy(self, saved: Conversation) -> None:
-        saved.messages[-1]["content"] = "forged"
-        assert saved.messages[-1]["content"] == "message 9"
+        saved.messages.append("user", "nested", parts=[{"text": "as said"}])
+        saved.save()
+        saved.messages[-1]["parts"][0]["text"] = "forged"
+        assert saved.messages[-1]["parts"] == [{"text": "as said"}]
         assert not saved.is_modified
 
     def test_messages_that_others_appended_keep_their_place(self, saved: Conversation) -> None:

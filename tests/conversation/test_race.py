@@ -11,6 +11,7 @@ from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.cache import lock as cachelock
 from django_convstate.backends.records import Change
 from django_convstate.ids import new_id
+from tests.support.messages import bodies, pairs
 from tests.support.places import make_place
 
 WRITERS = 16
@@ -32,7 +33,7 @@ def test_appends_of_threads_are_there_once_and_in_order(place: str, count: int) 
 
     def write(writer: int) -> None:
         for number in range(count):
-            backend.commit(id, Change(append=[b"[%d,%d]" % (writer, number)]))
+            backend.commit(id, Change(append=pairs(b"[%d,%d]" % (writer, number))))
         connections.close_all()
 
     with ThreadPoolExecutor(WRITERS) as pool:
@@ -50,7 +51,7 @@ def test_appends_of_tasks_are_there_once_and_in_order(place: str, count: int) ->
 
     async def write(writer: int) -> None:
         for number in range(count):
-            await backend.acommit(id, Change(append=[b"[%d,%d]" % (writer, number)]))
+            await backend.acommit(id, Change(append=pairs(b"[%d,%d]" % (writer, number))))
 
     async def write_all() -> None:
         await asyncio.gather(*(write(writer) for writer in range(WRITERS)))
@@ -61,7 +62,7 @@ def test_appends_of_tasks_are_there_once_and_in_order(place: str, count: int) ->
 
 
 def check(backend: ConversationStateBackend, id: str, count: int) -> None:
-    messages = backend.read_messages(id, 0, WRITERS * count + 1)
+    messages = bodies(backend.read_messages(id, 0, WRITERS * count + 1))
     assert len(messages) == WRITERS * count
     for writer in range(WRITERS):
         own = [message for message in messages if message.startswith(b"[%d," % writer)]

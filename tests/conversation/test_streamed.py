@@ -13,6 +13,7 @@ from django_convstate import (
     conversations,
 )
 from django_convstate.conversation.message_log import encode_message
+from django_convstate.conversation.streamed import MADE_ID
 from django_convstate.exceptions import InvalidConversationType
 
 
@@ -88,8 +89,10 @@ class TestAnswer:
         streamed = Streamed(way, ["a", "", "b"], extra={"model": "m"})
         assert streamed.passed == ["a", "", "b"]
         (message,) = streamed.messages
-        assert message.pop("timestamp")
-        assert message == {"role": "assistant", "content": "ab", "model": "m"}
+        fields = message.copy()
+        assert fields.pop("timestamp")
+        assert fields.pop("id") == message.id
+        assert fields == {"role": "assistant", "content": "ab", "model": "m"}
         assert streamed.source.closed == 1
 
     @pytest.mark.parametrize("count", [1, 2, 3])
@@ -131,14 +134,14 @@ class TestAnswer:
         assert message["interrupted"] is True
         assert passed.startswith(kept)
         assert len(streamed.passed) < 900 // size, "an endless one has an end"
-        extra = {k: v for k, v in message.items() if k not in ("role", "content")}
-        encoded = encode_message(message["role"], kept, **extra)
-        larger = encode_message(message["role"], kept + letter, **extra)
+        extra = {k: v for k, v in message.items() if k not in ("role", "content", "id")}
+        encoded = encode_message(message["role"], kept, message.id, extra)
+        larger = encode_message(message["role"], kept + letter, message.id, extra)
         assert len(encoded) <= 400 < len(larger)
         assert streamed.source.closed == 1
 
     def test_a_stream_that_just_fits_is_kept_whole(self, way: str) -> None:
-        limit = len(encode_message("assistant", "a" * 100))
+        limit = len(encode_message("assistant", "a" * 100, MADE_ID, {}))
         assert Streamed(way, ["a"] * 100, max_message_bytes=limit).error is None
         streamed = Streamed(way, ["a"] * 101, max_message_bytes=limit)
         assert isinstance(streamed.error, ConversationTooLarge)

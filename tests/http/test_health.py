@@ -13,7 +13,7 @@ from health_check.exceptions import ServiceUnavailable, ServiceWarning
 
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
-from django_convstate.backends.records import Health
+from django_convstate.backends.reports import Health
 from django_convstate.health_check import Conversations
 from django_convstate.http import health as views
 from tests.support.backends import AwayBackend, CountingBackend

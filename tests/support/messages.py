@@ -8,7 +8,7 @@ from django_convstate.ids import next_message_id
 
 def pairs(*bodies: bytes) -> list[Pair]:
     """Return messages with fresh ids, in the order of their keys."""
-    first = next_message_id(0, 0)
+    first = next_message_id(0, b"")
     return [(f"{first + number:020x}", body) for number, body in enumerate(bodies)]
 
 

@@ -36,11 +36,11 @@ from ..records import (
     Change,
     Committed,
     Diverged,
-    Health,
     Record,
     id_is_taken,
     refuse_restore,
 )
+from ..reports import Health
 from ..toolkit.caches import check_alias
 from ..toolkit.lease_queue import LeaseQueue
 from ..toolkit.packed import Pair

@@ -12,16 +12,8 @@ from asgiref.sync import sync_to_async
 
 from ..base import ConversationStateBackend
 from ..locmem import LocMemBackend
-from ..records import (
-    Acquired,
-    Change,
-    Committed,
-    ConversationSummary,
-    Health,
-    PurgeReport,
-    Record,
-    Selection,
-)
+from ..records import Acquired, Change, Committed, Record
+from ..reports import ConversationSummary, Health, PurgeReport, Selection
 from ..toolkit import forksafe
 from ..toolkit.packed import Pair
 from .journal import Journal

@@ -7,6 +7,7 @@ from typing import Final
 
 from ...exceptions import BackendUnavailable
 from ..records import Change, Create
+from ..toolkit.packed import size_of
 from ..toolkit.stored import StoredConversation
 
 # Bytes of memory besides their contents, measured: of a write, and of a conversation, in the
@@ -45,12 +46,14 @@ class PendingWrites:
         shared_end: the position after those messages from before the outage that are still wanted.
             In the primary, what others have appended comes after these, and what was appended here
             last.
+        is_begun_anew: what comes next was made after a deletion here, which is replayed already.
     """
 
     base: StoredConversation | None
     writes: deque[tuple[Write, int]] = field(default_factory=deque)
     offset: int | None = None
     shared_end: int = 0
+    is_begun_anew: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -152,7 +155,7 @@ def _size_of(write: Write) -> int:
         return WRITE_OVERHEAD
     return (
         WRITE_OVERHEAD
-        + sum(len(id) + len(data) for id, data in write.append)
+        + size_of(write.append)
         + sum(len(each.new) + len(each.old or b"") for each in write.replace)
         + sum(len(old or b"") for old in write.expected.values())
         + sum(len(key) + len(value) for key, value in write.set.items())

@@ -8,13 +8,12 @@ in an outage are the record copied and the changes applied.
 import threading
 import time
 from collections import OrderedDict
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ...exceptions import InvalidConversationValue
 from ..records import Change, Committed, Record
-from ..toolkit.packed import size_of
+from ..toolkit.packed import key_of, size_of
 from ..toolkit.stored import StoredConversation
 
 KEPT_MESSAGES: Final = 100  # of each conversation, the newest
@@ -53,28 +52,46 @@ def _follow(
 ) -> None:
     """Do to `stored` what the primary has done, whatever else others have done there."""
     messages = stored.messages
-    if change.keep_messages is not None:
-        messages.truncate(change.keep_messages)
-    if committed.repeated or committed.others:
-        messages.adopt(committed.others, committed.others_end)
+    appended = () if committed.repeated else change.append
+    if committed.existing:
+        appended = [pair for pair in appended if pair[0] not in committed.existing]
+    _adopt_others(stored, change, committed, committed.end - len(appended))
     known = [each for each in change.replace if messages.data(each.id) is not None]
     applied = replace(
         change,
         expected={},
-        replace=[replace(each, old=None) for each in known],
+        # What a repeated answer has is newer than what was replaced then.
+        replace=[] if committed.repeated else [replace(each, old=None) for each in known],
         keep_messages=None,
-        append=()
-        if committed.repeated
-        else [pair for pair in change.append if pair[0] not in committed.existing],
+        append=appended,
         once=(),
         max_state_bytes=None,
         max_messages=None,
         window=0,
     )
-    with suppress(InvalidConversationValue):  # a counter that others have changed
+    try:
         stored.apply(applied, now, max_age)
+    except InvalidConversationValue:  # a counter that others have changed
+        stored.apply(replace(applied, increment={}), now, max_age)
     stored.version = committed.version
     messages.settle(committed.dropped, committed.message_count, committed.last_key)
+
+
+def _adopt_others(
+    stored: StoredConversation, change: Change, committed: Committed, others_end: int
+) -> None:
+    """Make the messages those that end at `others_end` in the primary, behind which it has appended
+    those of `change`. Where it is not certain that older ones are there still, they are dropped."""
+    messages, others = stored.messages, committed.others
+    if committed.version == stored.version + 1 and not committed.repeated:
+        if change.keep_messages is not None:
+            messages.truncate(change.keep_messages)
+    elif len(others) >= change.window:
+        # Others have committed meanwhile, and may have dropped what came before these.
+        messages.packed.clear()
+    messages.adopt(others, others_end)
+    if messages.packed:
+        messages.last_key = max(messages.last_key, key_of(messages.packed[-1]))
 
 
 class LastKnownCache:

@@ -7,7 +7,7 @@ All of it is memory, so that there is nothing to await.
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from ...exceptions import BackendUnavailable
@@ -68,7 +68,8 @@ class OfflineStore:
         fenced = self.leases.fenced(id, change, by_primary=False)
         with self._writing(id, fenced, presume_exists=change.create is Create.MUST_EXIST) as base:
             self._check_owner(id, fenced, base)
-            committed = self.fallback.commit(id, fenced)
+            is_complete = base is not None or self._is_complete(id)
+            committed = self.fallback.commit(id, self._applicable(id, fenced, is_complete))
             self.journal.add(id, fenced, committed.end, base)
         return replace(committed, degraded=True)
 
@@ -93,7 +94,10 @@ class OfflineStore:
         """
         with self.lock:
             if id in self.journal:
-                return self.fallback.find(id, message_id)
+                found = self.fallback.find(id, message_id)
+                if found is None and not self._is_complete(id):
+                    raise BackendUnavailable(OLDER_MESSAGES)
+                return found
             if (stored := self.known.get(id)) is None:
                 raise BackendUnavailable(OLDER_MESSAGES)
             return stored.messages.find(message_id)
@@ -156,10 +160,33 @@ class OfflineStore:
         """Refuse to give an owner to what may be another owner's."""
         if change.owner is None or change.create is Create.MUST_BE_NEW or base is not None:
             return
-        if (pending := self.journal.get(id)) is None or not pending.is_complete:
+        if not self._is_complete(id):
             raise BackendUnavailable(
                 "Cannot verify the owner while the store is unavailable.", transient=False
             )
+
+    def _is_complete(self, id: str) -> bool:
+        """Whether all of a changed conversation is known here (see `PendingWrites`)."""
+        pending = self.journal.get(id)
+        return pending is not None and pending.is_complete
+
+    def _applicable(self, id: str, change: Change, is_complete: bool) -> Change:
+        """Return a change without what began from something that is not known here: only replay can
+        check that, and merge it. Where everything `is_complete`, older messages may be unknown."""
+        if not (change.replace or change.expected):
+            return change
+        record = self.fallback.peek(id, 0)
+        if record is None:
+            return change
+        known = []
+        for each in change.replace:
+            with suppress(BackendUnavailable):
+                if self.fallback.find(id, each.id) is not None or is_complete:
+                    known.append(each)
+        expected = {
+            key: old for key, old in change.expected.items() if is_complete or key in record.state
+        }
+        return replace(change, replace=known, expected=expected)
 
     @contextmanager
     def _writing(

@@ -14,7 +14,8 @@ from django.dispatch import Signal
 from ... import ids, signals
 from ...exceptions import BackendUnavailable, ConversationError
 from ..base import ConversationStateBackend
-from ..records import Change, Health
+from ..records import Change
+from ..reports import Health
 from .offline import OfflineStore
 from .replay import Replayer, ReplayStats
 from .route import Route, Shard
@@ -25,7 +26,7 @@ REPLAY_JITTER: Final = 0.5  # seconds at most before the first replay: many proc
 REPLAY_PAUSE: Final = 0.002  # seconds at most between two conversations
 CLOSE_TIMEOUT: Final = 5.0  # seconds for what is still to be replayed when the backend is closed
 SIGNAL_TIMEOUT: Final = 1.0  # seconds for receivers of a signal when the backend is closed
-PROBE_TTL: Final = 1.0  # seconds, should the probe's conversation not be deleted
+PROBE_TTL: Final = 1.0  # seconds until the conversation of a probe is gone
 PROBE_IDS: Final = 500  # random ids, of which one is on the shard that is to be probed
 
 
@@ -154,7 +155,7 @@ class Recovery:
         self._stopping.wait(max(0.0, wait))
 
     def _probe(self, name: str, shard: Shard) -> None:
-        """Ask whether a shard is back, by a conversation of our own that is deleted at once."""
+        """Ask whether a shard is back, by a conversation of our own that expires at once."""
         id = self._id_on(name)
         if id is None:
             del self._shards[name]  # there is no such node any more
@@ -163,7 +164,6 @@ class Recovery:
             self._primary.peek(id, 1)
             shard.readable = True
             self._primary.commit(id, Change(ttl=PROBE_TTL, set={"probe": b"true"}))
-            self._primary.delete(id)
         except BackendUnavailable as error:
             shard.breaker.probe_failed(str(error))
         except ConversationError:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ... import ids
-from ...conversation.merge import MERGE_TRIES, merged
+from ...conversation.merge import MERGE_TRIES, merged, pause_after
 from ...exceptions import (
     BackendUnavailable,
     ConversationBusy,
@@ -91,8 +91,11 @@ class Replayer:
             self._commit(id, pending, write, end)
         elif isinstance(write, Touch):
             self._primary.touch(id, write.ttl)
-        elif (record := self._primary.peek(id, 1)) and record.created_at <= write.at:
-            self._primary.delete(id)
+        else:
+            record = self._primary.peek(id, 1)
+            if record is not None and record.created_at <= write.at:
+                self._primary.delete(id)
+            pending.is_begun_anew = True
 
     def _commit(self, id: str, pending: PendingWrites, change: Change, end: int) -> None:
         primary, keep = self._primary, change.keep_messages
@@ -115,14 +118,18 @@ class Replayer:
             # Others have made something else of a counter. The rest of the change is applied.
             self.stats.conflicts += 1
             committed = self._merging(id, replace(_rebased(change, pending), increment={}))
+        pending.is_begun_anew = False
         if keep is not None:
             self.stats.conflicts += _keeps_more(keep, pending)
             pending.shared_end = min(pending.shared_end, keep)
         pending.offset = committed.end - end
+        if committed.repeated and pending.offset > 0:
+            # It had arrived before the outage, and what others have appended comes behind it.
+            pending.shared_end = end
 
     def _merging(self, id: str, change: Change) -> Committed:
         """Commit a change, merged with what others have changed meanwhile."""
-        for _ in range(MERGE_TRIES):
+        for failures in range(MERGE_TRIES):
             try:
                 return self._primary.commit(id, change)
             except Diverged as diverged:
@@ -132,6 +139,7 @@ class Replayer:
                     kept = [each for each in change.replace if each.id not in gone]
                     change = replace(change, replace=kept)
                 change = merged(change, diverged)
+                time.sleep(pause_after(failures + 1))
         raise ConversationBusy("Others did not stop changing what this change began from.")
 
     def _restore(self, id: str, base: StoredConversation) -> None:
@@ -175,7 +183,8 @@ def _rebased(change: Change, pending: PendingWrites) -> Change:
     return replace(
         change,
         create=create,
-        unless_deleted=True,
+        # The deletion that comes before in the journal is not a reason to refuse it.
+        unless_deleted=change.unless_deleted or not pending.is_begun_anew,
         expected_version=None,
         keep_messages=keep,
         max_state_bytes=None,

@@ -15,17 +15,8 @@ from django.core.checks import CheckMessage
 from ...exceptions import BackendUnavailable, ConversationCorrupt
 from ...ids import hashed_id, new_id
 from ..base import ConversationStateBackend
-from ..records import (
-    Acquired,
-    Change,
-    Committed,
-    ConversationSummary,
-    Health,
-    Progress,
-    PurgeReport,
-    Record,
-    Selection,
-)
+from ..records import Acquired, Change, Committed, Record
+from ..reports import ConversationSummary, Health, Progress, PurgeReport, Selection
 from ..toolkit.listing import newest_first
 from ..toolkit.packed import Pair, packing
 from .client.clients import Clients

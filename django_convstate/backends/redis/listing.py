@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from redis.exceptions import NoScriptError, RedisError
 
 from ...exceptions import BackendUnavailable
-from ..records import ConversationSummary, Progress, PurgeReport, Selection
+from ..reports import ConversationSummary, Progress, PurgeReport, Selection
 from .client.clients import Clients
 from .client.retrying import Attempt, Deadline, retrying
 from .diagnostics.server_info import primaries

@@ -2,10 +2,10 @@
 
 A conversation is four keys with one hash tag, so that they live in one slot of a cluster:
 
-    convstate:{ID}:meta      hash: id, v(ersion), o(wner), c(reated), a(ccessed), t(tl; 0: for ever),
-                             p(arts: see scripts/common.lua), w(riters: see commit_log.lua), x (when
-                             the owner's index is due), e (when the other keys expire); or only
-                             "gone", with the new id if it was moved, for a day after a deletion
+    convstate:{ID}:meta      hash: id, v(ersion), o(wner), c(reated), a(ccessed), t(tl; 0: for
+                             ever), p(arts: see scripts/common.lua), w(riters: see commit_log.lua),
+                             x (when the owner's index is due), e (when the other keys expire); or,
+                             for a day after a deletion, only "gone": the new id if it was moved
     convstate:{ID}:state     hash: state key to bytes
     convstate:{ID}:messages  list: see toolkit/packed.py
     convstate:{ID}:ids       hash: locator of an id that is no sort key, to the key it was given
@@ -35,13 +35,12 @@ from ..records import (
     Acquired,
     Change,
     Committed,
-    ConversationSummary,
     Create,
     Record,
     Replacement,
-    Selection,
 )
-from ..toolkit.packed import PackedMessages, Pair, locator, pack
+from ..reports import ConversationSummary, Selection
+from ..toolkit.packed import PackedMessages, Pair, locator, to_append
 from . import scripts
 from .replies import NOT_A_RECORD, committed_of, record_of, refusal, summary_of, text
 from .scripts import Script
@@ -101,7 +100,7 @@ class Operations:
         self.prefix = prefix
         self.max_age_ms = _NONE if max_age is None else milliseconds(max_age)
 
-    def keys(self, id: str) -> tuple[str, str, str, str]:
+    def keys(self, id: str) -> tuple[str, ...]:
         """Return the keys of the meta hash, the state, the messages and the ids."""
         stem = f"{self.prefix}:{{{id}}}"
         return f"{stem}:meta", f"{stem}:state", f"{stem}:messages", f"{stem}:ids"
@@ -161,22 +160,22 @@ class Operations:
             "" if change.visitor is None else f"={change.visitor}",
             *flat(change.set.items()),
             *change.unset,
-            *flat(change.increment.items()),
-            *flat(map(_expectation, change.expected.items())),
-            *flat(map(_replacement, change.replace)),
         ]
-        for message_id, data in change.append:
-            arguments.append(pack(message_id, data))
+        if change.increment:
+            arguments += flat(change.increment.items())
+        if change.expected:
+            arguments += flat(map(_expectation, change.expected.items()))
+        if change.replace:
+            arguments += flat(map(_replacement, change.replace))
+        arguments += to_append(change.append)
         if change.once:
             indexes = [i for i, (each, _) in enumerate(change.append) if each in change.once]
             arguments.append(struct.pack(f"<{len(indexes)}I", *indexes))
-        keys: tuple[str, ...] = self.keys(id)
+        script, keys = scripts.COMMIT, self.keys(id)
         if change.lease is not None:
-            keys = (*keys, self.queue_key(id))
+            script, keys = scripts.COMMIT_IN_TURN, (*keys, self.queue_key(id))
             arguments.append(_lease(change.lease))
-        return script_operation(
-            scripts.COMMIT, keys, arguments, partial(self._committed, id, change)
-        )
+        return script_operation(script, keys, arguments, partial(self._committed, id, change))
 
     def read_messages(self, id: str, start: int, stop: int) -> Operation[Sequence[Pair]]:
         """See `RedisBackend.read_messages`."""
@@ -309,7 +308,7 @@ class Operations:
             return Reply(None)
         record, index_due = record_of(id, reply)
         owner = record.owner if index_due else None
-        return Reply(record, self.index(owner, id, milliseconds(record.ttl)) if owner else None)
+        return Reply(record, self.index(owner, id, ttl_ms(record.ttl)) if owner else None)
 
     def _committed(self, id: str, change: Change, reply: Any) -> Reply[Committed]:
         if not isinstance(reply[0], int):

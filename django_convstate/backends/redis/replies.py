@@ -2,7 +2,7 @@
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ...exceptions import (
@@ -15,18 +15,16 @@ from ..records import (
     TURN_LOST,
     Change,
     Committed,
-    ConversationSummary,
     Diverged,
     Record,
     beyond_64_bits,
     id_is_taken,
-    moment,
-    moment_or_never,
     not_a_number,
     refuse_restore,
     state_too_large,
     too_many_messages,
 )
+from ..reports import ConversationSummary, moment, moment_or_never
 from ..toolkit.packed import NO_KEY, PackedMessages
 from ..toolkit.writer import unjudgeable
 
@@ -98,7 +96,8 @@ def committed_of(change: Change, reply: list[Any]) -> Committed:
     version, count, dropped, left, now, _, _, last_key, *more = reply
     expires_at = math.inf if left < 0 else (now + left) / 1000  # -1: it never expires
     if not more:
-        return Committed(version, count, expires_at, dropped, last_key)
+        others_end = dropped + count - len(change.append)
+        return Committed(version, count, expires_at, dropped, last_key, False, (), (), others_end)
     repeated, existing, others_end, others = more
     return Committed(
         version,
@@ -150,8 +149,6 @@ def refusal_to_restore(kind: bytes) -> Exception:
 def refusal(change: Change, kind: bytes, *details: Any) -> Exception:
     """Return why a script refused `change`, with the message that every backend gives."""
     match kind, *details:
-        case b"lost", *_:
-            return ConversationConflict(TURN_LOST)
         case b"unfit", version, owner, *deleted:
             change.refuse_unless_fits(
                 None if version is None else int(version),
@@ -168,13 +165,19 @@ def refusal(change: Change, kind: bytes, *details: Any) -> Exception:
             return state_too_large(size, change.max_state_bytes or 0)
         case b"full", count:
             return too_many_messages(count, change.max_messages or 0)
-        case b"stale", *_:
-            return unjudgeable()
-        case b"taken", *_:
-            return id_is_taken()
-        case b"partial", *_:
-            return ConversationCorrupt(PARTIAL)
+    return _REFUSALS.get(kind, _not_a_record)()
+
+
+def _not_a_record() -> Exception:
     return ConversationCorrupt(NOT_A_RECORD)
+
+
+_REFUSALS: Final[dict[bytes, Callable[[], Exception]]] = {
+    b"lost": lambda: ConversationConflict(TURN_LOST),
+    b"stale": unjudgeable,
+    b"taken": id_is_taken,
+    b"partial": lambda: ConversationCorrupt(PARTIAL),
+}
 
 
 def _by_name(pairs: list[list[Any]]) -> dict[str, bytes | None]:

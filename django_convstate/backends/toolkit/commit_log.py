@@ -19,7 +19,7 @@ _ONE: Final = struct.Struct("<8sIdHI")
 MAX_NUMBERS: Final = 4096  # of one writer; beyond that, the lowest can no longer be judged
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CommitLog:
     """The writers of the last day, the latest one last."""
 
@@ -31,9 +31,14 @@ class CommitLog:
         Raises:
             ConversationConflict: that cannot be told any more.
         """
-        if commit.writer not in self.packed:  # mostly it is, and alone, or not at all
+        packed = self.packed
+        if len(packed) == _ONE.size:  # mostly there is one writer, with one number
+            writer, _, floor, _, distance = _ONE.unpack(packed)
+            if writer != commit.writer or commit.number > floor + distance:
+                return False
+        elif commit.writer not in packed:
             return False
-        for writer, _, floor, numbers in self._entries():
+        for writer, _, floor, numbers in self.entries():
             if writer == commit.writer:
                 if commit.number < floor:
                     raise unjudgeable()
@@ -42,13 +47,13 @@ class CommitLog:
 
     def adding(self, commit: Commit, now: float) -> "CommitLog":
         """Return the log with one commit more, and without the writers of more than a day ago."""
-        if self.packed[:8] == commit.writer and commit.floor == commit.number:
-            if len(self.packed) == _ONE.size:  # one writer, with nothing else open
-                return CommitLog(_ONE.pack(commit.writer, int(now), commit.number, 1, 0))
-        elif not self.packed and commit.floor == commit.number:
+        is_alone = not self.packed or (
+            len(self.packed) == _ONE.size and self.packed.startswith(commit.writer)
+        )
+        if is_alone and commit.floor == commit.number:  # and nothing else is open
             return CommitLog(_ONE.pack(commit.writer, int(now), commit.number, 1, 0))
         others, floor, numbers = [], float(commit.floor), {commit.number}
-        for writer, at, lowest, applied in self._entries():
+        for writer, at, lowest, applied in self.entries():
             if writer == commit.writer:
                 floor = max(floor, lowest)
                 numbers |= applied
@@ -61,12 +66,14 @@ class CommitLog:
         """Return the log that `packed` is, or raise `ValueError`."""
         log = cls(packed)
         try:
-            list(log._entries())
+            list(log.entries())
         except struct.error:
             raise ValueError("commits") from None
         return log
 
-    def _entries(self) -> Iterator[tuple[bytes, int, float, set[int]]]:
+    def entries(self) -> Iterator[tuple[bytes, int, float, set[int]]]:
+        """Yield of each writer its name, the second of its last commit, its floor, and the numbers
+        that were applied from there on. Raises `struct.error` where this is no log."""
         at = 0
         while at < len(self.packed):
             writer, when, floor, count = _ENTRY.unpack_from(self.packed, at)

@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 
-from ..records import ConversationSummary
+from ..reports import ConversationSummary
 
 _cursor = attrgetter("cursor")
 

@@ -10,6 +10,7 @@ from ...exceptions import BackendUnavailable
 from ..records import Change, Replacement
 from .packed import (
     CLOCK_SLACK_MS,
+    KEY_SIZE,
     NO_KEY,
     PackedMessages,
     Pair,
@@ -22,6 +23,7 @@ from .packed import (
     next_key,
     pack_under,
     packing,
+    to_append,
 )
 
 OLDER_MESSAGES: Final = "The older messages cannot be read while the store is unavailable."
@@ -34,7 +36,7 @@ class Addition:
 
     packed: list[bytes]
     given: dict[bytes, bytes]
-    existing: list[str]
+    existing: Sequence[str]
     last_key: bytes
 
 
@@ -140,25 +142,32 @@ class MessageList:
 
     def prepare(self, change: Change, now: float) -> Addition:
         """Return what appending the messages of `change` will do. Nothing is appended yet."""
-        keep, once, seen = change.keep_messages, change.once, set[bytes]()
-        added = Addition([], {}, [], self.last_key)
-        latest = (int(now * 1000) + CLOCK_SLACK_MS).to_bytes(6) + b"\xff\xff\xff\xff"
-        for id, data in change.append:
-            place = locator(id)
-            if once and id in once:
-                index = self._index(id)
-                is_kept = index is not None and (keep is None or self.start + index < keep)
-                if is_kept or place in seen:
-                    added.existing.append(id)
+        latest = (int(now * 1000) + CLOCK_SLACK_MS << 32).to_bytes(KEY_SIZE)
+        packed: list[bytes] = []
+        given: dict[bytes, bytes] = {}
+        existing: list[str] = []
+        last, once = self.last_key, set(change.once)
+        for message in to_append(change.append):
+            place = message[:KEY_SIZE]
+            if change.once:
+                id = id_of(message, 0)
+                if id in change.once and (
+                    id not in once or self._is_kept(id, change.keep_messages)
+                ):
+                    existing.append(id)  # it is stored already, or comes twice in this change
                     continue
-                seen.add(place)
-            if added.last_key < place <= latest:
-                added.last_key = place
-                added.packed.append(b"%b\0%b" % (place, data))
+                once.discard(id)
+            if last < place <= latest:
+                last = place
+                packed.append(message)
             else:
-                added.last_key = added.given[place] = next_key(added.last_key)
-                added.packed.append(pack_under(added.last_key, id, data))
-        return added
+                last = given[place] = next_key(last)
+                packed.append(pack_under(last, id_of(message, 0), data_of(message)))
+        return Addition(packed, given, existing, last)
+
+    def _is_kept(self, id: str, keep: int | None) -> bool:
+        index = self._index(id)
+        return index is not None and (keep is None or self.start + index < keep)
 
     def extend(self, added: Addition) -> None:
         """Append what was prepared."""
@@ -169,8 +178,6 @@ class MessageList:
 
     def drop_oldest(self, count: int) -> None:
         """Drop the first `count` messages."""
-        if not count:
-            return
         unloaded = min(count, self.unloaded)
         self.dropped += count
         self.unloaded -= unloaded
@@ -193,11 +200,11 @@ class MessageList:
         self.dropped, self.unloaded = dropped, count - len(self.packed)
         self.last_key = last_key
 
-    def since(self, seen: tuple[int, bytes], window: int) -> PackedMessages:
+    def since(self, seen: tuple[int, bytes], window: int) -> Sequence[Pair]:
         """Return what was appended behind `seen` (see `Change`), at most a window of it; or the
         newest window, if messages from before are gone."""
-        if not window or seen == (self.end, self.last_key):
-            return PackedMessages([], self.end)
+        if not window or (seen[1] == self.last_key and seen[0] == self.end):
+            return ()
         newest = self.newest(window)
         index = bisect_left(newest.packed, next_key(seen[1]), key=key_of)
         is_cut = index == 0 and len(newest) < len(self)

@@ -61,6 +61,11 @@ def pack_under(key: bytes, id: str, data: bytes) -> bytes:
     return b"%b%c%b%b" % (key, len(encoded), encoded, data)
 
 
+def header_of(packed: bytes) -> bytes:
+    """Return what comes before the bytes of a stored message that is not of 0.1."""
+    return packed[: KEY_SIZE + 1 + packed[KEY_SIZE]]
+
+
 def key_of(packed: bytes) -> bytes:
     """Return the sort key of a stored message."""
     return NO_KEY if packed[0] == _OLD else packed[:KEY_SIZE]
@@ -99,7 +104,7 @@ def next_key(key: bytes) -> bytes:
 
 def packing(messages: Iterable[Pair]) -> Iterator[bytes]:
     """Yield messages as they are stored. Keys that would not be in order are replaced."""
-    if isinstance(messages, PackedMessages):
+    if type(messages) is PackedMessages and messages.has_keys:
         yield from messages.packed
         return
     last = NO_KEY
@@ -113,9 +118,14 @@ def packing(messages: Iterable[Pair]) -> Iterator[bytes]:
             yield pack_under(last, id, data)
 
 
+def packed_of(messages: Sequence[Pair]) -> list[bytes]:
+    """Return messages as they are stored; not to be changed."""
+    return messages.packed if type(messages) is PackedMessages else list(packing(messages))
+
+
 def size_of(messages: Sequence[Pair]) -> int:
     """Return how many bytes messages take, with or without what comes beside their own."""
-    if isinstance(messages, PackedMessages):
+    if type(messages) is PackedMessages:
         return sum(map(len, messages.packed))
     return sum(map(len, map(_second, messages)))
 
@@ -124,12 +134,17 @@ class PackedMessages(Sequence[Pair]):
     """Stored messages as pairs of id and bytes, taken apart when they are asked for: mostly they
     are not."""
 
-    __slots__ = ("packed", "start")
+    __slots__ = ("has_keys", "packed", "start")
 
-    def __init__(self, packed: list[bytes], start: int) -> None:
-        """Show stored messages, the first of which is at position `start`."""
+    def __init__(self, packed: list[bytes], start: int, *, has_keys: bool = True) -> None:
+        """Show messages, the first of which is at position `start`.
+
+        `has_keys`: they are stored. Those that are yet to be stored have their locators in the
+        place of their keys.
+        """
         self.packed = packed
         self.start = start
+        self.has_keys = has_keys
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -155,3 +170,10 @@ class PackedMessages(Sequence[Pair]):
 
     def __repr__(self) -> str:
         return f"<PackedMessages: {len(self)}>"
+
+
+def to_append(messages: Sequence[Pair]) -> list[bytes]:
+    """Return messages with their locators in the place of their keys; not to be changed."""
+    if type(messages) is PackedMessages and not messages.has_keys:
+        return messages.packed
+    return [pack(id, data) for id, data in messages]

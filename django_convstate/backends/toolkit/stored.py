@@ -8,16 +8,8 @@ one, changes it and writes it back.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..records import (
-    DEFAULT_TTL,
-    Change,
-    Committed,
-    ConversationSummary,
-    Record,
-    add_to_counter,
-    moment,
-    moment_or_never,
-)
+from ..records import DEFAULT_TTL, Change, Committed, Record, add_to_counter
+from ..reports import ConversationSummary, moment, moment_or_never
 from .commit_log import CommitLog
 from .message_list import MessageList
 from .packed import Pair
@@ -81,42 +73,31 @@ class StoredConversation:
             InvalidConversationType, InvalidConversationValue: see `add_to_counter`.
         """
         # All that may be refused comes first.
-        messages, found = self.messages, []
-        for each in change.replace:
-            found.append((each, messages.data(each.id)))
-        change.refuse_unless_expected(self.state, found)
+        messages, count = self.messages, len(self.messages)
+        if change.expected or change.replace:
+            found = [(each, messages.data(each.id)) for each in change.replace]
+            change.refuse_unless_expected(self.state, found)
         new = self._new_values(change)
-        size_before, size = self._state_size(), self._size_with(new)
+        size = self._size_with(new)
         added = messages.prepare(change, now)
-        kept = len(messages)
+        kept = count
         if change.keep_messages is not None:
-            kept = max(0, min(kept, change.keep_messages - messages.dropped))
-        change.refuse_if_too_large(size_before, size, kept + len(added.packed))
+            kept = max(0, min(count, change.keep_messages - messages.dropped))
+        change.refuse_if_too_large(self._state_size(), size, kept + len(added.packed))
 
-        if self.version == 0:
-            self.ttl = change.default_ttl
-        self.version += 1
-        self.last_accessed = self.modified_at = now
-        if change.owner is not None:
-            self.owner = change.owner
-        if change.ttl is not None:
-            self.ttl = change.ttl
-        for key, value in new.items():
-            if value is None:
-                self.state.pop(key, None)
-            else:
-                self.state[key] = value
-        self.state_size = size
+        self._renew(change, now)
+        self._set_state(new, size)
         for each in change.replace:
             messages.replace(each)
-        if kept < len(messages):
+        if kept < count:
             messages.truncate(messages.dropped + kept)
-            others = messages.newest(change.window)
+            others: Sequence[Pair] = messages.newest(change.window)
         else:
             others = messages.since(change.seen, change.window)
         others_end = messages.end
         messages.extend(added)
-        messages.drop_oldest(change.surplus(len(messages)))
+        if change.drop_oldest and (surplus := change.surplus(len(messages))):
+            messages.drop_oldest(surplus)
         self.commits = self.commits.adding(change.commit, now)
         return Committed(
             self.version,
@@ -129,6 +110,25 @@ class StoredConversation:
             others,
             others_end,
         )
+
+    def _renew(self, change: Change, now: float) -> None:
+        """Count the commit, and start the time to live anew."""
+        if self.version == 0:
+            self.ttl = change.default_ttl
+        self.version += 1
+        self.last_accessed = self.modified_at = now
+        if change.owner is not None:
+            self.owner = change.owner
+        if change.ttl is not None:
+            self.ttl = change.ttl
+
+    def _set_state(self, new: dict[str, bytes | None], size: int) -> None:
+        for key, value in new.items():
+            if value is None:
+                self.state.pop(key, None)
+            else:
+                self.state[key] = value
+        self.state_size = size
 
     def answer_again(self, change: Change, max_age: float | None) -> Committed:
         """Return the answer to a change that was applied already: how things are now."""

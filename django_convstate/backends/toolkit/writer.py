@@ -26,7 +26,7 @@ class Commit:
     sent until then.
     """
 
-    __slots__ = ("_origin", "sent_at", "floor", "number", "writer")
+    __slots__ = ("_origin", "floor", "number", "sent_at", "writer")
 
     def __init__(
         self, writer: bytes, number: int, floor: int, origin: "tuple[Writer, str] | None" = None

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from django_convstate import Conversation, ConversationError, ConversationNotFound, conversations
 from django_convstate.backends.base import ConversationStateBackend
-from django_convstate.backends.records import ConversationSummary
+from django_convstate.backends.reports import ConversationSummary
 
 from ..durations import format_duration
 

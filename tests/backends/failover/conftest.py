@@ -6,7 +6,7 @@ import pytest
 
 from django_convstate.backends.failover import FailoverBackend, breaker
 from tests.support.backends import Switched
-from tests.support.failover import Clock, made
+from tests.support.failover import Clock, Outage, made
 
 
 @pytest.fixture
@@ -30,3 +30,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
+
+
+@pytest.fixture
+def outage() -> Iterator[Outage]:
+    outage = Outage()
+    yield outage
+    outage.end()

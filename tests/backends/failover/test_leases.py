@@ -9,7 +9,9 @@ from django_convstate import ConversationConflict
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change
-from tests.support.backends import Switched, record_of
+from tests.support.backends import Switched
+from tests.support.failover import messages_of
+from tests.support.messages import pairs
 
 LONG, SHORT = 60.0, 0.001
 
@@ -22,7 +24,7 @@ def primary() -> Switched:
 @pytest.fixture
 def backend(primary: Switched) -> Iterator[FailoverBackend]:
     backend = FailoverBackend(primary, LocMemBackend())
-    backend.commit("a", Change(append=[b"0"]))
+    backend.commit("a", Change(append=pairs(b"0")))
     yield backend
     primary.away = False
     backend.close()
@@ -33,7 +35,7 @@ def position(backend: FailoverBackend, lease: str, seconds: float = LONG) -> int
 
 
 def say(backend: FailoverBackend, text: bytes, lease: str) -> None:
-    backend.commit("a", Change(append=[text], lease=lease, release=True))
+    backend.commit("a", Change(append=pairs(text), lease=lease, release=True))
 
 
 def test_a_turn_granted_by_the_primary_is_waited_for_in_an_outage(
@@ -48,7 +50,7 @@ def test_a_turn_granted_by_the_primary_is_waited_for_in_an_outage(
     say(backend, b"2", "second")
     primary.away = False
     backend.close()
-    assert record_of(primary, "a").messages == [b"0", b"1", b"2"]
+    assert messages_of(primary, "a") == [b"0", b"1", b"2"]
 
 
 def test_a_turn_granted_in_an_outage_goes_on_after_it(
@@ -76,7 +78,7 @@ def test_a_turn_that_lapsed_in_an_outage_is_fenced(
     say(backend, b"2", "second")
     with pytest.raises(ConversationConflict, match="turn was lost"):
         say(backend, b"1", "first")
-    assert record_of(backend, "a").messages == [b"0", b"2"]
+    assert messages_of(backend, "a") == [b"0", b"2"]
 
 
 def test_a_turn_released_by_a_commit_is_free_in_an_outage(
@@ -99,7 +101,7 @@ def test_a_commit_that_failed_over_releases_the_turn_in_memory(
     primary.away = True  # and this is found out by the commit alone
     say(backend, b"1", "first")
     assert position(backend, "second") == 0
-    assert record_of(backend, "a").messages == [b"0", b"1"]
+    assert messages_of(backend, "a") == [b"0", b"1"]
 
 
 def test_one_slow_renewal_leaves_the_turn_with_the_primary(
@@ -118,4 +120,4 @@ def test_one_slow_renewal_leaves_the_turn_with_the_primary(
     assert not backend.fallback.has_queue("a")
     assert backend.renew("a", "first", LONG)
     say(backend, b"1", "first")
-    assert record_of(primary, "a").messages == [b"0", b"1"]
+    assert messages_of(primary, "a") == [b"0", b"1"]

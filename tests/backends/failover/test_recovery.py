@@ -14,7 +14,7 @@ from django_convstate import signals
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.failover.recovery import Recovery
 from tests.support.backends import Switched, record_of
-from tests.support.failover import append
+from tests.support.failover import append, messages_of
 from tests.support.servers import wait_until
 
 
@@ -114,7 +114,7 @@ class TestEnd:
         wait_until(lambda: backend.health().since)
         primary.away = False
         backend.close()
-        assert record_of(primary, "a").messages == [b"1"]
+        assert messages_of(primary, "a") == [b"1"]
         assert backend.health() == primary.health()
         assert "is back" in caplog.text
 
@@ -124,11 +124,11 @@ class TestEnd:
         primary.away = True
         backend.commit("a", append(b"1"))
         backend.close()
-        assert record_of(backend, "a").messages == [b"1"]
+        assert messages_of(backend, "a") == [b"1"]
         primary.away = False
         backend.commit("a", append(b"2"))
         backend.close()
-        assert record_of(primary, "a").messages == [b"1", b"2"]
+        assert messages_of(primary, "a") == [b"1", b"2"]
 
     @pytest.mark.parametrize("comes_back", [True, False])
     def test_the_end_of_the_process_replays_or_logs_what_is_lost(self, comes_back: bool) -> None:
@@ -141,6 +141,7 @@ class TestEnd:
         from django_convstate.backends.failover import FailoverBackend
         from django_convstate.backends.locmem import LocMemBackend
         from tests.support.backends import Switched
+        from tests.support.messages import pairs
         primary = Switched()
         def show():
             primary.away = False
@@ -148,8 +149,8 @@ class TestEnd:
         backend = FailoverBackend(primary, LocMemBackend())
         primary.away = True
         for number in range(3):
-            backend.commit("a", Change(append=[b"1"]))
-        backend.commit("b", Change(append=[b"1"]))
+            backend.commit("a", Change(append=pairs(b"1")))
+        backend.commit("b", Change(append=pairs(b"1")))
         primary.away = {not comes_back}
         import django_convstate.backends.failover.backend as module
         atexit.unregister(module._replay_at_exit)
@@ -185,4 +186,4 @@ class TestEnd:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         primary.away = False
         backend.close()
-        assert record_of(primary, "a").messages == [b"1"]
+        assert messages_of(primary, "a") == [b"1"]

@@ -12,61 +12,19 @@ from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Create
 from tests.support.backends import Switched, record_of
-from tests.support.failover import Clock, made
+from tests.support.failover import Clock, Outage, made, messages_of
+from tests.support.messages import bodies, pairs
 from tests.support.servers import wait_until
-
-
-class Outage:
-    """A conversation of three messages that is known here. The primary is away; `others` reach it.
-
-    `end` brings home what is to be told, and returns how the conversation is then.
-    """
-
-    def __init__(self) -> None:
-        self.primary = Switched()
-        self.others = self.primary.others
-        self.backend = FailoverBackend(self.primary, LocMemBackend(max_conversations=10**6))
-        first = Change(create=Create.MUST_BE_NEW, append=[b"1", b"2", b"3"], set={"n": b"10"})
-        self.backend.commit("a", first)
-        self.news: dict[str, Any] = {}
-        signals.backend_recovered.connect(self._recovered, sender=self.primary)
-        self.primary.away = True
-
-    def _recovered(self, sender: object, signal: object, **news: Any) -> None:
-        self.news = news
-
-    def commit(self, **change: Any) -> int:
-        return self.backend.commit("a", Change(**change)).message_count
-
-    def others_commit(self, **change: Any) -> None:
-        self.others.commit("a", Change(**change))
-
-    def end(self) -> Any:
-        self.primary.away = False
-        self.backend.close()
-        assert self.backend.health().pending_replay == 0
-        return self.others.load("a", 100)
-
-    @property
-    def conflicts_and_lost(self) -> tuple[int, int]:
-        return self.news["conflicts"], self.news["lost"]
-
-
-@pytest.fixture
-def outage() -> Iterator[Outage]:
-    outage = Outage()
-    yield outage
-    outage.end()
 
 
 class TestMerged:
     def test_appends_are_replayed_after_those_of_others(self, outage: Outage) -> None:
-        outage.commit(append=[b"mine"])
-        outage.others_commit(append=[b"theirs"])
-        outage.commit(append=[b"mine too"])
+        outage.commit(append=pairs(b"mine"))
+        outage.others_commit(append=pairs(b"theirs"))
+        outage.commit(append=pairs(b"mine too"))
         home = outage.end()
-        assert home.messages == [b"1", b"2", b"3", b"theirs", b"mine", b"mine too"]
-        assert outage.news["replayed"] == 2
+        assert bodies(home.messages) == [b"1", b"2", b"3", b"theirs", b"mine", b"mine too"]
+        assert outage.stats["replayed"] == 2
         assert outage.conflicts_and_lost == (0, 0)
 
     def test_increments_of_both_sides_add_up(self, outage: Outage) -> None:
@@ -82,18 +40,18 @@ class TestMerged:
         assert home.state == {"n": b"10", "a": b'"mine"', "b": b'"mine"', "c": b'"theirs"'}
 
     def test_increments_of_a_counter_that_became_text_are_a_conflict(self, outage: Outage) -> None:
-        outage.commit(increment={"n": 1}, append=[b"mine"], set={"a": b"1"})
+        outage.commit(increment={"n": 1}, append=pairs(b"mine"), set={"a": b"1"})
         outage.others_commit(set={"n": b'"text"'})
         home = outage.end()
-        assert home.messages == [b"1", b"2", b"3", b"mine"]
+        assert bodies(home.messages) == [b"1", b"2", b"3", b"mine"]
         assert home.state == {"n": b'"text"', "a": b"1"}
         assert outage.conflicts_and_lost == (1, 0)
 
     def test_an_expected_version_is_not_checked_again_in_replay(self, outage: Outage) -> None:
         version = record_of(outage.backend, "a").version
-        outage.commit(append=[b"mine"], expected_version=version)
-        outage.others_commit(append=[b"theirs"])
-        assert outage.end().messages == [b"1", b"2", b"3", b"theirs", b"mine"]
+        outage.commit(append=pairs(b"mine"), expected_version=version)
+        outage.others_commit(append=pairs(b"theirs"))
+        assert bodies(outage.end().messages) == [b"1", b"2", b"3", b"theirs", b"mine"]
 
     def test_ttl_and_owner_are_replayed(self, outage: Outage) -> None:
         outage.commit(ttl=60.0, owner="u1")
@@ -103,13 +61,13 @@ class TestMerged:
     def test_a_commit_that_arrived_before_the_outage_is_not_applied_twice(
         self, outage: Outage
     ) -> None:
-        ghost = Change(append=[b"mine"], increment={"n": 1})
+        ghost = Change(append=pairs(b"mine"), increment={"n": 1})
         outage.others.commit("a", ghost)
-        outage.others_commit(append=[b"theirs"])
+        outage.others_commit(append=pairs(b"theirs"))
         outage.backend.commit("a", ghost)
-        outage.commit(append=[b"mine too"])
+        outage.commit(append=pairs(b"mine too"))
         home = outage.end()
-        assert home.messages == [b"1", b"2", b"3", b"mine", b"theirs", b"mine too"]
+        assert bodies(home.messages) == [b"1", b"2", b"3", b"mine", b"theirs", b"mine too"]
         assert home.state["n"] == b"11"
 
 
@@ -117,15 +75,15 @@ class TestTakenBack:
     """Who drops messages drops what they have seen, and none that they have not."""
 
     def test_a_truncation_is_replayed_where_nobody_else_has_written(self, outage: Outage) -> None:
-        assert outage.commit(keep_messages=2, append=[b"mine"]) == 3
+        assert outage.commit(keep_messages=2, append=pairs(b"mine")) == 3
         assert outage.commit(keep_messages=1) == 1
-        assert outage.end().messages == [b"1"]
+        assert bodies(outage.end().messages) == [b"1"]
 
     def test_a_truncation_of_own_messages_keeps_those_of_others(self, outage: Outage) -> None:
-        outage.commit(append=[b"mine", b"wrong"])
-        outage.others_commit(append=[b"theirs"])
-        outage.commit(keep_messages=4, append=[b"right"])
-        assert outage.end().messages == [b"1", b"2", b"3", b"theirs", b"mine", b"right"]
+        outage.commit(append=pairs(b"mine", b"wrong"))
+        outage.others_commit(append=pairs(b"theirs"))
+        outage.commit(keep_messages=4, append=pairs(b"right"))
+        assert bodies(outage.end().messages) == [b"1", b"2", b"3", b"theirs", b"mine", b"right"]
         assert outage.conflicts_and_lost == (0, 0)
 
     @pytest.mark.parametrize("keep", [0, 2])
@@ -133,50 +91,50 @@ class TestTakenBack:
         self, outage: Outage, keep: int
     ) -> None:
         outage.commit(keep_messages=keep)
-        outage.others_commit(append=[b"theirs"])
-        outage.commit(append=[b"mine"])
-        assert outage.end().messages == [b"1", b"2", b"3", b"theirs", b"mine"]
+        outage.others_commit(append=pairs(b"theirs"))
+        outage.commit(append=pairs(b"mine"))
+        assert bodies(outage.end().messages) == [b"1", b"2", b"3", b"theirs", b"mine"]
         assert outage.conflicts_and_lost == (1, 0)
 
     def test_a_truncation_to_nothing_keeps_messages_of_others(self, outage: Outage) -> None:
-        outage.commit(append=[b"mine"])
-        outage.others_commit(append=[b"theirs"])
-        outage.commit(keep_messages=0, append=[b"anew"])
-        assert outage.end().messages == [b"1", b"2", b"3", b"theirs", b"anew"]
+        outage.commit(append=pairs(b"mine"))
+        outage.others_commit(append=pairs(b"theirs"))
+        outage.commit(keep_messages=0, append=pairs(b"anew"))
+        assert bodies(outage.end().messages) == [b"1", b"2", b"3", b"theirs", b"anew"]
 
     def test_a_truncation_of_what_others_have_truncated_is_applied_once(
         self, outage: Outage
     ) -> None:
         outage.others_commit(keep_messages=1)
-        outage.commit(keep_messages=2, append=[b"mine"])
-        assert outage.end().messages == [b"1", b"mine"]
+        outage.commit(keep_messages=2, append=pairs(b"mine"))
+        assert bodies(outage.end().messages) == [b"1", b"mine"]
 
 
 class TestDeleted:
     def test_a_deletion_here_is_replayed(self, outage: Outage) -> None:
-        outage.commit(append=[b"mine"])
+        outage.commit(append=pairs(b"mine"))
         assert outage.backend.delete("a")
         assert outage.backend.load("a", 5) is None
         assert not outage.backend.exists("a")
-        outage.others_commit(append=[b"theirs"])
+        outage.others_commit(append=pairs(b"theirs"))
         assert outage.end() is None
 
     def test_a_deletion_here_is_replayed_before_what_was_begun_anew(self, outage: Outage) -> None:
         outage.backend.delete("a")
-        outage.commit(append=[b"anew"])
-        outage.others_commit(append=[b"theirs"])
+        outage.commit(append=pairs(b"anew"))
+        outage.others_commit(append=pairs(b"theirs"))
         home = outage.end()
-        assert (home.messages, home.state) == ([b"anew"], {})
+        assert (bodies(home.messages), home.state) == ([b"anew"], {})
 
     def test_changes_of_what_others_deleted_are_lost(self, outage: Outage) -> None:
-        outage.commit(create=Create.MUST_EXIST, append=[b"mine"])
-        outage.commit(create=Create.MUST_EXIST, append=[b"mine too"])
+        outage.commit(create=Create.MUST_EXIST, append=pairs(b"mine"))
+        outage.commit(create=Create.MUST_EXIST, append=pairs(b"mine too"))
         outage.others.delete("a")
         assert outage.end() is None
         assert outage.conflicts_and_lost == (0, 2)
 
     def test_a_deletion_of_an_unknown_conversation_is_replayed(self, outage: Outage) -> None:
-        outage.others.commit("b", Change(append=[b"theirs"]))
+        outage.others.commit("b", Change(append=pairs(b"theirs")))
         assert outage.backend.delete("b")
         outage.end()
         assert not outage.others.exists("b")
@@ -186,11 +144,11 @@ class TestExpired:
     def test_what_expired_in_the_outage_is_restored_with_its_history(
         self, outage: Outage, clock: Clock
     ) -> None:
-        outage.commit(create=Create.MUST_EXIST, append=[b"mine"])
+        outage.commit(create=Create.MUST_EXIST, append=pairs(b"mine"))
         clock.forward(7200)
         assert not outage.others.exists("a")
         home = outage.end()
-        assert home.messages == [b"1", b"2", b"3", b"mine"]
+        assert bodies(home.messages) == [b"1", b"2", b"3", b"mine"]
         assert home.state == {"n": b"10"}
         assert outage.conflicts_and_lost == (0, 0)
 
@@ -202,39 +160,39 @@ class TestExpired:
         self, outage: Outage
     ) -> None:
         """Somebody had its token: it is begun anew with what was said."""
-        change = Change(create=Create.MUST_EXIST, append=[b"mine"])
+        change = Change(create=Create.MUST_EXIST, append=pairs(b"mine"))
         outage.backend.commit("b", change)
-        outage.others.commit("c", Change(append=[b"theirs"]))
-        outage.backend.commit("c", Change(create=Create.MUST_EXIST, append=[b"mine"]))
+        outage.others.commit("c", Change(append=pairs(b"theirs")))
+        outage.backend.commit("c", Change(create=Create.MUST_EXIST, append=pairs(b"mine")))
         outage.end()
-        assert record_of(outage.others, "b").messages == [b"mine"]
-        assert record_of(outage.others, "c").messages == [b"theirs", b"mine"]
+        assert messages_of(outage.others, "b") == [b"mine"]
+        assert messages_of(outage.others, "c") == [b"theirs", b"mine"]
 
 
 class TestRefused:
     def test_changes_of_what_another_owner_claimed_are_lost_and_counted(
         self, outage: Outage, caplog: pytest.LogCaptureFixture
     ) -> None:
-        outage.commit(owner="u1", append=[b"mine"])
-        outage.commit(append=[b"mine too"])
-        outage.backend.commit("b", Change(append=[b"elsewhere"]))
-        outage.others_commit(owner="u2", append=[b"theirs"])
+        outage.commit(owner="u1", append=pairs(b"mine"))
+        outage.commit(append=pairs(b"mine too"))
+        outage.backend.commit("b", Change(append=pairs(b"elsewhere")))
+        outage.others_commit(owner="u2", append=pairs(b"theirs"))
         home = outage.end()
-        assert (home.owner, home.messages) == ("u2", [b"1", b"2", b"3", b"theirs"])
-        assert record_of(outage.others, "b").messages == [b"elsewhere"]
+        assert (home.owner, bodies(home.messages)) == ("u2", [b"1", b"2", b"3", b"theirs"])
+        assert messages_of(outage.others, "b") == [b"elsewhere"]
         assert outage.conflicts_and_lost == (0, 2)
         assert "2 changes accepted during the outage are lost" in caplog.text
         assert not any(secret in caplog.text for secret in ("mine", "theirs", "u1", "u2"))
 
     def test_a_primary_away_again_in_mid_replay_loses_nothing(self, outage: Outage) -> None:
         for number in range(10):
-            outage.commit(append=[b"m%d" % number])
+            outage.commit(append=pairs(b"m%d" % number))
         outage.primary.fails_after = 6  # of which the probe takes two
         outage.primary.away = False
         outage.backend.close()
         assert outage.backend.health().pending_replay == 6
         outage.primary.fails_after = None
-        assert outage.end().messages == [b"1", b"2", b"3", *(b"m%d" % n for n in range(10))]
+        assert bodies(outage.end().messages) == [b"1", b"2", b"3", *(b"m%d" % n for n in range(10))]
 
 
 class TestTwoProcesses:
@@ -257,33 +215,33 @@ class TestTwoProcesses:
     def test_two_processes_replay_one_new_conversation_in_any_order(
         self, outage: Outage, other: FailoverBackend, first_replayed: str
     ) -> None:
-        outage.backend.commit("new", Change(create=Create.MUST_BE_NEW, append=[b"one"]))
-        other.commit("new", Change(create=Create.MUST_EXIST, append=[b"two"]))
+        outage.backend.commit("new", Change(create=Create.MUST_BE_NEW, append=pairs(b"one")))
+        other.commit("new", Change(create=Create.MUST_EXIST, append=pairs(b"two")))
         if first_replayed == "begun":
             outage.end()
             self.recover(other)
         else:
             self.recover(other)
             outage.end()
-        assert sorted(record_of(outage.others, "new").messages) == [b"one", b"two"]
+        assert sorted(messages_of(outage.others, "new")) == [b"one", b"two"]
 
     def test_two_processes_restore_an_expired_conversation_once(
         self, outage: Outage, other: FailoverBackend, clock: Clock
     ) -> None:
         for backend in (outage.backend, other):
-            backend.commit("a", Change(create=Create.MUST_EXIST, append=[b"mine"]))
+            backend.commit("a", Change(create=Create.MUST_EXIST, append=pairs(b"mine")))
         clock.forward(7200)
         assert not outage.others.exists("a")
         outage.end()
         self.recover(other)
-        assert record_of(outage.others, "a").messages == [b"1", b"2", b"3", b"mine", b"mine"]
+        assert messages_of(outage.others, "a") == [b"1", b"2", b"3", b"mine", b"mine"]
 
     def test_a_deletion_does_not_delete_what_others_began_anew(self, outage: Outage) -> None:
         assert outage.backend.delete("a")
         time.sleep(0.01)
         outage.others.delete("a")
-        outage.others_commit(append=[b"anew"])
-        assert outage.end().messages == [b"anew"]
+        outage.others_commit(append=pairs(b"anew"))
+        assert bodies(outage.end().messages) == [b"anew"]
 
 
 class TestTrouble:
@@ -291,7 +249,7 @@ class TestTrouble:
     def test_an_error_while_replaying_loses_nothing(
         self, outage: Outage, trouble: Exception, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        outage.commit(append=[b"said"])
+        outage.commit(append=pairs(b"said"))
         outage.primary.away = False
         real, troubles = outage.primary.commit, [trouble]
 
@@ -302,13 +260,13 @@ class TestTrouble:
 
         monkeypatch.setattr(outage.primary, "commit", commit)
         wait_until(lambda: not outage.backend.health().using_fallback)
-        assert record_of(outage.others, "a").messages[-1] == b"said"
+        assert messages_of(outage.others, "a")[-1] == b"said"
 
     @pytest.mark.parametrize("is_refused", [False, True])
     def test_a_deletion_while_a_change_is_being_replayed_is_kept(
         self, outage: Outage, monkeypatch: pytest.MonkeyPatch, is_refused: bool
     ) -> None:
-        outage.commit(append=[b"said"])
+        outage.commit(append=pairs(b"said"))
         real = outage.primary.commit
 
         def commit(id: str, change: Change) -> Any:
@@ -324,16 +282,16 @@ class TestTrouble:
     def test_a_second_thread_that_replays_as_well_loses_nothing(
         self, outage: Outage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        outage.commit(append=[b"first"])
-        outage.commit(append=[b"second"])
+        outage.commit(append=pairs(b"first"))
+        outage.commit(append=pairs(b"second"))
         real, closing, overtaken = outage.primary.commit, threading.get_ident(), threading.Event()
 
         def commit(id: str, change: Change) -> Any:
-            if change.append == [b"second"] and not overtaken.is_set():
+            if bodies(change.append) == [b"second"] and not overtaken.is_set():
                 overtaken.set()  # by the other thread, which has replayed the first one
                 raise BackendUnavailable("a lost request")
             committed = real(id, change)
-            if change.append == [b"first"] and threading.get_ident() == closing:
+            if bodies(change.append) == [b"first"] and threading.get_ident() == closing:
                 outage.backend.exists("b")  # wakes the thread that close() has ended
                 assert overtaken.wait(10)
             return committed
@@ -342,10 +300,10 @@ class TestTrouble:
         outage.primary.away = False
         outage.backend.close()
         wait_until(lambda: not outage.backend.health().pending_replay)
-        assert record_of(outage.others, "a").messages[3:] == [b"first", b"second"]
+        assert messages_of(outage.others, "a")[3:] == [b"first", b"second"]
 
     def test_an_owner_that_cannot_be_verified_is_refused(self, outage: Outage) -> None:
-        outage.others.commit("theirs", Change(owner="1", append=[b"secret"]))
+        outage.others.commit("theirs", Change(owner="1", append=pairs(b"secret")))
         with pytest.raises(BackendUnavailable, match="Cannot verify the owner"):
             outage.backend.commit("theirs", Change(create=Create.MUST_EXIST, owner="2"))
         outage.commit(owner="2")
@@ -354,21 +312,21 @@ class TestTrouble:
     def test_a_truncation_of_an_unknown_conversation_drops_what_is_stored(
         self, outage: Outage
     ) -> None:
-        outage.others.commit("b", Change(append=[b"1"]))
+        outage.others.commit("b", Change(append=pairs(b"1")))
         outage.backend.commit("b", Change(create=Create.MUST_EXIST, keep_messages=0))
         outage.end()
-        assert record_of(outage.others, "b").messages == []
+        assert messages_of(outage.others, "b") == []
 
     def test_the_known_history_counts_towards_the_journal(self) -> None:
         primary = Switched()
-        primary.commit("long", Change(append=[b"x" * 1000] * 50))
+        primary.commit("long", Change(append=pairs(*[b"x" * 1000] * 50)))
         with made(primary, journal_bytes=30_000) as backend:
             backend.load("long", 100)
             for _ in range(2):
                 primary.away = True
                 with pytest.raises(BackendUnavailable, match="full"):
-                    backend.commit("long", Change(append=[b"1"]))
-                backend.commit("short", Change(append=[b"x" * 20_000]))
+                    backend.commit("long", Change(append=pairs(b"1")))
+                backend.commit("short", Change(append=pairs(b"x" * 20_000)))
                 primary.away = False
                 backend.close()  # after which there is room again
 
@@ -380,7 +338,7 @@ class TestTrouble:
 
         signals.backend_degraded.connect(wait, sender=outage.primary)
         try:
-            outage.commit(append=[b"said"])
+            outage.commit(append=pairs(b"said"))
             outage.primary.away = False
             wait_until(lambda: not outage.backend.health().using_fallback)
         finally:
@@ -394,7 +352,7 @@ class TestTrouble:
         assert not backend.health().is_full
         with pytest.raises(BackendUnavailable, match="full"):
             for number in range(10):
-                backend.commit(f"c{number}", Change(append=[b"x" * 1000]))
+                backend.commit(f"c{number}", Change(append=pairs(b"x" * 1000)))
         assert backend.health().is_full
         primary.away = False
         backend.close()

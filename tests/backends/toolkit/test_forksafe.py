@@ -19,6 +19,7 @@ from django_convstate.backends.records import Change
 from django_convstate.backends.toolkit import forksafe
 from django_convstate.conversation import wakeups
 from tests.support.backends import Switched
+from tests.support.messages import pairs
 
 # What a thread does without pause while its process is forked, and then a child.
 USES = {
@@ -26,7 +27,7 @@ USES = {
         from django_convstate.backends.locmem import LocMemBackend
         backend = LocMemBackend()
         def use():
-            backend.commit("a", Change(append=[b"1"]))
+            backend.commit("a", Change(append=pairs(b"1")))
             backend.acquire("a", "lease", 1.0, 1)
             backend.release("a", "lease")
         """,
@@ -52,7 +53,7 @@ USES = {
         backend = FailoverBackend(Switched(), LocMemBackend())
         backend.primary.away = True
         def use():
-            assert backend.commit("a", Change(append=[b"1"])).degraded
+            assert backend.commit("a", Change(append=pairs(b"1"))).degraded
             backend.acquire("a", "lease", 1.0, 1)
             backend.release("a", "lease")
         """,
@@ -64,6 +65,7 @@ from django.conf import settings
 settings.configure(SECRET_KEY="s")
 django.setup()
 from django_convstate.backends.records import Change
+from tests.support.messages import pairs
 
 warnings.simplefilter("ignore", DeprecationWarning)  # that threads and forks do not mix
 USE
@@ -159,7 +161,7 @@ def test_no_thread_waits_for_such_a_lock_with_another_one_in_hand(
     in_threads(use)
     primary.away = True
     in_threads(use)
-    backend.commit("a", Change(append=[b"1"]))
+    backend.commit("a", Change(append=pairs(b"1")))
     primary.away = False
     backend.close()
     assert len(LeafLock.taken) >= 4

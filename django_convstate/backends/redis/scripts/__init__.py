@@ -22,9 +22,9 @@ def _function(name: str) -> bytes:
 
 
 LOAD: Final = Script(_lua("common"), _lua("load"))
-COMMIT: Final = Script(
-    _lua("lease_queue"), _lua("common"), _lua("messages"), _lua("commit_log"), _lua("commit")
-)
+_COMMIT: Final = _lua("common"), _lua("messages"), _lua("commit_log"), _lua("commit")
+COMMIT: Final = Script(*_COMMIT)
+COMMIT_IN_TURN: Final = Script(_lua("lease_queue"), *_COMMIT)
 ACQUIRE: Final = Script(_lua("lease_queue"), _lua("common"), _function("load"), _lua("acquire"))
 RENEW: Final = Script(_lua("lease_queue"), _lua("renew"))
 RELEASE: Final = Script(_lua("lease_queue"), _lua("release"))

@@ -1,5 +1,5 @@
 -- Apply a change wholly or not at all, exactly once, and slide the expiry.
--- Follows lease_queue.lua, common.lua, messages.lua and commit_log.lua.
+-- Follows common.lua, messages.lua and commit_log.lua; and lease_queue.lua, if there is a lease.
 -- KEYS: meta, state, messages, ids; and the queue, if there is a lease.
 -- ARGV: id, head, writer (8 bytes) and the last sort key that the caller has seen (10), owner (or ''),
 --       visitor ('', or '=' and the visitor), then the keys to set with their values, the keys to unset,
@@ -30,15 +30,15 @@ local first_append = first_replace + 4 * replaces
 local first_once = first_append + appends
 local lease = #KEYS == 5 and ARGV[#ARGV]
 
-local stored_id, version, owner, created, ttl, log, parts, due, lasts, old_log =
-    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'w', 'p', 'x', 'e', 'l'))
+local stored_id, version, owner, created, ttl, log, parts, due, lasts =
+    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'w', 'p', 'x', 'e'))
 local now = clock()
 local kind = kind_of(stored_id, version, created, ttl)
 if kind == 'corrupt' or (parts and #parts ~= 50) then return {'corrupt'} end
 lasts = tonumber(lasts)
 if version and time_left(ttl, created, max_age, now) <= 0 then
     redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
-    version, owner, created, ttl, log, parts, due, lasts, old_log = nil, nil, nil, nil, nil, nil, nil, nil, nil
+    version, owner, created, ttl, log, parts, due, lasts = nil, nil, nil, nil, nil, nil, nil, nil
 end
 
 local count, dropped, fields, given, bytes, state_bytes, last_key = 0, 0, 0, 0, 0, 0, NO_KEY
@@ -318,7 +318,7 @@ if owner_arg ~= '' and not owner then
     owner, due = owner_arg, 0
     redis.call('HSET', KEYS[1], 'o', owner, 'x', 0)
 end
-if old_log then redis.call('HDEL', KEYS[1], 'l', 'b') end
+if not parts then redis.call('HDEL', KEYS[1], 'l', 'b') end  -- of 0.1
 local left = time_left(ttl, created, max_age, now)
 local slid = slide(left, lasts, now, redis.call)
 if slid == lasts and slid > 0 then
