@@ -26,7 +26,7 @@ ROOT = Path(django_convstate.__file__).parent
 # prefix that fits a module says where it belongs.
 LAYERS = [
     ["exceptions"],
-    ["codec", "conf", "signals", "typing"],
+    ["codec", "conf", "signals"],
     ["ids", "tokens"],
     ["backends.toolkit.forksafe", "backends.toolkit.packed", "backends.toolkit.writer"],
     ["backends.records"],
@@ -38,7 +38,7 @@ LAYERS = [
     ["backends"],
     ["repository"],
     ["conversation"],
-    ["administration", "store"],
+    ["administration", "store", "typing"],
     ["http"],
     ["channels", "decorators", "identity", "middleware"],
     ["", "apps", "checks", "health_check", "management", "testing", "urls"],
@@ -238,6 +238,8 @@ PUBLIC_PATHS = [
     "django_convstate.channels.AsyncConversationConsumer",
     "django_convstate.testing.BackendContract",
     "django_convstate.identity.as_subprotocol",
+    "django_convstate.typing.ConversationRequest",
+    "django_convstate.typing.StoreOptions",
     "django_convstate.backends.base.ConversationStateBackend",
     "django_convstate.backends.base.Change",
     # docs/backends.md names these.

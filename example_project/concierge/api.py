@@ -18,10 +18,11 @@ from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
+from django_convstate.typing import ConversationRequest
+
 from .chat import is_known, reply_to
 from .live import tell_others
 from .refusals import Refused, json_of, refusing, said
-from .request import ChatRequest
 from .transcript import status_of, transcript_of
 
 
@@ -49,7 +50,7 @@ class MessagesView(ApiView):
     """POST {"text": ...}: say something, and get the answer. With an "id" of the client's own, that
     is safe to repeat."""
 
-    def post(self, request: ChatRequest) -> JsonResponse:
+    def post(self, request: ConversationRequest) -> JsonResponse:
         text, id = said(json_of(request))
         conversation = request.conversation
         started = conversation.is_new
@@ -69,10 +70,10 @@ class MessagesView(ApiView):
 class ConversationView(ApiView):
     """GET: the conversation so far. DELETE: forget it, and begin anew."""
 
-    def get(self, request: ChatRequest) -> JsonResponse:
+    def get(self, request: ConversationRequest) -> JsonResponse:
         return JsonResponse(transcript_of(request.conversation))
 
-    def delete(self, request: ChatRequest) -> JsonResponse:
+    def delete(self, request: ConversationRequest) -> JsonResponse:
         request.conversation.delete()
         return JsonResponse(transcript_of(request.conversation))
 
