@@ -1,4 +1,4 @@
-"""What projects write in annotations. That it is right is checked by mypy, which reads this file."""
+"""What projects write in annotations. Whether it is right is checked by mypy, which reads this."""
 
 from django.http import HttpResponse
 from django.test import AsyncRequestFactory, RequestFactory

@@ -30,7 +30,7 @@ class CacheCluster(RedisCluster):
         """Close all connections. redis-py leaves them open in a client that was made of a URL, and
         then each raises a `ResourceWarning` when it is collected."""
         if getattr(self, "nodes_manager", None) is not None:  # discovery may have failed
-            self.disconnect_connection_pools()
+            self.disconnect_connection_pools()  # type: ignore[no-untyped-call]
         super().close()
 
     def mget(self, keys: Any, *args: Any) -> list[Any]:
