@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from .exceptions import ConversationCorrupt
 from .http.request import RequestConversation, begin_anew
 from .http.responses import response_for
-from .store import conversations
+from .store import ConversationStore, conversations
 
 logger = logging.getLogger("django_convstate")
 
@@ -41,7 +41,7 @@ class ConversationMiddleware:
         """Handle one request."""
         if self.is_async:
             return self.__acall__(request)
-        attached = RequestConversation(request, conversations)
+        attached = RequestConversation(request, self.get_store(request))
         response = cast("GetResponse", self.get_response)(request)
         conversation = attached.to_save_now(response)
         if conversation is not None:
@@ -53,7 +53,7 @@ class ConversationMiddleware:
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         """See `__call__`."""
-        attached = RequestConversation(request, conversations)
+        attached = RequestConversation(request, self.get_store(request))
         response = await cast("AsyncGetResponse", self.get_response)(request)
         conversation = attached.to_save_now(response)
         if conversation is not None:
@@ -63,6 +63,12 @@ class ConversationMiddleware:
                 in_thread = sync_to_async(_response_to_failed_save, thread_sensitive=False)
                 response = await in_thread(request, error)
         return attached.finish(response)
+
+    def get_store(self, request: HttpRequest) -> ConversationStore:
+        """Return where the conversation of a request is kept. Override it for a store of each
+        tenant, say. Called for each request, in async code, too: make the stores once, and do no
+        I/O here."""
+        return conversations
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Respond for a view that found the conversation busy or its store unavailable. After a

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from typing import Final
 
 from asgiref.sync import markcoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
@@ -12,11 +13,14 @@ from django.utils.functional import SimpleLazyObject
 from .. import ids, tokens
 from ..conversation.conversation import Conversation, working_copy_of
 from ..exceptions import ConversationCorrupt, ConversationNotFound
-from ..store import ConversationStore, conversations
+from ..store import ConversationStore
 from . import identity, streaming
 from .awaitable import GuardedCoroutine
 
 logger = logging.getLogger("django_convstate")
+
+# The attribute of a request under which others find what the middleware has attached to it.
+_ATTACHED: Final = "_convstate_attached"
 
 
 class RequestConversation:
@@ -27,6 +31,7 @@ class RequestConversation:
     def __init__(self, request: HttpRequest, store: ConversationStore) -> None:
         self._request = request
         self._store = store
+        setattr(request, _ATTACHED, self)
         self._touched = False
         # Ids of which the client has a token, or gets one with this response.
         self._known: set[str] = set()
@@ -39,6 +44,10 @@ class RequestConversation:
         request.conversation = self._lazy  # type: ignore[attr-defined]
         guarded = markcoroutinefunction(lambda: GuardedCoroutine(self._aload()))
         request.aconversation = guarded  # type: ignore[attr-defined]
+
+    def begin_anew(self) -> None:
+        """Give the request a new conversation."""
+        self._request.conversation = self._store.create()  # type: ignore[attr-defined]
 
     def current(self) -> Conversation | None:
         """Return the conversation; None if the view has not used it yet."""
@@ -158,7 +167,9 @@ class RequestConversation:
 
 
 def begin_anew(sender: object, request: HttpRequest, **kwargs: object) -> None:
-    """Give the request a new conversation. Receives `user_logged_out`, so that the browser's next
-    user does not get that of the last one."""
-    if hasattr(request, "conversation"):
-        request.conversation = conversations.create()
+    """Give the request a new conversation, in the store of its own. Receives `user_logged_out`, so
+    that the browser's next user does not get that of the last one. `request` may be one that wraps
+    ours, as that of Django REST framework does."""
+    attached: RequestConversation | None = getattr(request, _ATTACHED, None)
+    if attached is not None:
+        attached.begin_anew()
