@@ -209,7 +209,9 @@ def test_the_example_of_a_webhook_runs() -> None:
         return f"answer to {len(messages)}"
 
     incoming = run("def incoming(", conversations=conversations, answer_to=answer_to)["incoming"]
-    run("def log(", conversations=conversations)["log"]("+15550100", "hello")
+    log = run("def log(", conversations=conversations)["log"]
+    told = [log("+15550100", "hello", delivery) for delivery in ("SM1", "SM1")]
+    assert told == ["kept", "known already"]
     incoming("+15550100", "are you there?")
     messages = conversations.get("whatsapp:+15550100").messages
     assert [message["content"] for message in messages] == [
