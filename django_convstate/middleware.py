@@ -23,7 +23,8 @@ AsyncGetResponse = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 class ConversationMiddleware:
     """Attaches the conversation without any I/O, and saves it if something changed and the status
-    is below 500: before the response is sent, or after a stream.
+    is below 500: before the response is sent, or after a stream. Then open websockets are told of
+    it, if a channel layer is configured.
 
     Native in both worlds: no thread is involved where the view and the other middleware are async.
     """
@@ -49,6 +50,7 @@ class ConversationMiddleware:
                 conversation.save()
             except Exception as error:
                 response = _response_to_failed_save(request, error)
+        attached.notify()
         return attached.finish(response)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
@@ -62,6 +64,7 @@ class ConversationMiddleware:
             except Exception as error:
                 in_thread = sync_to_async(_response_to_failed_save, thread_sensitive=False)
                 response = await in_thread(request, error)
+        await attached.anotify()
         return attached.finish(response)
 
     def get_store(self, request: HttpRequest) -> ConversationStore:

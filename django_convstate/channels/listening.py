@@ -26,7 +26,7 @@ from ..exceptions import (
     InvalidConversationId,
     InvalidConversationValue,
 )
-from .notify import group_name, news_event
+from ..news import LAYER_RETRY_PAUSE, LAYER_TIMEOUT, group_name, news_event
 from .scope import TOKEN_MESSAGE, ScopeConversation
 
 logger = logging.getLogger("django_convstate")
@@ -40,8 +40,6 @@ PAGE_SIZE: Final = 100  # messages sent at a time to a client that has missed ma
 # In seconds. A channel layer drops a member of a group after a day. It may be unavailable, which
 # does not end the chat.
 REJOIN_INTERVAL: Final = 8 * 3600.0
-LAYER_TIMEOUT: Final = 1.0
-LAYER_RETRY_PAUSE: Final = 5.0
 
 _CLOSE_CODES: Final = (
     (InvalidConversationId, TOKEN_REFUSED),

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
-from .. import ids, tokens
+from .. import ids, news, tokens
 from ..conversation.conversation import Conversation, working_copy_of
 from ..exceptions import ConversationCorrupt, ConversationNotFound
 from ..store import ConversationStore
@@ -66,6 +66,16 @@ class RequestConversation:
         is_later = streaming.is_stream(response) and not conversation.is_new
         return None if is_later else conversation
 
+    def notify(self) -> None:
+        """Tell open websockets what the view, or the middleware, has saved."""
+        if (conversation := self.current()) is not None:
+            news.notify_of_saved(conversation)
+
+    async def anotify(self) -> None:
+        """See `notify`."""
+        if (conversation := self.current()) is not None:
+            await news.anotify_of_saved(conversation)
+
     def finish(self, response: HttpResponseBase) -> HttpResponseBase:
         """Have a stream save the conversation at its end, and put the conversation's token and the
         rules for caches into the response.
@@ -101,6 +111,7 @@ class RequestConversation:
                 working_copy_of(conversation).log.interrupt_streams()
             finally:
                 conversation.save()
+            self.notify()
             self._check_known(conversation)
 
     async def _asave_late(self) -> None:
@@ -111,6 +122,7 @@ class RequestConversation:
                 working_copy_of(conversation).log.interrupt_streams()
             finally:
                 await conversation.asave()
+            await self.anotify()
             self._check_known(conversation)
 
     def _check_known(self, conversation: Conversation) -> None:

@@ -11,7 +11,6 @@ first, which ours never does.
 
 from typing import Any
 
-from asgiref.sync import async_to_sync
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -21,7 +20,6 @@ from django.views.decorators.csrf import csrf_exempt
 from django_convstate.typing import ConversationRequest
 
 from .chat import is_known, reply_to
-from .live import tell_others
 from .refusals import Refused, json_of, refusing, said
 from .transcript import status_of, transcript_of
 
@@ -57,7 +55,6 @@ class MessagesView(ApiView):
         with conversation.turn():
             if not is_known(conversation, id):
                 reply_to(conversation, text, id)
-        async_to_sync(tell_others)(conversation)
         return JsonResponse(
             {
                 "reply": conversation.messages[-1],

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Final
 
-from asgiref.sync import async_to_sync
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
@@ -13,7 +12,6 @@ from django.views.decorators.http import require_http_methods, require_POST
 from django_convstate.typing import ConversationRequest
 
 from .chat import reply_to
-from .live import tell_others
 from .refusals import MAX_TEXT, Refused, refusing, text_of
 from .transcript import transcript_of
 
@@ -62,7 +60,6 @@ def chat(request: ConversationRequest) -> HttpResponse:
     text = text_of(request.POST.get("text"))
     with request.conversation.turn():
         reply_to(request.conversation, text)
-    async_to_sync(tell_others)(request.conversation)
     return redirect("chat")
 
 

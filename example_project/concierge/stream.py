@@ -16,10 +16,11 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
 from django_convstate import Conversation
+from django_convstate.channels import anotify
 from django_convstate.typing import ConversationRequest
 
 from .api import refusal
-from .live import answering, tell_others
+from .live import answering
 from .refusals import Refused, json_of, refusing, said
 
 
@@ -61,7 +62,7 @@ async def _events(
 
 async def _save(conversation: Conversation) -> None:
     await conversation.asave()
-    await tell_others(conversation)
+    await anotify(conversation)  # the middleware does so only when all is said
 
 
 async def _from(first: str, events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
