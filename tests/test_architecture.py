@@ -41,7 +41,7 @@ LAYERS = [
     ["administration", "news", "store", "typing"],
     ["http"],
     ["channels", "decorators", "identity", "middleware"],
-    ["", "apps", "checks", "health_check", "management", "testing", "urls"],
+    ["", "apps", "checks", "health_check", "integrations", "management", "testing", "urls"],
 ]
 # Those of other projects are there where these offer no public way.
 ALLOWED_PRIVATES = {
@@ -239,6 +239,7 @@ PUBLIC_PATHS = [
     "django_convstate.channels.notify",
     "django_convstate.channels.anotify",
     "django_convstate.testing.BackendContract",
+    "django_convstate.integrations.rest_framework.ConversationSerializer",
     "django_convstate.identity.as_subprotocol",
     "django_convstate.typing.ConversationRequest",
     "django_convstate.typing.StoreOptions",
