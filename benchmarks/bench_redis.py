@@ -272,7 +272,7 @@ def bench_wire_and_memory() -> None:
     memory = Table("", "bytes", title="Redis memory of a conversation of 20 messages")
     memory.add_row("its JSON", f"{size:,.0f}")
     memory.add_row("in Redis", f"{used:,.0f}")
-    memory.add_row("bound: 1.25 x JSON + 600", f"{1.25 * size + 600:,.0f}")
+    memory.add_row("bound: 1.35 x JSON + 700", f"{1.35 * size + 700:,.0f}")
     console.print(memory, "")
     client.close()
 

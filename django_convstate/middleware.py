@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from .exceptions import ConversationCorrupt
 from .http.request import RequestConversation, begin_anew
 from .http.responses import response_for
-from .store import conversations
+from .store import ConversationStore, conversations
 
 logger = logging.getLogger("django_convstate")
 
@@ -23,7 +23,8 @@ AsyncGetResponse = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 class ConversationMiddleware:
     """Attaches the conversation without any I/O, and saves it if something changed and the status
-    is below 500: before the response is sent, or after a stream.
+    is below 500: before the response is sent, or after a stream. Then open websockets are told of
+    it, if a channel layer is configured.
 
     Native in both worlds: no thread is involved where the view and the other middleware are async.
     """
@@ -41,7 +42,7 @@ class ConversationMiddleware:
         """Handle one request."""
         if self.is_async:
             return self.__acall__(request)
-        attached = RequestConversation(request, conversations)
+        attached = RequestConversation(request, self.get_store(request))
         response = cast("GetResponse", self.get_response)(request)
         conversation = attached.to_save_now(response)
         if conversation is not None:
@@ -49,11 +50,12 @@ class ConversationMiddleware:
                 conversation.save()
             except Exception as error:
                 response = _response_to_failed_save(request, error)
+        attached.notify()
         return attached.finish(response)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         """See `__call__`."""
-        attached = RequestConversation(request, conversations)
+        attached = RequestConversation(request, self.get_store(request))
         response = await cast("AsyncGetResponse", self.get_response)(request)
         conversation = attached.to_save_now(response)
         if conversation is not None:
@@ -62,7 +64,14 @@ class ConversationMiddleware:
             except Exception as error:
                 in_thread = sync_to_async(_response_to_failed_save, thread_sensitive=False)
                 response = await in_thread(request, error)
+        await attached.anotify()
         return attached.finish(response)
+
+    def get_store(self, request: HttpRequest) -> ConversationStore:
+        """Return where the conversation of a request is kept. Override it for a store of each
+        tenant, say. Called for each request, in async code, too: make the stores once, and do no
+        I/O here."""
+        return conversations
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Respond for a view that found the conversation busy or its store unavailable. After a

@@ -22,7 +22,6 @@ from .exceptions import (
 )
 from .ids import Owner
 from .repository import Repository
-from .typing import StoreOptions
 
 # Says that no owner was asked for. Not None, because that is what a view has for a visitor who is
 # not logged in, and must not match every conversation.
@@ -41,7 +40,7 @@ class ConversationStore(StoreAdministration):
     def __init__(
         self,
         backend: ConversationStateBackend | str | None = None,
-        **options: Unpack[StoreOptions],
+        **options: Unpack[conf.StoreOptions],
     ) -> None:
         """Describe a store; nothing is connected or built before it is used.
 

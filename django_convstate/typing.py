@@ -1,29 +1,22 @@
 """Types for annotations in projects that use this package."""
 
-from typing import Literal, TypedDict
+from collections.abc import Awaitable, Callable
+
+from django.http import HttpRequest
+
+from .conf import StoreOptions
+from .conversation.conversation import Conversation
+
+__all__ = ["ConversationRequest", "StoreOptions"]
 
 
-class StoreOptions(TypedDict, total=False):
-    """What `ConversationStore` takes: the keys of CONVERSATION_STATE in lower case. Durations are
-    in seconds, sizes in bytes of JSON."""
+class ConversationRequest(HttpRequest):
+    """A request as `ConversationMiddleware` hands it on, for type checkers:
 
-    ttl: float
-    max_age: float | None
-    cache_alias: str
-    key_prefix: str
-    fallback: str | None
-    window: int
-    turn_wait: float
-    max_conversations: int
-    max_state_bytes: int
-    max_message_bytes: int
-    max_messages: int | None
-    when_full: Literal["refuse", "drop_oldest"]
-    cookie_name: str
-    cookie_age: int | None
-    cookie_path: str
-    cookie_domain: str | None
-    cookie_secure: bool | None
-    cookie_httponly: bool
-    cookie_samesite: str | bool
-    header_name: str | None
+        def view(request: ConversationRequest) -> HttpResponse: ...
+
+    No request is an instance of it.
+    """
+
+    conversation: Conversation
+    aconversation: Callable[[], Awaitable[Conversation]]

@@ -26,7 +26,7 @@ ROOT = Path(django_convstate.__file__).parent
 # prefix that fits a module says where it belongs.
 LAYERS = [
     ["exceptions"],
-    ["codec", "conf", "signals", "typing"],
+    ["codec", "conf", "signals"],
     ["ids", "tokens"],
     ["backends.toolkit.forksafe", "backends.toolkit.packed", "backends.toolkit.writer"],
     ["backends.records", "backends.reports"],
@@ -38,10 +38,10 @@ LAYERS = [
     ["backends"],
     ["repository"],
     ["conversation"],
-    ["administration", "store"],
+    ["administration", "news", "store", "typing"],
     ["http"],
     ["channels", "decorators", "identity", "middleware"],
-    ["", "apps", "checks", "health_check", "management", "testing", "urls"],
+    ["", "apps", "checks", "health_check", "integrations", "management", "testing", "urls"],
 ]
 # Those of other projects are there where these offer no public way.
 ALLOWED_PRIVATES = {
@@ -236,8 +236,13 @@ PUBLIC_PATHS = [
     "django_convstate.urls.urlpatterns",
     "django_convstate.health_check.Conversations",
     "django_convstate.channels.AsyncConversationConsumer",
+    "django_convstate.channels.notify",
+    "django_convstate.channels.anotify",
     "django_convstate.testing.BackendContract",
+    "django_convstate.integrations.rest_framework.ConversationSerializer",
     "django_convstate.identity.as_subprotocol",
+    "django_convstate.typing.ConversationRequest",
+    "django_convstate.typing.StoreOptions",
     "django_convstate.backends.base.ConversationStateBackend",
     "django_convstate.backends.base.Change",
     # docs/backends.md names these.

@@ -12,6 +12,7 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
+from ..news import anotify, notify
 from ._sync_consumers import ConversationConsumer
 from .consumers import AsyncConversationConsumer
 from .middleware import ConversationMiddleware, ConversationMiddlewareStack
@@ -23,4 +24,6 @@ __all__ = [
     "ConversationMiddleware",
     "ConversationMiddlewareStack",
     "ScopeConversation",
+    "anotify",
+    "notify",
 ]

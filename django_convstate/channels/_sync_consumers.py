@@ -34,6 +34,22 @@ class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
         message of type "conversation.error"; our other errors with a close code.
         """
 
+    def get_conversation(self) -> Conversation:
+        """Return the conversation of this socket, loaded just now. Called for each message, and for
+        each that is heard of others.
+
+        Override it for another one than the cookie's, that of a URL, say; all else follows it:
+
+            id = self.scope["url_route"]["kwargs"]["id"]
+            return conversations.open(id, owner=self.scope["user"])
+
+        The errors of `conversations` close the socket as those of the cookie's conversation do. No
+        cookie is sent for one that is returned here.
+        """
+        self._handle.is_used = True
+        self._join(self._handle.id)  # before the load, so that no commit falls between
+        return self._handle.load()
+
     def conversation_changed(
         self, conversation: Conversation, messages: list[Message]
     ) -> None:
@@ -51,7 +67,7 @@ class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
         Raises as `Conversation.save` does, and:
             ConversationNotFound: the handler has deleted it, or given it a new id.
         """
-        if conversation.id != self._handle.id:
+        if conversation.id != self._id:
             self._notify(0, 0)
             raise listening.id_changed()
         log = working_copy_of(conversation).log
@@ -99,24 +115,35 @@ class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
 
     def conversation_idle(self, event: dict[str, Any]) -> None:
         """Keep the conversation alive while the client sends nothing."""
-        self._join()
         with self._sending_errors():
             try:
-                self._handle.touch()
+                self._touch()
             except BackendUnavailable as error:
                 logger.warning(
                     "Conversation %s of an idle socket may expire, because its expiry could not be "
                     "slid; that is tried again. %s",
-                    hashed_id(self._handle.id),
+                    hashed_id(self._id or ""),
                     error,
                 )
 
     def _load(self) -> Conversation:
-        self._join()  # before the load, so that no commit falls between the two
-        conversation = self._handle.load()
-        self._join()  # again, if what the cookie named is gone and this is a new one
+        self._handle.is_used = False  # unless it is loaded
+        if self._id is not None:
+            self._join(self._id)
+        conversation = self.get_conversation()
+        # Another one than before. What was committed between its load and this is read with another
+        # load; a new one instead of the cookie's, which is gone, is known to nobody yet.
+        if self._join(conversation.id) and not self._handle.is_used:
+            conversation = self.get_conversation()
         self._note_loaded(conversation)
         return conversation
+
+    def _touch(self) -> None:
+        if self._handle.is_used:
+            self._join(self._handle.id)
+            self._handle.touch()
+        else:
+            self._catch_up(self._load())  # which touches it
 
     def _catch_up(self, conversation: Conversation, kept: int | None = None) -> None:
         self._deliver(conversation, self._missing(conversation, kept))

@@ -32,6 +32,22 @@ class AsyncConversationConsumer(listening.Listening, AsyncJsonWebsocketConsumer)
         message of type "conversation.error"; our other errors with a close code.
         """
 
+    async def get_conversation(self) -> Conversation:
+        """Return the conversation of this socket, loaded just now. Called for each message, and for
+        each that is heard of others.
+
+        Override it for another one than the cookie's, that of a URL, say; all else follows it:
+
+            id = self.scope["url_route"]["kwargs"]["id"]
+            return await conversations.aopen(id, owner=self.scope["user"])
+
+        The errors of `conversations` close the socket as those of the cookie's conversation do. No
+        cookie is sent for one that is returned here.
+        """
+        self._handle.is_used = True
+        await self._ajoin(self._handle.id)  # before the load, so that no commit falls between
+        return await self._handle.aload()
+
     async def conversation_changed(
         self, conversation: Conversation, messages: list[Message]
     ) -> None:
@@ -49,7 +65,7 @@ class AsyncConversationConsumer(listening.Listening, AsyncJsonWebsocketConsumer)
         Raises as `Conversation.save` does, and:
             ConversationNotFound: the handler has deleted it, or given it a new id.
         """
-        if conversation.id != self._handle.id:
+        if conversation.id != self._id:
             await self._anotify(0, 0)
             raise listening.id_changed()
         log = working_copy_of(conversation).log
@@ -97,24 +113,35 @@ class AsyncConversationConsumer(listening.Listening, AsyncJsonWebsocketConsumer)
 
     async def conversation_idle(self, event: dict[str, Any]) -> None:
         """Keep the conversation alive while the client sends nothing."""
-        await self._ajoin()
         async with self._sending_errors():
             try:
-                await self._handle.atouch()
+                await self._touch()
             except BackendUnavailable as error:
                 logger.warning(
                     "Conversation %s of an idle socket may expire, because its expiry could not be "
                     "slid; that is tried again. %s",
-                    hashed_id(self._handle.id),
+                    hashed_id(self._id or ""),
                     error,
                 )
 
     async def _load(self) -> Conversation:
-        await self._ajoin()  # before the load, so that no commit falls between the two
-        conversation = await self._handle.aload()
-        await self._ajoin()  # again, if what the cookie named is gone and this is a new one
+        self._handle.is_used = False  # unless it is loaded
+        if self._id is not None:
+            await self._ajoin(self._id)
+        conversation = await self.get_conversation()
+        # Another one than before. What was committed between its load and this is read with another
+        # load; a new one instead of the cookie's, which is gone, is known to nobody yet.
+        if await self._ajoin(conversation.id) and not self._handle.is_used:
+            conversation = await self.get_conversation()
         self._note_loaded(conversation)
         return conversation
+
+    async def _touch(self) -> None:
+        if self._handle.is_used:
+            await self._ajoin(self._handle.id)
+            await self._handle.atouch()
+        else:
+            await self._catch_up(await self._load())  # which touches it
 
     async def _catch_up(self, conversation: Conversation, kept: int | None = None) -> None:
         await self._deliver(conversation, self._missing(conversation, kept))

@@ -26,7 +26,7 @@ from ..exceptions import (
     InvalidConversationId,
     InvalidConversationValue,
 )
-from .notify import group_name, news_event
+from ..news import LAYER_RETRY_PAUSE, LAYER_TIMEOUT, group_name, news_event
 from .scope import TOKEN_MESSAGE, ScopeConversation
 
 logger = logging.getLogger("django_convstate")
@@ -40,8 +40,6 @@ PAGE_SIZE: Final = 100  # messages sent at a time to a client that has missed ma
 # In seconds. A channel layer drops a member of a group after a day. It may be unavailable, which
 # does not end the chat.
 REJOIN_INTERVAL: Final = 8 * 3600.0
-LAYER_TIMEOUT: Final = 1.0
-LAYER_RETRY_PAUSE: Final = 5.0
 
 _CLOSE_CODES: Final = (
     (InvalidConversationId, TOKEN_REFUSED),
@@ -93,7 +91,8 @@ class Listening:
     # How many it had before an outage; None: there is none.
     _seen_before_outage: int | None = None
     _has_handled_message = False
-    _group: str | None = None
+    _id: str | None = None  # of the conversation that was loaded last
+    _joined_id: str | None = None  # of that whose news are heard
     _rejoin_at = 0.0
     _layer_failed = False
 
@@ -132,6 +131,9 @@ class Listening:
     # The conversation, and how much of it the client has.
 
     def _note_loaded(self, conversation: Conversation) -> None:
+        if self._id not in (None, conversation.id) and not self._handle.is_used:
+            self.seen = self._seen_before_outage = None  # which was of another one
+        self._id = conversation.id
         self._ttl = conversation.ttl
         log = working_copy_of(conversation).log
         log.remote_ranges = []
@@ -160,7 +162,8 @@ class Listening:
     def _note_saved(self, conversation: Conversation) -> tuple[bool, list[range]]:
         """Note a save. Return whether it changed the number of messages, and the positions of those
         that others have added before it."""
-        self._handle.note_saved(conversation)
+        if self._handle.is_used:
+            self._handle.note_saved(conversation)
         if conversation.degraded:
             self._note_outage(conversation)
         log = working_copy_of(conversation).log
@@ -175,6 +178,7 @@ class Listening:
         if self._has_handled_message or not isinstance(token, str):
             raise InvalidConversationId("A token has to be a string, and the first message.")
         self._handle.present(token)
+        self._id = None
         seen = content.get("seen")
         self.seen = seen if type(seen) is int and seen >= 0 else None
 
@@ -186,38 +190,40 @@ class Listening:
         is_known = news["kept"] is None and news["count"] <= (self.seen or 0)
         return self._handle.is_open and not (is_ours or is_known)
 
-    def _must_join(self) -> bool:
+    def _must_join(self, id: str) -> bool:
         if self.channel_layer is None:
             return False
-        is_another = self._group != group_name(self._handle.id)
-        return is_another or time.monotonic() >= self._rejoin_at
+        return id != self._joined_id or time.monotonic() >= self._rejoin_at
 
-    async def _ajoin(self) -> None:
-        """Get the news of the conversation from now on. Done anew before the layer forgets it."""
-        if not self._must_join():
-            return
-        group = group_name(self._handle.id)
-        if group != self._group:
+    async def _ajoin(self, id: str) -> bool:
+        """Get the news of a conversation from now on, and tell whether that is another one than
+        before. Done anew before the layer forgets it."""
+        if not self._must_join(id):
+            return False
+        is_another = id != self._joined_id
+        if is_another:
             await self._leave()
-        self._group = group
+        self._joined_id = id
+        group = group_name(id)
         has_joined = await self._try_layer(self.channel_layer.group_add(group, self.channel_name))
         pause = REJOIN_INTERVAL / 2 if has_joined else LAYER_RETRY_PAUSE
         self._rejoin_at = time.monotonic() + pause
+        return is_another and has_joined
 
-    def _join(self) -> None:
+    def _join(self, id: str) -> bool:
         """See `_ajoin`."""
-        if self._must_join():
-            async_to_sync(self._ajoin)()
+        return self._must_join(id) and async_to_sync(self._ajoin)(id)
 
     async def _leave(self) -> None:
-        if self._group is not None:
-            await self._try_layer(self.channel_layer.group_discard(self._group, self.channel_name))
-            self._group = None
+        if self._joined_id is not None:
+            group = group_name(self._joined_id)
+            await self._try_layer(self.channel_layer.group_discard(group, self.channel_name))
+            self._joined_id = None
 
     async def _anotify(self, count: int, kept: int | None) -> None:
         """Notify the others of a commit. See `news_event`."""
-        if self.channel_layer is not None:
-            group = group_name(self._handle.id)
+        if self.channel_layer is not None and self._id is not None:
+            group = group_name(self._id)
             news = news_event(count, kept, self.channel_name)
             await self._try_layer(self.channel_layer.group_send(group, news))
 

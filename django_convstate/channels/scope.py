@@ -34,11 +34,21 @@ class ScopeConversation:
     """
 
     # An idle socket keeps this, and nothing of the conversation.
-    __slots__ = ("_is_unsaved", "_refused", "_responded", "_store", "_token_given", "id", "is_open")
+    __slots__ = (
+        "_is_unsaved",
+        "_refused",
+        "_responded",
+        "_store",
+        "_token_given",
+        "id",
+        "is_open",
+        "is_used",
+    )
 
     def __init__(self, scope: handshake.Scope, store: ConversationStore) -> None:
         self._store = store
         self.is_open = False
+        self.is_used = True  # False: the socket has another conversation, chosen by its URL, say
         self._responded = False  # the handshake has its response
         token = handshake.subprotocol_token(scope)
         if token is not None:
@@ -127,7 +137,7 @@ class ScopeConversation:
         offers_ours = SUBPROTOCOL in scope.get("subprotocols", ())
         if offers_ours and not message.get("subprotocol"):
             message = message | {"subprotocol": SUBPROTOCOL}
-        if self._token_given:
+        if self._token_given or not self.is_used:
             return [message]
         token = tokens.sign_id(self.id, unsaved=self._is_unsaved)
         request = handshake.request_of(scope)

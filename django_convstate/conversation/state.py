@@ -9,6 +9,13 @@ from ..conf import Options
 from ..exceptions import ConversationTooLarge, InvalidConversationType, InvalidConversationValue
 
 _IMMUTABLE: Final = (str, int, float, bool, type(None))
+# Of a Conversation, which are taken for keys of its state.
+_ATTRIBUTES: Final = frozenset(
+    (
+        *("id", "token", "owner", "version", "ttl", "messages", "created_at", "modified_at"),
+        *("last_accessed", "expires_at", "is_new", "is_modified", "degraded"),
+    )
+)
 
 
 class State(MutableMapping[str, JSON]):
@@ -43,7 +50,11 @@ class State(MutableMapping[str, JSON]):
     def __getitem__(self, key: str) -> JSON:
         if key in self._values:
             return self._values[key]
-        self._values[key] = value = decode(self._encoded[key])
+        try:
+            data = self._encoded[key]
+        except KeyError:
+            raise _no_such_key(key) from None
+        self._values[key] = value = decode(data)
         return value
 
     def __setitem__(self, key: str, value: JSON) -> None:
@@ -170,6 +181,17 @@ class State(MutableMapping[str, JSON]):
                 f"The state would take {size} bytes as JSON; MAX_STATE_BYTES is {limit}."
             )
         return size
+
+
+def _no_such_key(key: object) -> KeyError:
+    if key not in _ATTRIBUTES:
+        return KeyError(key)
+    return KeyError(
+        f"{key!r} is no key of the state. What you mean is probably conversation.{key}: a "
+        "conversation is a mapping of its state alone. For Django REST framework, which reads the "
+        "fields of a mapping by key, see "
+        "django_convstate.integrations.rest_framework.ConversationSerializer."
+    )
 
 
 def _weight(key: str, data: bytes) -> int:

@@ -28,6 +28,10 @@ class WorkingCopy:
         self._options = options
         self._lease: tuple[str, str] | None = None  # of which conversation, and the token
         self.save_failed = self.is_read_only = self.unless_deleted = False
+        # Whether messages were saved of which open websockets were not told, and after which
+        # position those that they have are gone; None: they are all there.
+        self.has_news = False
+        self._kept: int | None = None
         self.window = options.window  # how many messages of others a commit returns at most
         self.existing: Sequence[str] = ()  # the ids that the last commit found there already
         self.log = MessageLog(options)
@@ -201,6 +205,12 @@ class WorkingCopy:
         self.existing = committed.existing
         if committed.merged:
             self.state.note_merged(committed.merged)
+        keep = change.keep_messages
+        if keep is not None:
+            self.has_news = True
+            self._kept = keep if self._kept is None else min(keep, self._kept)
+        elif change.append is not NOTHING:
+            self.has_news = True
         self.version = committed.version
         self.degraded = committed.degraded
         self.owner = change.owner or self.owner
@@ -208,6 +218,11 @@ class WorkingCopy:
         self.expires_at = committed.expires_at
         self.created_at = self.created_at or self.last_accessed
         return has_created
+
+    def take_news(self) -> tuple[int, int | None]:
+        """Return where the messages end, and after which position others have to read them anew."""
+        kept, self._kept, self.has_news = self._kept, None, False
+        return self.log.end, kept
 
     def set_ttl(self, ttl: float) -> None:
         """Grant another idle time, in seconds, with the next save."""

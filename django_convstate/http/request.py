@@ -3,20 +3,24 @@
 import asyncio
 import logging
 import threading
+from typing import Final
 
 from asgiref.sync import markcoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
-from .. import ids, tokens
+from .. import ids, news, tokens
 from ..conversation.conversation import Conversation, working_copy_of
 from ..exceptions import ConversationCorrupt, ConversationNotFound
-from ..store import ConversationStore, conversations
+from ..store import ConversationStore
 from . import identity, streaming
 from .awaitable import GuardedCoroutine
 
 logger = logging.getLogger("django_convstate")
+
+# The attribute of a request under which others find what the middleware has attached to it.
+_ATTACHED: Final = "_convstate_attached"
 
 
 class RequestConversation:
@@ -27,6 +31,7 @@ class RequestConversation:
     def __init__(self, request: HttpRequest, store: ConversationStore) -> None:
         self._request = request
         self._store = store
+        setattr(request, _ATTACHED, self)
         self._touched = False
         # Ids of which the client has a token, or gets one with this response.
         self._known: set[str] = set()
@@ -39,6 +44,10 @@ class RequestConversation:
         request.conversation = self._lazy  # type: ignore[attr-defined]
         guarded = markcoroutinefunction(lambda: GuardedCoroutine(self._aload()))
         request.aconversation = guarded  # type: ignore[attr-defined]
+
+    def begin_anew(self) -> None:
+        """Give the request a new conversation."""
+        self._request.conversation = self._store.create()  # type: ignore[attr-defined]
 
     def current(self) -> Conversation | None:
         """Return the conversation; None if the view has not used it yet."""
@@ -56,6 +65,16 @@ class RequestConversation:
             return None
         is_later = streaming.is_stream(response) and not conversation.is_new
         return None if is_later else conversation
+
+    def notify(self) -> None:
+        """Tell open websockets what the view, or the middleware, has saved."""
+        if (conversation := self.current()) is not None:
+            news.notify_of_saved(conversation)
+
+    async def anotify(self) -> None:
+        """See `notify`."""
+        if (conversation := self.current()) is not None:
+            await news.anotify_of_saved(conversation)
 
     def finish(self, response: HttpResponseBase) -> HttpResponseBase:
         """Have a stream save the conversation at its end, and put the conversation's token and the
@@ -92,6 +111,7 @@ class RequestConversation:
                 working_copy_of(conversation).log.interrupt_streams()
             finally:
                 conversation.save()
+            self.notify()
             self._check_known(conversation)
 
     async def _asave_late(self) -> None:
@@ -102,6 +122,7 @@ class RequestConversation:
                 working_copy_of(conversation).log.interrupt_streams()
             finally:
                 await conversation.asave()
+            await self.anotify()
             self._check_known(conversation)
 
     def _check_known(self, conversation: Conversation) -> None:
@@ -158,7 +179,9 @@ class RequestConversation:
 
 
 def begin_anew(sender: object, request: HttpRequest, **kwargs: object) -> None:
-    """Give the request a new conversation. Receives `user_logged_out`, so that the browser's next
-    user does not get that of the last one."""
-    if hasattr(request, "conversation"):
-        request.conversation = conversations.create()
+    """Give the request a new conversation, in the store of its own. Receives `user_logged_out`, so
+    that the browser's next user does not get that of the last one. `request` may be one that wraps
+    ours, as that of Django REST framework does."""
+    attached: RequestConversation | None = getattr(request, _ATTACHED, None)
+    if attached is not None:
+        attached.begin_anew()

@@ -11,17 +11,16 @@ first, which ours never does.
 
 from typing import Any
 
-from asgiref.sync import async_to_sync
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
+from django_convstate.typing import ConversationRequest
+
 from .chat import is_known, reply_to
-from .live import tell_others
 from .refusals import Refused, json_of, refusing, said
-from .request import ChatRequest
 from .transcript import status_of, transcript_of
 
 
@@ -49,14 +48,13 @@ class MessagesView(ApiView):
     """POST {"text": ...}: say something, and get the answer. With an "id" of the client's own, that
     is safe to repeat."""
 
-    def post(self, request: ChatRequest) -> JsonResponse:
+    def post(self, request: ConversationRequest) -> JsonResponse:
         text, id = said(json_of(request))
         conversation = request.conversation
         started = conversation.is_new
         with conversation.turn():
             if not is_known(conversation, id):
                 reply_to(conversation, text, id)
-        async_to_sync(tell_others)(conversation)
         return JsonResponse(
             {
                 "reply": conversation.messages[-1],
@@ -69,10 +67,10 @@ class MessagesView(ApiView):
 class ConversationView(ApiView):
     """GET: the conversation so far. DELETE: forget it, and begin anew."""
 
-    def get(self, request: ChatRequest) -> JsonResponse:
+    def get(self, request: ConversationRequest) -> JsonResponse:
         return JsonResponse(transcript_of(request.conversation))
 
-    def delete(self, request: ChatRequest) -> JsonResponse:
+    def delete(self, request: ConversationRequest) -> JsonResponse:
         request.conversation.delete()
         return JsonResponse(transcript_of(request.conversation))
 

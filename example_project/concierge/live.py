@@ -19,11 +19,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
-from channels.layers import get_channel_layer
 from django.conf import settings
 
 from django_convstate import Conversation, Message
-from django_convstate.channels.notify import group_name, news_event
+from django_convstate.channels import anotify
 
 from .chat import Answer, is_known, take_in
 from .transcript import status_of
@@ -66,12 +65,6 @@ async def answering(
     yield _newest(conversation)
 
 
-async def tell_others(conversation: Conversation) -> None:
-    """Have the sockets of this conversation look for what was saved by a request. A consumer does
-    so by itself when it saves."""
-    await _send(conversation, news_event(len(conversation.messages)))
-
-
 def _newest(conversation: Conversation) -> Event:
     return messages_event(conversation, [conversation.messages[-1]], len(conversation.messages))
 
@@ -88,9 +81,5 @@ async def _shown(conversation: Conversation, answer: Answer, so_far: str) -> Eve
     the place `at` which it will have among the messages whether it is still in the making."""
     event = {"type": "answer", "text": so_far, "image": answer.extra.get("image")}
     at = len(conversation.messages)
-    await _send(conversation, {"type": "chat.answer", "event": event, "at": at})
+    await anotify(conversation, {"type": "chat.answer", "event": event, "at": at})
     return event
-
-
-async def _send(conversation: Conversation, message: dict[str, Any]) -> None:
-    await get_channel_layer().group_send(group_name(conversation.id), message)

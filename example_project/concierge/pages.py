@@ -4,16 +4,15 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Final
 
-from asgiref.sync import async_to_sync
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
+from django_convstate.typing import ConversationRequest
+
 from .chat import reply_to
-from .live import tell_others
 from .refusals import MAX_TEXT, Refused, refusing, text_of
-from .request import ChatRequest
 from .transcript import transcript_of
 
 SUGGESTIONS: Final = (
@@ -34,12 +33,12 @@ DEGRADED: Final = (
     "down when it is back."
 )
 
-Page = Callable[[ChatRequest], HttpResponse]
+Page = Callable[[ConversationRequest], HttpResponse]
 
 
 def _shows_refusals(view: Page) -> Page:
     @wraps(view)
-    def wrapper(request: ChatRequest) -> HttpResponse:
+    def wrapper(request: ConversationRequest) -> HttpResponse:
         try:
             with refusing():
                 return view(request)
@@ -54,25 +53,26 @@ def _shows_refusals(view: Page) -> Page:
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 @_shows_refusals
-def chat(request: ChatRequest) -> HttpResponse:
+def chat(request: ConversationRequest) -> HttpResponse:
     """Show the conversation; POST says something first."""
     if request.method != "POST":
         return _page(request, transcript_of(request.conversation))
     text = text_of(request.POST.get("text"))
     with request.conversation.turn():
         reply_to(request.conversation, text)
-    async_to_sync(tell_others)(request.conversation)
     return redirect("chat")
 
 
 @require_POST
 @_shows_refusals
-def begin_anew(request: ChatRequest) -> HttpResponse:
+def begin_anew(request: ConversationRequest) -> HttpResponse:
     request.conversation.delete()
     return redirect("chat")
 
 
-def _page(request: ChatRequest, shown: dict[str, object], status: int = 200) -> HttpResponse:
+def _page(
+    request: ConversationRequest, shown: dict[str, object], status: int = 200
+) -> HttpResponse:
     context = {**shown, "suggestions": SUGGESTIONS, "max_text": MAX_TEXT}
     context["degraded_text"] = DEGRADED
     response = render(request, "concierge/chat.html", context, status=status)

@@ -16,16 +16,17 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
 from django_convstate import Conversation
+from django_convstate.channels import anotify
+from django_convstate.typing import ConversationRequest
 
 from .api import refusal
-from .live import answering, tell_others
+from .live import answering
 from .refusals import Refused, json_of, refusing, said
-from .request import ChatRequest
 
 
 @csrf_exempt
 @never_cache
-async def stream(request: ChatRequest) -> HttpResponseBase:
+async def stream(request: ConversationRequest) -> HttpResponseBase:
     """POST {"text": ...}: say something, and watch the answer being made. Ends without an event if
     this has been answered before."""
     try:
@@ -35,7 +36,7 @@ async def stream(request: ChatRequest) -> HttpResponseBase:
         return refusal(refused)
 
 
-async def _answer(request: ChatRequest) -> HttpResponseBase:
+async def _answer(request: ConversationRequest) -> HttpResponseBase:
     if request.method != "POST":
         raise Refused(405, "method_not_allowed", "Here, use POST.")
     if not isinstance(request, ASGIRequest):
@@ -61,7 +62,7 @@ async def _events(
 
 async def _save(conversation: Conversation) -> None:
     await conversation.asave()
-    await tell_others(conversation)
+    await anotify(conversation)  # the middleware does so only when all is said
 
 
 async def _from(first: str, events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:

@@ -13,6 +13,7 @@ from channels.layers import channel_layers
 from django_convstate import conversations
 from django_convstate.backends.records import Change
 from tests.support.consumers import Chat, Plain
+from tests.support.messages import pairs
 from tests.support.tabs import PATIENCE, Browser, contents, id_of, stored
 
 # Before each message Channels looks after the connections to the database, if there are any.
@@ -199,7 +200,7 @@ class TestStayingOpen:
         backend.primary.away = True
         await tab.say("mine")
         backend.primary.others.commit(
-            id_of(tab.token), Change(append=[b'{"role":"user","content":"theirs"}'])
+            id_of(tab.token), Change(append=pairs(b'{"role":"user","content":"theirs"}'))
         )
         backend.primary.away = False
         await backend.aclose()

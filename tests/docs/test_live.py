@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
+from django.urls import path
 
-from django_convstate import conversations
+from django_convstate import Conversation, conversations
 from django_convstate.channels import (
     AsyncConversationConsumer,
     ConversationMiddlewareStack,
@@ -47,6 +49,22 @@ class TestLive:
         application = self.define("class Assistant(", **names)["Assistant"].as_asgi()
         heard = await ask(ConversationMiddlewareStack(application), answers=2, text="one two")
         assert heard == [{"word": "one"}, {"word": "two"}]
+
+    async def test_the_example_of_a_conversation_by_url_is_that_of_the_url(self) -> None:
+        class Chatting(AsyncConversationConsumer):
+            async def receive_message(self, conversation: Conversation, content: Any) -> None:
+                conversation.messages.append("user", content["text"])
+                await self.send_json({"id": conversation.id})
+
+        names = {"AsyncConversationConsumer": Chatting, "conversations": conversations}
+        room = self.define("class Room(", **names)["Room"]
+        routes = URLRouter([path("<room>/", room.as_asgi())])
+        application = ConversationMiddlewareStack(routes)
+        socket = WebsocketCommunicator(application, "/a/", [(b"origin", b"http://testserver")])
+        await socket.connect(PATIENCE)
+        await socket.send_json_to({"text": "hello"})
+        assert await socket.receive_json_from(PATIENCE) == {"id": "room-a"}
+        await socket.disconnect(timeout=PATIENCE)
 
     async def test_the_example_of_another_consumer_saves(self) -> None:
         names = {"AsyncJsonWebsocketConsumer": AsyncJsonWebsocketConsumer}

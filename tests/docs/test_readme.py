@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.models import AnonymousUser, User
 from django.core.management import get_commands, load_command_class
 from django.http import Http404, HttpRequest, JsonResponse, StreamingHttpResponse
 from django.template import Context, Template
@@ -209,7 +209,9 @@ def test_the_example_of_a_webhook_runs() -> None:
         return f"answer to {len(messages)}"
 
     incoming = run("def incoming(", conversations=conversations, answer_to=answer_to)["incoming"]
-    run("def log(", conversations=conversations)["log"]("+15550100", "hello")
+    log = run("def log(", conversations=conversations)["log"]
+    told = [log("+15550100", "hello", delivery) for delivery in ("SM1", "SM1")]
+    assert told == ["kept", "known already"]
     incoming("+15550100", "are you there?")
     messages = conversations.get("whatsapp:+15550100").messages
     assert [message["content"] for message in messages] == [
@@ -241,10 +243,10 @@ def test_the_example_of_a_list_serves_the_owner_alone() -> None:
     conversation.messages.append("user", "mine")
     conversation.save()
     request = HttpRequest()
-    request.user = SimpleNamespace(pk=42)  # type: ignore[assignment]
+    request.user = User(pk=42)
     assert b"mine" in resume(request, conversation.id).content
-    for stranger in (43, None):
-        request.user = SimpleNamespace(pk=stranger)  # type: ignore[assignment]
+    for stranger in (User(pk=43), AnonymousUser()):
+        request.user = stranger
         with pytest.raises(Http404):
             resume(request, conversation.id)
 

@@ -11,6 +11,7 @@ from django.core.cache import caches
 from django_convstate import conversations
 from django_convstate.backends.records import Change
 from tests.support.browsers import Browser, varies
+from tests.support.messages import pairs
 
 
 class TestResponse:
@@ -117,7 +118,7 @@ class TestTrouble:
         self, browser: Browser, caplog: pytest.LogCaptureFixture
     ) -> None:
         id = browser.get("say?text=hello").json()["id"]
-        conversations.backend.commit(id, Change(append=[b"5"], set={"bad": b"{"}))
+        conversations.backend.commit(id, Change(append=pairs(b"5"), set={"bad": b"{"}))
         caplog.clear()
         response = browser.get("look")
         assert response.status_code == 400

@@ -26,6 +26,13 @@ from redis.cluster import RedisCluster
 class CacheCluster(RedisCluster):
     """A client that does by slots what django-redis asks of all keys at once."""
 
+    def close(self) -> None:
+        """Close all connections. redis-py leaves them open in a client that was made of a URL, and
+        then each raises a `ResourceWarning` when it is collected."""
+        if getattr(self, "nodes_manager", None) is not None:  # discovery may have failed
+            self.disconnect_connection_pools()  # type: ignore[no-untyped-call]
+        super().close()
+
     def mget(self, keys: Any, *args: Any) -> list[Any]:
         """Return the values of `keys`, asking each slot by itself."""
         values: list[Any] = self.mget_nonatomic(keys, *args)

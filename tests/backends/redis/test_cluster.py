@@ -18,11 +18,16 @@ from tests.support.messages import bodies, pairs
 from tests.support.places import on
 from tests.support.ruler import Stopwatch
 from tests.support.servers import (
+    PATIENCE,
     Server,
     cluster_setup,
     free_ports,
     wait_until,
 )
+
+# Seconds for all writers to go on after a node has died. On a busy machine a replica may lose its
+# election, and it waits for 8 s before the next one.
+FAILOVER_PATIENCE = 4 * PATIENCE
 
 
 def kill_node(node: Server, written: dict[str, list[bytes]]) -> None:
@@ -34,7 +39,7 @@ def kill_node(node: Server, written: dict[str, list[bytes]]) -> None:
     wait_until(lambda: all_go_on_from(dict.fromkeys(written, 0)))
     node.kill()
     killed = {id: len(mine) for id, mine in written.items()}
-    wait_until(lambda: all_go_on_from(killed))
+    wait_until(lambda: all_go_on_from(killed), FAILOVER_PATIENCE)
 
 
 class TestCluster:
@@ -97,7 +102,10 @@ class TestCluster:
                     with Stopwatch() as watch:
                         wait_until(lambda: sum(goes_on(id) for id in ids) > 10)
                     assert watch.seconds < 1, "two thirds of the slots have nothing to do with it"
-                    wait_until(lambda: all(len(written[id]) > before[id] + 50 for id in ids))
+                    wait_until(
+                        lambda: all(len(written[id]) > before[id] + 50 for id in ids),
+                        FAILOVER_PATIENCE,
+                    )
                 finally:
                     stop.set()
                     nodes_gone = [future.exception(timeout=30) for future in writing]

@@ -94,6 +94,22 @@ def test_each_login_has_a_client_of_its_own(cluster: list[Server]) -> None:
             client.acl_deluser("guest")
 
 
+def test_a_client_that_is_disconnected_has_no_open_connection(cluster: list[Server]) -> None:
+    factory = ClusterConnectionFactory({"SOCKET_TIMEOUT": 6})  # as no other client here
+    client = factory.connect(f"redis://127.0.0.1:{cluster[0].port}")
+    for key in VALUES:
+        client.get(key)
+    pools = [node.redis_connection.connection_pool for node in client.get_primaries()]
+    assert any(open_sockets(pool) for pool in pools)
+    factory.disconnect(client)
+    assert not any(open_sockets(pool) for pool in pools)
+
+
+def open_sockets(pool: Any) -> list[Any]:
+    connections = [*pool._available_connections, *pool._in_use_connections]
+    return [connection for connection in connections if connection.is_connected]
+
+
 def test_connecting_to_a_silent_cluster_does_not_block_other_threads(
     cluster: list[Server], server: Server
 ) -> None:

@@ -1,0 +1,1 @@
+"""For other libraries, a module each, imported by nobody but its user."""

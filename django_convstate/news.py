@@ -1,0 +1,190 @@
+"""What open websockets are told of what was said elsewhere, by the layer of Channels: `notify`.
+
+Here, and not in `channels`, because a process that only serves requests needs nothing else of
+Channels, and imports nothing of it as long as CHANNEL_LAYERS is not set.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, Final
+
+from asgiref.sync import SyncToAsync
+from django.conf import settings
+from django.core.exceptions import SynchronousOnlyOperation
+from django.utils.asyncio import async_unsafe
+from django.utils.crypto import salted_hmac
+
+from .backends.toolkit.isolation import run_isolated
+from .conversation.conversation import Conversation, working_copy_of
+
+logger = logging.getLogger("django_convstate")
+
+# In seconds. The layer may be unavailable, which fails and delays nobody.
+LAYER_TIMEOUT: Final = 1.0
+LAYER_RETRY_PAUSE: Final = 5.0
+
+Event = dict[str, Any]
+
+
+def group_name(id: str) -> str:
+    """Return the name of the group of all consumers that have conversation `id` open."""
+    digest = salted_hmac("django_convstate.group", id, algorithm="sha256").hexdigest()
+    return f"convstate.{digest}"
+
+
+def news_event(count: int, kept: int | None = None, sender: str = "") -> Event:
+    """Return the event, handled by `conversation_news` of a consumer, that has the others of its
+    group read what is new. The messages are not in it, because a channel layer limits the size.
+
+    Args:
+        count: how many messages are stored now.
+        kept: how many of the messages that were stored before are left; None: all.
+        sender: the channel name of the consumer that committed, which ignores the event.
+    """
+    return {"type": "conversation.news", "count": count, "kept": kept, "sender": sender}
+
+
+@async_unsafe("In async code, write `await anotify(conversation)`.")
+def notify(conversation: Conversation, event: Mapping[str, Any] | None = None) -> None:
+    """Tell the open websockets of a conversation that messages were saved, so that they read them
+    and send them to their clients. Our consumers and `ConversationMiddleware` do so by themselves;
+    this is for commands, tasks and other consumers.
+
+    It does not raise if the channel layer is unavailable, waits for a second at most, and does
+    nothing where there is none.
+
+    Args:
+        conversation: saved just now.
+        event: one of your own instead, which goes to the method of the consumers that its "type"
+            names, as `group_send` of Channels has it.
+    """
+    if has_layer():
+        _sender.send(group_name(conversation.id), _event(conversation, event))
+
+
+async def anotify(conversation: Conversation, event: Mapping[str, Any] | None = None) -> None:
+    """See `notify`."""
+    if has_layer():
+        await _sender.asend(group_name(conversation.id), _event(conversation, event))
+
+
+def notify_of_saved(conversation: Conversation) -> None:
+    """Call `notify` if messages were saved of which nobody was told."""
+    if working_copy_of(conversation).has_news:
+        with suppress(SynchronousOnlyOperation):  # by a sync middleware within an event loop
+            notify(conversation)
+
+
+async def anotify_of_saved(conversation: Conversation) -> None:
+    """See `notify_of_saved`."""
+    if working_copy_of(conversation).has_news:
+        await anotify(conversation)
+
+
+def has_layer() -> bool:
+    """Tell whether a channel layer is configured."""
+    return bool(getattr(settings, "CHANNEL_LAYERS", None))
+
+
+def _event(conversation: Conversation, event: Mapping[str, Any] | None) -> Event:
+    return news_event(*working_copy_of(conversation).take_news()) if event is None else {**event}
+
+
+class _Sender:
+    """Sends by the default layer. After a failure it does not try for a while, so that not every
+    response waits for a layer that is away. Consumers that have missed something then read it when
+    the layer is back: see `channels/listening.py`."""
+
+    def __init__(self) -> None:
+        self._retry_at = 0.0
+        self._has_failed = False
+        self._stuck: threading.Thread | None = None  # one that has not come to its end in time
+
+    def send(self, group: str, event: Event) -> None:
+        """Send from sync code: by the event loop that this code was called from, since a layer in
+        memory wakes consumers in its own loop only; else by one in a thread. Neither to connect nor
+        to look up a host can be stopped, so the thread is not waited for."""
+        if not self._may_try():
+            return
+        try:
+            loop = _loop_of_caller()
+            if loop is not None:
+                asyncio.run_coroutine_threadsafe(_send(group, event), loop).result(LAYER_TIMEOUT)
+            else:
+                self._send_in_thread(group, event)
+        except Exception as error:
+            self._note_failure(error)
+        else:
+            self._has_failed = False
+
+    async def asend(self, group: str, event: Event) -> None:
+        """See `send`."""
+        if not self._may_try():
+            return
+        try:
+            await _send(group, event)
+        except Exception as error:
+            self._note_failure(error)
+        else:
+            self._has_failed = False
+
+    def _send_in_thread(self, group: str, event: Event) -> None:
+        sent: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                asyncio.run(_send(group, event))
+            except Exception as error:
+                sent.set_exception(error)
+            else:
+                sent.set_result(None)
+
+        if self._stuck is not None and self._stuck.is_alive():
+            return
+        thread = threading.Thread(target=run_isolated, args=(run,), daemon=True)
+        thread.start()
+        try:
+            sent.result(LAYER_TIMEOUT)
+        except TimeoutError:
+            self._stuck = thread
+            raise
+
+    def _may_try(self) -> bool:
+        return time.monotonic() >= self._retry_at
+
+    def _note_failure(self, error: Exception) -> None:
+        if not self._has_failed:
+            logger.warning(
+                "The channel layer is unavailable: open websockets are not told what requests have "
+                "saved, and read it later. %r",
+                error,
+            )
+        self._has_failed = True
+        self._retry_at = time.monotonic() + LAYER_RETRY_PAUSE
+
+
+async def _send(group: str, event: Event) -> None:
+    from channels.layers import get_channel_layer
+
+    layer = get_channel_layer()
+    if layer is not None:
+        async with asyncio.timeout(LAYER_TIMEOUT):
+            await layer.group_send(group, event)
+
+
+def _loop_of_caller() -> asyncio.AbstractEventLoop | None:
+    """Return the running event loop from which this thread was called by `sync_to_async`."""
+    known = SyncToAsync.threadlocal
+    loop: asyncio.AbstractEventLoop | None = getattr(known, "main_event_loop", None)
+    if loop is None or getattr(known, "main_event_loop_pid", None) != os.getpid():
+        return None
+    return loop if loop.is_running() else None
+
+
+_sender = _Sender()
