@@ -10,7 +10,6 @@ import logging
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.cache import patch_cache_control, patch_vary_headers
-from django.utils.functional import SimpleLazyObject
 
 from .. import tokens
 from ..conf import Options
@@ -72,11 +71,16 @@ def set_token(
         )
 
 
-def delete_token(request: HttpRequest, response: HttpResponseBase, options: Options) -> None:
+def delete_token(
+    request: HttpRequest, response: HttpResponseBase, options: Options, unsaved_id: str | None
+) -> None:
     """Delete the cookie of a conversation that is gone; not if the request presented its token in
-    the header, nor the cookie of a websocket whose conversation is not stored yet."""
+    the header, nor the cookie of a websocket whose conversation, `unsaved_id`, is to be stored
+    yet."""
     cookie = request.COOKIES.get(options.cookie_name)
-    if cookie is None or _header_token(request, options) or _is_unsaved(request, cookie):
+    if cookie is None or _header_token(request, options):
+        return
+    if tokens.is_unsaved(cookie) and tokens.unsign_token(cookie) == unsaved_id:
         return
     response.delete_cookie(
         options.cookie_name,
@@ -84,13 +88,6 @@ def delete_token(request: HttpRequest, response: HttpResponseBase, options: Opti
         domain=options.cookie_domain,
         samesite=options.cookie_samesite,  # type: ignore[arg-type]
     )
-
-
-def _is_unsaved(request: HttpRequest, cookie: str) -> bool:
-    """Tell whether this is the cookie of a websocket whose conversation is not stored yet. After a
-    logout, or an assignment to `request.conversation`, it is deleted as any other cookie."""
-    is_assigned = not isinstance(request.conversation, SimpleLazyObject)  # type: ignore[attr-defined]
-    return tokens.is_unsaved(cookie) and not is_assigned
 
 
 def _header_token(request: HttpRequest, options: Options) -> str | None:

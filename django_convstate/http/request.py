@@ -95,7 +95,10 @@ class RequestConversation:
             identity.set_token(self._request, response, conversation.token, options)
             self._known.add(conversation.id)
         elif conversation is not None and response.status_code < 500:
-            identity.delete_token(self._request, response, options)
+            # One that could not be begun was deleted not long ago, and cannot be for a while.
+            has_failed = working_copy_of(conversation).save_failed
+            unsaved_id = None if has_failed else conversation.id
+            identity.delete_token(self._request, response, options, unsaved_id)
         return response
 
     def _to_save(self) -> Conversation | None:

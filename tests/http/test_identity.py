@@ -7,7 +7,8 @@ import pytest
 from django.core.signing import Signer
 
 from django_convstate import conversations
-from django_convstate.tokens import sign_id
+from django_convstate.ids import new_id
+from django_convstate.tokens import sign_id, unsign_token
 from tests.support.browsers import Browser, varies
 
 
@@ -164,3 +165,33 @@ class TestHeader:
         response = Browser(browser.way).get("look", headers={self.HEADER: token})
         assert response.json()["messages"] == []
         assert self.HEADER not in response.headers
+
+
+class TestTheCookieOfAWebsocket:
+    """Which says that nothing is stored under its id yet, and stays when something is."""
+
+    @pytest.fixture
+    def cookie(self) -> str:
+        return sign_id(new_id(), unsaved=True)
+
+    def test_it_stays_as_long_as_its_conversation_may_be_begun(
+        self, browser: Browser, cookie: str
+    ) -> None:
+        browser.cookies["conversation"] = cookie
+        assert "conversation" not in browser.get("look").cookies
+
+    def test_it_goes_with_its_conversation(self, browser: Browser, cookie: str) -> None:
+        browser.cookies["conversation"] = cookie
+        conversations.append(unsign_token(cookie) or "", "user", "by a websocket")
+        assert browser.get("delete").cookies["conversation"].value == ""
+        assert browser.get("say?text=anew").json()["messages"] == ["anew"]
+
+    def test_after_its_conversation_was_deleted_elsewhere_one_request_fails(
+        self, browser: Browser, cookie: str
+    ) -> None:
+        browser.cookies["conversation"] = cookie
+        conversations.append(unsign_token(cookie) or "", "user", "by a websocket")
+        conversations.delete(unsign_token(cookie) or "")
+        response = browser.get("say?text=hello")
+        assert (response.status_code, response.cookies["conversation"].value) == (400, "")
+        assert browser.get("say?text=anew").json()["messages"] == ["anew"]
