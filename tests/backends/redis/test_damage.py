@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from django_convstate import ConversationCorrupt, InvalidConversationValue
-from django_convstate.backends.records import Change
+from django_convstate.backends.records import Change, Diverged, Replacement
 from django_convstate.backends.redis.backend import RedisBackend
-from django_convstate.exceptions import InvalidConversationType
+from django_convstate.exceptions import ConversationInterrupted, InvalidConversationType
 from django_convstate.ids import new_id
 from tests.support.messages import bodies, pairs
 from tests.support.places import make_place
@@ -247,6 +247,31 @@ def test_a_counter_beyond_64_bits_is_an_invalid_value_and_no_invalid_type(place:
         with pytest.raises(InvalidConversationValue) as caught:
             backend.commit(id, Change(increment={key: by}))
         assert type(caught.value) is why
+    backend.close()
+
+
+@pytest.mark.parametrize("place", ["locmem", "default", "standalone"])
+def test_a_refused_commit_leaves_it_known_that_a_conversation_was_deleted(place: str) -> None:
+    backend, id = make_place(place), new_id()
+    backend.commit(id, Change(set={"text": b'"x"'}))
+    backend.delete(id)
+    with pytest.raises(InvalidConversationType):
+        backend.commit(id, Change(set={"text": b'"x"'}, increment={"text": 1}))
+    with pytest.raises(ConversationInterrupted):
+        backend.commit(id, Change(unless_deleted=True, set={"a": b"1"}))
+    backend.close()
+
+
+@pytest.mark.parametrize("place", ["locmem", "default", "standalone"])
+def test_the_key_that_a_message_was_given_is_not_its_id(place: str) -> None:
+    backend, id = make_place(place), new_id()
+    committed = backend.commit(id, Change(append=[("theirs", b"1")]))
+    key = committed.last_key.hex()
+    with pytest.raises(Diverged):
+        backend.commit(id, Change(replace=[Replacement(id=key, old=None, new=b"2")]))
+    assert backend.find(id, key) is None
+    assert list(backend.commit(id, Change(append=[(key, b"3")], once=[key])).existing) == []
+    assert list(backend.read_messages(id, 0, 9)) == [("theirs", b"1"), (key, b"3")]
     backend.close()
 
 

@@ -154,8 +154,8 @@ end
 -- State, messages and ids of a conversation whose meta hash was evicted are not the new one's. They are
 -- deleted only where there are any: after the first write a server no longer says that it is out of
 -- memory.
-if not version and redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[3], KEYS[4]) > 0 then
-    redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+if not version and redis.call('EXISTS', KEYS[2], KEYS[3], KEYS[4]) > 0 then
+    redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
 end
 
 -- Return what to answer where a counter could not be added to: its reason, or else the server's.
@@ -307,6 +307,7 @@ local former_ttl = tonumber(ttl)
 ttl = new_ttl >= 0 and new_ttl or former_ttl or default_ttl
 if not former_ttl then
     created, due = now, 0
+    if kind == 'deleted' then redis.call('HDEL', KEYS[1], 'gone') end
     redis.call('HSET', KEYS[1], 'id', id, 'c', created, 't', ttl, 'x', 0)
 elseif ttl ~= former_ttl then
     due = 0  -- or the index might expire before the conversation
