@@ -34,6 +34,8 @@ DIFFERENT = {
     "http/streaming.py Stream.__init__": "an abandoned async stream needs its loop",
     "http/streaming.py Stream.close": "only a task can have a timeout",
     "http/streaming.py Stream._finish": "only a task can be cancelled, and have a timeout",
+    "news.py _Sender.send": "sync code needs a loop",
+    "news.py notify_of_saved": "only sync code may run within an event loop",
     "repository.py Repository._call": "observers get the name of the method",
     "administration.py StoreAdministration.list": "an empty async iterator has to be written",
 }

@@ -52,7 +52,7 @@ def _rebased(replacement: Replacement, messages: Mapping[str, bytes | None]) -> 
         if replacement.old is None:
             return None  # it was to be redacted, and is not even there
         raise MessageNotFound("A message that was updated is not in the conversation any more.")
-    if _is_redacted(theirs):
+    if _is_redacted(theirs) and not (replacement.old and _is_redacted(replacement.old)):
         return None  # what was redacted stays so
     new = _merged_bytes(replacement.old, replacement.new, theirs, "message")
     return Replacement(id=replacement.id, old=theirs, new=new)

@@ -247,15 +247,16 @@ class MessageLog:
         """Take note of what the store has answered to a commit, if that is what was expected; else
         `settle` has to follow."""
         self._last_key = committed.last_key
-        if len(self._recent) > self._options.window:
-            self._tail = ()
-            del self._recent[: -self._options.window]
-        return (
+        is_expected = (
             committed.dropped + committed.message_count == expected_end
             and committed.dropped == self.dropped
             and not committed.others
             and not committed.repeated
         )
+        if is_expected and len(self._recent) > self._options.window:
+            self._tail = ()
+            del self._recent[: -self._options.window]
+        return is_expected
 
     def settle(self, settled: Settled) -> None:
         """Take note of what others have done."""
@@ -267,8 +268,8 @@ class MessageLog:
         if committed.existing:
             own = [each for each in own if id_of(each, 0) not in committed.existing]
         remote = committed.end - before_end - len(own)
-        if settled.is_cut:  # what is in memory is that of later; the next answer has the others
-            stored = []
+        if settled.is_cut or settled.later > len(known):
+            stored = []  # what is in memory is that of later; the next answer has the others
         else:
             stored = _joined(before, before_end, committed) + ([] if committed.repeated else own)
         room = min(committed.message_count, max(self._options.window, len(own)))

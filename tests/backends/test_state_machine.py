@@ -53,7 +53,17 @@ LEASES = st.sampled_from(["one", "two", "three"])
 BODIES = st.integers(0, 99).map(lambda n: b'{"n":%d}' % n) | st.sampled_from([b"", b"\0\xff"])
 # Ids that a caller gives, some of them again and again: names, keys that are below every other,
 # one that is far ahead of the clock, and what only looks like a key.
-GIVEN = ["m", "msg_2", "é" * 40, f"{1:020x}", f"{2:020x}", "7a" + "0" * 18, "ff" * 10, "AB" * 10]
+GIVEN = [
+    "m",
+    "#0",
+    "msg_2",
+    "é" * 40,
+    f"{1:020x}",
+    f"{2:020x}",
+    "7a" + "0" * 18,
+    "ff" * 10,
+    "AB" * 10,
+]
 WRITERS = [b"writer_1", b"writer_2", b"writer_3"]
 
 
