@@ -262,7 +262,7 @@ class MessageLog:
         """Take note of what others have done."""
         change, committed = settled.change, settled.committed
         known = [*packed_of(self._tail), *self._recent]
-        split = len(known) - settled.later
+        split = max(0, len(known) - settled.later)
         later, own = known[split:], to_append(change.append)
         before, before_end = known[: max(0, split - len(own))], settled.expected_end - len(own)
         if committed.existing:
