@@ -32,19 +32,19 @@ class State(MutableMapping[str, JSON]):
         self._encoded = stored.copy()  # the same with what was assigned, counted and deleted since
         self._values: dict[str, JSON] = {}  # what was handed out or assigned
         self._counted: dict[str, int] = {}  # what was added since the last commit
-        # Counters that we have added to. Others may have, too, so what is stored is approximate,
-        # and what is assigned to one of them is sent even if it looks the same.
+        # Counters that we have added to, and values that were merged with others' changes. What is
+        # stored of them is known only roughly, and what is assigned is sent even if it looks the
+        # same.
         self._approximate: set[str] = set()
-        self._assigned: set[str] = set()
         # What was assigned since the last commit replaces what is stored; what was only changed
         # inside is merged with what others have changed inside.
-        self._whole: set[str] = set()
+        self._assigned: set[str] = set()
         self._size: int | None = None  # of `_encoded`, in bytes; None: not computed yet
 
     def discard_changes(self) -> None:
         """Go back to what the store holds, as far as is known."""
         self._encoded = self._stored.copy()
-        self._values, self._counted, self._assigned, self._whole = {}, {}, set(), set()
+        self._values, self._counted, self._assigned = {}, {}, set()
         self._size = None
 
     def __getitem__(self, key: str) -> JSON:
@@ -61,10 +61,8 @@ class State(MutableMapping[str, JSON]):
         key = _plain_key(key)
         self._put(key, encode(value, "state", key))
         self._values[key] = value
-        self._whole.add(key)
+        self._assigned.add(key)
         self._counted.pop(key, None)
-        if key in self._approximate:
-            self._assigned.add(key)
 
     def setdefault(self, key: str, default: JSON = None) -> JSON:
         """Return the value of a key, which is `default` if there is none. A list or a dictionary
@@ -72,7 +70,7 @@ class State(MutableMapping[str, JSON]):
         if key not in self:
             self[key] = default
             if isinstance(default, (list, dict)) and key not in self._stored:
-                self._whole.discard(key)
+                self._assigned.discard(key)
         return self[key]
 
     def __delitem__(self, key: str) -> None:
@@ -108,7 +106,9 @@ class State(MutableMapping[str, JSON]):
             raise InvalidConversationValue(f"{path} would leave the signed 64-bit range.")
         # A number assigned or deleted since the last commit is not the one that is stored, so what
         # is added becomes part of what is set.
-        as_stored = self._encoded.get(key) == self._stored.get(key) and key not in self._assigned
+        as_stored = (
+            self._encoded.get(key) == self._stored.get(key) and key not in self._sent_anyway()
+        )
         counts = key in self._counted or as_stored
         self._put(key, b"%d" % total)
         self._values[key] = total
@@ -136,15 +136,17 @@ class State(MutableMapping[str, JSON]):
         if now != self._encoded:
             self._size = self._checked_size(_size_of(now))
         changed, counted = self._changed(now), self._counted
-        unset = sorted(self._stored.keys() - now.keys())
+        unset: list[str] = []
+        if not self._stored.keys() <= now.keys():
+            unset = sorted(self._stored.keys() - now.keys())
         expected: dict[str, bytes | None] = {}
-        if not self._whole.issuperset(changed):
-            for key in changed.keys() - self._whole:
+        if not self._assigned.issuperset(changed):
+            for key in changed.keys() - self._assigned:
                 expected[key] = self._stored.get(key)
         self._encoded, self._stored = now, now.copy()
         if counted or self._approximate:
             self._approximate = (self._approximate | counted.keys()) - changed.keys()
-        self._assigned, self._counted, self._whole = set(), {}, set()
+        self._assigned, self._counted = set(), {}
         return changed, unset, counted, expected
 
     def note_merged(self, keys: Iterable[str]) -> None:
@@ -160,11 +162,16 @@ class State(MutableMapping[str, JSON]):
         return now
 
     def _changed(self, now: dict[str, bytes]) -> dict[str, bytes]:
+        sent_anyway = self._sent_anyway() if self._approximate else ()
         return {
             key: data
             for key, data in now.items()
-            if (data != self._stored.get(key) or key in self._assigned) and key not in self._counted
+            if (data != self._stored.get(key) or key in sent_anyway) and key not in self._counted
         }
+
+    def _sent_anyway(self) -> set[str]:
+        """Return the keys whose values are sent even if they look the same as what is stored."""
+        return self._assigned & self._approximate
 
     def _put(self, key: str, data: bytes) -> None:
         if self._size is None:

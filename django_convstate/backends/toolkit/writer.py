@@ -81,7 +81,10 @@ class Writer:
             if self.closed:
                 self._forget_closed()
             number = next(self._numbers)
-            numbers = self._open.setdefault(id, {})
+            numbers = self._open.get(id)
+            if numbers is None:  # as it mostly is
+                self._open[id] = {number: None}
+                return Commit(self.key, number, number, (self, id))
             numbers[number] = None
             return Commit(self.key, number, next(iter(numbers)), (self, id))
 
