@@ -3,14 +3,18 @@
 A twin differs from its method by the await alone.
 """
 
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Final
 
 from . import conf, ids
 from .backends.reports import ConversationSummary, Health, Progress, PurgeReport, Selection
 from .conversation.templating import alters_data
-from .exceptions import InvalidConversationValue
+from .exceptions import InvalidConversationType, InvalidConversationValue
 from .ids import Owner
 from .repository import Repository
+
+_CURSOR: Final = re.compile(r"[0-9a-f]{28}")
 
 
 class StoreAdministration:
@@ -41,7 +45,7 @@ class StoreAdministration:
         """
         if _is_nobody(owner):
             return iter(())
-        return self._repository.scan(*_listing(owner, limit, after), keys)
+        return self._repository.scan(*_listing(owner, limit, after, keys))
 
     @alters_data
     def alist(
@@ -55,7 +59,7 @@ class StoreAdministration:
         """See `list`."""
         if _is_nobody(owner):
             return _nothing()
-        return self._repository.ascan(*_listing(owner, limit, after), keys)
+        return self._repository.ascan(*_listing(owner, limit, after, keys))
 
     @alters_data
     def purge(
@@ -123,13 +127,15 @@ def _is_nobody(owner: Owner) -> bool:
 
 
 def _listing(
-    owner: Owner, limit: int | None, after: str | None
-) -> tuple[str | None, int | None, str | None]:
+    owner: Owner, limit: int | None, after: str | None, keys: Sequence[str]
+) -> tuple[str | None, int | None, str | None, Sequence[str]]:
     if limit is not None and (type(limit) is not int or limit < 1):
         raise InvalidConversationValue("limit must be a whole number of at least 1.")
-    if after is not None and not (isinstance(after, str) and after):
+    if after is not None and not (isinstance(after, str) and _CURSOR.fullmatch(after)):
         raise InvalidConversationValue("after must be the cursor of a summary.")
-    return ids.owner_of(owner), limit, after
+    if isinstance(keys, str) or not all(isinstance(key, str) for key in keys):
+        raise InvalidConversationType("keys must be a list of keys of the state.")
+    return ids.owner_of(owner), limit, after, keys
 
 
 async def _nothing() -> AsyncIterator[ConversationSummary]:

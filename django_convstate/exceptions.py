@@ -12,7 +12,8 @@ class ConversationNotFound(ConversationError):
 
 
 class MessageNotFound(ConversationError, LookupError):
-    """The store answered: the conversation has no message with that id."""
+    """The store answered: the conversation has no message with that id. The middleware answers 404
+    when a view lets it through."""
 
 
 class ConversationConflict(ConversationError):
@@ -35,17 +36,18 @@ class ConversationCorrupt(ConversationError, BadRequest):
     the next request begins anew; this one gets 400 when a view lets it through."""
 
 
-class ConversationTooLarge(ConversationError, ValueError):
+class ConversationTooLarge(ConversationError, ValueError, BadRequest):
     """A message, the state, or the number of messages is over its limit. Nothing was changed; of a
     message that was being streamed, what fits is kept."""
 
 
-class InvalidConversationId(ConversationError, ValueError):
-    """The id cannot be the id of a conversation."""
+class InvalidConversationId(ConversationError, ValueError, BadRequest):
+    """The id cannot be the id of a conversation. Django answers 400 when a view lets it through."""
 
 
-class InvalidConversationValue(ConversationError, ValueError):
-    """The value cannot be stored as JSON. The message names its path."""
+class InvalidConversationValue(ConversationError, ValueError, BadRequest):
+    """The value cannot be stored as JSON, and the message names its path; or an argument makes no
+    sense. Django answers 400 when a view lets it through."""
 
 
 class InvalidConversationType(InvalidConversationValue, TypeError):

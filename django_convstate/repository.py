@@ -15,7 +15,14 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from . import conf, ids, signals
 from .backends import backend_class, building, default_backend, get_backend, options_of
 from .backends.base import ConversationStateBackend
-from .backends.records import Acquired, Change, Committed, Diverged, Record
+from .backends.records import (
+    Acquired,
+    Change,
+    Committed,
+    Diverged,
+    Record,
+    message_too_large,
+)
 from .backends.reports import ConversationSummary, Health, Progress, PurgeReport, Selection
 from .backends.toolkit.packed import Pair
 from .codec import decode
@@ -123,28 +130,32 @@ class Repository:
             MessageNotFound: a message that was to be updated is gone.
             ConversationBusy: others did not stop changing the same.
         """
-        original = change
+        original, theirs = change, dict[str, bytes | None]()
         for failures in range(MERGE_TRIES):
             try:
                 committed = self._call(self.backend.commit, id, change)
             except Diverged as diverged:
-                change = merged(change, diverged)
+                change = self._merged(change, diverged)
+                theirs.update(diverged.messages)
                 sleep(pause_after(failures + 1))
             else:
-                return committed if change is original else _with_merged(committed, change)
+                is_original = change is original
+                return committed if is_original else _told(committed, original, change, theirs)
         raise ConversationBusy(_NOT_MERGED)
 
     async def acommit(self, id: str, change: Change) -> Committed:
         """See `commit`."""
-        original = change
+        original, theirs = change, dict[str, bytes | None]()
         for failures in range(MERGE_TRIES):
             try:
                 committed = await self._acall(self.backend.acommit, id, change)
             except Diverged as diverged:
-                change = merged(change, diverged)
+                change = self._merged(change, diverged)
+                theirs.update(diverged.messages)
                 await asleep(pause_after(failures + 1))
             else:
-                return committed if change is original else _with_merged(committed, change)
+                is_original = change is original
+                return committed if is_original else _told(committed, original, change, theirs)
         raise ConversationBusy(_NOT_MERGED)
 
     def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
@@ -288,6 +299,13 @@ class Repository:
         """See `close`."""
         await self.backend.aclose()
 
+    def _merged(self, change: Change, diverged: Diverged) -> Change:
+        change, limit = merged(change, diverged), self.options.max_message_bytes
+        for each in change.replace:
+            if len(each.new) > limit:
+                raise message_too_large(len(each.new), limit)
+        return change
+
     # What is told to others.
 
     def announce_saved(self, conversation: object, created: bool) -> None:
@@ -351,8 +369,17 @@ def _observed(operation: str, backend: ConversationStateBackend) -> Iterator[Non
                 logger.exception("An observer of the conversation store failed.")
 
 
-def _with_merged(committed: Committed, change: Change) -> Committed:
-    return replace(committed, merged=tuple(change.expected))
+def _told(
+    committed: Committed, original: Change, change: Change, theirs: Mapping[str, bytes | None]
+) -> Committed:
+    """Return the answer with what became of a change when it was merged."""
+    stored = {each.id: each.new for each in change.replace}
+    replaced = {each.id: stored.get(each.id) or theirs[each.id] for each in original.replace}
+    return replace(
+        committed,
+        merged=tuple(change.expected),
+        replaced={id: data for id, data in replaced.items() if data is not None},
+    )
 
 
 def _decoded(summary: ConversationSummary) -> ConversationSummary:

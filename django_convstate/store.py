@@ -3,7 +3,7 @@
 A twin differs from its method by the await alone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Unpack
 
 from . import conf, ids
@@ -11,7 +11,8 @@ from .administration import StoreAdministration
 from .backends.base import ConversationStateBackend
 from .backends.records import Create, Record
 from .codec import JSON
-from .conversation.conversation import Conversation, check_ttl, working_copy_of
+from .conversation.arguments import check_ttl
+from .conversation.conversation import Conversation, working_copy_of
 from .conversation.working_copy import WorkingCopy
 from .exceptions import (
     BackendUnavailable,
@@ -19,6 +20,7 @@ from .exceptions import (
     ConversationNotFound,
     InvalidBackend,
     InvalidConversationId,
+    InvalidConversationType,
 )
 from .ids import Owner
 from .repository import Repository
@@ -163,7 +165,7 @@ class ConversationStore(StoreAdministration):
         try:
             record = self._repository.load(id, options.window)
         except (ConversationNotFound, ConversationCorrupt):
-            return self._begin(id, None if owner is ANYBODY else owned, ttl, Create.EITHER)
+            return self._opened_anew(id, owned, ttl)
         return self._opened(record, owned, options, strict)
 
     async def aopen(
@@ -176,7 +178,7 @@ class ConversationStore(StoreAdministration):
         try:
             record = await self._repository.aload(id, options.window)
         except (ConversationNotFound, ConversationCorrupt):
-            return self._begin(id, None if owner is ANYBODY else owned, ttl, Create.EITHER)
+            return self._opened_anew(id, owned, ttl)
         return self._opened(record, owned, options, strict)
 
     def key(self, *parts: object) -> str:
@@ -243,7 +245,7 @@ class ConversationStore(StoreAdministration):
         self,
         conversation_id: str,
         /,
-        items: Iterable[Mapping[str, JSON]],
+        items: Iterable[dict[str, JSON]],
         *,
         owner: Owner = None,
         ttl: float | None = None,
@@ -259,7 +261,7 @@ class ConversationStore(StoreAdministration):
         self,
         conversation_id: str,
         /,
-        items: Iterable[Mapping[str, JSON]],
+        items: Iterable[dict[str, JSON]],
         *,
         owner: Owner = None,
         ttl: float | None = None,
@@ -284,11 +286,11 @@ class ConversationStore(StoreAdministration):
         Raises:
             ConversationConflict: `expected_version` is given and is not the stored one.
         """
-        return self._repository.delete(id, expected_version)
+        return self._repository.delete(id, _checked_version(expected_version))
 
     async def adelete(self, id: str, *, expected_version: int | None = None) -> bool:
         """See `delete`."""
-        return await self._repository.adelete(id, expected_version)
+        return await self._repository.adelete(id, _checked_version(expected_version))
 
     def touch(self, id: str, ttl: float | None = None) -> bool:
         """Start a conversation's time to live anew, with a new one in seconds if given. False:
@@ -318,8 +320,11 @@ class ConversationStore(StoreAdministration):
         """Return a conversation that is to be added to without a load, and without an answer that
         has what others have added."""
         id = ids.validate_id(id)
-        conversation = self._begin(id, ids.owner_of(owner), ttl, Create.EITHER)
-        working_copy_of(conversation).window = 0
+        owned = ids.owner_of(owner)
+        conversation = self._begin(id, owned, ttl, Create.EITHER)
+        copy = working_copy_of(conversation)
+        copy.window = 0
+        copy.visitor = None if owner is None else owned or ""
         return conversation
 
     def _loaded(
@@ -330,6 +335,7 @@ class ConversationStore(StoreAdministration):
         copy = WorkingCopy(options)
         copy.load(record)
         copy.is_read_only = read_only
+        copy.visitor = _visitor(owner)
         return Conversation(self._repository, copy)
 
     def _opened(
@@ -342,7 +348,14 @@ class ConversationStore(StoreAdministration):
             )
         if owner is not ANYBODY and owner != record.owner:
             raise ConversationNotFound(_ABSENT)
-        return self._loaded(record, ANYBODY, options)
+        conversation = self._loaded(record, ANYBODY, options)
+        working_copy_of(conversation).visitor = _visitor(owner)
+        return conversation
+
+    def _opened_anew(self, id: str, owner: Any, ttl: float | None) -> Conversation:
+        conversation = self._begin(id, None if owner is ANYBODY else owner, ttl, Create.EITHER)
+        working_copy_of(conversation).visitor = _visitor(owner)
+        return conversation
 
 
 _ABSENT: Final = "There is no such conversation."
@@ -362,6 +375,17 @@ def _expected_owner(id: str, owner: Owner) -> Any:
     except InvalidConversationId:
         raise ConversationNotFound(_ABSENT) from None
     return owned
+
+
+def _checked_version(version: int | None) -> int | None:
+    if version is not None and type(version) is not int:
+        raise InvalidConversationType("An expected version is an integer.")
+    return version
+
+
+def _visitor(owner: Any) -> str | None:
+    """Return whose a conversation has to be when it is saved: see `WorkingCopy.visitor`."""
+    return None if owner is ANYBODY else owner or ""
 
 
 def _check_owner(record: Record, owner: str | None) -> None:

@@ -302,6 +302,13 @@ def too_many_messages(count: int, limit: int) -> ConversationTooLarge:
     )
 
 
+def message_too_large(size: int, limit: int) -> ConversationTooLarge:
+    """Return the error for a message over its limit."""
+    return ConversationTooLarge(
+        f"The message takes {size} bytes as JSON; MAX_MESSAGE_BYTES is {limit}."
+    )
+
+
 @dataclass(slots=True)
 class Committed:
     """The answer to a commit: what the conversation is at after it.
@@ -316,6 +323,7 @@ class Committed:
             gone, they are the newest of all, own ones included.
         others_end: the position after the last of them.
         merged: the keys whose nested changes were merged with others', by the repository.
+        replaced: what it has made of messages that others have changed, too, by their ids.
         degraded: the store is unavailable, and the change is to be replayed.
     """
 
@@ -329,6 +337,7 @@ class Committed:
     others: Sequence[Pair] = field(repr=False, default=())
     others_end: int = 0
     merged: Sequence[str] = field(repr=False, default=())
+    replaced: Mapping[str, bytes] = field(repr=False, default_factory=dict)
     degraded: bool = False
 
     @property

@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Iterator, MutableMapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime
-from typing import Any
 
 from django.utils.asyncio import async_unsafe
 
@@ -17,6 +16,7 @@ from ..backends.reports import moment_or_never
 from ..codec import JSON
 from ..exceptions import InvalidConversationValue
 from ..repository import Repository
+from .arguments import check_ttl, somebody
 from .messages import Messages
 from .pending import REFUSALS
 from .rename import arename, rename
@@ -270,9 +270,9 @@ class Conversation(MutableMapping[str, JSON]):
 
     def _begin_touch(self, ttl: float | None) -> bool:
         self._copy.check_writable()
-        if ttl is not None and not self._copy.is_stored:
-            self._copy.set_ttl(check_ttl(ttl))
         check_ttl(ttl)
+        if ttl is not None and not self._copy.is_stored:
+            self._copy.set_ttl(ttl)
         return self._copy.is_stored
 
     @alters_data
@@ -282,12 +282,20 @@ class Conversation(MutableMapping[str, JSON]):
         Raises:
             ConversationNotFound: there is none (any more).
         """
-        self._copy.load(self._repository.load(self._copy.id))
+        copy, repository = self._copy, self._repository
+        if copy.is_read_only:
+            copy.load(repository.peek(copy.id))
+        else:
+            copy.load(repository.load(copy.id))
 
     @alters_data
     async def areload(self) -> None:
         """See `reload`."""
-        self._copy.load(await self._repository.aload(self._copy.id))
+        copy, repository = self._copy, self._repository
+        if copy.is_read_only:
+            copy.load(await repository.apeek(copy.id))
+        else:
+            copy.load(await repository.aload(copy.id))
 
     @alters_data
     def claim(self, owner: ids.Owner) -> None:
@@ -298,13 +306,13 @@ class Conversation(MutableMapping[str, JSON]):
             ConversationConflict: it is another owner's.
             InvalidConversationValue: that cannot be an owner.
         """
-        if self._copy.claim(_somebody(owner)):
+        if self._copy.claim(somebody(owner)):
             self.save()
 
     @alters_data
     async def aclaim(self, owner: ids.Owner) -> None:
         """See `claim`."""
-        if self._copy.claim(_somebody(owner)):
+        if self._copy.claim(somebody(owner)):
             await self.asave()
 
     @alters_data
@@ -321,7 +329,7 @@ class Conversation(MutableMapping[str, JSON]):
         self._copy.check_writable()
         self.save()
         if self._copy.is_stored:
-            self._copy.load(rename(self._repository, self._copy.id))
+            self._copy.id = rename(self._repository, self._copy.id)
 
     @alters_data
     async def acycle_id(self) -> None:
@@ -329,7 +337,7 @@ class Conversation(MutableMapping[str, JSON]):
         self._copy.check_writable()
         await self.asave()
         if self._copy.is_stored:
-            self._copy.load(await arename(self._repository, self._copy.id))
+            self._copy.id = await arename(self._repository, self._copy.id)
 
     # How a change is sent, and a turn taken.
 
@@ -374,22 +382,6 @@ class Conversation(MutableMapping[str, JSON]):
 def working_copy_of(conversation: Conversation) -> WorkingCopy:
     """Return what is in memory of a conversation, for the middleware and the consumers."""
     return conversation._copy
-
-
-def check_ttl(ttl: float | None) -> Any:
-    """Return `ttl` unchanged, or raise `InvalidConversationValue` if it is no duration."""
-    if ttl is not None and (problem := conf.lifetime(ttl)):
-        raise InvalidConversationValue(f"ttl {problem}.")
-    return ttl
-
-
-def _somebody(owner: ids.Owner) -> str:
-    found = ids.owner_of(owner)
-    if found is None:
-        raise InvalidConversationValue(
-            "None, or a visitor who is not logged in, is no owner; claim it for a user who is."
-        )
-    return found
 
 
 def _moment(seconds: float) -> datetime | None:

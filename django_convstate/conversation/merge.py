@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+import orjson
+
 from ..backends.records import Change, Diverged, Replacement
 from ..codec import JSON, decode, encode
 from ..exceptions import MessageNotFound
@@ -37,7 +39,7 @@ def pause_after(failures: int) -> float:
     """Return how many seconds to wait before the next try.
 
     The first try after an answer is made at once, for it knows what is stored. If that fails, too,
-    there is a crowd, and it goes apart for random times.
+    many change the same, and each waits for a random time.
     """
     if failures % 2:
         return 0.0
@@ -71,21 +73,32 @@ def _merged_bytes(base: bytes | None, mine: bytes, theirs: bytes, path: str) -> 
 def merge(base: JSON, mine: JSON, theirs: JSON) -> JSON:
     """Return what `mine` and `theirs` have both made of `base`.
 
-    Dictionaries are merged key by key, and lists to which both have only appended have what was
-    appended to both, theirs first. Where both have changed anything else, `mine` counts, because it
-    is the later one.
+    Dictionaries are merged key by key. What was only appended to a list goes to the end of what the
+    other has made of it. Where both have changed anything else, `mine` counts, because it is the
+    later one.
     """
-    if mine == base:
+    if _same(mine, base):
         return theirs
-    if theirs == base or mine == theirs:
+    if _same(theirs, base) or _same(mine, theirs):
         return mine
     if isinstance(mine, dict) and isinstance(theirs, dict):
         return _merge_dicts(base if isinstance(base, dict) else {}, mine, theirs)
     if isinstance(mine, list) and isinstance(theirs, list):
-        base = [] if base is _ABSENT else base
-        if isinstance(base, list) and mine[: len(base)] == base == theirs[: len(base)]:
-            return theirs + mine[len(base) :]
+        before = base if isinstance(base, list) else []
+        if _same(mine[: len(before)], before):
+            return theirs + mine[len(before) :]
+        if _same(theirs[: len(before)], before):
+            return mine + theirs[len(before) :]
     return mine
+
+
+def _same(one: JSON, other: JSON) -> bool:
+    # Not by ==, to which 0, 0.0 and False are the same.
+    if one is _ABSENT or other is _ABSENT:
+        return one is other
+    return orjson.dumps(one, option=orjson.OPT_SORT_KEYS) == orjson.dumps(
+        other, option=orjson.OPT_SORT_KEYS
+    )
 
 
 def _merge_dicts(

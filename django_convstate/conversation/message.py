@@ -76,7 +76,7 @@ def encode_message(role: str, content: JSON, id: str, extra: Mapping[str, JSON])
     return encode(message, "message")
 
 
-def encode_item(item: Mapping[str, JSON], name: str) -> bytes:
+def encode_item(item: object, name: str) -> bytes:
     """Return a message that is kept as it is."""
     if not isinstance(item, dict):
         raise InvalidConversationType(

@@ -7,7 +7,14 @@ A position counts the messages that were dropped, too, so that those which are t
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from ..backends.records import Committed, Record, Replacement, too_many_messages
+from ..backends.records import (
+    Change,
+    Committed,
+    Record,
+    Replacement,
+    message_too_large,
+    too_many_messages,
+)
 from ..backends.toolkit.packed import (
     KEY_SIZE,
     NO_KEY,
@@ -23,7 +30,7 @@ from ..backends.toolkit.packed import (
 from ..codec import JSON, decode, decode_all, encode
 from ..conf import Options
 from ..exceptions import (
-    ConversationTooLarge,
+    InvalidConversationType,
     InvalidConversationValue,
 )
 from ..ids import next_message_id, validate_message_id
@@ -33,16 +40,9 @@ from .pending import Settled, shifted
 NOTHING: Final[Sequence[Pair]] = ()  # is appended
 
 
-# The position up to which stored messages are kept (None: all), what is appended, the ids of those
-# that may be there already, what is replaced, what is replaced only after that because it may not
-# be appended, and where the messages that are known here ended before: see `Change`.
+# Of what has changed: `keep_messages`, `append`, `once`, `replace` and `seen` of a `Change`.
 MessageChanges = tuple[
-    int | None,
-    Sequence[Pair],
-    Collection[str],
-    Sequence[Replacement],
-    Sequence[Replacement],
-    tuple[int, bytes],
+    int | None, Sequence[Pair], Collection[str], Sequence[Replacement], tuple[int, bytes]
 ]
 
 
@@ -52,7 +52,7 @@ class MessageLog:
     saved or staged since. Behind the kept ones come those that were appended."""
 
     def __init__(self, options: Options) -> None:
-        self._options = options
+        self.options = options
         # How to interrupt each message that is being streamed, by what streams it.
         self.streams: dict[object, Callable[[], None]] = {}
         # Where, as (start, stop), others have appended between our load and our saves. Noted only
@@ -75,6 +75,9 @@ class MessageLog:
         self._last_id = 0  # of those that were made here
         self._appended: list[bytes] = []
         self._once: set[str] = set()
+        # What was made of appended messages that may be there already, and then are not appended:
+        # the bytes that they were appended with, and those now.
+        self._remade: dict[str, tuple[bytes | None, bytes]] = {}
         self._replaced: dict[str, tuple[bytes | None, bytes]] = {}
         # What was replaced since the load, and saved or staged.
         self._current: dict[str, bytes] = {}
@@ -84,7 +87,7 @@ class MessageLog:
     def discard_changes(self) -> None:
         """Go back to what the store holds, as far as is known."""
         self._kept_end = self._stored_end
-        self._appended, self._once, self._replaced = [], set(), {}
+        self._appended, self._once, self._replaced, self._remade = [], set(), {}, {}
 
     # Writing.
 
@@ -104,8 +107,12 @@ class MessageLog:
         self._last_id = made
         return new_id
 
-    def extend(self, items: Iterable[Mapping[str, JSON]]) -> list[str]:
+    def extend(self, items: Iterable[dict[str, JSON]]) -> list[str]:
         """Add JSON objects at the end as they are, all or none, and return their ids."""
+        if not isinstance(items, Iterable):
+            raise InvalidConversationType(
+                f"extend takes JSON objects, one after the other, not {type(items).__name__}."
+            )
         made: list[bytes] = []
         last_id = self._last_id
         try:
@@ -128,26 +135,23 @@ class MessageLog:
             InvalidConversationValue: it cannot be stored as JSON.
             ConversationTooLarge: it is over MAX_MESSAGE_BYTES, or one more than MAX_MESSAGES.
         """
-        if self._options.max_messages is not None:
+        if self.options.max_messages is not None:
             self._check_room(0)
         data = encode_message(role, content, id, extra)
-        if len(data) > self._options.max_message_bytes:
+        if len(data) > self.options.max_message_bytes:
             self._check_size(data)
         return data
 
     def _check_room(self, more: int) -> None:
-        limit = self._options.max_messages
-        if limit is not None and self._options.when_full == "refuse":
+        limit = self.options.max_messages
+        if limit is not None and self.options.when_full == "refuse":
             count = len(self) + more + 1
             if count > limit:
                 raise too_many_messages(count, limit)
 
     def _check_size(self, data: bytes) -> None:
-        if len(data) > self._options.max_message_bytes:
-            raise ConversationTooLarge(
-                f"The message takes {len(data)} bytes as JSON; MAX_MESSAGE_BYTES is "
-                f"{self._options.max_message_bytes}."
-            )
+        if len(data) > self.options.max_message_bytes:
+            raise message_too_large(len(data), self.options.max_message_bytes)
 
     def truncate(self, size: int) -> None:
         """Keep the first `size` messages."""
@@ -160,7 +164,11 @@ class MessageLog:
                 if place >= position:
                     self._replaced.pop(id := id_of(message, place), None)
                     self._current.pop(id, None)
-        del self._appended[max(0, position - self._kept_end) :]
+        first_dropped = max(0, position - self._kept_end)
+        for message in self._appended[first_dropped:]:
+            self._once.discard(id := id_of(message, 0))
+            self._remade.pop(id, None)
+        del self._appended[first_dropped:]
         self._kept_end = min(self._kept_end, position)
 
     def update(self, id: str, data: bytes, fields: Mapping[str, JSON]) -> None:
@@ -184,10 +192,11 @@ class MessageLog:
 
     def _replace(self, id: str, old: bytes | None, new: bytes) -> None:
         for index, message in enumerate(self._appended):
-            # What may be stored already, as it was appended before, is replaced after that: it
-            # would not be appended again.
-            if id not in self._once and id_of(message, 0) == id:
+            if id_of(message, 0) == id:
                 self._appended[index] = header_of(message) + new
+                if id in self._once:
+                    first = self._remade[id][0] if id in self._remade else old
+                    self._remade[id] = None if old is None else first, new
                 return
         self._replaced[id] = old, new
 
@@ -230,10 +239,24 @@ class MessageLog:
             kept if kept < stored else None,
             PackedMessages(appended, kept, has_keys=False) if appended else NOTHING,
             once,
-            [each for each in replaced if each.id not in once] if once else replaced,
-            [each for each in replaced if each.id in once] if once else (),
+            replaced,
             seen,
         )
+
+    def remade(self, change: Change, committed: Committed) -> Sequence[Replacement]:
+        """Return what is to be replaced, because a change did not append it: it was there."""
+        if not self._remade:
+            return ()
+        found = [(id, self._remade.pop(id)) for id in change.once if id in self._remade]
+        return [
+            Replacement(id=id, old=old, new=new)
+            for id, (old, new) in found
+            if committed.repeated or id in committed.existing
+        ]
+
+    def adopt(self, replaced: Mapping[str, bytes]) -> None:
+        """Take note of what became of messages that others have changed, too."""
+        self._current.update(replaced)
 
     def _cut(self, end: int) -> None:
         """Forget what is in memory from position `end` on."""
@@ -253,9 +276,9 @@ class MessageLog:
             and not committed.others
             and not committed.repeated
         )
-        if is_expected and len(self._recent) > self._options.window:
+        if is_expected and len(self._recent) > self.options.window:
             self._tail = ()
-            del self._recent[: -self._options.window]
+            del self._recent[: -self.options.window]
         return is_expected
 
     def settle(self, settled: Settled) -> None:
@@ -272,7 +295,7 @@ class MessageLog:
             stored = []  # what is in memory is that of later; the next answer has the others
         else:
             stored = _joined(before, before_end, committed) + ([] if committed.repeated else own)
-        room = min(committed.message_count, max(self._options.window, len(own)))
+        room = min(committed.message_count, max(self.options.window, len(own)))
         newest = stored[len(stored) - min(len(stored), room) :]
         self._tail = PackedMessages(newest, committed.end - len(newest))
         self._recent = later
@@ -299,21 +322,6 @@ class MessageLog:
     def _start(self) -> int:
         """The position of the first message in memory."""
         return self._stored_end - len(self._recent) - len(self._tail)
-
-    @property
-    def window_size(self) -> int:
-        """The setting WINDOW."""
-        return self._options.window
-
-    @property
-    def drops_oldest(self) -> bool:
-        """Whether the oldest messages are dropped where there would be too many."""
-        return self._options.when_full == "drop_oldest"
-
-    @property
-    def max_message_bytes(self) -> int:
-        """The setting."""
-        return self._options.max_message_bytes
 
     @property
     def is_complete(self) -> bool:

@@ -8,14 +8,13 @@ from collections.abc import (
     Generator,
     Iterable,
     Iterator,
-    Mapping,
     Sequence,
 )
 from typing import Any, Final, overload
 
 from django.utils.asyncio import async_unsafe
 
-from ..backends.toolkit.packed import Pair
+from ..backends.toolkit.packed import PackedMessages, Pair
 from ..codec import JSON
 from ..exceptions import ConversationInterrupted, InvalidConversationType, MessageNotFound
 from ..ids import validate_message_id
@@ -61,7 +60,7 @@ class Messages(Sequence[Message]):
         """
         return self._copy.log.append(role, content, id, extra)
 
-    def extend(self, items: Iterable[Mapping[str, JSON]]) -> list[str]:
+    def extend(self, items: Iterable[dict[str, JSON]]) -> list[str]:
         """Add JSON objects at the end, all or none, as they are: nothing is added to them, so that
         the items of an SDK come back as they went in.
 
@@ -173,7 +172,7 @@ class Messages(Sequence[Message]):
         """Return the newest `size` messages (None: WINDOW), oldest first; in an outage, those of
         them that are known here."""
         log = self._copy.log
-        wanted = log.window_size if size is None else max(0, operator.index(size))
+        wanted = log.options.window if size is None else max(0, operator.index(size))
         return self._between(log.window_start(wanted), log.end)
 
     def for_llm(self, size: int | None = None) -> list[dict[str, JSON]]:
@@ -218,13 +217,16 @@ class Messages(Sequence[Message]):
         return max(start, log.dropped), stop
 
     def _complete(self, read: Sequence[Pair], missing: tuple[int, int] | None) -> Sequence[Pair]:
-        # The oldest may have been dropped meanwhile, if that is how it is set.
-        is_short = missing is not None and len(read) < missing[1] - missing[0]
-        if is_short and not self._copy.log.drops_oldest:
-            raise ConversationInterrupted(
-                "The conversation was deleted, shortened or has expired since it was loaded."
-            )
-        return read
+        if missing is None or len(read) == missing[1] - missing[0]:
+            return read
+        # The oldest may have been dropped meanwhile, if that is how it is set. Those that are left
+        # come right before the ones in memory.
+        is_end = isinstance(read, PackedMessages) and read and read.start + len(read) == missing[1]
+        if self._copy.log.options.when_full == "drop_oldest" and is_end:
+            return read
+        raise ConversationInterrupted(
+            "The conversation was deleted, shortened or has expired since it was loaded."
+        )
 
     @alters_data
     def pop(self) -> Message:

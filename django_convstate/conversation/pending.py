@@ -49,6 +49,10 @@ class Pending:
         kept = change.seen[0] if change.keep_messages is None else change.keep_messages
         self._queue.append((change, kept + len(change.append)))
 
+    def add_first(self, change: Change) -> None:
+        """Add a change that appends nothing, to be sent before those that wait."""
+        self._queue.appendleft((change, change.seen[0]))
+
     def clear(self) -> None:
         """Forget all of them."""
         self._queue.clear()
@@ -113,9 +117,8 @@ def shifted(position: int, change: Change, committed: Committed, expected_end: i
     before = expected_end - len(change.append)
     if position < before:
         return position
-    if committed.repeated:
-        # Where its own messages are is not known: rather keep one too many.
-        return position + max(0, committed.end - expected_end)
+    if committed.repeated and committed.end != expected_end:
+        return committed.end  # others may have appended behind its own messages: keep them all
     existing = [
         id for id, _ in islice(change.append, position - before) if id in committed.existing
     ]

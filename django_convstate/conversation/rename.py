@@ -1,12 +1,11 @@
 """Giving a stored conversation a new id, on the server: nothing of it passes through here."""
 
-from ..backends.records import Record
 from ..exceptions import BackendUnavailable, ConversationNotFound
 from ..repository import Repository
 
 
-def rename(repository: Repository, id: str) -> Record:
-    """Give a conversation a new id, and return it as it is under that.
+def rename(repository: Repository, id: str) -> str:
+    """Give a conversation a new id, and return that.
 
     Raises:
         ConversationNotFound: there is none (any more).
@@ -19,10 +18,10 @@ def rename(repository: Repository, id: str) -> Record:
         found = repository.rename(id, new_id)  # perhaps only the answer was lost
     if not found:
         raise ConversationNotFound("There is no such conversation.")
-    return repository.load(new_id)
+    return new_id
 
 
-async def arename(repository: Repository, id: str) -> Record:
+async def arename(repository: Repository, id: str) -> str:
     """See `rename`."""
     new_id = repository.id_beside(id)
     try:
@@ -31,4 +30,4 @@ async def arename(repository: Repository, id: str) -> Record:
         found = await repository.arename(id, new_id)  # perhaps only the answer was lost
     if not found:
         raise ConversationNotFound("There is no such conversation.")
-    return await repository.aload(new_id)
+    return new_id

@@ -27,7 +27,7 @@ class StreamedMessage:
         self._extra = extra
         # How many bytes of JSON the content may take.
         made = MADE_ID if id is None else validate_message_id(id)
-        self._room = log.max_message_bytes - len(log.check(role, "", made, extra))
+        self._room = log.options.max_message_bytes - len(log.check(role, "", made, extra))
         self._parts: list[str] = []
         self._is_over = False
 
@@ -104,5 +104,5 @@ class StreamedMessage:
             id = self._id or MADE_ID
             return len(encode_message(self._role, text[:length], id, extra))
 
-        fitting = bisect_right(range(len(text)), self._log.max_message_bytes, key=size)
+        fitting = bisect_right(range(len(text)), self._log.options.max_message_bytes, key=size)
         return text[: max(0, fitting - 1)]

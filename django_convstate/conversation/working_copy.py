@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 
 from ..backends.records import Change, Committed, Create, Record, Replacement
-from ..backends.toolkit.packed import NO_KEY
 from ..backends.toolkit.writer import ThisProcess
 from ..conf import Options
 from ..exceptions import ConversationConflict, ConversationInterrupted, InvalidConversationType
@@ -28,6 +27,9 @@ class WorkingCopy:
         self._options = options
         self._lease: tuple[str, str] | None = None  # of which conversation, and the token
         self.save_failed = self.is_read_only = self.unless_deleted = False
+        # Whose the conversation has to be when it is saved, or nobody's; "": nobody's; None: that
+        # does not matter.
+        self.visitor: str | None = None
         # Whether messages were saved of which open websockets were not told, and after which
         # position those that they have are gone; None: they are all there.
         self.has_news = False
@@ -115,7 +117,7 @@ class WorkingCopy:
             expected_version = self._expected(expected_version)
         options = self._options
         changed, unset, counted, expected = self.state.collect_changes()
-        keep, appended, once, replaced, replaced_later, seen = self.log.collect_changes()
+        keep, appended, once, replaced, seen = self.log.collect_changes()
         if not (
             changed
             or unset
@@ -134,6 +136,7 @@ class WorkingCopy:
             create=self.create,
             unless_deleted=self.unless_deleted,
             expected_version=expected_version,
+            visitor=self.visitor,
             owner=owner if self.is_stored else self.owner,
             ttl=self.ttl if is_new else self._new_ttl,  # of one that may be there, its own is kept
             default_ttl=self.ttl,
@@ -156,19 +159,19 @@ class WorkingCopy:
         self.pending.add(change)
         self.create = Create.MUST_EXIST
         self._new_ttl = None
-        if replaced_later:
-            self._stage_replacements(replaced_later)
 
-    def _stage_replacements(self, replacements: Sequence[Replacement]) -> None:
-        """Stage a second change, for messages that the first one may not append, because they are
-        stored already."""
-        self.pending.add(
+    def _stage_replacements(
+        self, replacements: Sequence[Replacement], change: Change, committed: Committed
+    ) -> None:
+        """Stage a change of messages that were to be appended, and were there already."""
+        self.pending.add_first(
             Change(
                 create=Create.MUST_EXIST,
+                visitor=self.visitor,
                 replace=replacements,
                 commit=ThisProcess.writer.begin(self.id),
-                lease=self.lease,
-                seen=(self.log.end, NO_KEY),
+                lease=None if change.release else self.lease,
+                seen=(committed.end, committed.last_key),
                 window=self.window,
             )
         )
@@ -203,6 +206,10 @@ class WorkingCopy:
         if not self.log.is_expected(committed, expected_end) or others_wait:
             self.log.settle(self.pending.settle(change, committed, expected_end))
         self.existing = committed.existing
+        if replacements := self.log.remade(change, committed):
+            self._stage_replacements(replacements, change, committed)
+        if committed.replaced:
+            self.log.adopt(committed.replaced)
         if committed.merged:
             self.state.note_merged(committed.merged)
         keep = change.keep_messages
@@ -253,6 +260,8 @@ class WorkingCopy:
         """
         if self.owner not in (None, owner):
             raise ConversationConflict("The conversation belongs to another owner.")
+        if self.visitor is not None:
+            self.visitor = owner
         if self.owner == owner:
             return False
         if self.is_stored:

@@ -44,7 +44,7 @@ class CommitContract(Scenarios):
         state = {**change.set, "questions": b"2"}
         await self.check(backend, id, state=state, messages=change.append)
         record = await self.load(backend, id)
-        # The backend's clock may be another machine's, a little apart from ours.
+        # The backend's clock may be another machine's, a little different from ours.
         assert before - 5 <= record.created_at <= record.modified_at <= record.last_accessed
         assert record.last_accessed <= time.time() + 5
         assert abs(record.expires_at - record.last_accessed - 60) < 1

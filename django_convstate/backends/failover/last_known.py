@@ -136,7 +136,10 @@ class LastKnownCache:
                     return  # there is more to the conversation than this change
                 begun = StoredConversation(now, now, now)
                 snapshot = Snapshot(self._record(begun), OVERHEAD)
-            size = size_of(change.append) + sum(map(len, change.set.values()))
+            size = size_of(change.append) + size_of(committed.others)
+            size += sum(len(each.new) + len(each.old or b"") for each in change.replace)
+            size += sum(len(old or b"") for old in change.expected.values())
+            size += sum(map(len, change.set.values()))
             changes = [*snapshot.changes, (now, change, committed)]
             snapshot = Snapshot(snapshot.record, snapshot.size + size, changes)
             if len(changes) > KEPT_CHANGES:
@@ -153,6 +156,13 @@ class LastKnownCache:
                 stored.touch(time.time(), ttl)
                 snapshot = Snapshot(self._record(stored), snapshot.size)
             self._replace(id, snapshot if found else None)
+
+    def move(self, id: str, new_id: str) -> None:
+        """Keep the conversation under its new id."""
+        with self._lock:
+            snapshot = self._snapshots.get(id)
+            self._replace(id, None)
+            self._replace(new_id, snapshot)
 
     def forget(self, id: str) -> None:
         """Drop the conversation, if it is known."""

@@ -80,7 +80,8 @@ class RedisBackend(ConversationStateBackend):
         except BackendUnavailable as error:
             if not is_unknown_command(error.__cause__):
                 raise
-        return self.load(id, window)  # Redis 6.2, which has no scripts that only read
+        # Redis 6.2, which has no scripts that only read
+        return self._run(id, self._operations.peek(id, window, "EVALSHA"))
 
     async def apeek(self, id: str, window: int) -> Record | None:
         """See `peek`."""
@@ -89,7 +90,8 @@ class RedisBackend(ConversationStateBackend):
         except BackendUnavailable as error:
             if not is_unknown_command(error.__cause__):
                 raise
-        return await self.aload(id, window)
+        # Redis 6.2, which has no scripts that only read
+        return await self._arun(id, lambda: self._operations.peek(id, window, "EVALSHA"))
 
     def shard_of(self, id: str) -> str:
         """See `ConversationStateBackend.shard_of`: a node of a cluster."""

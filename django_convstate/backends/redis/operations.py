@@ -117,13 +117,12 @@ class Operations:
 
     def load(self, id: str, window: int) -> Operation[Record | None]:
         """See `RedisBackend.load`."""
-        arguments = (window, self.max_age_ms)
-        return script_operation(scripts.LOAD, self.keys(id), arguments, partial(self._loaded, id))
+        return self._load(id, window, "")
 
-    def peek(self, id: str, window: int) -> Operation[Record | None]:
-        """Load without writing: the script is the same, and EVALSHA_RO refuses its writes."""
-        operation = self.load(id, window)
-        return replace(operation, command=("EVALSHA_RO", *operation.command[1:]))
+    def peek(self, id: str, window: int, command: str = "EVALSHA_RO") -> Operation[Record | None]:
+        """Load without writing, also where a server takes no writes, by one of two commands."""
+        operation = self._load(id, window, "1")
+        return replace(operation, command=(command, *operation.command[1:]))
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Operation[Acquired]:
         """See `RedisBackend.acquire`."""
@@ -136,7 +135,7 @@ class Operations:
             return Reply(Acquired(0, record.value), record.then)
 
         keys = (*self.keys(id), self.queue_key(id))
-        arguments = (window, self.max_age_ms, _lease(lease), milliseconds(seconds))
+        arguments = (window, self.max_age_ms, "", _lease(lease), milliseconds(seconds))
         return script_operation(scripts.ACQUIRE, keys, arguments, read)
 
     def renew(self, id: str, lease: str, seconds: float) -> Operation[bool]:
@@ -300,6 +299,10 @@ class Operations:
         ack = script_operation(scripts.INDEX_ACK, self.keys(id)[:1], (owner, ttl_ms), _nothing)
         index = (self.index_key(owner),)
         return script_operation(scripts.INDEX, index, (id, ttl_ms), lambda reply: Reply(None, ack))
+
+    def _load(self, id: str, window: int, peeks: str) -> Operation[Record | None]:
+        arguments = (window, self.max_age_ms, peeks)
+        return script_operation(scripts.LOAD, self.keys(id), arguments, partial(self._loaded, id))
 
     def _loaded(self, id: str, reply: Any) -> Reply[Record | None]:
         if reply is None:

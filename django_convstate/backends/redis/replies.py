@@ -52,8 +52,8 @@ def record_of(id: str, reply: list[Any]) -> tuple[Record, bool]:
             version,
             owner,
             created,
-            now,
-            left,
+            accessed,
+            expires,
             ttl,
             index_due,
             packed_parts,
@@ -65,7 +65,7 @@ def record_of(id: str, reply: list[Any]) -> tuple[Record, bool]:
         ) = reply
         if packed_parts is None:  # of 0.1
             count, dropped, keys, given = stored_count, 0, len(state) // 2, 0
-            modified, last_key = now, NO_KEY
+            modified, last_key = int(accessed), NO_KEY
         else:
             count, dropped, keys, given, _, _, modified, last_key = PARTS.unpack(packed_parts)
         record = Record(
@@ -74,8 +74,8 @@ def record_of(id: str, reply: list[Any]) -> tuple[Record, bool]:
             owner=None if owner is None else owner.decode(),
             created_at=int(created) / 1000,
             modified_at=modified / 1000,
-            last_accessed=now / 1000,
-            expires_at=math.inf if left < 0 else (now + left) / 1000,  # -1: it never expires
+            last_accessed=int(accessed) / 1000,
+            expires_at=math.inf if expires < 0 else expires / 1000,  # -1: it never expires
             ttl=int(ttl) / 1000 or math.inf,
             state={key.decode(): value for key, value in zip(state[::2], state[1::2], strict=True)},
             messages=PackedMessages(messages, dropped + count - len(messages)),
@@ -113,9 +113,8 @@ def summary_of(reply: list[Any] | None, keys: Sequence[str]) -> ConversationSumm
     """Return the summary that summary.lua replies with; None where there is no conversation."""
     if reply is None:
         return None
-    stored_id, version, owner, created, modified, accessed, left, count, size, values = reply
+    stored_id, version, owner, created, modified, accessed, expires, count, size, values = reply
     try:
-        left = left if left >= 0 else math.inf  # -1: it never expires
         return ConversationSummary(
             id=text(stored_id),
             version=int(version),
@@ -123,7 +122,7 @@ def summary_of(reply: list[Any] | None, keys: Sequence[str]) -> ConversationSumm
             created_at=moment(int(created) / 1000),
             modified_at=moment(float(modified) / 1000),
             last_accessed=moment(int(accessed) / 1000),
-            expires_at=moment_or_never((int(accessed) + left) / 1000),
+            expires_at=moment_or_never(math.inf if expires < 0 else expires / 1000),
             message_count=count,
             size=size,
             state={

@@ -1,8 +1,9 @@
 """Which commits a conversation has applied, by writer and number. Never changes: `adding` makes
 another.
 
-Packed, because there is one for every conversation: for each writer 22 bytes and 4 for each number
-that is still open or was open lately. Redis keeps the same bytes (redis/scripts/commit_log.lua).
+Packed, because there is one for every conversation: for each writer 22 bytes, and 8 for each range
+of numbers from its floor on. There is one such range, and a few more while several of its commits
+are under way. Redis keeps the same bytes (redis/scripts/commit_log.lua).
 """
 
 import struct
@@ -12,11 +13,13 @@ from typing import Final
 
 from .writer import WRITER_SECONDS, Commit, unjudgeable
 
-# The writer, when it last committed (whole seconds since the epoch), its floor, and how many
-# numbers from there on were applied; these follow as their distance from the floor.
+# The writer, when it last committed (whole seconds since the epoch), its floor, and how many ranges
+# follow: of each the distance of its first number from the floor, and how many numbers it has.
 _ENTRY: Final = struct.Struct("<8sIdH")
-_ONE: Final = struct.Struct("<8sIdHI")
-MAX_NUMBERS: Final = 4096  # of one writer; beyond that, the lowest can no longer be judged
+_ONE: Final = struct.Struct("<8sIdHII")
+MAX_RANGES: Final = 4096  # of one writer; beyond that, the lowest can no longer be judged
+
+Ranges = list[tuple[int, int]]  # first and last number of each
 
 
 @dataclass(slots=True)
@@ -32,17 +35,17 @@ class CommitLog:
             ConversationConflict: that cannot be told any more.
         """
         packed = self.packed
-        if len(packed) == _ONE.size:  # mostly there is one writer, with one number
-            writer, _, floor, _, distance = _ONE.unpack(packed)
-            if writer != commit.writer or commit.number > floor + distance:
+        if len(packed) == _ONE.size:  # mostly there is one writer, with one range
+            writer, _, floor, _, distance, count = _ONE.unpack(packed)
+            if writer != commit.writer or commit.number >= floor + distance + count:
                 return False
         elif commit.writer not in packed:
             return False
-        for writer, _, floor, numbers in self.entries():
+        for writer, _, floor, ranges in self.entries():
             if writer == commit.writer:
                 if commit.number < floor:
                     raise unjudgeable()
-                return commit.number in numbers
+                return any(first <= commit.number <= last for first, last in ranges)
         return False
 
     def adding(self, commit: Commit, now: float) -> "CommitLog":
@@ -51,15 +54,16 @@ class CommitLog:
             len(self.packed) == _ONE.size and self.packed.startswith(commit.writer)
         )
         if is_alone and commit.floor == commit.number:  # and nothing else is open
-            return CommitLog(_ONE.pack(commit.writer, int(now), commit.number, 1, 0))
-        others, floor, numbers = [], float(commit.floor), {commit.number}
+            return CommitLog(_ONE.pack(commit.writer, int(now), commit.number, 1, 0, 1))
+        others: list[bytes] = []
+        floor, ranges = float(commit.floor), list[tuple[int, int]]()
         for writer, at, lowest, applied in self.entries():
             if writer == commit.writer:
-                floor = max(floor, lowest)
-                numbers |= applied
+                floor, ranges = max(floor, lowest), applied
             elif at + WRITER_SECONDS > now:
                 others.append(_pack(writer, at, lowest, applied))
-        return CommitLog(b"".join([*others, _pack(commit.writer, int(now), floor, numbers)]))
+        ranges = _with(ranges, commit.number, int(floor))
+        return CommitLog(b"".join([*others, _pack(commit.writer, int(now), floor, ranges)]))
 
     @classmethod
     def parse(cls, packed: bytes) -> "CommitLog":
@@ -71,20 +75,44 @@ class CommitLog:
             raise ValueError("commits") from None
         return log
 
-    def entries(self) -> Iterator[tuple[bytes, int, float, set[int]]]:
-        """Yield of each writer its name, the second of its last commit, its floor, and the numbers
-        that were applied from there on. Raises `struct.error` where this is no log."""
+    def entries(self) -> Iterator[tuple[bytes, int, float, Ranges]]:
+        """Yield each writer, when it last committed, its floor, and what it has applied from there
+        on."""
         at = 0
         while at < len(self.packed):
             writer, when, floor, count = _ENTRY.unpack_from(self.packed, at)
-            distances = struct.unpack_from(f"<{count}I", self.packed, at + _ENTRY.size)
-            yield writer, when, floor, {int(floor) + distance for distance in distances}
-            at += _ENTRY.size + 4 * count
+            numbers = struct.unpack_from(f"<{2 * count}I", self.packed, at + _ENTRY.size)
+            yield (
+                writer,
+                when,
+                floor,
+                [
+                    (int(floor) + distance, int(floor) + distance + length - 1)
+                    for distance, length in zip(numbers[::2], numbers[1::2], strict=True)
+                ],
+            )
+            at += _ENTRY.size + 8 * count
 
 
-def _pack(writer: bytes, at: int, floor: float, numbers: set[int]) -> bytes:
-    kept = sorted(number for number in numbers if number >= floor)[-MAX_NUMBERS:]
-    if len(kept) == MAX_NUMBERS:
-        floor = kept[0]
-    distances = [number - int(floor) for number in kept]
-    return _ENTRY.pack(writer, at, floor, len(kept)) + struct.pack(f"<{len(kept)}I", *distances)
+def _with(ranges: Ranges, number: int, floor: int) -> Ranges:
+    """Return ranges of numbers from `floor` on, with one number more."""
+    joined: Ranges = []
+    for first, last in sorted([*ranges, (number, number)]):
+        if last < floor:
+            continue
+        first = max(first, floor)
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = joined[-1][0], max(joined[-1][1], last)
+        else:
+            joined.append((first, last))
+    return joined
+
+
+def _pack(writer: bytes, at: int, floor: float, ranges: Ranges) -> bytes:
+    if len(ranges) > MAX_RANGES:
+        ranges = ranges[-MAX_RANGES:]
+        floor = ranges[0][0]
+    numbers = [
+        number for first, last in ranges for number in (first - int(floor), last - first + 1)
+    ]
+    return _ENTRY.pack(writer, at, floor, len(ranges)) + struct.pack(f"<{len(numbers)}I", *numbers)

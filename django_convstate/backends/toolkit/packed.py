@@ -131,7 +131,7 @@ def size_of(messages: Sequence[Pair]) -> int:
 
 
 class PackedMessages(Sequence[Pair]):
-    """Stored messages as pairs of id and bytes, taken apart when they are asked for: mostly they
+    """Stored messages as pairs of id and bytes. They are split when they are asked for: mostly they
     are not."""
 
     __slots__ = ("has_keys", "packed", "start")

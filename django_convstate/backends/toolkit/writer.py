@@ -8,7 +8,6 @@ lowest number that it may still send. What is below that, the store need not rem
 import secrets
 import time
 from collections import deque
-from itertools import count
 from typing import Final
 
 from ...exceptions import ConversationConflict
@@ -71,7 +70,8 @@ class Writer:
         # Numbers that were given up, by conversation. A finalizer may run anywhere, even under our
         # lock, so it adds to this alone.
         self.closed: deque[tuple[str, int]] = deque()
-        self._numbers = count(1)
+        # Above all that were given so far: a number is used once for a conversation.
+        self._next = 1
         self._open: dict[str, dict[int, None]] = {}  # by conversation, lowest first
         self._lock = forksafe.lock()
 
@@ -80,13 +80,17 @@ class Writer:
         with self._lock:
             if self.closed:
                 self._forget_closed()
-            number = next(self._numbers)
             numbers = self._open.get(id)
             if numbers is None:  # as it mostly is
+                number = floor = self._next
                 self._open[id] = {number: None}
-                return Commit(self.key, number, number, (self, id))
-            numbers[number] = None
-            return Commit(self.key, number, next(iter(numbers)), (self, id))
+            else:
+                # The next one of this conversation, whatever others have: without gaps, a store
+                # remembers them as one range.
+                number, floor = next(reversed(numbers)) + 1, next(iter(numbers))
+                numbers[number] = None
+            self._next = max(self._next, number + 1)
+            return Commit(self.key, number, floor, (self, id))
 
     def lowest_open(self, id: str, commit: Commit) -> int:
         """Return the floor of `commit` as it is now: more may be closed since it was made."""

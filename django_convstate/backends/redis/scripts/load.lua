@@ -1,8 +1,9 @@
--- Return a conversation with its newest messages, and slide its expiry. Follows common.lua.
--- KEYS: meta, state, messages, ids.  ARGV: window, max_age (ms, or -1).
+-- Return a conversation with its newest messages, and slide its expiry unless it is only peeked at.
+-- Follows common.lua.
+-- KEYS: meta, state, messages, ids.  ARGV: window, max_age (ms, or -1), '1' to peek, ...
 -- Whether all of it is there, the client finds out from the numbers.
-local id, version, owner, created, ttl, due, parts, lasts =
-    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'x', 'p', 'e'))
+local id, version, owner, created, ttl, due, parts, lasts, accessed =
+    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'x', 'p', 'e', 'a'))
 local kind = kind_of(id, version, created, ttl)
 if kind == 'corrupt' then return {'corrupt'} end
 if kind ~= 'conversation' then return false end
@@ -12,17 +13,23 @@ if left <= 0 then
     redis.pcall('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
     return false
 end
--- pcall, because where nothing may be written (out of memory, a replica, EVALSHA_RO) reading goes on.
-local slid = slide(left, tonumber(lasts), now, redis.pcall)
-if slid == tonumber(lasts) then
-    redis.pcall('HSET', KEYS[1], 'a', now)
+if ARGV[3] == '1' then
+    left = redis.call('PTTL', KEYS[1])
+    if left < 0 then left = math.huge end
 else
-    redis.pcall('HSET', KEYS[1], 'a', now, 'e', slid)
+    accessed = now
+    -- pcall, because where nothing may be written (out of memory, a replica) reading goes on.
+    local slid = slide(left, tonumber(lasts), now, redis.pcall)
+    if slid == tonumber(lasts) then
+        redis.pcall('HSET', KEYS[1], 'a', now)
+    else
+        redis.pcall('HSET', KEYS[1], 'a', now, 'e', slid)
+    end
 end
 local count = redis.call('LLEN', KEYS[3])
 return {
-    id, version, owner, created, now, in_reply(left), ttl,
-    index_is_due(owner, due, now) and 1 or 0,
+    id, version, owner, created, accessed, left == math.huge and -1 or now + left, ttl,
+    ARGV[3] ~= '1' and index_is_due(owner, due, now) and 1 or 0,
     parts, count,
     parts and string.sub(parts, 13, 16) ~= '\0\0\0\0' and redis.call('HLEN', KEYS[4]) or 0,
     redis.call('HGETALL', KEYS[2]),

@@ -11,7 +11,9 @@ end
 for _, text in ipairs(redis.call('HGETALL', KEYS[2])) do
     size = size + #text
 end
+local time, left = redis.call('TIME'), redis.call('PTTL', KEYS[1])
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 return {
-    id, version, owner, created, tostring(modified), accessed, redis.call('PTTL', KEYS[1]),
+    id, version, owner, created, tostring(modified), accessed, left < 0 and -1 or now + left,
     redis.call('LLEN', KEYS[3]), size, #ARGV > 0 and redis.call('HMGET', KEYS[2], unpack(ARGV)) or {},
 }

@@ -1,0 +1,24 @@
+"""What methods of a conversation are called with, checked before anything is done."""
+
+from typing import Any
+
+from .. import conf, ids
+from ..exceptions import InvalidConversationValue
+
+
+def check_ttl(ttl: float | None) -> Any:
+    """Return `ttl` unchanged, or raise `InvalidConversationValue` if it is no duration."""
+    if ttl is not None and (problem := conf.lifetime(ttl)):
+        raise InvalidConversationValue(f"ttl {problem}.")
+    return ttl
+
+
+def somebody(owner: ids.Owner) -> str:
+    """Return the owner that a string or a user stands for, or raise `InvalidConversationValue` for
+    nobody."""
+    found = ids.owner_of(owner)
+    if found is None:
+        raise InvalidConversationValue(
+            "None, or a visitor who is not logged in, is no owner; claim it for a user who is."
+        )
+    return found
