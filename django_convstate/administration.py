@@ -9,11 +9,13 @@ from typing import Final
 
 from . import conf, ids
 from .backends.reports import ConversationSummary, Health, Progress, PurgeReport, Selection
+from .codec import encode
 from .conversation.templating import alters_data
 from .exceptions import InvalidConversationType, InvalidConversationValue
 from .ids import Owner
 from .repository import Repository
 
+MAX_KEYS: Final = 100  # whose values are in a listing
 _CURSOR: Final = re.compile(r"[0-9a-f]{28}")
 
 
@@ -133,8 +135,12 @@ def _listing(
         raise InvalidConversationValue("limit must be a whole number of at least 1.")
     if after is not None and not (isinstance(after, str) and _CURSOR.fullmatch(after)):
         raise InvalidConversationValue("after must be the cursor of a summary.")
-    if isinstance(keys, str) or not all(isinstance(key, str) for key in keys):
+    if not isinstance(keys, list | tuple) or not all(isinstance(key, str) for key in keys):
         raise InvalidConversationType("keys must be a list of keys of the state.")
+    if len(keys) > MAX_KEYS:
+        raise InvalidConversationValue(f"keys must be at most {MAX_KEYS} keys of the state.")
+    for key in keys:
+        encode(key, "A state key")
     return ids.owner_of(owner), limit, after, keys
 
 

@@ -7,7 +7,7 @@ token: see tokens.py.
 
 import base64
 import hashlib
-import random
+import os
 import re
 import secrets
 import time
@@ -118,7 +118,9 @@ def owner_of(owner: Owner) -> str | None:
                 f"An owner is a string or a user, not {type(owner).__name__}: for another kind of "
                 "owner write str() of what identifies it."
             )
-        return str(owner.pk) if owner.is_authenticated else None
+        if not owner.is_authenticated:
+            return None
+        owner = str(owner.pk)
     if not 0 < len(owner) <= MAX_OWNER_LENGTH:
         raise InvalidConversationValue(
             f"An owner has 1 to {MAX_OWNER_LENGTH} characters, not {len(owner)}."
@@ -126,7 +128,7 @@ def owner_of(owner: Owner) -> str | None:
     if owner == "None":
         raise InvalidConversationValue(
             'The owner "None" is probably str(user.pk) of a visitor who is not logged in. Write '
-            "owner=request.user, which is nobody then."
+            "owner=request.user, which is nobody then. A user has to be saved to own anything."
         )
     encode(owner, "An owner")
     return owner
@@ -147,7 +149,7 @@ def next_message_id(own: int, seen: bytes) -> int:
     if own > last:
         return own + 1
     milliseconds = max(int(time.time() * 1000), (last >> 32) + 1)
-    return milliseconds << 32 | random.getrandbits(32)
+    return milliseconds << 32 | int.from_bytes(os.urandom(4))
 
 
 def validate_message_id(id: object) -> str:

@@ -11,7 +11,7 @@ from .administration import StoreAdministration
 from .backends.base import ConversationStateBackend
 from .backends.records import Create, Record
 from .codec import JSON
-from .conversation.arguments import check_ttl
+from .conversation.arguments import check_ttl, check_version
 from .conversation.conversation import Conversation, working_copy_of
 from .conversation.working_copy import WorkingCopy
 from .exceptions import (
@@ -20,7 +20,6 @@ from .exceptions import (
     ConversationNotFound,
     InvalidBackend,
     InvalidConversationId,
-    InvalidConversationType,
 )
 from .ids import Owner
 from .repository import Repository
@@ -286,11 +285,11 @@ class ConversationStore(StoreAdministration):
         Raises:
             ConversationConflict: `expected_version` is given and is not the stored one.
         """
-        return self._repository.delete(id, _checked_version(expected_version))
+        return self._repository.delete(id, check_version(expected_version))
 
     async def adelete(self, id: str, *, expected_version: int | None = None) -> bool:
         """See `delete`."""
-        return await self._repository.adelete(id, _checked_version(expected_version))
+        return await self._repository.adelete(id, check_version(expected_version))
 
     def touch(self, id: str, ttl: float | None = None) -> bool:
         """Start a conversation's time to live anew, with a new one in seconds if given. False:
@@ -375,12 +374,6 @@ def _expected_owner(id: str, owner: Owner) -> Any:
     except InvalidConversationId:
         raise ConversationNotFound(_ABSENT) from None
     return owned
-
-
-def _checked_version(version: int | None) -> int | None:
-    if version is not None and type(version) is not int:
-        raise InvalidConversationType("An expected version is an integer.")
-    return version
 
 
 def _visitor(owner: Any) -> str | None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from .. import conf, ids
-from ..exceptions import InvalidConversationValue
+from ..exceptions import InvalidConversationType, InvalidConversationValue
 
 
 def check_ttl(ttl: float | None) -> Any:
@@ -11,6 +11,13 @@ def check_ttl(ttl: float | None) -> Any:
     if ttl is not None and (problem := conf.lifetime(ttl)):
         raise InvalidConversationValue(f"ttl {problem}.")
     return ttl
+
+
+def check_version(version: int | None) -> int | None:
+    """Return `version` unchanged, or raise `InvalidConversationType` if it cannot be one."""
+    if version is not None and (type(version) is not int or version < 0):
+        raise InvalidConversationType("An expected version is an integer, and not negative.")
+    return version
 
 
 def somebody(owner: ids.Owner) -> str:

@@ -347,7 +347,7 @@ class Conversation(MutableMapping[str, JSON]):
             try:
                 committed = self._repository.commit(copy.id, change)
             except REFUSALS:
-                copy.pending.clear()
+                copy.refuse(change)
                 raise
             has_created = copy.acknowledge(change, committed)
             self._repository.announce_saved(self, has_created)
@@ -359,7 +359,7 @@ class Conversation(MutableMapping[str, JSON]):
             try:
                 committed = await self._repository.acommit(copy.id, change)
             except REFUSALS:
-                copy.pending.clear()
+                copy.refuse(change)
                 raise
             except asyncio.CancelledError:
                 # Not the view's to answer: the client has gone. The end of the stream sends it.

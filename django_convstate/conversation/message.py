@@ -1,14 +1,13 @@
 """One message: as it is handed out, and as it is stored."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from copy import deepcopy
 from datetime import UTC, datetime
-from typing import Any, Final, Never
+from typing import Any, Never
 
 from ..codec import JSON, decode, encode, encode_texts
 from ..exceptions import ConversationCorrupt, InvalidConversationType
-
-REDACTED_KEEPS: Final = ("id", "role", "timestamp")
 
 
 class Message(dict[str, JSON]):
@@ -48,6 +47,8 @@ class Message(dict[str, JSON]):
             "to change what is stored, or copy() it for a dictionary of your own."
         )
 
+    _refuse.alters_data = True  # type: ignore[attr-defined] # or templates would call it
+
     __setitem__ = __delitem__ = __ior__ = _refuse
     update = pop = popitem = setdefault = clear = _refuse
 
@@ -55,6 +56,17 @@ class Message(dict[str, JSON]):
 def message_of(id: str, data: bytes) -> Message:
     """Return the message that bytes of the store are."""
     return Message(object_of(decode(data)), id)
+
+
+def redacted(id: str, message: dict[str, JSON]) -> dict[str, JSON]:
+    """Return what is left of a message: its id, role and time, as far as it has them."""
+    left: dict[str, JSON] = {"id": id} if message.get("id") == id else {}
+    if isinstance(message.get("role"), str):
+        left["role"] = message["role"]
+    with suppress(TypeError, ValueError):  # it is no time, and may be anything
+        datetime.fromisoformat(message.get("timestamp"))  # type: ignore[arg-type]
+        left["timestamp"] = message["timestamp"]
+    return left | {"redacted": True}
 
 
 def object_of(value: JSON) -> dict[str, JSON]:

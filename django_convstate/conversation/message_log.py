@@ -34,7 +34,7 @@ from ..exceptions import (
     InvalidConversationValue,
 )
 from ..ids import next_message_id, validate_message_id
-from .message import REDACTED_KEEPS, Message, encode_item, encode_message, object_of
+from .message import Message, encode_item, encode_message, object_of, redacted
 from .pending import Settled, shifted
 
 NOTHING: Final[Sequence[Pair]] = ()  # is appended
@@ -100,11 +100,10 @@ class MessageLog:
                 self._once.add(id)
                 self._current.pop(id, None)  # of a message that was dropped
             return id
-        made = next_message_id(self._last_id, self._last_key)
+        self._last_id = made = next_message_id(self._last_id, self._last_key)
         key = made.to_bytes(KEY_SIZE)
         new_id = key.hex()
         self._appended.append(b"%b\0%b" % (key, self.check(role, content, new_id, extra)))
-        self._last_id = made
         return new_id
 
     def extend(self, items: Iterable[dict[str, JSON]]) -> list[str]:
@@ -186,9 +185,7 @@ class MessageLog:
 
     def redact(self, id: str, data: bytes) -> None:
         """Leave of a message nothing but its id, its role and its time."""
-        message = object_of(decode(data))
-        kept = {field: message[field] for field in REDACTED_KEEPS if field in message}
-        self._replace(id, None, encode(kept | {"redacted": True}, "message"))
+        self._replace(id, None, encode(redacted(id, object_of(decode(data))), "message"))
 
     def _replace(self, id: str, old: bytes | None, new: bytes) -> None:
         for index, message in enumerate(self._appended):
@@ -293,8 +290,10 @@ class MessageLog:
         remote = committed.end - before_end - len(own)
         if settled.is_cut or settled.later > len(known):
             stored = []  # what is in memory is that of later; the next answer has the others
+        elif committed.repeated:
+            stored = packed_of(committed.others)  # the newest of all
         else:
-            stored = _joined(before, before_end, committed) + ([] if committed.repeated else own)
+            stored = _joined(before, before_end, committed) + own
         room = min(committed.message_count, max(self.options.window, len(own)))
         newest = stored[len(stored) - min(len(stored), room) :]
         self._tail = PackedMessages(newest, committed.end - len(newest))

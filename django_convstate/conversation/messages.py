@@ -41,7 +41,7 @@ class Messages(Sequence[Message]):
         self._copy = copy
         self._repository = repository
 
-    def append(self, role: str, content: JSON, *, id: str | None = None, **extra: JSON) -> str:
+    def append(self, /, role: str, content: JSON, *, id: str | None = None, **extra: JSON) -> str:
         """Add a message at the end, with a `timestamp` (ISO 8601, UTC) unless `extra` has one.
 
         Args:
@@ -201,7 +201,9 @@ class Messages(Sequence[Message]):
         start, stop = self._bounds(start, stop)
         missing = self._copy.log.missing(start, stop)
         read = self._repository.read_messages(self._copy.id, *missing) if missing else []
-        return self._copy.log.assemble(self._complete(read, missing), start, stop)
+        if missing and len(read) < missing[1] - missing[0]:
+            self._check_dropped(read, missing, self._repository.exists(self._copy.id))
+        return self._copy.log.assemble(read, start, stop)
 
     @alters_data
     async def apage(self, start: int, stop: int) -> list[Message]:
@@ -209,24 +211,26 @@ class Messages(Sequence[Message]):
         start, stop = self._bounds(start, stop)
         missing = self._copy.log.missing(start, stop)
         read = await self._repository.aread_messages(self._copy.id, *missing) if missing else []
-        return self._copy.log.assemble(self._complete(read, missing), start, stop)
+        if missing and len(read) < missing[1] - missing[0]:
+            self._check_dropped(read, missing, await self._repository.aexists(self._copy.id))
+        return self._copy.log.assemble(read, start, stop)
 
     def _bounds(self, start: int, stop: int) -> tuple[int, int]:
         log = self._copy.log
         start, stop, _ = slice(start, stop).indices(log.end)
         return max(start, log.dropped), stop
 
-    def _complete(self, read: Sequence[Pair], missing: tuple[int, int] | None) -> Sequence[Pair]:
-        if missing is None or len(read) == missing[1] - missing[0]:
-            return read
-        # The oldest may have been dropped meanwhile, if that is how it is set. Those that are left
-        # come right before the ones in memory.
-        is_end = isinstance(read, PackedMessages) and read and read.start + len(read) == missing[1]
-        if self._copy.log.options.when_full == "drop_oldest" and is_end:
-            return read
-        raise ConversationInterrupted(
-            "The conversation was deleted, shortened or has expired since it was loaded."
+    def _check_dropped(self, read: Sequence[Pair], missing: tuple[int, int], exists: bool) -> None:
+        """Check that what is missing was dropped as the oldest, if that is how it is set: then what
+        is left comes right before the messages in memory."""
+        drops = self._copy.log.options.when_full == "drop_oldest"
+        is_end = not read or (
+            isinstance(read, PackedMessages) and read.start + len(read) == missing[1]
         )
+        if not (drops and exists and is_end):
+            raise ConversationInterrupted(
+                "The conversation was deleted, shortened or has expired since it was loaded."
+            )
 
     @alters_data
     def pop(self) -> Message:

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from ..backends.records import Change, Committed
+from ..backends.toolkit.packed import NO_KEY
 from ..exceptions import (
     ConversationConflict,
     ConversationCorrupt,
@@ -90,6 +91,8 @@ class Pending:
             end += len(each.append)
             later += len(each.append)
             waiting.append((replace(each, keep_messages=keep, seen=seen), end))
+        if is_cut:  # what is known here is given up, so that the next answer has all
+            waiting = deque((replace(each, seen=(0, NO_KEY)), end) for each, end in waiting)
         self._queue = waiting
         return Settled(change, committed, expected_end, end, later, is_cut)
 
@@ -117,8 +120,9 @@ def shifted(position: int, change: Change, committed: Committed, expected_end: i
     before = expected_end - len(change.append)
     if position < before:
         return position
-    if committed.repeated and committed.end != expected_end:
-        return committed.end  # others may have appended behind its own messages: keep them all
+    if committed.repeated:
+        # Others may have appended behind its own messages: keep them all.
+        return position if committed.end == expected_end else committed.end
     existing = [
         id for id, _ in islice(change.append, position - before) if id in committed.existing
     ]

@@ -4,10 +4,18 @@ saved. No I/O: a Record comes in, Changes go out."""
 import time
 from collections.abc import Sequence
 
-from ..backends.records import Change, Committed, Create, Record, Replacement
+from ..backends.records import (
+    Change,
+    Committed,
+    Create,
+    Record,
+    Replacement,
+    id_is_taken,
+)
 from ..backends.toolkit.writer import ThisProcess
 from ..conf import Options
-from ..exceptions import ConversationConflict, ConversationInterrupted, InvalidConversationType
+from ..exceptions import ConversationConflict, ConversationInterrupted
+from .arguments import check_version
 from .message_log import NOTHING, MessageLog
 from .pending import Pending
 from .state import State
@@ -112,6 +120,8 @@ class WorkingCopy:
             InvalidConversationValue, ConversationTooLarge: something bad was put into a nested
                 value. Nothing is staged then.
         """
+        if self.is_read_only and self.is_modified:
+            self.check_writable()
         self.save_failed = True
         if expected_version is not None:
             expected_version = self._expected(expected_version)
@@ -129,8 +139,6 @@ class WorkingCopy:
             or self._new_ttl is not None
         ):
             return
-        if self.is_read_only:
-            self.check_writable()
         is_new = self.create is Create.MUST_BE_NEW
         change = Change(
             create=self.create,
@@ -164,6 +172,7 @@ class WorkingCopy:
         self, replacements: Sequence[Replacement], change: Change, committed: Committed
     ) -> None:
         """Stage a change of messages that were to be appended, and were there already."""
+        self.log.adopt({each.id: each.new for each in replacements})
         self.pending.add_first(
             Change(
                 create=Create.MUST_EXIST,
@@ -183,9 +192,14 @@ class WorkingCopy:
                 "This conversation was peeked at, and is read-only; get() it to change it."
             )
 
+    def refuse(self, change: Change) -> None:
+        """Take note that the store has refused a change, and with it all that wait."""
+        self.pending.clear()
+        # What was to be new is not the one that is there.
+        self.create = change.create
+
     def _expected(self, version: int) -> int:
-        if type(version) is not int:
-            raise InvalidConversationType("An expected version is an integer.")
+        check_version(version)
         if not self.pending:
             return version
         # What has waited since an outage was to be checked against the same version, and makes a
@@ -206,7 +220,7 @@ class WorkingCopy:
         if not self.log.is_expected(committed, expected_end) or others_wait:
             self.log.settle(self.pending.settle(change, committed, expected_end))
         self.existing = committed.existing
-        if replacements := self.log.remade(change, committed):
+        if change.once and (replacements := self.log.remade(change, committed)):
             self._stage_replacements(replacements, change, committed)
         if committed.replaced:
             self.log.adopt(committed.replaced)
@@ -298,8 +312,13 @@ class WorkingCopy:
 
         Raises:
             ConversationInterrupted: that is nothing.
+            ConversationConflict: it was to be a new one, or is another owner's.
         """
         if record is not None:
+            if self.create is Create.MUST_BE_NEW:
+                raise id_is_taken()
+            if record.owner is not None and self.visitor not in (None, record.owner):
+                raise ConversationConflict("The conversation belongs to another owner.")
             self.load(record)
         elif self.is_stored:
             raise ConversationInterrupted("The conversation was deleted or has expired.")

@@ -46,6 +46,25 @@ class OnceContract(Scenarios):
         await self.check(backend, id, version=8, message_count=8)
 
     @both_twins
+    async def test_a_lower_number_does_not_make_a_higher_one_forgotten(self, backend: Twin) -> None:
+        id, key = await self.stored(backend), Writer().key
+        lower = Change(append=[message(0)], commit=Commit(key, 7, 7))
+        higher = Change(append=[message(1)], commit=Commit(key, 8, 7))
+        for change in (higher, lower, higher, lower):
+            await backend.commit(id, change)
+        await self.check(backend, id, message_count=2)
+
+    @both_twins
+    async def test_a_number_stays_open_while_hundreds_are_applied(self, backend: Twin) -> None:
+        id, key = await self.stored(backend), Writer().key
+        await backend.commit(id, Change(append=[message(0)], commit=Commit(key, 1, 1)))
+        for number in range(3, 300):
+            await backend.commit(id, Change(increment={"n": 1}, commit=Commit(key, number, 1)))
+        for number, is_known in ((1, True), (2, False), (2, True), (150, True), (300, False)):
+            change = Change(increment={"n": 1}, commit=Commit(key, number, 1))
+            assert (await backend.commit(id, change)).repeated is is_known, number
+
+    @both_twins
     async def test_a_number_below_the_floor_is_refused(self, backend: Twin) -> None:
         id = await self.stored(backend)
         key = Writer().key
@@ -64,6 +83,15 @@ class OnceContract(Scenarios):
         with refused(ConversationConflict):
             await backend.commit(id, change)
         await self.check(backend, id, message_count=0)
+
+    @both_twins
+    async def test_a_repeated_commit_says_which_messages_were_there(self, backend: Twin) -> None:
+        id = await self.stored(backend, append=[("wamid.1", b"first")])
+        for data, existing in ((b"second", ["wamid.1"]), (b"other", [])):
+            name = "wamid.1" if existing else "wamid.2"
+            change = Change(append=[(name, data)], once=[name])
+            for _ in range(2):
+                assert list((await backend.commit(id, change)).existing) == existing
 
     @both_twins
     async def test_a_refused_commit_may_be_made_good(self, backend: Twin) -> None:

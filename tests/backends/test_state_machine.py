@@ -421,7 +421,13 @@ class BackendBesideModel(RuleBasedStateMachine):
         assert (committed.end, committed.last_key) == after.seen
         assert committed.repeated is (after is before)
         if committed.repeated:
-            expected, end, existing = as_pairs(after.messages, change.window), after.end, []
+            expected, end = as_pairs(after.messages, change.window), after.end
+            # As far as it can be told: they are stored with other bytes.
+            existing = [
+                id
+                for id, body in change.append
+                if id in change.once and (found := after.find(id)) and found[1] != body
+            ]
         else:
             expected, end = before.others(change), max(before.dropped, before.kept(change))
             existing = before.existing(change)

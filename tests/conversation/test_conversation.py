@@ -294,7 +294,7 @@ class TestSaving:
         conversation.messages.append("user", "ours")
         conversation.save()
         conversation.cycle_id()
-        assert contents(conversation) == ["ours", "theirs"]
+        assert contents(ConversationStore(backend).get(conversation.id)) == ["ours", "theirs"]
         assert [summary.id for summary in backend.scan()] == [conversation.id]
 
     def test_cycle_id_of_what_was_deleted_is_interrupted(self) -> None:

@@ -51,8 +51,8 @@ def test_the_same_commands_move_a_short_and_a_long_conversation(way: str, count:
         commands = [name for name, _ in backend.asked]
     else:  # in memory a twin calls its method
         commands = [name for name, _ in backend.asked[::2]]
-    assert commands == ["rename", "load"]
-    assert [args for _, args in backend.asked][-1] == (conversation.id, 10)
+    assert commands == ["rename"]
+    assert [args for _, args in backend.asked][-1][:2] == (old, conversation.id)
     assert conversation.id != old
     assert not store.exists(old)
     with pytest.raises(ConversationNotFound):

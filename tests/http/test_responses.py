@@ -51,7 +51,7 @@ class TestResponse:
         browser.get("say?text=hello")
         browser.client.raise_request_exception = False
         response = browser.get("bad_value")
-        assert response.status_code == 500
+        assert response.status_code == 400
         assert response.headers["Cache-Control"] == "private"
         assert browser.get("look").json()["state"] == {"turns": 1}
 

@@ -165,7 +165,12 @@ class CacheBackend(ConversationStateBackend):
             if stored is None:
                 return document.moved_to(previous) == new_id
             Change(expected_version=expected_version).refuse_unless_fits(stored.version, None)
-            if self._read(new_id)[1] is not None:
+            taken = self._read(new_id)[1]
+            # A copy of ours is there after a first try, in which burying has failed.
+            if taken is not None and (taken.created_at, taken.version) != (
+                stored.created_at,
+                stored.version,
+            ):
                 raise id_is_taken()
             stored.last_accessed = time.time()
             lock.check()

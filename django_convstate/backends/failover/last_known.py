@@ -43,6 +43,15 @@ class Snapshot:
         return stored
 
 
+def _size_beside(change: Change, committed: Committed) -> int:
+    """Return how many bytes a change and its answer take besides what is appended and set."""
+    return (
+        size_of(committed.others)
+        + sum(len(each.new) + len(each.old or b"") for each in change.replace)
+        + sum(len(old or b"") for old in change.expected.values())
+    )
+
+
 def _follow(
     stored: StoredConversation,
     change: Change,
@@ -136,9 +145,9 @@ class LastKnownCache:
                     return  # there is more to the conversation than this change
                 begun = StoredConversation(now, now, now)
                 snapshot = Snapshot(self._record(begun), OVERHEAD)
-            size = size_of(change.append) + size_of(committed.others)
-            size += sum(len(each.new) + len(each.old or b"") for each in change.replace)
-            size += sum(len(old or b"") for old in change.expected.values())
+            size = size_of(change.append)
+            if change.replace or change.expected or committed.others:
+                size += _size_beside(change, committed)
             size += sum(map(len, change.set.values()))
             changes = [*snapshot.changes, (now, change, committed)]
             snapshot = Snapshot(snapshot.record, snapshot.size + size, changes)

@@ -175,7 +175,9 @@ def _rebased(change: Change, pending: PendingWrites) -> Change:
             keep = pending.shared_end + offset
         elif keep >= pending.shared_end:
             keep = max(0, keep + offset)
-    create = change.create
+    create, visitor = change.create, change.visitor
+    if create is Create.MUST_BE_NEW:
+        visitor = change.owner or ""  # what is there by then may be another owner's
     if create is Create.MUST_BE_NEW or pending.base is None:
         # It was begun here; or nothing was known of it, but a client had a token for it. In either
         # case another process may have replayed first what the client has sent there.
@@ -183,6 +185,7 @@ def _rebased(change: Change, pending: PendingWrites) -> Change:
     return replace(
         change,
         create=create,
+        visitor=visitor,
         # The deletion that comes before in the journal is not a reason to refuse it.
         unless_deleted=change.unless_deleted or not pending.is_begun_anew,
         expected_version=None,

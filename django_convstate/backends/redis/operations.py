@@ -191,8 +191,8 @@ class Operations:
         def read(reply: Any) -> Reply[tuple[int, bytes] | None]:
             if reply is None:
                 return Reply(None)
-            if reply[0] == b"corrupt":
-                raise ConversationCorrupt(NOT_A_RECORD)
+            if not isinstance(reply[0], int):
+                raise refusal(Change(), *reply)
             position, packed = reply
             [(found_id, data)] = PackedMessages([packed], position)
             return Reply((position, data) if found_id == message_id else None)

@@ -50,10 +50,7 @@ class CommitLog:
 
     def adding(self, commit: Commit, now: float) -> "CommitLog":
         """Return the log with one commit more, and without the writers of more than a day ago."""
-        is_alone = not self.packed or (
-            len(self.packed) == _ONE.size and self.packed.startswith(commit.writer)
-        )
-        if is_alone and commit.floor == commit.number:  # and nothing else is open
+        if commit.floor == commit.number and self._is_below(commit):  # as it mostly is
             return CommitLog(_ONE.pack(commit.writer, int(now), commit.number, 1, 0, 1))
         others: list[bytes] = []
         floor, ranges = float(commit.floor), list[tuple[int, int]]()
@@ -64,6 +61,13 @@ class CommitLog:
                 others.append(_pack(writer, at, lowest, applied))
         ranges = _with(ranges, commit.number, int(floor))
         return CommitLog(b"".join([*others, _pack(commit.writer, int(now), floor, ranges)]))
+
+    def _is_below(self, commit: Commit) -> bool:
+        """Tell whether all that was applied are lower numbers of the same writer."""
+        if len(self.packed) != _ONE.size:
+            return not self.packed
+        writer, _, floor, _, distance, count = _ONE.unpack(self.packed)
+        return bool(writer == commit.writer and floor + distance + count <= commit.number)
 
     @classmethod
     def parse(cls, packed: bytes) -> "CommitLog":

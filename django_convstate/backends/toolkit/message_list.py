@@ -1,6 +1,7 @@
 """The messages of a stored conversation in the memory of this process, as packed.py describes
 them."""
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from .packed import (
     to_append,
 )
 
+_OLD_ID: Final = re.compile("#(0|[1-9][0-9]*)")
 OLDER_MESSAGES: Final = "The older messages cannot be read while the store is unavailable."
 
 
@@ -165,6 +167,15 @@ class MessageList:
                 packed.append(pack_under(last, id_of(message, 0), data_of(message)))
         return Addition(packed, given, existing, last)
 
+    def stored_otherwise(self, change: Change) -> list[str]:
+        """Return which messages of a change that was applied were there already: those that are
+        stored with other bytes."""
+        return [
+            id
+            for id, data in change.append
+            if id in change.once and self.data(id) not in (None, data)
+        ]
+
     def _is_kept(self, id: str, keep: int | None) -> bool:
         index = self._index(id)
         return index is not None and (keep is None or self.start + index < keep)
@@ -216,7 +227,7 @@ class MessageList:
         key = self._given().get(place, place)
         if is_natural(key):
             index = bisect_left(self.packed, key, key=key_of)
-        elif id.startswith("#") and id[1:].isdecimal():  # perhaps one that 0.1 has stored
+        elif _OLD_ID.fullmatch(id):  # perhaps one that 0.1 has stored
             index = int(id[1:]) - self.start
         else:
             return None

@@ -140,6 +140,7 @@ class StoredConversation:
             messages.dropped,
             messages.last_key,
             repeated=True,
+            existing=messages.stored_otherwise(change) if change.once else (),
             others=messages.newest(change.window),
             others_end=messages.end,
         )

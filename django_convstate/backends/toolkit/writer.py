@@ -73,6 +73,7 @@ class Writer:
         # Above all that were given so far: a number is used once for a conversation.
         self._next = 1
         self._open: dict[str, dict[int, None]] = {}  # by conversation, lowest first
+        self._last: dict[str, int] = {}  # given to each conversation that has open ones
         self._lock = forksafe.lock()
 
     def begin(self, id: str) -> Commit:
@@ -87,9 +88,11 @@ class Writer:
             else:
                 # The next one of this conversation, whatever others have: without gaps, a store
                 # remembers them as one range.
-                number, floor = next(reversed(numbers)) + 1, next(iter(numbers))
+                number, floor = self._last[id] + 1, next(iter(numbers))
                 numbers[number] = None
-            self._next = max(self._next, number + 1)
+            self._last[id] = number
+            if number >= self._next:
+                self._next = number + 1
             return Commit(self.key, number, floor, (self, id))
 
     def lowest_open(self, id: str, commit: Commit) -> int:
@@ -105,7 +108,7 @@ class Writer:
             numbers = self._open[id]
             del numbers[number]
             if not numbers:
-                del self._open[id]
+                del self._open[id], self._last[id]
 
 
 class ThisProcess:
@@ -122,8 +125,8 @@ def lone_commit() -> Commit:
 def unjudgeable() -> ConversationConflict:
     """Return the error for a commit of which nobody knows any more whether it was applied."""
     return ConversationConflict(
-        "This change was sent before, too long ago to know whether it was applied. It was not "
-        "applied now; reload() and decide again."
+        "It cannot be told any more whether this change was applied before. It was not applied "
+        "now; reload() and decide again."
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -157,7 +158,7 @@ def describe(conversation: Conversation) -> dict[str, Any]:
         "version": conversation.version,
         "created_at": conversation.created_at.isoformat() if conversation.created_at else None,
         "expires_at": conversation.expires_at.isoformat() if conversation.expires_at else None,
-        "ttl": conversation.ttl,
+        "ttl": None if math.isinf(conversation.ttl) else conversation.ttl,
         "keys": sorted(conversation),
         "message_count": len(conversation.messages),
     }

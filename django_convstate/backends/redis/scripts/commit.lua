@@ -64,8 +64,17 @@ end
 local applied = log and is_applied(log, writer, commit_number)
 if applied == 'stale' then return {'stale'} end
 if applied then
+    local otherwise = {}  -- the messages that were there already are stored with other bytes
+    if onces > 0 then
+        for place = 1, #ARGV[first_once], 4 do
+            local number = struct.unpack('<I4', ARGV[first_once], place)
+            local message = ARGV[first_append + number]
+            local _, element = locate(string.sub(message, 1, 10), count, given, given_id(message) or '', dropped)
+            if element and data_of(element) ~= data_of(message) then otherwise[#otherwise + 1] = number end
+        end
+    end
     return {tonumber(version), count, dropped, in_reply(time_left(ttl, created, max_age, now)), now, ttl,
-        index_is_due(owner, due, now) and owner, last_key, dropped + count, 1, {}, newest()}
+        index_is_due(owner, due, now) and owner, last_key, dropped + count, 1, otherwise, newest()}
 end
 
 -- What may be refused comes first. What is wrong with it, Change.refuse_unless_fits says.
@@ -195,6 +204,7 @@ if adds > 0 then
                     redis.pcall('HDEL', KEYS[2], changed)
                 end
             end
+            if lasts and lasts > 0 then redis.pcall('PEXPIRE', KEYS[2], lasts - now) end
             return answer
         end
     end
@@ -205,7 +215,7 @@ if adds > 0 then
         if not unset[field] then redis.call('HSET', KEYS[2], field, value) end
     end
     for field in pairs(unset) do redis.call('HDEL', KEYS[2], field) end
-    fields = redis.call('HLEN', KEYS[2])
+    fields, had_state = redis.call('HLEN', KEYS[2]), false  -- the key may be another one by now
 else
     for from = first_set, first_unset - 1, CHUNK do
         fields = fields + redis.call('HSET', KEYS[2], unpack(ARGV, from, math.min(from + CHUNK, first_unset) - 1))

@@ -60,8 +60,12 @@ end
 
 -- Return the log with one commit more, and without the writers of more than a day ago.
 local function adding(log, writer, number, lowest, now)
-    if number == lowest and (log == '' or #log == ONE_SIZE and string.sub(log, 1, 8) == writer) then
-        return struct.pack(ONE, writer, math.floor(now / 1000), number, 1, 0, 1)
+    if number == lowest and (log == '' or #log == ONE_SIZE) then
+        local found, _, floor, _, distance, length = writer, 0, 0, 0, 0, 0
+        if log ~= '' then found, _, floor, _, distance, length = struct.unpack(ONE, log) end
+        if found == writer and floor + distance + length <= number then
+            return struct.pack(ONE, writer, math.floor(now / 1000), number, 1, 0, 1)
+        end
     end
     local begin, after, floor, ranges
     if string.find(log, writer, 1, true) then

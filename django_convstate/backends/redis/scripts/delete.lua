@@ -6,7 +6,11 @@
 -- Returns {1, owner}, {0} where there is none, {2} where it is in use or another owner's,
 -- or {'unfit', version, nil}.
 local version, owner, accessed = unpack(redis.call('HMGET', KEYS[1], 'v', 'o', 'a'))
-if not version then return {0} end
+if not version then
+    -- What an evicting server has left of one is gone, too.
+    if ARGV[5] == '' then redis.call('DEL', KEYS[2], KEYS[3], KEYS[4]) end
+    return {0}
+end
 if ARGV[2] ~= '' and ARGV[2] ~= version then return {'unfit', version, false} end
 if ARGV[3] ~= '' then
     local time = redis.call('TIME')

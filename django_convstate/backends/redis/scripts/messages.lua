@@ -45,7 +45,7 @@ end
 -- Return the index and the element of the message with this locator among the first `count`. Of one that
 -- 0.1 has stored, the id is '#' and its position.
 local function locate(place, count, given, id, dropped)
-    local position = string.match(id, '^#(%d+)$')
+    local position = string.match(id, '^#(0)$') or string.match(id, '^#([1-9]%d*)$')
     if position then
         local index = position - dropped
         local element = index >= 0 and index < count and redis.call('LINDEX', KEYS[3], index)

@@ -1,7 +1,8 @@
 -- Read messages by their positions.
 -- KEYS: meta, state, messages.  ARGV: start, stop (not included).
--- Returns {position of the first, elements}.
-local parts = redis.call('HGET', KEYS[1], 'p')
+-- Returns {position of the first, elements}; none without meta, which may have been evicted.
+local version, parts = unpack(redis.call('HMGET', KEYS[1], 'v', 'p'))
+if not version then return {0, {}} end
 local dropped = 0
 if parts then
     local _
