@@ -6,13 +6,11 @@ local id, version, created, ttl, parts =
 local kind = kind_of(id, version, created, ttl)
 if kind == 'corrupt' then return {'corrupt'} end
 if kind ~= 'conversation' then return false end
-local dropped, given = 0, 0
+local stored, dropped, given = redis.call('LLEN', KEYS[3]), 0, 0
 if parts then
     local count, _
     count, dropped, _, given = struct.unpack(PARTS, parts)
-    if redis.call('LLEN', KEYS[3]) ~= count or redis.call('HLEN', KEYS[4]) ~= given then
-        return {'partial'}
-    end
+    if stored ~= count or redis.call('HLEN', KEYS[4]) ~= given then return {'partial'} end
 end
-local index, element = locate(ARGV[1], redis.call('LLEN', KEYS[3]), given, ARGV[2], dropped)
+local index, element = locate(ARGV[1], stored, given, ARGV[2], dropped)
 return element and {index + dropped, element}
