@@ -1,11 +1,13 @@
 """One message: as it is handed out, and as it is stored."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, Never
 
+from ..backends.toolkit.packed import NO_KEY, id_of, pack_under
 from ..codec import JSON, decode, encode, encode_texts
 from ..exceptions import ConversationCorrupt, InvalidConversationType
 
@@ -18,16 +20,26 @@ class Message(dict[str, JSON]):
     copies, so that changing them changes nothing stored.
     """
 
-    __slots__ = ("_id",)
+    # The message as it is packed, and its position: what its id is, is rarely asked.
+    __slots__ = ("_source",)
+    _source: tuple[bytes, int]
 
-    def __init__(self, fields: dict[str, JSON], id: str) -> None:
-        super().__init__(fields)
-        self._id = id
+    @classmethod
+    def each(
+        cls, values: Iterable[dict[str, JSON]], packed: Iterable[bytes], start: int
+    ) -> "list[Message]":
+        """Return decoded messages, which are packed as these and begin at a position."""
+        made = []
+        for fields, source in zip(values, zip(packed, count(start)), strict=False):
+            self = cls(fields)
+            self._source = source
+            made.append(self)
+        return made
 
     @property
     def id(self) -> str:
         """What `messages.find`, `update` and `redact` know it by."""
-        return self._id
+        return id_of(*self._source)
 
     def copy(self) -> dict[str, JSON]:
         """Return a plain dictionary, which can be changed."""
@@ -55,7 +67,7 @@ class Message(dict[str, JSON]):
 
 def message_of(id: str, data: bytes) -> Message:
     """Return the message that bytes of the store are."""
-    return Message(object_of(decode(data)), id)
+    return Message.each([object_of(decode(data))], [pack_under(NO_KEY, id, b"")], 0)[0]
 
 
 def redacted(id: str, message: dict[str, JSON]) -> dict[str, JSON]:

@@ -4,8 +4,8 @@ No I/O.
 A position counts the messages that were dropped, too, so that those which are there keep theirs.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
 
 from ..backends.records import (
     Change,
@@ -20,6 +20,7 @@ from ..backends.toolkit.packed import (
     NO_KEY,
     PackedMessages,
     Pair,
+    bodies_of,
     data_of,
     header_of,
     id_of,
@@ -30,20 +31,13 @@ from ..backends.toolkit.packed import (
 from ..codec import JSON, decode, decode_all, encode
 from ..conf import Options
 from ..exceptions import (
+    ConversationCorrupt,
     InvalidConversationType,
     InvalidConversationValue,
 )
 from ..ids import next_message_id, validate_message_id
 from .message import Message, encode_item, encode_message, object_of, redacted
-from .pending import Settled, shifted
-
-NOTHING: Final[Sequence[Pair]] = ()  # is appended
-
-
-# Of what has changed: `keep_messages`, `append`, `once`, `replace` and `seen` of a `Change`.
-MessageChanges = tuple[
-    int | None, Sequence[Pair], Collection[str], Sequence[Replacement], tuple[int, bytes]
-]
+from .pending import NOTHING, MessageChanges, Settled, shifted
 
 
 class MessageLog:
@@ -358,19 +352,33 @@ class MessageLog:
     def assemble(self, read: Sequence[Pair], start: int, stop: int) -> list[Message]:
         """Return the messages at positions `start` to `stop`, of which the `read` ones come
         first."""
+        found = self._packed(read, start, stop)
+        first = stop - len(found)
+        return Message.each(self._values(found, first), found, first)
+
+    def values(self, start: int, stop: int) -> list[dict[str, JSON]]:
+        """Return the messages at positions `start` to `stop`, which are in memory, as plain
+        dictionaries."""
+        return self._values(self._packed((), start, stop), start)
+
+    def _packed(self, read: Sequence[Pair], start: int, stop: int) -> list[bytes]:
         found = [*packed_of(read)]
         first, recent = self._start, self._stored_end - len(self._recent)
         kept = min(stop, self._kept_end)
         found += packed_of(self._tail)[max(0, start - first) : max(0, kept - first)]
         found += self._recent[max(0, start - recent) : max(0, kept - recent)]
         found += self._appended[max(0, start - self._kept_end) : max(0, stop - self._kept_end)]
-        ids = list(map(id_of, found, range(stop - len(found), stop)))
-        bodies = list(map(data_of, found))
+        return found
+
+    def _values(self, packed: list[bytes], start: int) -> list[dict[str, JSON]]:
+        bodies = bodies_of(packed)
         if self._replaced or self._current:
+            ids = map(id_of, packed, count(start))
             bodies = list(map(self._as_replaced, ids, bodies))
-        return [
-            Message(object_of(value), id) for id, value in zip(ids, decode_all(bodies), strict=True)
-        ]
+        values = decode_all(bodies)
+        if not {dict}.issuperset(map(type, values)):
+            raise ConversationCorrupt("Among the stored messages is something else.")
+        return values
 
     def interrupt_streams(self) -> None:
         """Append what is being streamed as far as it has come, whatever may still hold its

@@ -171,17 +171,22 @@ class Messages(Sequence[Message]):
     def window(self, size: int | None = None) -> list[Message]:
         """Return the newest `size` messages (None: WINDOW), oldest first; in an outage, those of
         them that are known here."""
-        log = self._copy.log
-        wanted = log.options.window if size is None else max(0, operator.index(size))
-        return self._between(log.window_start(wanted), log.end)
+        return self._between(*self._newest(size))
 
     def for_llm(self, size: int | None = None) -> list[dict[str, JSON]]:
         """Return the newest `size` messages (None: WINDOW), as plain dictionaries with the fields
         that chat completion APIs take."""
+        log, (start, stop) = self._copy.log, self._newest(size)
+        is_here = log.missing(start, stop) is None
         return [
             {field: message[field] for field in LLM_FIELDS if field in message}
-            for message in self.window(size)
+            for message in (log.values(start, stop) if is_here else self._between(start, stop))
         ]
+
+    def _newest(self, size: int | None) -> tuple[int, int]:
+        log = self._copy.log
+        wanted = log.options.window if size is None else max(0, operator.index(size))
+        return log.window_start(wanted), log.end
 
     def all(self) -> list[Message]:
         """Return every message. Reads those before the window from the store."""

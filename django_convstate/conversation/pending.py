@@ -1,12 +1,13 @@
 """Changes on their way to the store, until it has answered each of them."""
 
 from collections import deque
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Final, NamedTuple
 
-from ..backends.records import Change, Committed
-from ..backends.toolkit.packed import NO_KEY
+from ..backends.records import Change, Committed, Replacement
+from ..backends.toolkit.packed import NO_KEY, Pair
 from ..exceptions import (
     ConversationConflict,
     ConversationCorrupt,
@@ -25,6 +26,15 @@ REFUSALS: Final = (
     InvalidConversationValue,
     MessageNotFound,
 )
+
+
+NOTHING: Final[Sequence[Pair]] = ()  # is appended
+
+
+# Of what has changed: `keep_messages`, `append`, `once`, `replace` and `seen` of a `Change`.
+MessageChanges = tuple[
+    int | None, Sequence[Pair], Collection[str], Sequence[Replacement], tuple[int, bytes]
+]
 
 
 class Pending:

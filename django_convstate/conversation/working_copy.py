@@ -16,8 +16,8 @@ from ..backends.toolkit.writer import ThisProcess
 from ..conf import Options
 from ..exceptions import ConversationConflict, ConversationInterrupted
 from .arguments import check_version
-from .message_log import NOTHING, MessageLog
-from .pending import Pending
+from .message_log import MessageLog
+from .pending import NOTHING, Pending
 from .state import State
 
 

@@ -76,6 +76,14 @@ def data_of(packed: bytes) -> bytes:
     return packed if packed[0] == _OLD else packed[KEY_SIZE + 1 + packed[KEY_SIZE] :]
 
 
+def bodies_of(messages: list[bytes]) -> list[bytes]:
+    """Return the bytes of stored messages: `data_of` each, without its calls."""
+    return [
+        packed if packed[0] == _OLD else packed[KEY_SIZE + 1 + packed[KEY_SIZE] :]
+        for packed in messages
+    ]
+
+
 def given_id(packed: bytes) -> str | None:
     """Return the id of a stored message, if it is not its key."""
     if packed[0] == _OLD or not (size := packed[KEY_SIZE]):
