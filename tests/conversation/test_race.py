@@ -10,6 +10,7 @@ from django.db import connections
 from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.cache import lock as cachelock
 from django_convstate.backends.records import Change
+from django_convstate.backends.toolkit.writer import Writer
 from django_convstate.ids import new_id
 from tests.support.messages import bodies, pairs
 from tests.support.places import make_place
@@ -29,11 +30,12 @@ def _patient_lock(monkeypatch: pytest.MonkeyPatch) -> None:
 @counts
 def test_appends_of_threads_are_there_once_and_in_order(place: str, count: int) -> None:
     backend = make_place(place)
-    id = new_id()
+    id, process = new_id(), Writer()
 
     def write(writer: int) -> None:
         for number in range(count):
-            backend.commit(id, Change(append=pairs(b"[%d,%d]" % (writer, number))))
+            appended = pairs(b"[%d,%d]" % (writer, number))
+            backend.commit(id, Change(append=appended, commit=process.begin(id)))
         connections.close_all()
 
     with ThreadPoolExecutor(WRITERS) as pool:
@@ -47,11 +49,12 @@ def test_appends_of_threads_are_there_once_and_in_order(place: str, count: int) 
 @counts
 def test_appends_of_tasks_are_there_once_and_in_order(place: str, count: int) -> None:
     backend = make_place(place)
-    id = new_id()
+    id, process = new_id(), Writer()
 
     async def write(writer: int) -> None:
         for number in range(count):
-            await backend.acommit(id, Change(append=pairs(b"[%d,%d]" % (writer, number))))
+            appended = pairs(b"[%d,%d]" % (writer, number))
+            await backend.acommit(id, Change(append=appended, commit=process.begin(id)))
 
     async def write_all() -> None:
         await asyncio.gather(*(write(writer) for writer in range(WRITERS)))
