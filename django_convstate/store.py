@@ -340,8 +340,7 @@ class ConversationStore(StoreAdministration):
     def _opened(
         self, record: Record, owner: str | None, options: conf.Options, strict: bool
     ) -> Conversation:
-        is_unknown = record.degraded and not record.version
-        if is_unknown and (strict or owner is not ANYBODY):
+        if record.is_unknown and (strict or owner is not ANYBODY):
             raise BackendUnavailable(
                 "The store is unavailable, and nothing is known here of this conversation."
             )
@@ -382,7 +381,7 @@ def _visitor(owner: Any) -> str | None:
 
 
 def _check_owner(record: Record, owner: str | None) -> None:
-    if record.degraded and not record.version:
+    if record.is_unknown:
         raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
     if owner is None or owner != record.owner:
         raise ConversationNotFound(_ABSENT)

@@ -193,6 +193,29 @@ class TestOpenAndCreate:
         conversation = call(way, away, "open", "a", strict=True)
         assert (conversation.degraded, conversation["a"]) == (True, 1)
 
+    def test_a_new_conversation_may_begin_with_a_turn_in_an_outage(
+        self, way: str, away: ConversationStore
+    ) -> None:
+        conversation = away.create(owner="u1")
+        if way == "async":
+
+            async def take_turn() -> None:
+                async with conversation.aturn():
+                    conversation.messages.append("user", "hello")
+
+            asyncio.run(take_turn())
+        else:
+            with conversation.turn():
+                conversation.messages.append("user", "hello")
+        assert (conversation.degraded, conversation.owner) == (True, "u1")
+        backend = away.backend
+        assert isinstance(backend, SwitchedFailover)
+        backend.primary.away = False
+        backend.close()
+        record = backend.primary.load(conversation.id, 10)
+        assert record is not None
+        assert (record.owner, record.message_count) == ("u1", 1)
+
     def test_create_with_an_id_that_is_taken_conflicts(
         self, way: str, store: ConversationStore
     ) -> None:

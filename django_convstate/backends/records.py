@@ -83,6 +83,11 @@ class Record:
         """The position after the last message."""
         return self.dropped + self.message_count
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it stands for a conversation of which, in an outage, nothing is known here."""
+        return self.degraded and not self.version
+
 
 @dataclass(slots=True, kw_only=True)
 class Replacement:

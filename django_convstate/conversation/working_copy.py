@@ -10,7 +10,6 @@ from ..backends.records import (
     Create,
     Record,
     Replacement,
-    id_is_taken,
 )
 from ..backends.toolkit.writer import ThisProcess
 from ..conf import Options
@@ -83,8 +82,7 @@ class WorkingCopy:
         self.expires_at = record.expires_at
         # Loaded blind in an outage: the conversation may or may not exist, so the commit must
         # accept both. The store may be back before this is saved.
-        is_unknown = record.degraded and not record.version
-        self.create = Create.EITHER if is_unknown else Create.MUST_EXIST
+        self.create = Create.EITHER if record.is_unknown else Create.MUST_EXIST
         self.save_failed = False
         self.state = State(self._options, record.state)
         self.log.reset_to(record)
@@ -315,10 +313,13 @@ class WorkingCopy:
             ConversationConflict: it was to be a new one, or is another owner's.
         """
         if record is not None:
-            if self.create is Create.MUST_BE_NEW:
-                raise id_is_taken()
-            if record.owner is not None and self.visitor not in (None, record.owner):
-                raise ConversationConflict("The conversation belongs to another owner.")
+            # An unknown record says nothing of what is stored: a new conversation stays as it is,
+            # with its owner, and the commit checks the id.
+            if record.is_unknown and self.create is Create.MUST_BE_NEW:
+                return
+            if not record.is_unknown:
+                change = Change(create=self.create, visitor=self.visitor)
+                change.refuse_unless_fits(record.version, record.owner)
             self.load(record)
         elif self.is_stored:
             raise ConversationInterrupted("The conversation was deleted or has expired.")
