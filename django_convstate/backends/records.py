@@ -184,7 +184,7 @@ class Change:
         if owner is not None and (
             self.owner not in (None, owner) or self.visitor not in (None, owner)
         ):
-            raise ConversationConflict("The conversation belongs to another owner.")
+            raise owned_by_another()
 
     def refuse_unless_expected(
         self, values: Mapping[str, bytes], found: Sequence[tuple[Replacement, bytes | None]]
@@ -245,9 +245,19 @@ class Diverged(Exception):
         self.messages = messages
 
 
+def entry_size(key: str, data: bytes) -> int:
+    """Return the bytes of a key and its value, as `max_state_bytes` counts them."""
+    return len(key.encode()) + len(data)
+
+
 def id_is_taken() -> ConversationConflict:
     """Return the error for a new conversation under the id of another."""
     return ConversationConflict("The id of this new conversation is taken.")
+
+
+def owned_by_another() -> ConversationConflict:
+    """Return the error for a conversation that has another owner than is asked for."""
+    return ConversationConflict("The conversation belongs to another owner.")
 
 
 def refuse_restore(*, exists: bool, is_deleted: bool) -> None:

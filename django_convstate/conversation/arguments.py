@@ -20,9 +20,9 @@ def check_version(version: int | None) -> int | None:
     return version
 
 
-def somebody(owner: ids.Owner) -> str:
+def known_owner(owner: ids.Owner) -> str:
     """Return the owner that a string or a user stands for, or raise `InvalidConversationValue` for
-    nobody."""
+    none."""
     found = ids.owner_of(owner)
     if found is None:
         raise InvalidConversationValue(

@@ -16,7 +16,7 @@ from ..backends.reports import moment_or_never
 from ..codec import JSON
 from ..exceptions import InvalidConversationValue
 from ..repository import Repository
-from .arguments import check_ttl, somebody
+from .arguments import check_ttl, known_owner
 from .messages import Messages
 from .pending import REFUSALS
 from .rename import arename, rename
@@ -306,13 +306,13 @@ class Conversation(MutableMapping[str, JSON]):
             ConversationConflict: it is another owner's.
             InvalidConversationValue: that cannot be an owner.
         """
-        if self._copy.claim(somebody(owner)):
+        if self._copy.claim(known_owner(owner)):
             self.save()
 
     @alters_data
     async def aclaim(self, owner: ids.Owner) -> None:
         """See `claim`."""
-        if self._copy.claim(somebody(owner)):
+        if self._copy.claim(known_owner(owner)):
             await self.asave()
 
     @alters_data

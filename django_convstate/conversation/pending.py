@@ -92,17 +92,18 @@ class Pending:
         """Have the changes that wait count messages as the store does after one was applied."""
         end = committed.end
         waiting: deque[tuple[Change, int]] = deque()
-        later, is_cut, seen = 0, False, (end, committed.last_key)
+        is_cut = any(each.keep_messages is not None for each, _ in self._queue)
+        # After a cut, what is known here is given up, so that the next answer has all.
+        seen = (0, NO_KEY) if is_cut else (end, committed.last_key)
+        later = 0
         for each, _ in self._queue:
             keep = each.keep_messages
             if keep is not None:
                 end = keep = shifted(keep, change, committed, expected_end)
-                later, is_cut = 0, True
+                later = 0
             end += len(each.append)
             later += len(each.append)
             waiting.append((replace(each, keep_messages=keep, seen=seen), end))
-        if is_cut:  # what is known here is given up, so that the next answer has all
-            waiting = deque((replace(each, seen=(0, NO_KEY)), end) for each, end in waiting)
         self._queue = waiting
         return Settled(change, committed, expected_end, end, later, is_cut)
 

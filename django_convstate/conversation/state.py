@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Final
 
-from ..backends.records import COUNTER_MAX, COUNTER_MIN
+from ..backends.records import COUNTER_MAX, COUNTER_MIN, entry_size
 from ..codec import JSON, decode, encode, path_of
 from ..conf import Options
 from ..exceptions import ConversationTooLarge, InvalidConversationType, InvalidConversationValue
@@ -76,7 +76,7 @@ class State(MutableMapping[str, JSON]):
     def __delitem__(self, key: str) -> None:
         data = self._encoded.pop(key)
         if self._size is not None:
-            self._size -= _weight(key, data)
+            self._size -= entry_size(key, data)
         self._values.pop(key, None)
         self._counted.pop(key, None)
 
@@ -177,8 +177,8 @@ class State(MutableMapping[str, JSON]):
         if self._size is None:
             self._size = _size_of(self._encoded)
         before = self._encoded.get(key)
-        size = self._size + _weight(key, data)
-        self._size = self._checked_size(size if before is None else size - _weight(key, before))
+        size = self._size + entry_size(key, data)
+        self._size = self._checked_size(size if before is None else size - entry_size(key, before))
         self._encoded[key] = data
 
     def _checked_size(self, size: int) -> int:
@@ -201,12 +201,8 @@ def _no_such_key(key: object) -> KeyError:
     )
 
 
-def _weight(key: str, data: bytes) -> int:
-    return len(key.encode()) + len(data)
-
-
 def _size_of(encoded: dict[str, bytes]) -> int:
-    return sum(len(key.encode()) + len(data) for key, data in encoded.items())
+    return sum(entry_size(key, data) for key, data in encoded.items())
 
 
 def _plain_key(key: str) -> str:

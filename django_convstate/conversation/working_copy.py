@@ -10,6 +10,7 @@ from ..backends.records import (
     Create,
     Record,
     Replacement,
+    owned_by_another,
 )
 from ..backends.toolkit.writer import ThisProcess
 from ..conf import Options
@@ -271,7 +272,7 @@ class WorkingCopy:
             ConversationConflict: it is another owner's.
         """
         if self.owner not in (None, owner):
-            raise ConversationConflict("The conversation belongs to another owner.")
+            raise owned_by_another()
         if self.visitor is not None:
             self.visitor = owner
         if self.owner == owner:

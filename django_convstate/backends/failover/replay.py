@@ -1,9 +1,9 @@
 """Sends the primary the changes of one conversation that were made while it was unavailable.
 
-Each change goes as it was, with its commit id, so that one which did arrive the first time is not
-applied again. It is merged as any commit is: appends go behind what others have appended, counters
-add up, nested changes are merged, the later value of a key wins, and a conversation that others
-have deleted stays deleted. Limits were checked when it was accepted.
+Each change goes as it was, with its commit number, so that one which did arrive the first time is
+not applied again. It is merged as any commit is: appends go behind what others have appended,
+counters add up, nested changes are merged, the later value of a key wins, and a conversation that
+others have deleted stays deleted. Limits were checked when it was accepted.
 """
 
 import logging

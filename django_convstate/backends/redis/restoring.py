@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
-from ..records import Record
+from ..records import Record, entry_size
 from ..toolkit.packed import data_of, given_id, key_of, locator
 from . import scripts
 from .operations import (
@@ -61,7 +61,7 @@ class Restoration:
             index = operations.index(owner, self._id, ttl_ms(record.ttl)) if owner else None
             return Reply(None, index)
 
-        state_size = sum(len(key.encode()) + len(value) for key, value in record.state.items())
+        state_size = sum(entry_size(key, value) for key, value in record.state.items())
         parts = PARTS.pack(
             self._count,
             record.dropped,

@@ -8,7 +8,7 @@ one, changes it and writes it back.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..records import DEFAULT_TTL, Change, Committed, Record, add_to_counter
+from ..records import DEFAULT_TTL, Change, Committed, Record, add_to_counter, entry_size
 from ..reports import ConversationSummary, moment, moment_or_never
 from .commit_log import CommitLog
 from .message_list import MessageList
@@ -191,18 +191,15 @@ class StoredConversation:
 
     def _state_size(self) -> int:
         if self.state_size is None:
-            self.state_size = sum(
-                len(key.encode()) + len(value) for key, value in self.state.items()
-            )
+            self.state_size = sum(entry_size(key, value) for key, value in self.state.items())
         return self.state_size
 
     def _size_with(self, new: dict[str, bytes | None]) -> int:
         size = self._state_size()
         for key, value in new.items():
             old = self.state.get(key)
-            size += (0 if value is None else len(key.encode()) + len(value)) - (
-                0 if old is None else len(key.encode()) + len(old)
-            )
+            size += 0 if value is None else entry_size(key, value)
+            size -= 0 if old is None else entry_size(key, old)
         return size
 
 
