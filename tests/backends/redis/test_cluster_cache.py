@@ -45,9 +45,9 @@ def test_single_key_methods_work(cache: Any) -> None:
     assert cache.add("counter", 1, timeout=100)
     assert not cache.add("counter", 1)
     assert cache.incr("counter", 5) == 6
-    assert 90 < cache.ttl("counter") <= 100
+    assert 50 < cache.ttl("counter") <= 100
     assert cache.touch("counter", 1000)
-    assert cache.ttl("counter") > 900
+    assert cache.ttl("counter") > 500
     assert cache.persist("counter")
     assert cache.incr_version("counter") == 2
     assert cache.get("counter", version=2) == 6

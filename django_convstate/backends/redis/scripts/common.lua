@@ -58,7 +58,7 @@ local function slide(left, lasts, now, call)
     end
     call('PEXPIRE', KEYS[1], left)
     if lasts and lasts >= now + left and lasts <= now + 2 * left + 1000 then return lasts end
-    local longer = math.ceil(left * 1.1) + 500
+    local longer = left + math.ceil(left / 10) + 500
     for at = 2, 4 do call('PEXPIRE', KEYS[at], longer) end
     return now + longer
 end
