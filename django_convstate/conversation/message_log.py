@@ -257,24 +257,26 @@ class MessageLog:
         self._tail = self._tail[: max(0, len(self._tail) - from_tail)]
         self._stored_end = self._kept_end = end
 
-    def is_expected(self, committed: Committed, expected_end: int) -> bool:
-        """Take note of what the store has answered to a commit, if that is what was expected; else
-        `settle` has to follow."""
-        self._last_key = committed.last_key
+    def settle_if_expected(self, committed: Committed, expected_end: int) -> bool:
+        """Take note of what the store has answered to the last commit, if that is what was
+        expected. False: it is not, and `settle` has to follow."""
         is_expected = (
             committed.dropped + committed.message_count == expected_end
             and committed.dropped == self.dropped
             and not committed.others
             and not committed.repeated
         )
-        if is_expected and len(self._recent) > self.options.window:
-            self._tail = ()
-            del self._recent[: -self.options.window]
+        if is_expected:
+            self._last_key = committed.last_key
+            if len(self._recent) > self.options.window:
+                self._tail = ()
+                del self._recent[: -self.options.window]
         return is_expected
 
     def settle(self, settled: Settled) -> None:
-        """Take note of what others have done."""
+        """Take note of a commit after which others have appended, or are still to be sent."""
         change, committed = settled.change, settled.committed
+        self._last_key = committed.last_key
         known = [*packed_of(self._tail), *self._recent]
         split = max(0, len(known) - settled.later)
         later, own = known[split:], to_append(change.append)

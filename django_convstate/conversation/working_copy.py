@@ -216,7 +216,7 @@ class WorkingCopy:
         if taken is None:
             return has_created  # another task has taken note of it
         expected_end, others_wait = taken
-        if not self.log.is_expected(committed, expected_end) or others_wait:
+        if others_wait or not self.log.settle_if_expected(committed, expected_end):
             self.log.settle(self.pending.settle(change, committed, expected_end))
         self.existing = committed.existing
         if change.once and (replacements := self.log.remade(change, committed)):

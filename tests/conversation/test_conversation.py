@@ -142,6 +142,35 @@ class TestSaving:
         assert contents(conversation) == ["once"]
         assert contents(ConversationStore(backend).get(conversation.id)) == ["once"]
 
+    def test_what_was_loaded_stays_while_two_changes_are_answered(self) -> None:
+        class Counts(LosesRequests):
+            reads = 0
+
+            def read_messages(self, *args: Any) -> Any:
+                self.reads += 1
+                return super().read_messages(*args)
+
+        backend = Counts()
+        store = ConversationStore(backend, window=3)
+        first = store.create()
+        first.messages.append("user", "0", id="m0")
+        first.messages.append("user", "1", id="m1")
+        for number in range(2, 6):
+            first.messages.append("user", str(number))
+        first.save()
+        conversation = store.get(first.id)
+        conversation.messages.append("user", "6")
+        conversation.messages.append("user", "7")
+        backend.to_lose = 1
+        with pytest.raises(BackendUnavailable):
+            conversation.save()
+        for id in ("m0", "m1"):  # which are stored, and in no window
+            conversation.messages.append("user", "again", id=id)
+        conversation.save()
+        window = [message["content"] for message in conversation.messages.window(3)]
+        assert window == ["5", "6", "7"]
+        assert not backend.reads
+
     def test_a_value_changed_back_and_forth_around_a_failed_save_is_saved(
         self, saved: Conversation
     ) -> None:
