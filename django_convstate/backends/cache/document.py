@@ -149,7 +149,7 @@ def _common(header: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_id(header: Any, id: str) -> None:
-    if header.get("id") != id:
+    if not isinstance(header, dict) or header.get("id") != id:
         raise ConversationCorrupt("Stored is the document of another conversation.")
 
 

@@ -17,6 +17,7 @@ from .writer import WRITER_SECONDS, Commit, unjudgeable
 # follow: of each the distance of its first number from the floor, and how many numbers it has.
 _ENTRY: Final = struct.Struct("<8sIdH")
 _ONE: Final = struct.Struct("<8sIdHII")
+MAX_FLOOR: Final = 2**53  # a double holds whole numbers exactly up to this one
 MAX_RANGES: Final = 4096  # of one writer; beyond that, the lowest can no longer be judged
 
 Ranges = list[tuple[int, int]]  # first and last number of each
@@ -85,6 +86,8 @@ class CommitLog:
         at = 0
         while at < len(self.packed):
             writer, when, floor, count = _ENTRY.unpack_from(self.packed, at)
+            if not 0 <= floor <= MAX_FLOOR:
+                raise ValueError("a floor")
             numbers = struct.unpack_from(f"<{2 * count}I", self.packed, at + _ENTRY.size)
             yield (
                 writer,
