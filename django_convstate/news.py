@@ -1,4 +1,4 @@
-"""What open websockets are told of what was said elsewhere, by the layer of Channels: `notify`.
+"""Tells open websockets through the channel layer that messages were saved elsewhere: `notify`.
 
 Here, and not in `channels`, because a process that only serves requests needs nothing else of
 Channels, and imports nothing of it as long as CHANNEL_LAYERS is not set.
@@ -25,7 +25,7 @@ from .conversation.conversation import Conversation, working_copy_of
 
 logger = logging.getLogger("django_convstate")
 
-# In seconds. The layer may be unavailable, which fails and delays nobody.
+# In seconds. Requests and sockets go on without a layer that is unavailable.
 LAYER_TIMEOUT: Final = 1.0
 LAYER_RETRY_PAUSE: Final = 5.0
 
@@ -75,7 +75,7 @@ async def anotify(conversation: Conversation, event: Mapping[str, Any] | None = 
 
 
 def notify_of_saved(conversation: Conversation) -> None:
-    """Call `notify` if messages were saved of which nobody was told."""
+    """Call `notify` if messages were saved and not announced yet."""
     if working_copy_of(conversation).has_news:
         with suppress(SynchronousOnlyOperation):  # by a sync middleware within an event loop
             notify(conversation)

@@ -59,7 +59,12 @@ def log_error(error: ConversationError) -> int | None:
     for kinds, code in _CLOSE_CODES:
         if isinstance(error, kinds):
             level = logging.ERROR if code == UNAVAILABLE else logging.INFO
-            logger.log(level, "A websocket gets %s: %s", code or type(error).__name__, error)
+            logger.log(
+                level,
+                "An operation of a websocket failed; its client gets %s: %s",
+                code or type(error).__name__,
+                error,
+            )
             return code
     raise error
 
@@ -92,7 +97,7 @@ class Listening:
     _seen_before_outage: int | None = None
     _has_handled_message = False
     _id: str | None = None  # of the conversation that was loaded last
-    _joined_id: str | None = None  # of that whose news are heard
+    _joined_id: str | None = None  # of the conversation whose group was joined
     _rejoin_at = 0.0
     _layer_failed = False
 

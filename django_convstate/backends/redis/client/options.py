@@ -68,7 +68,7 @@ def read_url(url: str) -> tuple[str, dict[str, Any]]:
         found: dict[str, Any] = connection.parse_url(url)  # type: ignore[no-untyped-call]
     except ValueError:
         raise ConfigError(
-            "LOCATION has a value behind its ? that cannot be read.",
+            "LOCATION has a value after its ? that cannot be read.",
             "Write numbers, as in ?db=1 or ?socket_timeout=0.25.",
         ) from None
     # The scheme says the one; the other is django-redis's, and we use the primary in any case.
