@@ -131,8 +131,9 @@ class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
         if self._id is not None:
             self._join(self._id)
         conversation = self.get_conversation()
-        # Another one than before. What was committed between its load and this is read with another
-        # load; a new one instead of the cookie's, which is gone, is known to nobody yet.
+        # Another conversation than before was loaded, and its group was joined only now: a second
+        # load reads what was committed in between. The new conversation in the place of an expired
+        # one needs none: no other process knows its id yet.
         if self._join(conversation.id) and not self._handle.is_used:
             conversation = self.get_conversation()
         self._note_loaded(conversation)

@@ -129,8 +129,9 @@ class AsyncConversationConsumer(listening.Listening, AsyncJsonWebsocketConsumer)
         if self._id is not None:
             await self._ajoin(self._id)
         conversation = await self.get_conversation()
-        # Another one than before. What was committed between its load and this is read with another
-        # load; a new one instead of the cookie's, which is gone, is known to nobody yet.
+        # Another conversation than before was loaded, and its group was joined only now: a second
+        # load reads what was committed in between. The new conversation in the place of an expired
+        # one needs none: no other process knows its id yet.
         if await self._ajoin(conversation.id) and not self._handle.is_used:
             conversation = await self.get_conversation()
         self._note_loaded(conversation)

@@ -22,6 +22,7 @@ from django_convstate import ConversationStore
 from django_convstate.identity import as_subprotocol
 from django_convstate.tokens import sign_id, unsign_token
 from tests.support.servers import Server, free_ports, running, wait_until
+from tests.support.tabs import until_slid
 
 PATIENCE = 30.0  # seconds for whatever has to come
 COMMANDS = {
@@ -288,9 +289,9 @@ class TestAChat:
 
     @pytest.mark.slow
     async def test_an_open_socket_outlives_the_ttl(self, site: Site, path: str, store: Any) -> None:
-        token = stored(store, "hello", ttl=2)
+        token = stored(store, "hello", ttl=4)
         async with site.socket(path, token) as chat:
-            await asyncio.sleep(5)
+            await until_slid(store, id_of(token))
             assert (await chat.ask())["messages"] == ["hello"]
         await asyncio.to_thread(wait_until, lambda: not store.exists(id_of(token)))
 
