@@ -103,8 +103,9 @@ class Conversation(MutableMapping[str, JSON]):
 
     @property
     def token(self) -> str:
-        """The id with our signature: what a client may hold, in a cookie or a header."""
-        return tokens.sign_id(self._copy.id)
+        """The id with our signature, and a digest of the owner: what a client may hold, in a cookie
+        or a header. Another one once the conversation has an owner."""
+        return tokens.sign_id(self._copy.id, self._copy.owner)
 
     @property
     def owner(self) -> str | None:

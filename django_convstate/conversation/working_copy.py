@@ -95,6 +95,11 @@ class WorkingCopy:
         return self.create is Create.MUST_EXIST or self.degraded
 
     @property
+    def is_unknown(self) -> bool:
+        """Whether, in an outage, nothing is known here of what is stored."""
+        return self.degraded and not self.version
+
+    @property
     def is_new(self) -> bool:
         """Whether it has never been stored, as far as is known."""
         return self.version == 0 and not self.degraded
@@ -144,7 +149,8 @@ class WorkingCopy:
             unless_deleted=self.unless_deleted,
             expected_version=expected_version,
             visitor=self.visitor,
-            owner=owner if self.is_stored else self.owner,
+            # One that was seen in the store has its owner there.
+            owner=owner or (None if self.version else self.owner),
             ttl=self.ttl if is_new else self._new_ttl,  # of one that may be there, its own is kept
             default_ttl=self.ttl,
             expected=expected,
