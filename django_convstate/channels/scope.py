@@ -141,7 +141,7 @@ class ScopeConversation:
             return [message]
         token = tokens.sign_id(self.id, unsaved=self._is_unsaved)
         request = handshake.request_of(scope)
-        if offers_ours and not identity.presented_token(request, options):
+        if offers_ours and not identity.presented_tokens(request, options):
             text = json.dumps({"type": TOKEN_MESSAGE, "token": token})
             return [message, {"type": "websocket.send", "text": text}]
         response = HttpResponse()
