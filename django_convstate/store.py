@@ -98,9 +98,7 @@ class ConversationStore(StoreAdministration):
             id: its id.
             owner: of the conversation; if one is stored by then, it becomes theirs.
 
-        Raises:
-            InvalidConversationId: the id cannot be the id of a conversation.
-            InvalidConversationValue, InvalidConversationType: the owner cannot be one.
+        Raises as `create` does.
         """
         id, owned = ids.validate_id(id), ids.owner_of(owner)
         return self._begin(id, owned, None, Create.EITHER, unless_deleted=True)
@@ -121,13 +119,17 @@ class ConversationStore(StoreAdministration):
         """
         owned = _expected_owner(id, owner)
         options = self._repository.options
-        return self._loaded(_checked(self._repository.load(id, options.window), owned), owned, options)
+        return self._loaded(
+            _checked(self._repository.load(id, options.window), owned), owned, options
+        )
 
     async def aget(self, id: str, *, owner: Owner = ANYBODY) -> Conversation:
         """See `get`."""
         owned = _expected_owner(id, owner)
         options = self._repository.options
-        return self._loaded(_checked(await self._repository.aload(id, options.window), owned), owned, options)
+        return self._loaded(
+            _checked(await self._repository.aload(id, options.window), owned), owned, options
+        )
 
     def peek(self, id: str, *, owner: Owner = ANYBODY) -> Conversation:
         """Return a stored conversation to read only: neither its time to live starts anew nor does
@@ -135,13 +137,17 @@ class ConversationStore(StoreAdministration):
         are those of `get`."""
         owned = _expected_owner(id, owner)
         options = self._repository.options
-        return self._loaded(_checked(self._repository.peek(id), owned), owned, options, read_only=True)
+        return self._loaded(
+            _checked(self._repository.peek(id), owned), owned, options, read_only=True
+        )
 
     async def apeek(self, id: str, *, owner: Owner = ANYBODY) -> Conversation:
         """See `peek`."""
         owned = _expected_owner(id, owner)
         options = self._repository.options
-        return self._loaded(_checked(await self._repository.apeek(id), owned), owned, options, read_only=True)
+        return self._loaded(
+            _checked(await self._repository.apeek(id), owned), owned, options, read_only=True
+        )
 
     def open(
         self, id: str, *, owner: Owner = ANYBODY, ttl: float | None = None, strict: bool = False
@@ -328,9 +334,7 @@ class ConversationStore(StoreAdministration):
         has what others have added."""
         owned = ids.owner_of(owner)
         visitor = None if owner is None else owned or ""
-        conversation = self._begin(
-            ids.validate_id(id), owned, ttl, Create.EITHER, visitor=visitor
-        )
+        conversation = self._begin(ids.validate_id(id), owned, ttl, Create.EITHER, visitor=visitor)
         working_copy_of(conversation).window = 0
         return conversation
 

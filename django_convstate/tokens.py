@@ -51,8 +51,23 @@ class Token(NamedTuple):
             for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
         )
 
+    def renewed(self, owner: str) -> "Token":
+        """Return it with the digest of its owner by the present SECRET_KEY."""
+        return self._replace(owner_digest=_digest(self.id, owner, settings.SECRET_KEY))
+
+    def signed(self, *, unsaved: bool) -> str:
+        """Return it as a client holds it. See `sign_id`."""
+        signer = TimestampSigner(salt=_UNSAVED_SALT) if unsaved else Signer(salt=_SALT)
+        return signer.sign(_SEPARATOR.join(filter(None, (self.id, self.owner_digest))))
+
     def __repr__(self) -> str:
         return "<Token>"  # which may be in a report of an error, and is as good as a password
+
+
+def new_token(id: str, owner: str | None) -> Token:
+    """Return what the token of a conversation says."""
+    token = Token(id, "", is_unsaved=False)
+    return token if owner is None else token.renewed(owner)
 
 
 def sign_id(id: str, owner: str | None = None, *, unsaved: bool = False) -> str:
@@ -62,9 +77,7 @@ def sign_id(id: str, owner: str | None = None, *, unsaved: bool = False) -> str:
     notes in the token that it was made for a conversation which is not stored yet, so that its
     absence later does not look as if it were gone.
     """
-    value = id if owner is None else id + _SEPARATOR + _digest(id, owner, settings.SECRET_KEY)
-    signer = TimestampSigner(salt=_UNSAVED_SALT) if unsaved else Signer(salt=_SALT)
-    return signer.sign(value)
+    return new_token(id, owner).signed(unsaved=unsaved)
 
 
 def read_token(token: str) -> Token | None:

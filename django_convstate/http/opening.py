@@ -85,9 +85,16 @@ async def aopen_for(
     return conversation
 
 
-def _owner_to_be(
-    visitor: Visitor | None, token: Token, conversation: Conversation
-) -> str | None:
+def begin_for(visitor: Visitor | None, store: ConversationStore, id: str) -> Conversation:
+    """Return a new conversation under an id that was given out before anything was stored."""
+    if visitor is None:
+        return store.begin(id)
+    conversation = store.begin(id, visitor.owner)
+    working_copy_of(conversation).visitor = visitor.owner or ""
+    return conversation
+
+
+def _owner_to_be(visitor: Visitor | None, token: Token, conversation: Conversation) -> str | None:
     """Return the owner that has to claim the conversation; None: it need not be claimed."""
     if visitor is None:
         return None

@@ -58,12 +58,7 @@ def visitor_of(request: HttpRequest, options: Options) -> Visitor | None:
     """
     if options.owner is None:
         return None
-    if options.owner == "user":
-        found = getattr(request, "user", None)
-    else:
-        named = import_string(options.owner)
-        found = (async_to_sync(named) if iscoroutinefunction(named) else named)(request)
-    owner = _owner(found, options)
+    owner = _owner(_found(request, options.owner), options.owner)
     session = getattr(request, "session", None)
     noted = () if owner is None or session is None else session.get(NOTE, ())
     return Visitor(owner, noted)
@@ -73,15 +68,24 @@ async def avisitor_of(request: HttpRequest, options: Options) -> Visitor | None:
     """See `visitor_of`. A sync callable is called in a thread, because it may do I/O."""
     if options.owner is None:
         return None
-    if options.owner == "user":
-        found = await _auser(request)
-    else:
-        named = import_string(options.owner)
-        found = await (named if iscoroutinefunction(named) else sync_to_async(named))(request)
-    owner = _owner(found, options)
+    owner = _owner(await _awaited(request, options.owner), options.owner)
     session = getattr(request, "session", None)
     noted = () if owner is None or session is None else await session.aget(NOTE, ())
     return Visitor(owner, noted)
+
+
+def _found(request: HttpRequest, setting: str) -> Any:
+    if setting == "user":
+        return getattr(request, "user", None)
+    named = import_string(setting)
+    return (async_to_sync(named) if iscoroutinefunction(named) else named)(request)
+
+
+async def _awaited(request: HttpRequest, setting: str) -> Any:
+    if setting == "user":
+        return await _auser(request)
+    named = import_string(setting)
+    return await (named if iscoroutinefunction(named) else sync_to_async(named))(request)
 
 
 async def _auser(request: HttpRequest) -> Any:
@@ -93,15 +97,15 @@ async def _auser(request: HttpRequest) -> Any:
     return await sync_to_async(_loaded)(user)
 
 
-def _loaded(user: LazyObject) -> LazyObject:
+def _loaded(user: Any) -> Any:
     bool(user)
     return user
 
 
-def _owner(found: Any, options: Options) -> str | None:
+def _owner(found: Any, setting: str) -> str | None:
     try:
         return ids.owner_of(found)
     except InvalidConversationValue as error:
         raise ImproperlyConfigured(
-            f"CONVERSATION_STATE['OWNER'] is {options.owner!r}, which returned no owner: {error}"
+            f"CONVERSATION_STATE['OWNER'] is {setting!r}, which returned no owner: {error}"
         ) from None
