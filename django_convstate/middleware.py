@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from .exceptions import ConversationCorrupt
 from .http.request import RequestConversation, attached_to
 from .http.responses import response_for
+from .http.wrapped import forward_assignments
 from .store import ConversationStore, conversations
 
 logger = logging.getLogger("django_convstate")
@@ -70,6 +71,10 @@ class ConversationMiddleware:
         tenant, say. Called for each request, in async code, too: make the stores once, and do no
         I/O here."""
         return conversations
+
+    def process_view(self, request: HttpRequest, *args: object) -> None:
+        """Prepare for a view of Django REST framework."""
+        forward_assignments()
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Respond for a view that found the conversation busy or its store unavailable. After a

@@ -319,8 +319,8 @@ class Conversation(MutableMapping[str, JSON]):
     @alters_data
     def cycle_id(self) -> None:
         """Save it and move it to a new id, so that the old one is of no use to those who knew it.
-        Do so when a user logs in. One that was never stored has an id that was never given out, and
-        keeps it.
+        One that was never stored has an id that was never given out, and keeps it; so does one that
+        a login in this request is to claim, because its old token opens it no more then.
 
         Raises as `save` does, and:
             ConversationNotFound: it was deleted, or has expired.
@@ -329,7 +329,7 @@ class Conversation(MutableMapping[str, JSON]):
         """
         self._copy.check_writable()
         self.save()
-        if self._copy.is_stored:
+        if self._copy.is_stored and not self._copy.is_noted:
             self._copy.id = rename(self._repository, self._copy.id)
 
     @alters_data
@@ -337,7 +337,7 @@ class Conversation(MutableMapping[str, JSON]):
         """See `cycle_id`."""
         self._copy.check_writable()
         await self.asave()
-        if self._copy.is_stored:
+        if self._copy.is_stored and not self._copy.is_noted:
             self._copy.id = await arename(self._repository, self._copy.id)
 
     # How a change is sent, and a turn taken.

@@ -35,6 +35,9 @@ class WorkingCopy:
         self._options = options
         self._lease: tuple[str, str] | None = None  # of which conversation, and the token
         self.save_failed = self.is_read_only = self.unless_deleted = False
+        # A login in this request has noted it. Its former token opens it no more once it is
+        # claimed, so it needs no new id.
+        self.is_noted = False
         # When the conversation is saved, it must have this owner or none; "": it must have none;
         # None: the owner is not checked.
         self.visitor: str | None = None

@@ -110,6 +110,7 @@ def _owner_to_be(visitor: Visitor | None, token: Token, conversation: Conversati
         return None
     if copy.owner is not None or owner is None or token.id not in visitor.noted:
         raise _absent()
+    copy.is_noted = True
     return None if copy.degraded else owner  # a claim waits until the store is available
 
 

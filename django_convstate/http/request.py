@@ -79,7 +79,8 @@ class RequestConversation:
             return
         noted = [token.id for token in self._presented() if not token.is_owned]
         if conversation is not None and conversation.owner is None:
-            working_copy_of(conversation).visitor = visitor.owner
+            copy = working_copy_of(conversation)
+            copy.visitor, copy.is_noted = visitor.owner, True
             noted = [conversation.id]
         elif conversation is self._loaded and not conversation:
             self._load_later()  # if another receiver of the login has used it before this one
