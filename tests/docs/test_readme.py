@@ -19,7 +19,13 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 import django_convstate
-from django_convstate import ConversationConflict, ConversationNotFound, conf, conversations
+from django_convstate import (
+    ConversationConflict,
+    ConversationNotFound,
+    claim_conversation,
+    conf,
+    conversations,
+)
 from django_convstate.exceptions import ConversationError
 from django_convstate.middleware import ConversationMiddleware
 from django_convstate.testing import BackendContract
@@ -221,18 +227,20 @@ def test_the_example_of_a_webhook_runs() -> None:
     ]
 
 
-def test_the_example_of_a_login_claims_the_conversation() -> None:
+def test_the_example_of_a_login_without_django_claims_the_conversation() -> None:
+    issue_token = run(
+        "def issue_token(",
+        claim_conversation=claim_conversation,
+        user_with=lambda password: User(pk=42),
+        token_for=lambda user: "a token",
+    )["issue_token"]
     conversation = conversations.create()
     conversation["a"] = 1
     conversation.save()
-    old = conversation.id
-    request = SimpleNamespace(conversation=conversation)
-    on_login = run("def on_login(", conversations=conversations)["on_login"]
-    on_login(None, request, SimpleNamespace(pk=42))
-    assert not conversations.exists(old)
-    assert conversations.get(conversation.id, owner="42")["a"] == 1
-    on_login(None, request, SimpleNamespace(pk=43))
-    assert request.conversation.is_new
+    response = post(issue_token, {"conversation": conversation.token}, password="...")
+    claimed = conversations.get(conversation.id, owner="42")
+    assert claimed["a"] == 1
+    assert response.cookies["conversation"].value == claimed.token
 
 
 def test_the_example_of_a_list_serves_the_owner_alone() -> None:
