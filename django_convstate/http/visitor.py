@@ -68,7 +68,7 @@ async def avisitor_of(request: HttpRequest, options: Options) -> Visitor | None:
     """See `visitor_of`. A sync callable is called in a thread, because it may do I/O."""
     if options.owner is None:
         return None
-    owner = _owner(await _awaited(request, options.owner), options.owner)
+    owner = _owner(await _afound(request, options.owner), options.owner)
     session = getattr(request, "session", None)
     noted = () if owner is None or session is None else await session.aget(NOTE, ())
     return Visitor(owner, noted)
@@ -81,7 +81,7 @@ def _found(request: HttpRequest, setting: str) -> Any:
     return (async_to_sync(named) if iscoroutinefunction(named) else named)(request)
 
 
-async def _awaited(request: HttpRequest, setting: str) -> Any:
+async def _afound(request: HttpRequest, setting: str) -> Any:
     if setting == "user":
         return await _auser(request)
     named = import_string(setting)
