@@ -54,6 +54,11 @@ class RequestConversation:
         assigned = self._request.conversation  # type: ignore[attr-defined]
         return self._loaded if assigned is self._lazy else assigned
 
+    @property
+    def is_touched(self) -> bool:
+        """Whether anybody has used the conversation, or assigned one, in this request."""
+        return self._touched or self.current() is not None
+
     def to_save_now(self, response: HttpResponseBase) -> Conversation | None:
         """Return the conversation if it is to be saved before the response is sent.
 
@@ -88,7 +93,7 @@ class RequestConversation:
             streaming.follow(response, self._save_late, self._asave_late)
             will_be_saved = self._to_save() is not None
         conversation, options = self.current(), self._store.options
-        if conversation is not None or self._touched:
+        if self.is_touched:
             identity.mark_private(response, options)
         # Without a conversation the store may have been unavailable: the cookie stays.
         if conversation is not None and (will_be_saved or not conversation.is_new):
@@ -179,6 +184,13 @@ class RequestConversation:
             raise ConversationNotFound("The request has no token of ours.")
         self._known.add(id)
         return id
+
+
+def is_touched(request: HttpRequest) -> bool:
+    """Tell whether the conversation of a request was used or assigned. `request` may be one that
+    wraps ours, as that of Django REST framework does."""
+    attached: RequestConversation | None = getattr(request, _ATTACHED, None)
+    return attached is not None and attached.is_touched
 
 
 def begin_anew(sender: object, request: HttpRequest, **kwargs: object) -> None:
