@@ -7,10 +7,13 @@ from collections.abc import Awaitable, Callable
 from typing import cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.exception import response_for_exception
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from .exceptions import ConversationCorrupt
+from .http.caching import keep_out_of_caches
 from .http.request import RequestConversation, attached_to
 from .http.responses import response_for
 from .http.wrapped import forward_assignments
@@ -34,6 +37,12 @@ class ConversationMiddleware:
     async_capable = True
 
     def __init__(self, get_response: GetResponse | AsyncGetResponse) -> None:
+        if not apps.is_installed("django_convstate"):
+            # Without the app there are no system checks that could say so.
+            raise ImproperlyConfigured(
+                "ConversationMiddleware needs its app: put 'django_convstate' into INSTALLED_APPS."
+            )
+        keep_out_of_caches()
         self.get_response = get_response
         self.is_async = iscoroutinefunction(get_response)
         if self.is_async:

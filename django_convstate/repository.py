@@ -95,7 +95,8 @@ class Repository:
                 return self._named
             name = conf.backend_name() if self._named is None else self._named
             own = self._overrides.keys() & set(options_of(backend_class(name)))
-            if self._named is None and not own:
+            # With a prefix of its own it shares nothing, in memory, which has no prefixes, too.
+            if self._named is None and not own and "key_prefix" not in self._overrides:
                 return default_backend()
             self._named = get_backend(name, **{option: self._overrides[option] for option in own})
             return self._named

@@ -28,6 +28,7 @@ from django.conf import settings
 settings.configure(
     SECRET_KEY="x",
     INSTALLED_APPS=["django_convstate", "django.contrib.staticfiles"],
+    MIDDLEWARE=["django_convstate.middleware.ConversationMiddleware"],
     STATIC_URL="static/",
     TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
 )

@@ -13,6 +13,7 @@ from django.core.checks import Error, Warning, run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
+from django.http import HttpResponse
 
 from django_convstate import (
     ConversationStore,
@@ -23,6 +24,7 @@ from django_convstate import (
     get_backend,
 )
 from django_convstate.checks import check_deployment, check_settings
+from django_convstate.middleware import ConversationMiddleware
 from django_convstate.typing import StoreOptions
 
 
@@ -205,6 +207,111 @@ def test_the_cache_of_the_cache_backend_is_checked(settings: Any) -> None:
 def test_a_cookie_name_used_twice_is_an_error(settings: Any) -> None:
     ((id, _),) = found(settings, {"COOKIE_NAME": "sessionid"})
     assert id == "convstate.E007"
+
+
+SECURE = {"COOKIE_SECURE": True}
+
+
+@pytest.mark.parametrize(
+    ("options", "is_fine"),
+    [
+        ({"COOKIE_NAME": "__Secure-chat"}, False),
+        ({"COOKIE_NAME": "__Secure-chat"} | SECURE, True),
+        ({"COOKIE_NAME": "__Secure-chat", "COOKIE_PATH": "/chat"} | SECURE, True),
+        ({"COOKIE_NAME": "__Host-chat"}, False),
+        ({"COOKIE_NAME": "__Host-chat"} | SECURE, True),
+        ({"COOKIE_NAME": "__Host-chat", "COOKIE_PATH": "/chat"} | SECURE, False),
+        ({"COOKIE_NAME": "__Host-chat", "COOKIE_DOMAIN": "example.com"} | SECURE, False),
+        ({"COOKIE_NAME": "__host-chat"}, False),
+        ({"COOKIE_NAME": None}, True),
+        ({"COOKIE_NAME": None, "HEADER_NAME": "X-Tab"}, True),
+    ],
+)
+def test_a_prefix_of_the_cookies_name_is_a_promise(
+    settings: Any, options: Any, is_fine: bool
+) -> None:
+    ids = [id for id, _ in found(settings, options)]
+    assert ids == ([] if is_fine else ["convstate.E021"])
+
+
+def test_a_secure_session_cookie_makes_ours_secure_too(settings: Any) -> None:
+    settings.SESSION_COOKIE_SECURE = True
+    assert found(settings, {"COOKIE_NAME": "__Host-chat", "COOKIE_PARTITIONED": True}) == []
+
+
+def test_a_partitioned_cookie_that_is_not_secure_is_an_error(settings: Any) -> None:
+    ((id, text),) = found(settings, {"COOKIE_PARTITIONED": True})
+    assert id == "convstate.E022"
+    assert "COOKIE_SECURE" in text
+    assert found(settings, {"COOKIE_PARTITIONED": True} | SECURE) == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "said"),
+    [
+        ("no.such.function", "cannot be imported"),
+        ("tests.settings.no_such_function", "cannot be imported"),
+        ("tests.settings.SECRET_KEY", "is not callable"),
+    ],
+)
+def test_an_owner_that_cannot_be_called_is_an_error(settings: Any, owner: str, said: str) -> None:
+    ((id, text),) = found(settings, {"OWNER": owner})
+    assert id == "convstate.E020"
+    assert said in text
+
+
+@pytest.mark.parametrize("owner", ["user", None, "tests.test_settings.found"])
+def test_an_owner_that_can_be_found_is_fine(settings: Any, owner: Any) -> None:
+    assert found(settings, {"OWNER": owner}) == []
+
+
+class Ours(ConversationMiddleware):
+    pass
+
+
+OURS = "django_convstate.middleware.ConversationMiddleware"
+OF_A_PROJECT = f"{__name__}.Ours"
+SESSION = "django.contrib.sessions.middleware.SessionMiddleware"
+USER = "django.contrib.auth.middleware.AuthenticationMiddleware"
+
+
+@pytest.mark.parametrize(
+    ("middleware", "expected"),
+    [
+        ([SESSION, USER, OURS], []),
+        ([SESSION, USER, OF_A_PROJECT], []),
+        ([SESSION, OURS], []),
+        ([OURS], []),
+        ([], ["W011"]),
+        ([SESSION, USER], ["W011"]),
+        ([SESSION, USER, OURS, OURS], ["E018"]),
+        ([SESSION, USER, OURS, OF_A_PROJECT], ["E018"]),
+        ([OURS, SESSION, USER], ["E019", "E019"]),
+        ([SESSION, OURS, USER], ["E019"]),
+        ([SESSION, OF_A_PROJECT, USER], ["E019"]),
+        ([OURS, SESSION, USER, OURS], ["E018", "E019", "E019"]),
+        ([SESSION, USER, "no.such.Middleware", OURS], []),
+        ([SESSION, USER, "tests.http.test_caching.touching", OURS], []),
+    ],
+)
+def test_the_places_of_the_middleware_are_checked(
+    settings: Any, middleware: list[str], expected: list[str]
+) -> None:
+    settings.MIDDLEWARE = middleware
+    assert [id.removeprefix("convstate.") for id, _ in found(settings)] == expected
+    for _, hint in found(settings):
+        assert "ConversationMiddleware" in hint
+
+
+def test_without_users_as_owners_the_middleware_needs_no_user(settings: Any) -> None:
+    settings.MIDDLEWARE = [OURS, SESSION, USER]
+    assert found(settings, {"OWNER": None}) == []
+
+
+def test_the_middleware_needs_its_app(settings: Any) -> None:
+    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if "convstate" not in app]
+    with pytest.raises(ImproperlyConfigured, match="INSTALLED_APPS"):
+        ConversationMiddleware(lambda request: HttpResponse())
 
 
 def test_locmem_in_deployment_is_warned_of(settings: Any) -> None:

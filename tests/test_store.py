@@ -189,6 +189,19 @@ class TestStore:
         with pytest.raises(InvalidBackend):
             ConversationStore("").exists("a")
 
+    @pytest.mark.parametrize("backend", ["locmem", "cache"])
+    def test_stores_with_a_prefix_of_their_own_share_nothing(
+        self, settings: Any, backend: str
+    ) -> None:
+        settings.CONVERSATION_STATE_BACKEND = backend
+        acme, zenith = (ConversationStore(key_prefix=name) for name in ("acme", "zenith"))
+        conversation = acme.create()
+        conversation["city"] = "Jaipur"
+        conversation.save()
+        assert acme.exists(conversation.id)
+        assert not zenith.exists(conversation.id)
+        assert not conversations.exists(conversation.id)
+
     def test_a_store_with_the_settings_backend_follows_the_settings(self, settings: Any) -> None:
         store = ConversationStore(ttl=60)
         assert store.backend is conversations.backend

@@ -9,7 +9,7 @@ from channels.sessions import CookieMiddleware, SessionMiddleware
 from django.apps import apps
 
 from ..http.visitor import avisitor_of
-from ..store import conversations
+from ..store import ConversationStore, conversations
 from .daphne import DaphneHeaders
 from .handshake import request_of
 from .scope import ScopeConversation
@@ -31,8 +31,9 @@ class ConversationMiddleware:
         """Run one connection; other protocols pass through unchanged."""
         if scope["type"] != "websocket":
             return await self.inner(scope, receive, send)
-        visitor = await avisitor_of(request_of(scope), conversations.options)
-        conversation = ScopeConversation(scope, conversations, visitor)
+        store = self.get_store(scope)
+        visitor = await avisitor_of(request_of(scope), store.options)
+        conversation = ScopeConversation(scope, store, visitor)
 
         async def send_with_token(message: Message) -> None:
             if message["type"] == "websocket.accept":
@@ -45,11 +46,22 @@ class ConversationMiddleware:
 
         return await self.inner({**scope, "conversation": conversation}, receive, send_with_token)
 
+    def get_store(self, scope: dict[str, Any]) -> ConversationStore:
+        """Return where the conversation of a socket is kept. Override it for a store of each
+        tenant, say, as that of the middleware for HTTP. Do no I/O here."""
+        return conversations
 
-def ConversationMiddlewareStack(inner: Application) -> Application:  # noqa: N802 - as in Channels
+
+def ConversationMiddlewareStack(  # noqa: N802 - as in Channels
+    inner: Application, middleware: type[ConversationMiddleware] = ConversationMiddleware
+) -> Application:
     """Return `inner` with its origin checked against ALLOWED_HOSTS, and with the session, the user
-    and the conversation in its scope; without the first two where their apps are not installed."""
-    inner = ConversationMiddleware(inner)
+    and the conversation in its scope; without the first two where their apps are not installed.
+
+    Args:
+        middleware: a subclass of `ConversationMiddleware`, with a `get_store` of its own, say.
+    """
+    inner = middleware(inner)
     if apps.is_installed("django.contrib.sessions"):
         if apps.is_installed("django.contrib.auth"):
             inner = AuthMiddleware(inner)

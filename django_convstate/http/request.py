@@ -120,6 +120,11 @@ class RequestConversation:
         assigned = self._request.conversation  # type: ignore[attr-defined]
         return self._loaded if assigned is self._lazy else assigned
 
+    @property
+    def is_touched(self) -> bool:
+        """Whether the conversation was used, or another one assigned, in this request."""
+        return self._touched or self.current() is not None
+
     def to_save_now(self, response: HttpResponseBase) -> list[Conversation]:
         """Return the conversations that are to be saved before the response is sent.
 
@@ -166,7 +171,7 @@ class RequestConversation:
             streaming.follow(response, self._save_late, self._asave_late)
             will_be_saved = self._to_save() is not None
         conversation, options = self.current(), self._store.options
-        if conversation is not None or self._touched:
+        if self.is_touched:
             identity.mark_private(response, options)
         # Without a conversation the store may have been unavailable: the cookie stays.
         if conversation is not None and (will_be_saved or not conversation.is_new):
@@ -297,6 +302,12 @@ def attached_to(request: HttpRequest) -> RequestConversation | None:
     that of Django REST framework does; None: there is nothing."""
     attached: RequestConversation | None = getattr(request, _ATTACHED, None)
     return attached
+
+
+def is_touched(request: HttpRequest) -> bool:
+    """Tell whether the conversation of a request was used or assigned."""
+    attached = attached_to(request)
+    return attached is not None and attached.is_touched
 
 
 def begin_anew(sender: object, request: HttpRequest, **kwargs: object) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 
-from django_convstate import ConversationNotFound, conversations
+from django_convstate import ConversationNotFound, ConversationStore, conversations
 from django_convstate.channels import (
     ConversationMiddleware,
     ConversationMiddlewareStack,
     ScopeConversation,
 )
 from django_convstate.http.visitor import Visitor
-from django_convstate.tokens import sign_id
+from django_convstate.tokens import sign_id, unsign_token
 from tests.support.consumers import Chat, Plain
 from tests.support.tabs import PATIENCE, Browser, Tab
 
@@ -102,3 +102,39 @@ class TestTheScope:
 
     def test_news_in_the_channel_layer_are_small(self) -> None:
         assert len(json.dumps({"type": "conversation.news", "count": 2**31, "kept": 2**31})) < 100
+
+
+STORES = {name: ConversationStore("locmem", key_prefix=name) for name in ("acme", "zenith")}
+
+
+class TenantMiddleware(ConversationMiddleware):
+    def get_store(self, scope: dict[str, Any]) -> ConversationStore:
+        return STORES[dict(scope["headers"])[b"host"].decode()]
+
+
+async def test_each_tenant_may_have_a_store() -> None:
+    application = ConversationMiddlewareStack(Chat.as_asgi(), TenantMiddleware)
+
+    async def open_tab(tenant: str, cookie: str | None = None) -> Tab:
+        headers = [(b"origin", b"http://testserver"), (b"host", tenant.encode())]
+        if cookie is not None:
+            headers.append((b"cookie", f"conversation={cookie}".encode()))
+        tab = Tab(application, "/", headers)
+        await tab.connect(PATIENCE)
+        return tab
+
+    tabs = [await open_tab("acme")]
+    try:
+        await tabs[0].say("of acme")
+        token = tabs[0].token
+        id = unsign_token(token or "") or ""
+        tabs += [await open_tab("zenith", token), await open_tab("acme", token)]
+        assert (await tabs[1].ask())["messages"] == []
+        assert (await tabs[2].ask())["messages"] == ["of acme"]
+        assert STORES["acme"].exists(id)
+        assert not conversations.exists(id)
+    finally:
+        for tab in tabs:
+            await tab.disconnect(timeout=PATIENCE)
+        for store in STORES.values():
+            store.purge(everything=True)

@@ -12,9 +12,10 @@ from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 from django.urls import path
 
-from django_convstate import Conversation, conversations
+from django_convstate import Conversation, ConversationStore, conversations
 from django_convstate.channels import (
     AsyncConversationConsumer,
+    ConversationMiddleware,
     ConversationMiddlewareStack,
     listening,
 )
@@ -39,6 +40,34 @@ class TestLive:
         websocket = self.define("application = ")["websocket"]
         answer = {"answer": "You have said 1 things so far.", "count": 2}
         assert await ask(websocket, text="hello") == [answer]
+
+    async def test_the_example_of_tenants_asks_for_their_store(self) -> None:
+        asked = []
+
+        def store_of(tenant: str) -> ConversationStore:
+            asked.append(tenant)
+            return ConversationStore(key_prefix=tenant)
+
+        class Chatting(AsyncConversationConsumer):
+            async def receive_message(self, conversation: Conversation, content: Any) -> None:
+                conversation.messages.append("user", content["text"])
+                await conversation.asave()
+                is_here = await conversations.aexists(conversation.id)
+                await self.send_json({"is_elsewhere": not is_here})
+
+        names = {
+            "Chat": Chatting,
+            "store_of": store_of,
+            "ConversationMiddleware": ConversationMiddleware,
+            "ConversationMiddlewareStack": ConversationMiddlewareStack,
+        }
+        websocket = self.define("store_of(", **names)["websocket"]
+
+        async def with_tenant(scope: Any, receive: Any, send: Any) -> None:
+            await websocket({**scope, "tenant": "acme"}, receive, send)
+
+        assert await ask(with_tenant, text="hello") == [{"is_elsewhere": True}]
+        assert asked == ["acme"]
 
     async def test_the_example_of_a_model_sends_its_words(self) -> None:
         async def words_of(messages: list[dict[str, Any]]) -> Any:

@@ -26,6 +26,7 @@ from django_convstate import (
     conf,
     conversations,
 )
+from django_convstate.checks import check_settings
 from django_convstate.exceptions import ConversationError
 from django_convstate.middleware import ConversationMiddleware
 from django_convstate.testing import BackendContract
@@ -76,7 +77,7 @@ def test_the_example_of_a_store_outside_a_request_runs() -> None:
 
 
 def test_settings_are_the_defaults() -> None:
-    shown = run("CONVERSATION_STATE = {")["CONVERSATION_STATE"]
+    shown = run('"TTL": 3600')["CONVERSATION_STATE"]
     defaults = conf.Options()
     assert shown == {
         name.upper(): getattr(defaults, name) for name in conf.Options.__dataclass_fields__
@@ -265,6 +266,37 @@ def test_the_example_of_a_version_check_conflicts() -> None:
     post(edit, {"conversation": cookie}, itinerary="b", version="1")
     with pytest.raises(ConversationConflict):
         post(edit, {"conversation": cookie}, itinerary="c", version="1")
+
+
+@pytest.mark.parametrize("backend", ["locmem", "cache", "redis"])
+def test_the_example_of_tenants_keeps_them_apart(settings: Any, valkey: None, backend: str) -> None:
+    settings.CONVERSATION_STATE_BACKEND = backend
+    settings.CONVERSATION_STATE = {"CACHE_ALIAS": "django_redis"}
+    names = run("class TenantConversations(")
+
+    def say(request: Any) -> JsonResponse:
+        request.conversation.messages.append("user", request.GET["text"])
+        return JsonResponse({"count": len(request.conversation.messages)})
+
+    def visit(tenant: str, cookies: Any) -> Any:
+        request: Any = RequestFactory().get("/", {"text": f"of {tenant}"})
+        request.COOKIES.update(cookies)
+        request.user = AnonymousUser()
+        request.tenant = SimpleNamespace(schema_name=tenant)
+        return names["TenantConversations"](say)(request)
+
+    first = visit("acme", {})
+    cookies = {"conversation": first.cookies["conversation"].value}
+    assert as_json(visit("acme", cookies)) == '{"count": 2}'
+    assert as_json(visit("zenith", cookies)) == '{"count": 1}'
+    for tenant in ("acme", "zenith"):
+        names["store_of"](tenant).backend.close()
+
+
+@pytest.mark.parametrize("words", ['COOKIE_PARTITIONED": True', '"COOKIE_NAME": None'])
+def test_the_examples_of_settings_are_fine(settings: Any, words: str) -> None:
+    settings.CONVERSATION_STATE = run(words)["CONVERSATION_STATE"]
+    assert check_settings() == []
 
 
 def test_the_example_of_a_transcript_is_rendered() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from django.conf import settings
+from django.core.cache.backends.base import default_key_func, get_key_func
 from django.core.checks import CheckMessage, Error, Warning
 
 
@@ -41,4 +42,22 @@ def check_timeout(alias: str) -> Iterator[CheckMessage]:
             hint="Set OPTIONS['SOCKET_TIMEOUT'] and OPTIONS['SOCKET_CONNECT_TIMEOUT'] (in small "
             "letters for Django's own RedisCache) to seconds, e.g. 0.25.",
             id="convstate.W003",
+        )
+
+
+def check_key_function(alias: str) -> Iterator[CheckMessage]:
+    """Check that an entry has no KEY_FUNCTION, where the keys are made without it."""
+    entry: Any = settings.CACHES[alias]
+    try:
+        is_default = get_key_func(entry.get("KEY_FUNCTION")) is default_key_func
+    except (AttributeError, ImportError):
+        is_default = False  # the cache itself cannot be used with it
+    if not is_default:
+        yield Error(
+            f"CACHES[{alias!r}] has a KEY_FUNCTION, which this backend does not apply: what it "
+            "keeps apart, tenants, say, would share conversations.",
+            hint="Set CACHE_ALIAS to an entry without KEY_FUNCTION, and have `get_store` of a "
+            "subclass of ConversationMiddleware return a store with a KEY_PREFIX of its own for "
+            "each tenant. Or use CONVERSATION_STATE_BACKEND = 'cache', which applies it.",
+            id="convstate.E023",
         )

@@ -10,9 +10,11 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.core.cache import caches
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.exceptions import SynchronousOnlyOperation
@@ -56,6 +58,13 @@ def alias(request: pytest.FixtureRequest) -> str:
     if name in ("redis", "django_redis"):
         request.getfixturevalue("valkey")
     return name
+
+
+tenant: ContextVar[str] = ContextVar("tenant", default="public")
+
+
+def by_tenant(key: str, prefix: str, version: int) -> str:
+    return f"{tenant.get()}:{prefix}:{version}:{key}"
 
 
 class Explosive:
@@ -110,6 +119,27 @@ class TestWhatIsStored:
         id = stored(ours)
         assert ours.exists(id)
         assert not theirs.exists(id)
+
+    @pytest.mark.parametrize("alias", ["default", "file"])
+    async def test_a_key_function_of_the_cache_keeps_tenants_apart(
+        self, settings: Any, alias: str
+    ) -> None:
+        entry = settings.CACHES[alias] | {"KEY_FUNCTION": by_tenant}
+        settings.CACHES = {**settings.CACHES, alias: entry}
+        store = ConversationStore("cache", cache_alias=alias)
+        tenant.set("acme")
+        conversation = store.create()
+        async with conversation.aturn():  # its lease is under a key of its own
+            conversation.messages.append("user", "of acme")
+        tenant.set("zenith")
+        assert not await store.aexists(conversation.id)
+        assert not await sync_to_async(store.exists)(conversation.id)
+        other = await store.aopen(conversation.id)
+        other.messages.append("user", "of zenith")
+        await other.asave()
+        tenant.set("acme")
+        for loaded in (await store.aget(conversation.id), store.get(conversation.id)):
+            assert [message["content"] for message in loaded.messages] == ["of acme"]
 
     def test_every_key_has_a_ttl(self, valkey: None) -> None:
         store = ConversationStore("cache", cache_alias="django_redis", ttl=100)

@@ -2,6 +2,7 @@
 switched off. tests/chaos has real servers."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -9,10 +10,11 @@ from django_convstate import BackendUnavailable, ConversationNotFound, Conversat
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.records import DEFAULT_TTL, Change
 from django_convstate.ids import new_id
+from tests.settings import PATIENT
 from tests.support.backends import Switched, record_of
 from tests.support.failover import append, messages_of, numbers
 from tests.support.messages import bodies
-from tests.support.servers import wait_until
+from tests.support.servers import Server, wait_until
 
 
 class TestStore:
@@ -82,6 +84,28 @@ class TestStore:
         backend.close()
         conversation.reload()
         assert (conversation["a"], conversation.degraded) == (2, False)
+
+
+def test_stores_of_tenants_are_apart_in_an_outage(server: Server, settings: Any) -> None:
+    entry = {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": f"redis://127.0.0.1:{server.port}",
+        "OPTIONS": PATIENT,
+    }
+    settings.CACHES = {**settings.CACHES, "own": entry}
+    acme, zenith = (
+        ConversationStore("redis", cache_alias="own", key_prefix=tenant)
+        for tenant in ("acme", "zenith")
+    )
+    conversation = acme.create()
+    conversation.messages.append("user", "of acme")
+    conversation.save()
+    assert not zenith.exists(conversation.id)
+    server.kill()
+    assert len(acme.get(conversation.id).messages) == 1
+    assert len(zenith.get(conversation.id).messages) == 0
+    for store in (acme, zenith):
+        store.backend.close()
 
 
 async def test_async_methods_work_through_an_outage(

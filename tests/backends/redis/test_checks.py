@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.core.cache.backends.base import default_key_func
 
 from django_convstate import InvalidBackend
 from django_convstate.backends.records import Change
@@ -16,6 +17,10 @@ from tests.support.places import on
 from tests.support.servers import SERVICE, Server
 
 CLUSTER = "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
+
+
+def by_tenant(key: str, prefix: str, version: int) -> str:
+    return f"acme:{prefix}:{version}:{key}"
 
 
 class TestChecks:
@@ -47,6 +52,22 @@ class TestChecks:
         assert self.ids(settings, LOCATION="redis://x/1", OPTIONS=cluster) == ["convstate.E012"]
         assert self.ids(settings, OPTIONS={**cluster, **sentinels}) == ["convstate.E011"]
         assert [str(m.id) for m in check_entry("nowhere")] == ["convstate.E004"]
+
+    @pytest.mark.parametrize(
+        "name", ["tests.backends.redis.test_checks.by_tenant", by_tenant, "no.such.function"]
+    )
+    def test_a_key_function_is_an_error(self, settings: Any, name: Any) -> None:
+        timeout = {"SOCKET_TIMEOUT": 1}
+        assert self.ids(settings, OPTIONS=timeout, KEY_FUNCTION=name) == ["convstate.E023"]
+        (message,) = check_entry("default")
+        assert "get_store" in str(message.hint)
+        assert "KEY_PREFIX" in str(message.hint)
+
+    @pytest.mark.parametrize(
+        "name", [None, "django.core.cache.backends.base.default_key_func", default_key_func]
+    )
+    def test_the_default_key_function_is_fine(self, settings: Any, name: Any) -> None:
+        assert self.ids(settings, OPTIONS={"SOCKET_TIMEOUT": 1}, KEY_FUNCTION=name) == []
 
     def test_sentinel_entries_are_checked(self, settings: Any) -> None:
         service, pairs = f"redis://{SERVICE}/0", [("127.0.0.1", 1)]

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 from django_redis.pool import SentinelConnectionFactory
 
-from ...toolkit.caches import check_alias, check_timeout
+from ...toolkit.caches import check_alias, check_key_function, check_timeout
 from ..client.clients import Clients
 from ..client.config import ServerConfig, factory_of
 from ..client.options import ConfigError
@@ -43,6 +43,7 @@ def check_entry(alias: str) -> list[CheckMessage]:
         *_check_shards(alias, options),
         *_check_logins(alias, config),
         *check_timeout(alias),
+        *check_key_function(alias),
     ]
 
 
