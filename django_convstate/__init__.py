@@ -24,7 +24,7 @@ from .exceptions import (
     InvalidConversationValue,
     MessageNotFound,
 )
-from .http.request import aclaim_conversation, claim_conversation
+from .http.login import aclaim_conversation, claim_conversation
 from .store import ConversationStore, conversations
 
 __all__ = [

@@ -16,7 +16,7 @@ class ConvstateConfig(AppConfig):
         from django.contrib.auth.signals import user_logged_in, user_logged_out
 
         from .checks import check_deployment, check_settings
-        from .http.request import begin_anew, note_login
+        from .http.login import begin_anew, note_login
 
         checks.register(check_settings)
         checks.register(check_deployment, deploy=True)

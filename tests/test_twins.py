@@ -30,7 +30,7 @@ DIFFERENT = {
     "conversation/turn.py Turn.renewing": "a thread; a task",
     "conversation/turn.py Turn.end": "a cancelled task still gives up its lease, in limited time",
     "decorators.py _turn_of": "an attribute loads; a method does",
-    "http/request.py RequestConversation._load": "a lock of threads; one of tasks",
+    "http/request.py RequestConversation.load": "a lock of threads; one of tasks",
     "http/visitor.py _found": "sync code loads a lazy user; a callable runs in a thread or a loop",
     "http/streaming.py Stream.__init__": "an abandoned async stream needs its loop",
     "http/streaming.py Stream.close": "only a task can have a timeout",

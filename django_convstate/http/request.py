@@ -6,13 +6,11 @@ import threading
 from typing import Final
 
 from asgiref.sync import markcoroutinefunction
-from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
 from .. import ids, news
-from ..conversation.arguments import known_owner
 from ..conversation.conversation import Conversation, working_copy_of
 from ..store import ConversationStore
 from ..tokens import Token
@@ -33,8 +31,8 @@ class RequestConversation:
     assigned to `request.conversation`."""
 
     def __init__(self, request: HttpRequest, store: ConversationStore) -> None:
-        self._request = request
-        self._store = store
+        self.request = request
+        self.store = store
         setattr(request, _ATTACHED, self)
         self._touched = False
         # Ids of which the client has a token, or gets one with this response.
@@ -44,13 +42,13 @@ class RequestConversation:
         # What the view had assigned until then, and is saved with the response.
         self._former: list[Conversation] = []
         self._visitor: Visitor | None = None  # as of the load
-        self._claimant: str | None = None  # the owner for which `claim_conversation` was called
+        self._claimant: Visitor | None = None  # for whom `claim_conversation` was called
         # Threads, or tasks, of one request must get the same object, or the changes of one of them
         # would be lost. The locks belong to this request: other requests do not wait.
         self._loading = threading.Lock()
         self._aloading = asyncio.Lock()
-        self._load_later()
-        guarded = markcoroutinefunction(lambda: GuardedCoroutine(self._aload()))
+        self.load_later()
+        guarded = markcoroutinefunction(lambda: GuardedCoroutine(self.aload()))
         request.aconversation = guarded  # type: ignore[attr-defined]
 
     def begin_anew(self, owner: str | None) -> None:
@@ -60,64 +58,26 @@ class RequestConversation:
         if conversation is not None and conversation is not self._loaded:
             self._former.append(conversation)
         self._is_anew = True
-        self._request.conversation = self._store.create(owner)  # type: ignore[attr-defined]
+        self.request.conversation = self.store.create(owner)  # type: ignore[attr-defined]
 
     def replace_corrupt(self) -> None:
         """Give the request a new conversation of the visitor that it was loaded for."""
         self.begin_anew(None if self._visitor is None else self._visitor.owner)
 
-    def note_login(self) -> None:
-        """Have the next load claim the conversation that this visitor had before their login, or
-        begin anew, as ON_LOGIN says."""
-        options = self._store.options
-        visitor = visitor_of(self._request, options)
-        if visitor is None:
-            return
-        conversation = self.current()
-        if options.on_login == "fresh" or not _may_keep(conversation, visitor.owner):
-            self.begin_anew(visitor.owner)
-            return
-        noted = [token.id for token in self._presented() if not token.is_owned]
-        if conversation is not None and conversation.owner is None:
-            copy = working_copy_of(conversation)
-            copy.visitor, copy.is_noted = visitor.owner, True
-            noted = [conversation.id]
-        elif conversation is self._loaded and not conversation:
-            self._load_later()  # if another receiver of the login has used it before this one
-        self._request.session[NOTE] = noted
+    def visit_as(self, owner: str) -> None:
+        """Have this owner be the visitor, who presents what the request presents by a login."""
+        noted = [token.id for token in self.presented() if not token.is_owned]
+        self._claimant = Visitor(owner, noted)
 
-    def claim(self, owner: str) -> None:
-        """Make the conversation this owner's, or begin anew, as `claim_conversation` has it."""
-        self._claimant = owner
-        if self._store.options.on_login == "fresh" or not _may_keep(self.current(), owner):
-            self.begin_anew(owner)
-            return
-        conversation = self.current()
-        if conversation is None:
-            conversation = self._load()
-        if conversation.owner is None:
-            conversation.claim(owner)
-
-    async def aclaim(self, owner: str) -> None:
-        """See `claim`."""
-        self._claimant = owner
-        if self._store.options.on_login == "fresh" or not _may_keep(self.current(), owner):
-            self.begin_anew(owner)
-            return
-        conversation = self.current()
-        if conversation is None:
-            conversation = await self._aload()
-        if conversation.owner is None:
-            await conversation.aclaim(owner)
-
-    def _load_later(self) -> None:
+    def load_later(self) -> None:
+        """Load the conversation at its next use."""
         self._loaded: Conversation | None = None
-        self._lazy = SimpleLazyObject(self._load)
-        self._request.conversation = self._lazy  # type: ignore[attr-defined]
+        self._lazy = SimpleLazyObject(self.load)
+        self.request.conversation = self._lazy  # type: ignore[attr-defined]
 
     def current(self) -> Conversation | None:
         """Return the conversation; None if the view has not used it yet."""
-        assigned = self._request.conversation  # type: ignore[attr-defined]
+        assigned = self.request.conversation  # type: ignore[attr-defined]
         return self._loaded if assigned is self._lazy else assigned
 
     @property
@@ -170,18 +130,18 @@ class RequestConversation:
         if streaming.is_stream(response) and response.status_code < 500:
             streaming.follow(response, self._save_late, self._asave_late)
             will_be_saved = self._to_save() is not None
-        conversation, options = self.current(), self._store.options
+        conversation, options = self.current(), self.store.options
         if self.is_touched:
             identity.mark_private(response, options)
         # Without a conversation the store may have been unavailable: the cookie stays.
         if conversation is not None and (will_be_saved or not conversation.is_new):
-            identity.set_token(self._request, response, conversation.token, options)
+            identity.set_token(self.request, response, conversation.token, options)
             self._known.add(conversation.id)
         elif conversation is not None and response.status_code < 500:
             # One that could not be begun was deleted not long ago, and cannot be for a while.
             has_failed = working_copy_of(conversation).save_failed
             unsaved_id = None if has_failed else conversation.id
-            identity.delete_token(self._request, response, options, unsaved_id)
+            identity.delete_token(self.request, response, options, unsaved_id)
         return response
 
     def _to_save(self) -> Conversation | None:
@@ -221,7 +181,8 @@ class RequestConversation:
                 ids.hashed_id(conversation.id),
             )
 
-    def _load(self) -> Conversation:
+    def load(self) -> Conversation:
+        """Return the conversation that the request presents, or a new one; the same each time."""
         with self._loading:
             if self._loaded is None:
                 self._loaded = self._load_now()
@@ -233,43 +194,40 @@ class RequestConversation:
     )
     def _load_now(self) -> Conversation:
         self._touched = True
-        presented, options = self._presented(), self._store.options
-        visitor = self._claimant_of(presented) or visitor_of(self._request, options)
+        presented, options = self.presented(), self.store.options
+        visitor = self._claimant or visitor_of(self.request, options)
         self._visitor, candidates = visitor, _candidates(presented, visitor)
-        conversation = open_presented(self._store, candidates, visitor)
+        conversation = open_presented(self.store, candidates, visitor)
         if conversation is None:
             conversation = self._begin(candidates, visitor)
         if self._is_note_done(conversation):
-            self._request.session.pop(NOTE, None)
+            self.request.session.pop(NOTE, None)
         return conversation
 
-    async def _aload(self) -> Conversation:
+    async def aload(self) -> Conversation:
+        """See `load`. One that was assigned counts, too."""
         async with self._aloading:
             if (conversation := self.current()) is not None:
                 return conversation
             self._touched = True
-            presented, options = self._presented(), self._store.options
-            visitor = self._claimant_of(presented) or await avisitor_of(self._request, options)
+            presented, options = self.presented(), self.store.options
+            visitor = self._claimant or await avisitor_of(self.request, options)
             self._visitor, candidates = visitor, _candidates(presented, visitor)
-            conversation = await aopen_presented(self._store, candidates, visitor)
+            conversation = await aopen_presented(self.store, candidates, visitor)
             if conversation is None:
                 conversation = self._begin(candidates, visitor)
             if self._is_note_done(conversation):
-                await self._request.session.apop(NOTE, None)
+                await self.request.session.apop(NOTE, None)
             self._loaded = conversation
             return conversation
 
-    def _presented(self) -> list[Token]:
+    def presented(self) -> list[Token]:
+        """Return what the request presents."""
         if self._is_anew:
             return []
-        presented = identity.presented(self._request, self._store.options)
+        presented = identity.presented(self.request, self.store.options)
         self._known.update(token.id for token in presented)
         return presented
-
-    def _claimant_of(self, presented: list[Token]) -> Visitor | None:
-        if self._claimant is None:
-            return None
-        return Visitor(self._claimant, [token.id for token in presented if not token.is_owned])
 
     def _is_note_done(self, conversation: Conversation) -> bool:
         """Tell whether the note of the login can go. In an outage it waits for the claim."""
@@ -281,12 +239,8 @@ class RequestConversation:
         client has for one that is not stored yet, else under a new id."""
         for token in presentable(candidates, visitor):
             if token.is_unsaved and (visitor is None or visitor.may_begin(token)):
-                return begin_for(visitor, self._store, token.id)
-        return self._store.create(None if visitor is None else visitor.owner)
-
-
-def _may_keep(conversation: Conversation | None, owner: str | None) -> bool:
-    return conversation is None or conversation.owner in (None, owner)
+                return begin_for(visitor, self.store, token.id)
+        return self.store.create(None if visitor is None else visitor.owner)
 
 
 def _candidates(presented: list[Token], visitor: Visitor | None) -> list[Token]:
@@ -308,43 +262,3 @@ def is_touched(request: HttpRequest) -> bool:
     """Tell whether the conversation of a request was used or assigned."""
     attached = attached_to(request)
     return attached is not None and attached.is_touched
-
-
-def begin_anew(sender: object, request: HttpRequest, **kwargs: object) -> None:
-    """Give the request a new conversation. Receives `user_logged_out`, so that the browser's next
-    user does not get that of the last one."""
-    if (attached := attached_to(request)) is not None:
-        attached.begin_anew(None)
-
-
-def note_login(sender: object, request: HttpRequest, **kwargs: object) -> None:
-    """Note which conversation a login is to claim. Receives `user_logged_in`."""
-    if (attached := attached_to(request)) is not None:
-        attached.note_login()
-
-
-def claim_conversation(request: HttpRequest, user: ids.Owner) -> None:
-    """Make the conversation that this request presents `user`'s, a user's or an owner's, for what
-    logs in without Django's `login()`: a view that hands out tokens of an API, say. With ON_LOGIN
-    "fresh" the request gets a new conversation instead, and so it does if that is another owner's.
-
-    Raises:
-        InvalidConversationValue: nobody is logged in.
-        BackendUnavailable: it cannot be claimed now.
-        ImproperlyConfigured: `ConversationMiddleware` has not seen this request.
-    """
-    _attached_to(request).claim(known_owner(user))
-
-
-async def aclaim_conversation(request: HttpRequest, user: ids.Owner) -> None:
-    """See `claim_conversation`."""
-    await _attached_to(request).aclaim(known_owner(user))
-
-
-def _attached_to(request: HttpRequest) -> RequestConversation:
-    if (attached := attached_to(request)) is None:
-        raise ImproperlyConfigured(
-            "This request has no conversation. Put "
-            '"django_convstate.middleware.ConversationMiddleware" into MIDDLEWARE.'
-        )
-    return attached
