@@ -242,14 +242,14 @@ class Conversation(MutableMapping[str, JSON]):
         as a session is after `flush()`."""
         self._copy.check_writable()
         self._repository.delete(self._copy.id)
-        self._copy.begin(ids.new_id())
+        self._copy.begin_anew()
 
     @alters_data
     async def adelete(self) -> None:
         """See `delete`."""
         self._copy.check_writable()
         await self._repository.adelete(self._copy.id)
-        self._copy.begin(ids.new_id())
+        self._copy.begin_anew()
 
     @alters_data
     def touch(self, ttl: float | None = None) -> None:
@@ -281,22 +281,22 @@ class Conversation(MutableMapping[str, JSON]):
         """Load it again. What was not saved is forgotten.
 
         Raises:
-            ConversationNotFound: there is none (any more).
+            ConversationNotFound: there is none (any more), or it has become another owner's.
         """
         copy, repository = self._copy, self._repository
         if copy.is_read_only:
-            copy.load(repository.peek(copy.id))
+            copy.reload(repository.peek(copy.id))
         else:
-            copy.load(repository.load(copy.id))
+            copy.reload(repository.load(copy.id))
 
     @alters_data
     async def areload(self) -> None:
         """See `reload`."""
         copy, repository = self._copy, self._repository
         if copy.is_read_only:
-            copy.load(await repository.apeek(copy.id))
+            copy.reload(await repository.apeek(copy.id))
         else:
-            copy.load(await repository.aload(copy.id))
+            copy.reload(await repository.aload(copy.id))
 
     @alters_data
     def claim(self, owner: ids.Owner) -> None:

@@ -14,7 +14,8 @@ from ..backends.records import (
 )
 from ..backends.toolkit.writer import ThisProcess
 from ..conf import Options
-from ..exceptions import ConversationConflict, ConversationInterrupted
+from ..exceptions import ConversationConflict, ConversationInterrupted, ConversationNotFound
+from ..ids import new_id
 from .arguments import check_version
 from .message_log import MessageLog
 from .pending import NOTHING, Pending
@@ -35,8 +36,8 @@ class WorkingCopy:
         self._options = options
         self._lease: tuple[str, str] | None = None  # of which conversation, and the token
         self.save_failed = self.is_read_only = self.unless_deleted = False
-        # A login in this request has noted it. Its former token opens it no more once it is
-        # claimed, so it needs no new id.
+        # A login in this request has noted it for its visitor, who claims it with whatever is saved
+        # next. Its former token opens it no more then, so it needs no new id.
         self.is_noted = False
         # When the conversation is saved, it must have this owner or none; "": it must have none;
         # None: the owner is not checked.
@@ -71,6 +72,20 @@ class WorkingCopy:
         self.state = State(self._options, {})
         self.log.reset_to(None)
         self.pending = Pending()
+
+    def begin_anew(self) -> None:
+        """Become an empty conversation of the same visitor, under a new id."""
+        self.begin(new_id(), owner=self.visitor or None)
+
+    def reload(self, record: Record) -> None:
+        """Become what the store holds by now. What was not saved is forgotten.
+
+        Raises:
+            ConversationNotFound: it has become another owner's.
+        """
+        if self.visitor is not None and record.owner not in (None, self.visitor):
+            raise ConversationNotFound("There is no such conversation any more.")
+        self.load(record)
 
     def load(self, record: Record) -> None:
         """Become what the store holds. What was not saved is forgotten."""
@@ -152,8 +167,7 @@ class WorkingCopy:
             unless_deleted=self.unless_deleted,
             expected_version=expected_version,
             visitor=self.visitor,
-            # One that was seen in the store has its owner there.
-            owner=owner or (None if self.version else self.owner),
+            owner=owner or self._owner_to_send(),
             ttl=self.ttl if is_new else self._new_ttl,  # of one that may be there, its own is kept
             default_ttl=self.ttl,
             expected=expected,
@@ -175,6 +189,12 @@ class WorkingCopy:
         self.pending.add(change)
         self.create = Create.MUST_EXIST
         self._new_ttl = None
+
+    def _owner_to_send(self) -> str | None:
+        if self.version == 0:
+            return self.owner
+        # One that was seen in the store has its owner there. In an outage a claim has to wait.
+        return self.visitor if self.is_noted and self.owner is None and not self.degraded else None
 
     def _stage_replacements(
         self, replacements: Sequence[Replacement], change: Change, committed: Committed
