@@ -14,6 +14,7 @@ from asgiref.sync import async_to_sync
 from django.http import HttpResponseBase, StreamingHttpResponse
 
 from ..exceptions import BackendUnavailable
+from .responses import explanation
 
 logger = logging.getLogger("django_convstate")
 
@@ -173,5 +174,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 def _log(error: BaseException) -> None:
     logger.error(
-        "The conversation was not saved at the end of a stream. %s: %s", type(error).__name__, error
+        "The conversation was not saved at the end of a stream. %s: %s",
+        type(error).__name__,
+        explanation(error),
     )
