@@ -15,7 +15,7 @@ from .exceptions import InvalidConversationType, InvalidConversationValue
 from .ids import Owner
 from .repository import Repository
 
-MAX_KEYS: Final = 100  # whose values are in a listing
+MAX_KEYS: Final = 100  # of the state, in one listing
 _CURSOR: Final = re.compile(r"[0-9a-f]{28}")
 
 
@@ -36,10 +36,10 @@ class StoreAdministration:
         owner's nor limited.
 
         Args:
-            owner: whose, a string or a user; None: everybody's. An anonymous user has none.
+            owner: a string or a user; None: with any owner or none. An anonymous user owns nothing.
             limit: how many at most.
-            after: begin behind the conversation whose summary had this `cursor`.
-            keys: of the state, whose values are to be in the summaries: a title, say.
+            after: begin after the conversation whose summary had this `cursor`.
+            keys: of the state; the summaries contain their values: a title, say.
 
         Raises:
             InvalidBackend: the backend cannot list.

@@ -31,7 +31,7 @@ class User(Protocol):
 
     @property
     def is_authenticated(self) -> bool:
-        """False for an anonymous user, who is nobody."""
+        """False for an anonymous user, who owns nothing."""
 
 
 Owner: TypeAlias = str | User | None
@@ -104,7 +104,7 @@ def _texts(parts: tuple[object, ...]) -> list[object]:
 
 
 def owner_of(owner: Owner) -> str | None:
-    """Return the owner that a string or a user stands for. None, as an anonymous user, is nobody.
+    """Return the owner that a string or a user stands for. None and an anonymous user: no owner.
 
     Raises:
         InvalidConversationType: it is neither.
@@ -128,7 +128,8 @@ def owner_of(owner: Owner) -> str | None:
     if owner == "None":
         raise InvalidConversationValue(
             'The owner "None" is probably str(user.pk) of a visitor who is not logged in. Write '
-            "owner=request.user, which is nobody then. A user has to be saved to own anything."
+            "owner=request.user: an anonymous user is no owner. A user has to be saved to own "
+            "anything."
         )
     encode(owner, "An owner")
     return owner

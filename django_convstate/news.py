@@ -1,4 +1,4 @@
-"""What open websockets are told of what was said elsewhere, by the layer of Channels: `notify`.
+"""Tells open websockets through the channel layer that messages were saved elsewhere: `notify`.
 
 Here, and not in `channels`, because a process that only serves requests needs nothing else of
 Channels, and imports nothing of it as long as CHANNEL_LAYERS is not set.
@@ -9,10 +9,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
-from typing import Any, Final
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar, Final
 
 from asgiref.sync import SyncToAsync
 from django.conf import settings
@@ -25,7 +25,7 @@ from .conversation.conversation import Conversation, working_copy_of
 
 logger = logging.getLogger("django_convstate")
 
-# In seconds. The layer may be unavailable, which fails and delays nobody.
+# In seconds. Requests and sockets go on without a layer that is unavailable.
 LAYER_TIMEOUT: Final = 1.0
 LAYER_RETRY_PAUSE: Final = 5.0
 
@@ -75,7 +75,7 @@ async def anotify(conversation: Conversation, event: Mapping[str, Any] | None = 
 
 
 def notify_of_saved(conversation: Conversation) -> None:
-    """Call `notify` if messages were saved of which nobody was told."""
+    """Call `notify` if messages were saved and not announced yet."""
     if working_copy_of(conversation).has_news:
         with suppress(SynchronousOnlyOperation):  # by a sync middleware within an event loop
             notify(conversation)
@@ -96,14 +96,37 @@ def _event(conversation: Conversation, event: Mapping[str, Any] | None) -> Event
     return news_event(*working_copy_of(conversation).take_news()) if event is None else {**event}
 
 
-class _Sender:
+class LayerUser:
+    """What uses the channel layer, and goes on without it. Of failures in a row the first is
+    logged, with `_layer_outage`: what the failures mean."""
+
+    _layer_outage: ClassVar[str]
+    _layer_failed = False
+
+    @contextmanager
+    def _surviving_layer_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._note_layer_error(error)
+        else:
+            self._layer_failed = False
+
+    def _note_layer_error(self, error: Exception) -> None:
+        if not self._layer_failed:
+            logger.warning("The channel layer is unavailable: %s %r", self._layer_outage, error)
+        self._layer_failed = True
+
+
+class _Sender(LayerUser):
     """Sends by the default layer. After a failure it does not try for a while, so that not every
-    response waits for a layer that is away. Consumers that have missed something then read it when
-    the layer is back: see `channels/listening.py`."""
+    response waits for a layer that is unavailable. Consumers that have missed something then read
+    it when the layer is back: see `channels/listening.py`."""
+
+    _layer_outage = "open websockets are not told what requests have saved, and read it later."
 
     def __init__(self) -> None:
         self._retry_at = 0.0
-        self._has_failed = False
         self._stuck: threading.Thread | None = None  # one that has not come to its end in time
 
     def send(self, group: str, event: Event) -> None:
@@ -112,27 +135,18 @@ class _Sender:
         to look up a host can be stopped, so the thread is not waited for."""
         if not self._may_try():
             return
-        try:
+        with self._trying():
             loop = _loop_of_caller()
             if loop is not None:
                 asyncio.run_coroutine_threadsafe(_send(group, event), loop).result(LAYER_TIMEOUT)
             else:
                 self._send_in_thread(group, event)
-        except Exception as error:
-            self._note_failure(error)
-        else:
-            self._has_failed = False
 
     async def asend(self, group: str, event: Event) -> None:
         """See `send`."""
-        if not self._may_try():
-            return
-        try:
-            await _send(group, event)
-        except Exception as error:
-            self._note_failure(error)
-        else:
-            self._has_failed = False
+        if self._may_try():
+            with self._trying():
+                await _send(group, event)
 
     def _send_in_thread(self, group: str, event: Event) -> None:
         sent: Future[None] = Future()
@@ -158,15 +172,14 @@ class _Sender:
     def _may_try(self) -> bool:
         return time.monotonic() >= self._retry_at
 
-    def _note_failure(self, error: Exception) -> None:
-        if not self._has_failed:
-            logger.warning(
-                "The channel layer is unavailable: open websockets are not told what requests have "
-                "saved, and read it later. %r",
-                error,
-            )
-        self._has_failed = True
-        self._retry_at = time.monotonic() + LAYER_RETRY_PAUSE
+    @contextmanager
+    def _trying(self) -> Iterator[None]:
+        with self._surviving_layer_errors():
+            try:
+                yield
+            except Exception:
+                self._retry_at = time.monotonic() + LAYER_RETRY_PAUSE
+                raise
 
 
 async def _send(group: str, event: Event) -> None:

@@ -76,7 +76,7 @@ class ConversationStore(StoreAdministration):
         """Return a new, empty conversation. It is stored when it is saved with something in it.
 
         Args:
-            owner: of the conversation, a string or a user. None, or an anonymous user: nobody.
+            owner: of the conversation, a string or a user. None, or an anonymous user: no owner.
             ttl: idle seconds after which it goes, `math.inf`: never; None: the setting TTL.
             id: its id, which must not be taken when it is saved; None: a random one.
 
@@ -124,9 +124,9 @@ class ConversationStore(StoreAdministration):
         return self._loaded(await self._repository.aload(id, options.window), owned, options)
 
     def peek(self, id: str, *, owner: Owner = ANYBODY) -> Conversation:
-        """Return a stored conversation to read only: its time to live does not start anew, and
-        nobody was active in it. Saving it raises `ConversationConflict`. Arguments and errors are
-        those of `get`."""
+        """Return a stored conversation to read only: neither its time to live starts anew nor does
+        its `last_accessed` change. Saving it raises `ConversationConflict`. Arguments and errors
+        are those of `get`."""
         owned = _expected_owner(id, owner)
         options = self._repository.options
         return self._loaded(self._repository.peek(id), owned, options, read_only=True)
@@ -148,7 +148,7 @@ class ConversationStore(StoreAdministration):
         Args:
             id: its id.
             owner: of a new one; another owner's counts as absent, and cannot be begun either. None,
-                or an anonymous user: only what is nobody's.
+                or an anonymous user: only a conversation without an owner.
             ttl: idle seconds of a new one; None: the setting TTL.
             strict: in an outage, raise rather than go on without the history.
 
@@ -376,7 +376,7 @@ def _expected_owner(id: str, owner: Owner) -> Any:
 
 
 def _visitor(owner: Any) -> str | None:
-    """Return whose a conversation has to be when it is saved: see `WorkingCopy.visitor`."""
+    """Return the owner that a conversation must have at its save: see `WorkingCopy.visitor`."""
     return None if owner is ANYBODY else owner or ""
 
 

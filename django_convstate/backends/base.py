@@ -188,8 +188,8 @@ class ConversationStateBackend(ABC):
 
         Args:
             limit: how many at most.
-            after: begin behind the conversation with this cursor.
-            keys: of the state, whose bytes are to be in `state`.
+            after: begin after the conversation with this cursor.
+            keys: of the state; `state` of the summaries contains their bytes.
 
         Raises:
             InvalidBackend: this backend cannot (`can_scan` is False).

@@ -19,7 +19,7 @@ class ConversationSummary:
     those keys of the state that were asked for. Times are aware, in UTC; `size` is in bytes of
     JSON; `expires_at` is None if it does not.
 
-    `cursor` is its place in the listing: give it as `after`, and the listing goes on behind it.
+    `cursor` is its place in the listing: give it as `after`, and the listing goes on after it.
     """
 
     id: str = field(repr=False)

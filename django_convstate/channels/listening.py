@@ -25,8 +25,10 @@ from ..exceptions import (
     ConversationTooLarge,
     InvalidConversationId,
     InvalidConversationValue,
+    MessageNotFound,
 )
-from ..news import LAYER_RETRY_PAUSE, LAYER_TIMEOUT, group_name, news_event
+from ..http.responses import explanation
+from ..news import LAYER_RETRY_PAUSE, LAYER_TIMEOUT, LayerUser, group_name, news_event
 from .scope import TOKEN_MESSAGE, ScopeConversation
 
 logger = logging.getLogger("django_convstate")
@@ -46,7 +48,7 @@ _CLOSE_CODES: Final = (
     ((ConversationNotFound, ConversationInterrupted, ConversationCorrupt), GONE),
     ((ConversationConflict, ConversationBusy), BUSY),
     (BackendUnavailable, UNAVAILABLE),
-    ((ConversationTooLarge, InvalidConversationValue), None),
+    ((ConversationTooLarge, InvalidConversationValue, MessageNotFound), None),
 )
 
 
@@ -59,7 +61,12 @@ def log_error(error: ConversationError) -> int | None:
     for kinds, code in _CLOSE_CODES:
         if isinstance(error, kinds):
             level = logging.ERROR if code == UNAVAILABLE else logging.INFO
-            logger.log(level, "A websocket gets %s: %s", code or type(error).__name__, error)
+            logger.log(
+                level,
+                "An operation of a websocket failed; its client gets %s: %s",
+                code or type(error).__name__,
+                explanation(error),
+            )
             return code
     raise error
 
@@ -72,12 +79,17 @@ def id_changed() -> ConversationNotFound:
     )
 
 
+def not_json(problem: str) -> InvalidConversationValue:
+    """Return the error for a frame that is not a message in JSON."""
+    return InvalidConversationValue(f"A frame {problem}; each has to be text, and JSON.")
+
+
 def news_message(messages: list[Message], count: int) -> dict[str, Any]:
     """Return the message to the client with the `messages` of others; then it has `count`."""
     return {"type": "conversation.messages", "messages": messages, "count": count}
 
 
-class Listening:
+class Listening(LayerUser):
     """The part of a consumer that has no twin."""
 
     channel_layer: Any
@@ -92,9 +104,9 @@ class Listening:
     _seen_before_outage: int | None = None
     _has_handled_message = False
     _id: str | None = None  # of the conversation that was loaded last
-    _joined_id: str | None = None  # of that whose news are heard
+    _joined_id: str | None = None  # of the conversation whose group was joined
     _rejoin_at = 0.0
-    _layer_failed = False
+    _layer_outage = "a socket gets no news of other sockets."
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Run one connection."""
@@ -234,14 +246,11 @@ class Listening:
     async def _try_layer(self, operation: Awaitable[None]) -> bool:
         """Await an operation of the channel layer, and tell whether it succeeded. News that the
         layer loses in an outage are read from the store with the next load."""
-        try:
+        with self._surviving_layer_errors():
             async with asyncio.timeout(LAYER_TIMEOUT):
                 await operation
-        except Exception as error:
-            self._note_layer_error(error)
-            return False
-        self._layer_failed = False
-        return True
+            return True
+        return False
 
     @property
     def channel_receive(self) -> Callable[[], Awaitable[dict[str, Any]]]:
@@ -261,14 +270,6 @@ class Listening:
         self._rejoin_at = 0.0
         await asyncio.sleep(LAYER_RETRY_PAUSE)
         return news_event(2**31)  # events may be lost, so load and compare
-
-    def _note_layer_error(self, error: Exception) -> None:
-        if not self._layer_failed:
-            logger.warning(
-                "The channel layer is unavailable: a socket gets no news of other sockets. %r",
-                error,
-            )
-        self._layer_failed = True
 
 
 def is_token(content: Any) -> bool:

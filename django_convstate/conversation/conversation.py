@@ -323,8 +323,8 @@ class Conversation(MutableMapping[str, JSON]):
 
         Raises as `save` does, and:
             ConversationNotFound: it was deleted, or has expired.
-            BackendUnavailable: it is where it was or, if only the answer was lost, under an id that
-                nobody knows.
+            BackendUnavailable: it has its old id or, if only the answer was lost, a new one that no
+                client knows.
         """
         self._copy.check_writable()
         self.save()

@@ -35,8 +35,8 @@ class WorkingCopy:
         self._options = options
         self._lease: tuple[str, str] | None = None  # of which conversation, and the token
         self.save_failed = self.is_read_only = self.unless_deleted = False
-        # Whose the conversation has to be when it is saved, or nobody's; "": nobody's; None: that
-        # does not matter.
+        # When the conversation is saved, it must have this owner or none; "": it must have none;
+        # None: the owner is not checked.
         self.visitor: str | None = None
         # Whether messages were saved of which open websockets were not told, and after which
         # position those that they have are gone; None: they are all there.

@@ -74,9 +74,9 @@ def set_token(
 def delete_token(
     request: HttpRequest, response: HttpResponseBase, options: Options, unsaved_id: str | None
 ) -> None:
-    """Delete the cookie of a conversation that is gone; not if the request presented its token in
-    the header, nor the cookie of a websocket whose conversation, `unsaved_id`, is to be stored
-    yet."""
+    """Delete the cookie of a conversation that is gone. A request that presented its token in the
+    header keeps the cookie, as does a websocket that has yet to store its conversation,
+    `unsaved_id`."""
     cookie = request.COOKIES.get(options.cookie_name)
     if cookie is None or _header_token(request, options):
         return

@@ -60,9 +60,9 @@ _RESPONSES: Final = (
 _EXPLAINED: Final = (ConversationTooLarge, InvalidConversationId, InvalidConversationValue)
 _MAX_LENGTH: Final = 400
 # The keys and positions by which an error names a value, from the first bracket to the last; and
-# those of them that a programmer would choose. Others may be text of the client.
+# how many of them a programmer may have chosen. The others may be text of the client.
 _KEYS: Final = re.compile(r"\[.*\]", re.DOTALL)
-_PLAIN_KEYS: Final = re.compile(r"""(\[[0-9]+\]|\[(["'])[A-Za-z_][A-Za-z0-9_-]{0,31}\2\])+""")
+_PLAIN_KEYS: Final = re.compile(r"""(\[[0-9]+\]|\[(["'])[A-Za-z_][A-Za-z0-9_-]{0,31}\2\])*""")
 
 
 def response_for(error: Exception, *, at_save: bool = False) -> HttpResponse | None:
@@ -92,8 +92,13 @@ def explanation(error: BaseException) -> str:
     client."""
     if not isinstance(error, _EXPLAINED):
         return str(error)
-    text = _KEYS.sub(lambda keys: keys[0] if _PLAIN_KEYS.fullmatch(keys[0]) else "[…]", str(error))
+    text = _KEYS.sub(lambda keys: _plain(keys[0]), str(error))
     return text.encode(errors="replace").decode()[:_MAX_LENGTH]
+
+
+def _plain(keys: str) -> str:
+    plain: str = _PLAIN_KEYS.match(keys)[0]  # type: ignore[index]  # which may be empty
+    return plain if plain == keys else f"{plain}[…]"
 
 
 def _text(text: str, status: int) -> HttpResponse:

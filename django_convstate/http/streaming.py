@@ -174,7 +174,8 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 def _log(error: BaseException) -> None:
     logger.error(
-        "The conversation was not saved at the end of a stream. %s: %s",
+        "A conversation was not saved at the end of a stream: what changed after its last save is "
+        "lost, unless only the reply of the store was lost or late. %s: %s",
         type(error).__name__,
         explanation(error),
     )

@@ -1,1 +1,1 @@
-"""For other libraries, a module each, imported by nobody but its user."""
+"""For other libraries, a module each. Nothing in this package imports them; their users do."""

@@ -14,7 +14,7 @@ from django_convstate import conversations
 from django_convstate.backends.records import Change
 from tests.support.consumers import Chat, Plain
 from tests.support.messages import pairs
-from tests.support.tabs import PATIENCE, Browser, contents, id_of, stored
+from tests.support.tabs import PATIENCE, Browser, contents, id_of, stored, until_slid
 
 # Before each message Channels looks after the connections to the database, if there are any.
 pytestmark = pytest.mark.django_db
@@ -163,11 +163,9 @@ class TestOtherTabs:
 
 class TestStayingOpen:
     async def test_an_open_socket_keeps_its_conversation_alive(self, browser: Browser) -> None:
-        token = stored("hello", ttl=1.5)
+        token = stored("hello", ttl=3)
         tab = await browser.open(token)
-        for _ in range(3):
-            await asyncio.sleep(1)
-            assert conversations.exists(id_of(token))
+        await until_slid(conversations, id_of(token))
         assert (await tab.ask())["messages"] == ["hello"]
 
     async def test_a_conversation_deleted_while_the_socket_is_idle_closes_it(

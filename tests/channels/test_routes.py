@@ -1,6 +1,5 @@
 """Consumers whose conversation is chosen by the URL, and not by the cookie."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +10,7 @@ from django.urls import path
 from django_convstate import Conversation, ConversationStore, conversations
 from django_convstate.channels import ConversationMiddlewareStack
 from tests.support.consumers import Chat, SyncChat
-from tests.support.tabs import Browser, Tab, contents, id_of, stored
+from tests.support.tabs import Browser, Tab, contents, id_of, stored, until_slid
 
 # Before each message Channels looks after the connections to the database, if there are any.
 pytestmark = pytest.mark.django_db
@@ -114,10 +113,10 @@ async def test_no_cookie_is_sent_for_it(rooms: Doors) -> None:
 
 
 async def test_it_stays_as_long_as_a_socket_is_open(rooms: Doors, settings: Any) -> None:
-    settings.CONVERSATION_STATE = {"TTL": 0.6}
+    settings.CONVERSATION_STATE = {"TTL": 3}
     tab = await rooms.enter("kitchen")
     await tab.say("hello")
-    await asyncio.sleep(1.2)
+    await until_slid(conversations, "kitchen")
     assert said("kitchen") == ["hello"]
 
 
@@ -143,11 +142,10 @@ async def test_a_conversation_of_another_store_is_kept_alive_there(settings: Any
     doors, tab = await opened(Elsewhere)
     await tab.say("hello")
     conversation = await ELSEWHERE.aget("far")
-    conversation.ttl = 0.6
+    conversation.ttl = 3.0
     await conversation.asave()
     await tab.ask()
-    await asyncio.sleep(1.2)
-    assert await ELSEWHERE.aexists("far")
+    await until_slid(ELSEWHERE, "far")
     assert not await conversations.aexists("far")
     assert (await tab.ask())["messages"] == ["hello"]
     await doors.leave()

@@ -22,6 +22,7 @@ from django_convstate import ConversationStore
 from django_convstate.identity import as_subprotocol
 from django_convstate.tokens import sign_id, unsign_token
 from tests.support.servers import Server, free_ports, running, wait_until
+from tests.support.tabs import until_slid
 
 PATIENCE = 30.0  # seconds for whatever has to come
 COMMANDS = {
@@ -199,6 +200,18 @@ def id_of(token: str | None) -> str:
     return id
 
 
+@pytest.mark.parametrize("path", ["async", "sync"])
+@pytest.mark.parametrize("frame", [b"\x00\xff", b"", "", "not JSON", "[" * 100_000])
+async def test_a_frame_that_is_not_json_is_answered(
+    site: Site, path: str, frame: str | bytes
+) -> None:
+    async with site.socket(path) as chat:
+        await chat.connection.send(frame)
+        error = {"type": "conversation.error", "error": "InvalidConversationValue"}
+        assert await chat.hear() == error
+        assert (await chat.say("hello"))["messages"] == ["hello"]
+
+
 @pytest.mark.parametrize("path", ["async", "sync", "plain"])
 class TestTheHandshake:
     async def test_the_cookie_of_a_handshake_works_for_http(self, site: Site, path: str) -> None:
@@ -288,9 +301,9 @@ class TestAChat:
 
     @pytest.mark.slow
     async def test_an_open_socket_outlives_the_ttl(self, site: Site, path: str, store: Any) -> None:
-        token = stored(store, "hello", ttl=2)
+        token = stored(store, "hello", ttl=4)
         async with site.socket(path, token) as chat:
-            await asyncio.sleep(5)
+            await until_slid(store, id_of(token))
             assert (await chat.ask())["messages"] == ["hello"]
         await asyncio.to_thread(wait_until, lambda: not store.exists(id_of(token)))
 

@@ -40,7 +40,7 @@ class TestALongBlock:
     def test_a_turn_is_renewed_as_long_as_its_block_lasts(
         self, store: ConversationStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(turns, "LEASE", 2.0)
+        monkeypatch.setattr(turns, "LEASE", 3.0)
         monkeypatch.setattr(turns, "RENEW_INTERVAL", 0.5)
         conversation = stored(store)
         with conversation.turn():
@@ -53,7 +53,7 @@ class TestALongBlock:
     async def test_an_async_turn_is_renewed_as_long_as_its_block_lasts(
         self, store: ConversationStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(turns, "LEASE", 2.0)
+        monkeypatch.setattr(turns, "LEASE", 3.0)
         monkeypatch.setattr(turns, "RENEW_INTERVAL", 0.5)
         conversation = await store.aopen(f"webhook:{time.time_ns()}")
         async with conversation.aturn():

@@ -12,37 +12,10 @@ from django_convstate.backends.records import Change, Committed, Record
 from django_convstate.backends.reports import Health
 from django_convstate.exceptions import BackendUnavailable
 
-COUNTED = (
-    "load",
-    "peek",
-    "commit",
-    "read_messages",
-    "find",
-    "exists",
-    "touch",
-    "delete",
-    "rename",
-    "restore",
-    "acquire",
-    "renew",
-    "release",
-    "health",
-    "scan",
-    "purge",
-    "close",
-)
 READS = ("load", "peek", "read_messages", "find", "exists")
-WRITES = (
-    "commit",
-    "touch",
-    "delete",
-    "rename",
-    "restore",
-    "acquire",
-    "renew",
-    "release",
-)
+WRITES = ("commit", "touch", "delete", "rename", "restore", "acquire", "renew", "release")
 SERVED = ("scan", "purge", "has_queue")  # whatever the switch says
+COUNTED = (*READS, *WRITES, "health", "scan", "purge", "close")
 
 
 class CountingBackend(LocMemBackend):

@@ -1,11 +1,12 @@
 """A browser's tabs for tests of websockets, through Channels' own test client."""
 
+import asyncio
 from http.cookies import SimpleCookie
 from typing import Any
 
 from channels.testing import WebsocketCommunicator
 
-from django_convstate import conversations
+from django_convstate import ConversationStore, conversations
 from django_convstate.channels import (
     ConversationMiddlewareStack,
 )
@@ -94,6 +95,22 @@ def stored(*said: str, ttl: float | None = None) -> str:
         conversation.messages.append("user", text)
     conversation.save()
     return conversation.token
+
+
+async def until_slid(store: ConversationStore, id: str) -> None:
+    """Wait until the expiry of a conversation was slid twice: once perhaps by a save under way, and
+    then by an idle socket."""
+
+    async def expires_at() -> Any:
+        return (await asyncio.to_thread(store.peek, id)).expires_at
+
+    last = await expires_at()
+    for _ in range(2):
+        before = last
+        async with asyncio.timeout(PATIENCE):
+            while last <= before:
+                await asyncio.sleep(0.05)
+                last = await expires_at()
 
 
 def id_of(token: str | None) -> str:

@@ -20,8 +20,8 @@ def _check_that_it_keeps(alias: str, config: Mapping[str, Any]) -> Iterator[Chec
     ignores = getattr(settings, "DJANGO_REDIS_IGNORE_EXCEPTIONS", False)
     if (config.get("OPTIONS") or {}).get("IGNORE_EXCEPTIONS", ignores):
         yield Error(
-            f"CACHES[{alias!r}] ignores exceptions: while Redis is away, every conversation would "
-            "look as if it did not exist.",
+            f"CACHES[{alias!r}] ignores exceptions: while Redis is unavailable, every "
+            "conversation would look as if it did not exist.",
             hint="Give conversations a CACHES entry of their own, with IGNORE_EXCEPTIONS off.",
             id="convstate.E006",
         )

@@ -85,7 +85,7 @@ class Breaker:
         self._plan_probe()
 
     def _plan_probe(self) -> None:
-        # A third of what the outage has lasted: so the waits grow, and a server that was away for
+        # A third of what the outage has lasted: so the waits grow, and a server that was down for
         # ten seconds is found within four and has everything within five. Jitter over the whole of
         # it keeps many processes from probing at once. A server that keeps failing is probed less
         # often.

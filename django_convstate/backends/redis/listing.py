@@ -146,7 +146,9 @@ class Listing:
             raise translated(error, self._clients.alias) from error
         if moving := len(operations) - len(replies):
             logger.warning(
-                "%d conversations are being moved to another node and were skipped.", moving
+                "%d conversations are being moved to another node of the cluster and were skipped. "
+                "Repeat the listing or purge when the move is complete.",
+                moving,
             )
         return {name: reply.value if reply else None for name, reply in replies.items()}
 

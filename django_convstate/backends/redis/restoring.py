@@ -1,5 +1,5 @@
-"""A conversation that is made as it was: its messages are staged under keys that nobody reads, and
-then made visible at once."""
+"""Restores a conversation: its messages are staged under keys that no client reads, and then all
+of it is made visible at once."""
 
 import secrets
 from collections.abc import Iterator

@@ -12,7 +12,7 @@ _cursor = attrgetter("cursor")
 def newest_first(
     summaries: Iterable[ConversationSummary], limit: int | None, after: str | None
 ) -> Iterator[ConversationSummary]:
-    """Yield at most `limit` of the conversations that come behind `after`. Keeps only so many in
+    """Yield at most `limit` of the conversations that follow `after`. Keeps only so many in
     memory."""
     if after is not None:
         summaries = (summary for summary in summaries if summary.cursor < after)

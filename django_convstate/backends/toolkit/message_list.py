@@ -47,8 +47,8 @@ class MessageList:
     """The newest of the messages, packed.
 
     `dropped` is how many came before and are gone; `unloaded` is how many come between, which the
-    store has and this process has not loaded. `given` says which key a message has whose id is not
-    its key, by the id's locator; None: not looked up yet.
+    store has and this process has not loaded. `given` maps the locator of an id to the key of its
+    message, for messages whose id is not their key; None: not looked up yet.
     """
 
     packed: list[bytes] = field(default_factory=list)

@@ -123,7 +123,7 @@ def lone_commit() -> Commit:
 
 
 def unjudgeable() -> ConversationConflict:
-    """Return the error for a commit of which nobody knows any more whether it was applied."""
+    """Return the error for a commit where it is not known any more whether it was applied."""
     return ConversationConflict(
         "It cannot be told any more whether this change was applied before. It was not applied "
         "now; reload() and decide again."

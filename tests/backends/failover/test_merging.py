@@ -37,6 +37,17 @@ class Losing:
         raise BackendUnavailable("The reply was lost.", transient=False)
 
 
+def commit_and_lose_the_reply(
+    outage: Outage, monkeypatch: pytest.MonkeyPatch, **change: Any
+) -> Losing:
+    """Commit while the primary is available, and switch it off."""
+    outage.primary.away = False
+    losing = Losing(outage.primary, monkeypatch)
+    outage.commit(**change)
+    outage.primary.away = True
+    return losing
+
+
 def commit_of_others(others: ConversationStateBackend, id: str, count: int) -> None:
     """Commit often, as few processes do that live for long."""
     for number in range(count):
@@ -51,10 +62,9 @@ class TestReplyLost:
     def test_a_commit_is_applied_once_after_ten_thousand_of_others(
         self, outage: Outage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        outage.primary.away = False
-        losing = Losing(outage.primary, monkeypatch)
-        outage.commit(append=pairs(b"mine"), increment={"n": 5})
-        outage.primary.away = True
+        losing = commit_and_lose_the_reply(
+            outage, monkeypatch, append=pairs(b"mine"), increment={"n": 5}
+        )
         commit_of_others(outage.others, "a", 10_000)
         outage.others_commit(append=pairs(b"theirs"))
         outage.commit(append=pairs(b"mine too"), increment={"n": 1})
@@ -87,10 +97,7 @@ class TestReplyLost:
     def test_a_truncation_behind_it_keeps_messages_of_others(
         self, outage: Outage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        outage.primary.away = False
-        losing = Losing(outage.primary, monkeypatch)
-        outage.commit(append=pairs(b"mine"))
-        outage.primary.away = True
+        losing = commit_and_lose_the_reply(outage, monkeypatch, append=pairs(b"mine"))
         outage.others_commit(append=pairs(b"theirs"))
         outage.commit(keep_messages=3, append=pairs(b"better"))
         losing.is_over = True
@@ -99,10 +106,7 @@ class TestReplyLost:
     def test_a_truncation_behind_it_is_applied_where_nobody_else_has_written(
         self, outage: Outage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        outage.primary.away = False
-        losing = Losing(outage.primary, monkeypatch)
-        outage.commit(append=pairs(b"mine"))
-        outage.primary.away = True
+        losing = commit_and_lose_the_reply(outage, monkeypatch, append=pairs(b"mine"))
         outage.commit(keep_messages=3, append=pairs(b"better"))
         losing.is_over = True
         assert bodies(outage.end().messages) == [b"1", b"2", b"3", b"better"]

@@ -2,7 +2,6 @@
 becomes of a conversation when a server or a connection goes and comes back."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +20,7 @@ from tests.support.messages import bodies, pairs
 from tests.support.places import on
 from tests.support.redis import index_of, key_of, raw
 from tests.support.ruler import Stopwatch
-from tests.support.servers import Server
+from tests.support.servers import Server, wait_until
 
 pytestmark = pytest.mark.usefixtures("valkey")
 
@@ -190,9 +189,9 @@ class TestKeys:
         owner = new_id()
         short, long = new_id(), new_id()
         backend.commit(long, Change(owner=owner, ttl=60.0, append=pairs(b"{}")))
-        backend.commit(short, Change(owner=owner, ttl=1.0, append=pairs(b"{}")))
+        backend.commit(short, Change(owner=owner, ttl=2.0, append=pairs(b"{}")))
         assert {summary.id for summary in backend.scan(owner)} == {short, long}
-        time.sleep(1.1)
+        wait_until(lambda: not raw().exists(key_of(short, "meta")))
         assert [summary.id for summary in backend.scan(owner)] == [long]
         index = index_of(owner)
         assert raw().zrange(index, 0, -1) == [long.encode()], "what is left over is cleaned up"
@@ -203,10 +202,12 @@ class TestKeys:
         backend.commit(id, Change(owner=owner, ttl=2.0, append=pairs(b"{}")))
         index = index_of(owner)
         first = raw().zscore(index, id)
-        for _ in range(3):
-            time.sleep(0.8)
+
+        def is_extended() -> bool:
             assert backend.load(id, 1) is not None
-        assert raw().zscore(index, id) > first + 1000
+            return bool(raw().zscore(index, id) > first + 1000)
+
+        wait_until(is_extended)
 
     def test_a_deletion_removes_the_conversation_from_its_index(
         self, backend: RedisBackend

@@ -21,6 +21,13 @@ from tests.support.servers import Server
 pytestmark = pytest.mark.usefixtures("valkey")
 
 
+def make_idle(backend: RedisBackend, ids: list[str]) -> None:
+    """Have the conversations been idle for a minute."""
+    client = raw(backend.cache_alias)
+    for id in ids:
+        client.hincrby(f"many:{{{id}}}:meta", "a", -60_000)
+
+
 class TestListing:
     """Of many conversations, on one server and on a cluster."""
 
@@ -84,11 +91,10 @@ class TestListing:
         ids = [f"c{number}" for number in range(300)]
         for id in ids:
             many.commit(id, Change(owner="u1", append=pairs(b"{}")))
-        time.sleep(1.1)
+        make_idle(many, ids)
 
         def visit(done: int, total: int | None) -> None:
-            """Visit every second one that is left, as soon as the first batch is gone. They stay in
-            use for a second, which is much longer than the purge goes on."""
+            """Visit every second one that is left, as soon as the first batch is gone."""
             if visited:
                 return
             for id in ids[::2]:
@@ -96,7 +102,7 @@ class TestListing:
                     visited.add(id)
 
         visited: set[str] = set()
-        report = many.purge(Selection(idle_for=1.0, owner="u1"), batch_size=100, progress=visit)
+        report = many.purge(Selection(idle_for=50.0, owner="u1"), batch_size=100, progress=visit)
         assert visited
         assert {id for id in ids if many.exists(id)} == visited
         assert report.deleted == 300 - len(visited)
@@ -106,18 +112,21 @@ class TestListing:
         ids = [f"c{number}" for number in range(500)]
         for id in ids:
             many.commit(id, Change(append=pairs(b"{}")))
-        stop, lost = threading.Event(), list[str]()
+        make_idle(many, ids)
+        stop, lost, all_loaded = threading.Event(), list[str](), threading.Barrier(3)
 
         def keep_busy(mine: list[str]) -> None:
+            lost.extend(id for id in mine if many.load(id, 1) is None)
+            all_loaded.wait(timeout=30)
             while not stop.is_set():
                 lost.extend(id for id in mine if many.load(id, 1) is None)
 
         with ThreadPoolExecutor(2) as pool:
             try:
                 busy = [pool.submit(keep_busy, mine) for mine in (ids[:10], ids[-10:])]
-                time.sleep(2.1)
+                all_loaded.wait(timeout=30)
                 for _ in range(5):
-                    many.purge(Selection(idle_for=2.0))
+                    many.purge(Selection(idle_for=50.0))
             finally:
                 stop.set()
             for future in busy:

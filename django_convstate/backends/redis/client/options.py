@@ -68,7 +68,7 @@ def read_url(url: str) -> tuple[str, dict[str, Any]]:
         found: dict[str, Any] = connection.parse_url(url)  # type: ignore[no-untyped-call]
     except ValueError:
         raise ConfigError(
-            "LOCATION has a value behind its ? that cannot be read.",
+            "LOCATION has a value after its ? that cannot be read.",
             "Write numbers, as in ?db=1 or ?socket_timeout=0.25.",
         ) from None
     # The scheme says the one; the other is django-redis's, and we use the primary in any case.
@@ -164,7 +164,7 @@ def _split(url: str) -> SplitResult:
             raise ValueError("port")
     except ValueError:
         raise ConfigError(
-            "LOCATION has a host or a port that is none.",
+            "LOCATION has an invalid host or port.",
             "Write a number from 1 to 65535, as in redis://host:6379/0. In a password, write "
             "/ as %2F, : as %3A, @ as %40 and % as %25.",
         ) from None
@@ -185,5 +185,5 @@ def _check_arguments(
         name = repr(named[1]) if named and named[1] not in in_url else "something"
         raise ConfigError(
             f"{where} has {name} that no connection to Redis takes ({type(error).__name__}).",
-            "Leave it out, or mend its spelling. In a password, write ? as %3F.",
+            "Leave it out, or correct its spelling. In a password, write ? as %3F.",
         ) from None

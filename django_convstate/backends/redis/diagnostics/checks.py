@@ -108,8 +108,8 @@ def check_server(alias: str) -> Iterator[CheckMessage]:
     except Exception as error:
         yield Warning(
             f"Redis, CACHES[{alias!r}], {describe_error(error)}.",
-            hint="Check again when that is mended: the server's version, role and memory policy "
-            "could not be looked at.",
+            hint="Fix that and run the check again: the server's version, role and memory policy "
+            "could not be checked.",
             id="convstate.W004",
         )
         return

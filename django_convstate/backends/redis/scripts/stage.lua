@@ -1,4 +1,4 @@
--- Add messages to a conversation that is being restored, and that nobody can see yet.
+-- Add messages to a conversation that is being restored, under keys that no client reads yet.
 -- KEYS: messages, ids.  ARGV: how long they are kept (ms), how many ids follow, each with the key that
 -- it was given, and then messages.
 local ids = 2 * ARGV[2]
