@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 from django.utils import translation
 
-from django_convstate import conversations
+from django_convstate import InvalidConversationValue, conversations
 from tests.support.browsers import Browser, varies
 from tests.support.refusals import BROKEN, CANARY
+from tests.support.visits import Visit, check_kept
 
 pytestmark = pytest.mark.urls("tests.support.refusals")
 
-PLACES = ["in_view", "at_save", "in_template", "new_stream"]
+PLACES = ["in_view", "at_save", "in_template", "new_stream", "turn_end"]
 PLACES += ["rest_view", "rest_save", "rest_rendering"]
+AT_SAVE = {"at_save", "rest_save", "new_stream", "turn_end"}
 STATUS = {"large": 413, "half": 400, "nan": 400}
 SAYS = {
     "large": ("too large", "bytes as JSON", "MAX_"),
@@ -54,7 +56,7 @@ def test_a_broken_value_is_answered_in_plain_text(
     assert response.status_code == STATUS[value]
     assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert [part for part in SAYS[value] if part not in text] == []
-    assert ("state" if place in ("at_save", "rest_save", "new_stream") else "message") in text
+    assert ("state" if place in AT_SAVE else "message") in text
     assert len(text) < 500
     assert CANARY not in text + caplog.text
     assert varies(response) >= {"Cookie"}
@@ -63,6 +65,14 @@ def test_a_broken_value_is_answered_in_plain_text(
     assert list(conversations.list()) == [], "the record is as it was: there is none"
     (logged,) = errors()
     assert text.splitlines()[-1] in logged
+
+
+def test_a_stream_that_ends_in_half_an_emoji_keeps_what_came_before(way: str) -> None:
+    visit = Visit(way, "half_stream")
+    assert visit.response.status_code == 200
+    assert visit.content == "before 😀 after "
+    assert isinstance(visit.error, InvalidConversationValue), "which aborts the response"
+    check_kept("before 😀 after ", interrupted=True)
 
 
 @pytest.mark.parametrize("view", ["raising", "rest_raising"])

@@ -2,6 +2,7 @@
 async version; and through Django REST framework."""
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 from django.http import HttpResponse, StreamingHttpResponse
@@ -12,6 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from django_convstate import Conversation, exceptions
+from django_convstate.decorators import conversation_turn
 
 CANARY = "kept to oneself"
 BROKEN: dict[str, Any] = {
@@ -86,10 +88,43 @@ def new_stream(request: Any) -> StreamingHttpResponse:
 async def anew_stream(request: Any) -> StreamingHttpResponse:
     put_inside(await request.aconversation(), value_of(request))
 
-    async def content() -> Any:
+    async def content() -> AsyncIterator[str]:
         yield "never sent"
 
     return StreamingHttpResponse(content())
+
+
+@conversation_turn
+def turn_end(request: Any) -> HttpResponse:
+    put_inside(request.conversation, value_of(request))
+    return HttpResponse("kept")
+
+
+@conversation_turn
+async def aturn_end(request: Any) -> HttpResponse:
+    put_inside(await request.aconversation(), value_of(request))
+    return HttpResponse("kept")
+
+
+CHUNKS = ["before \ud83d", "\ude00 after ", "\ud83d"]
+
+
+def half_stream(request: Any) -> StreamingHttpResponse:
+    """Its last chunk is half an emoji, which is found out when the headers were sent."""
+    messages = request.conversation.messages
+    messages.append("user", "hello")
+    return StreamingHttpResponse(messages.stream("assistant", iter(CHUNKS)))
+
+
+async def ahalf_stream(request: Any) -> StreamingHttpResponse:
+    messages = (await request.aconversation()).messages
+    messages.append("user", "hello")
+
+    async def chunks() -> AsyncIterator[str]:
+        for chunk in CHUNKS:
+            yield chunk
+
+    return StreamingHttpResponse(messages.stream("assistant", chunks()))
 
 
 class RestView(APIView):
@@ -150,6 +185,8 @@ VIEWS = [
     (at_save, aat_save),
     (in_template, ain_template),
     (new_stream, anew_stream),
+    (turn_end, aturn_end),
+    (half_stream, ahalf_stream),
     (raising, araising),
 ]
 REST: dict[str, type[APIView]] = {
