@@ -8,7 +8,8 @@ class ConversationError(Exception):
 
 
 class ConversationNotFound(ConversationError):
-    """The store answered: no such conversation (or it belongs to another owner)."""
+    """The store answered: no such conversation (or it belongs to another owner). The middleware
+    answers 404 when a view lets it through."""
 
 
 class MessageNotFound(ConversationError, LookupError):
@@ -18,7 +19,8 @@ class MessageNotFound(ConversationError, LookupError):
 
 class ConversationConflict(ConversationError):
     """The stored conversation is not what the caller expected: another version, another owner, an
-    id that is taken, a turn that was lost. Nothing was written; `reload()` and decide again."""
+    id that is taken, a turn that was lost. Nothing was written; `reload()` and decide again. The
+    middleware answers 409 when a view lets it through."""
 
 
 class ConversationBusy(ConversationError):
@@ -27,8 +29,8 @@ class ConversationBusy(ConversationError):
 
 
 class ConversationInterrupted(ConversationError, BadRequest):
-    """The conversation was deleted, or expired, between its load and its save. Django answers
-    400 when a view lets it through, as it does for an interrupted session."""
+    """The conversation was deleted, or expired, between its load and its save. The middleware
+    answers 400 when a view lets it through, as Django does for an interrupted session."""
 
 
 class ConversationCorrupt(ConversationError, BadRequest):
@@ -38,16 +40,18 @@ class ConversationCorrupt(ConversationError, BadRequest):
 
 class ConversationTooLarge(ConversationError, ValueError, BadRequest):
     """A message, the state, or the number of messages is over its limit. Nothing was changed; of a
-    message that was being streamed, what fits is kept."""
+    message that was being streamed, what fits is kept. The middleware answers 413 with the size and
+    the limit when a view lets it through."""
 
 
 class InvalidConversationId(ConversationError, ValueError, BadRequest):
-    """The id cannot be the id of a conversation. Django answers 400 when a view lets it through."""
+    """The id cannot be the id of a conversation. The middleware answers 400 when a view lets it
+    through."""
 
 
 class InvalidConversationValue(ConversationError, ValueError, BadRequest):
     """The value cannot be stored as JSON, and the message names its path; or an argument makes no
-    sense. Django answers 400 when a view lets it through."""
+    sense. The middleware answers 400 with the path when a view lets it through."""
 
 
 class InvalidConversationType(InvalidConversationValue, TypeError):
@@ -56,7 +60,7 @@ class InvalidConversationType(InvalidConversationValue, TypeError):
 
 class BackendUnavailable(ConversationError):
     """The store could not be reached, or did not keep what it was given. This says nothing about
-    whether a conversation exists. Django answers 503 when a view lets it through.
+    whether a conversation exists. The middleware answers 503 when a view lets it through.
 
     `transient`: the next try may succeed. False: the store has refused, and would refuse again.
     """

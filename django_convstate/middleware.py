@@ -86,8 +86,8 @@ class ConversationMiddleware:
         forward_assignments()
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Respond for a view that found the conversation busy or its store unavailable. After a
-        damaged conversation give the client a new one, or its next request would fail, too."""
+        """Respond for a view, or its template, that let one of our errors through. After a damaged
+        conversation give the client a new one, or its next request would fail, too."""
         if isinstance(exception, ConversationCorrupt):
             logger.error(
                 "A stored conversation is damaged; its client gets a new one. %s", exception
@@ -98,4 +98,4 @@ class ConversationMiddleware:
 
 
 def _response_to_failed_save(request: HttpRequest, error: Exception) -> HttpResponseBase:
-    return response_for(error) or response_for_exception(request, error)
+    return response_for(error, at_save=True) or response_for_exception(request, error)

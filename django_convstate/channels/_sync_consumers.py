@@ -30,8 +30,9 @@ class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
             conversation: loaded just now, and saved after this; not if this raises.
             content: the message, decoded from JSON.
 
-        `ConversationTooLarge` and `InvalidConversationValue`, raised here, are answered with a
-        message of type "conversation.error"; our other errors with a close code.
+        `ConversationTooLarge`, `InvalidConversationValue` and `MessageNotFound`, raised here or by
+        the save, are answered with a message of type "conversation.error"; our other errors with a
+        close code.
         """
 
     def get_conversation(self) -> Conversation:
@@ -91,6 +92,13 @@ class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
         with self._sending_errors():
             self._catch_up(conversation)
 
+    def receive(
+        self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any
+    ) -> None:
+        """Decode one frame of the client. One that is not JSON is answered with an error."""
+        with self._sending_errors():
+            self.receive_json(self._decoded(text_data), **kwargs)
+
     def receive_json(self, content: Any, **kwargs: Any) -> None:
         """Handle one message of the client between a load and a save."""
         if not self._handle.is_open:
@@ -106,6 +114,14 @@ class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
                 self._catch_up(conversation)
                 self.receive_message(conversation, content)
                 self.save_conversation(conversation)
+
+    def _decoded(self, text: str | None) -> Any:
+        if text is None:
+            raise listening.not_json("is binary")
+        try:
+            return self.decode_json(text)
+        except (ValueError, RecursionError) as error:
+            raise listening.not_json(f"cannot be decoded: {type(error).__name__}") from None
 
     def conversation_news(self, event: dict[str, Any]) -> None:
         """Receive from another consumer that it has committed something."""

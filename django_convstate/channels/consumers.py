@@ -28,8 +28,9 @@ class AsyncConversationConsumer(listening.Listening, AsyncJsonWebsocketConsumer)
             conversation: loaded just now, and saved after this; not if this raises.
             content: the message, decoded from JSON.
 
-        `ConversationTooLarge` and `InvalidConversationValue`, raised here, are answered with a
-        message of type "conversation.error"; our other errors with a close code.
+        `ConversationTooLarge`, `InvalidConversationValue` and `MessageNotFound`, raised here or by
+        the save, are answered with a message of type "conversation.error"; our other errors with a
+        close code.
         """
 
     async def get_conversation(self) -> Conversation:
@@ -89,6 +90,13 @@ class AsyncConversationConsumer(listening.Listening, AsyncJsonWebsocketConsumer)
         async with self._sending_errors():
             await self._catch_up(conversation)
 
+    async def receive(
+        self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any
+    ) -> None:
+        """Decode one frame of the client. One that is not JSON is answered with an error."""
+        async with self._sending_errors():
+            await self.receive_json(await self._decoded(text_data), **kwargs)
+
     async def receive_json(self, content: Any, **kwargs: Any) -> None:
         """Handle one message of the client between a load and a save."""
         if not self._handle.is_open:
@@ -104,6 +112,14 @@ class AsyncConversationConsumer(listening.Listening, AsyncJsonWebsocketConsumer)
                 await self._catch_up(conversation)
                 await self.receive_message(conversation, content)
                 await self.save_conversation(conversation)
+
+    async def _decoded(self, text: str | None) -> Any:
+        if text is None:
+            raise listening.not_json("is binary")
+        try:
+            return await self.decode_json(text)
+        except (ValueError, RecursionError) as error:
+            raise listening.not_json(f"cannot be decoded: {type(error).__name__}") from None
 
     async def conversation_news(self, event: dict[str, Any]) -> None:
         """Receive from another consumer that it has committed something."""

@@ -25,7 +25,9 @@ from ..exceptions import (
     ConversationTooLarge,
     InvalidConversationId,
     InvalidConversationValue,
+    MessageNotFound,
 )
+from ..http.responses import explanation
 from ..news import LAYER_RETRY_PAUSE, LAYER_TIMEOUT, LayerUser, group_name, news_event
 from .scope import TOKEN_MESSAGE, ScopeConversation
 
@@ -46,7 +48,7 @@ _CLOSE_CODES: Final = (
     ((ConversationNotFound, ConversationInterrupted, ConversationCorrupt), GONE),
     ((ConversationConflict, ConversationBusy), BUSY),
     (BackendUnavailable, UNAVAILABLE),
-    ((ConversationTooLarge, InvalidConversationValue), None),
+    ((ConversationTooLarge, InvalidConversationValue, MessageNotFound), None),
 )
 
 
@@ -63,7 +65,7 @@ def log_error(error: ConversationError) -> int | None:
                 level,
                 "An operation of a websocket failed; its client gets %s: %s",
                 code or type(error).__name__,
-                error,
+                explanation(error),
             )
             return code
     raise error
@@ -75,6 +77,11 @@ def id_changed() -> ConversationNotFound:
         "The handler has deleted the conversation of this socket or given it a new id, and no "
         "cookie can be sent now."
     )
+
+
+def not_json(problem: str) -> InvalidConversationValue:
+    """Return the error for a frame that is not a message in JSON."""
+    return InvalidConversationValue(f"A frame {problem}; each has to be text, and JSON.")
 
 
 def news_message(messages: list[Message], count: int) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """What methods of a conversation are called with, checked before anything is done."""
 
-from typing import Any
+from typing import Any, Final
 
 from .. import conf, ids
 from ..exceptions import InvalidConversationType, InvalidConversationValue
+
+_MAX_VERSION: Final = 2**53  # a double, as in Redis, holds whole numbers exactly up to this one
 
 
 def check_ttl(ttl: float | None) -> Any:
@@ -14,9 +16,11 @@ def check_ttl(ttl: float | None) -> Any:
 
 
 def check_version(version: int | None) -> int | None:
-    """Return `version` unchanged, or raise `InvalidConversationType` if it cannot be one."""
+    """Return `version` unchanged, or raise `InvalidConversationValue` if it cannot be one."""
     if version is not None and (type(version) is not int or version < 0):
         raise InvalidConversationType("An expected version is an integer, and not negative.")
+    if version is not None and version > _MAX_VERSION:
+        raise InvalidConversationValue(f"An expected version is at most {_MAX_VERSION}.")
     return version
 
 

@@ -144,7 +144,8 @@ class Messages(Sequence[Message]):
         """Pass the chunks of a message through unchanged, and append it when it has come to its
         end. One that breaks off, because its generator is closed, its task cancelled, or `chunks`
         raises, is appended as far as it has come, with `"interrupted": True`. One without text is
-        not appended.
+        not appended. Half an emoji (a lone surrogate) at the end of a chunk is passed on with the
+        next one.
 
         Args:
             role: as for `append`.
@@ -156,6 +157,7 @@ class Messages(Sequence[Message]):
 
         Raises as `append` does, and while it is iterated:
             InvalidConversationType: a chunk is not a str.
+            InvalidConversationValue: a lone surrogate is left alone.
             ConversationTooLarge: the message has grown over MAX_MESSAGE_BYTES. What fits is
                 appended as interrupted.
         """

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 from ..codec import JSON, encode
-from ..exceptions import ConversationTooLarge, InvalidConversationType
+from ..exceptions import ConversationTooLarge, InvalidConversationType, InvalidConversationValue
 from ..ids import validate_message_id
 from .message import encode_message
 from .message_log import MessageLog
@@ -29,16 +29,28 @@ class StreamedMessage:
         made = MADE_ID if id is None else validate_message_id(id)
         self._room = log.options.max_message_bytes - len(log.check(role, "", made, extra))
         self._parts: list[str] = []
+        # The first half of a character beyond 16 bits, whose other half is to come: a source that
+        # cuts its text by the units of UTF-16, as JavaScript does, may cut there.
+        self._half = ""
         self._is_over = False
 
     def pass_on(self, chunks: Iterable[str]) -> Generator[str, None, None]:
-        """Yield each chunk, and append the message when the chunks have ended."""
+        """Yield each chunk, and append the message when the chunks have ended. Half a character at
+        the end of a chunk is yielded with the next one.
+
+        Raises:
+            InvalidConversationValue: a chunk cannot be stored, or half a character is all that
+                came of it. What came before was appended, and marked as interrupted.
+        """
         try:
             for chunk in chunks:
-                self._add(chunk)
-                yield chunk
+                text = self._add(chunk)
+                if text or not chunk:
+                    yield text
                 if self._room < 0:
                     break
+            else:
+                self._check_whole()
         except BaseException:
             self.end(interrupted=True)
             raise
@@ -52,10 +64,13 @@ class StreamedMessage:
         """See `pass_on`."""
         try:
             async for chunk in chunks:
-                self._add(chunk)
-                yield chunk
+                text = self._add(chunk)
+                if text or not chunk:
+                    yield text
                 if self._room < 0:
                     break
+            else:
+                self._check_whole()
         except BaseException:
             self.end(interrupted=True)
             raise
@@ -86,16 +101,38 @@ class StreamedMessage:
             if not interrupted:
                 raise
 
-    def _add(self, chunk: object) -> None:
+    def _add(self, chunk: object) -> str:
+        """Take a chunk, and return what can be sent on."""
         if not isinstance(chunk, str):
             raise InvalidConversationType(
                 f"Chunk {len(self._parts)} of a stream is of type {type(chunk).__name__}; write "
                 "an iterator that yields the text of each, and nothing else."
             )
-        self._room -= len(encode(chunk, f"chunk {len(self._parts)}")) - len('""')
+        text = self._with_half(chunk)
+        self._room -= len(encode(text, f"chunk {len(self._parts)}")) - len('""')
         if not self._parts:
             self._log.streams[self] = partial(self.end, interrupted=True)
-        self._parts.append(chunk)
+        self._parts.append(text)
+        return text
+
+    def _with_half(self, chunk: str) -> str:
+        """Return a chunk with the half character that came before it, and without one at its
+        end."""
+        text = chunk
+        if self._half and chunk:
+            text, self._half = self._half + chunk, ""
+            if "\udc00" <= chunk[0] <= "\udfff":
+                text = text[:2].encode("utf-16", "surrogatepass").decode("utf-16") + text[2:]
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return text
+
+    def _check_whole(self) -> None:
+        if self._half:
+            raise InvalidConversationValue(
+                "The stream ended in a lone surrogate, which UTF-8 cannot hold: the other half of "
+                "its last character did not come."
+            )
 
     def _cut(self, text: str, extra: dict[str, JSON]) -> str:
         """Return as much from the beginning of `text` as there is room for."""

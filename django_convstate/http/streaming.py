@@ -14,6 +14,7 @@ from asgiref.sync import async_to_sync
 from django.http import HttpResponseBase, StreamingHttpResponse
 
 from ..exceptions import BackendUnavailable
+from .responses import explanation
 
 logger = logging.getLogger("django_convstate")
 
@@ -176,5 +177,5 @@ def _log(error: BaseException) -> None:
         "A conversation was not saved at the end of a stream: what changed after its last save is "
         "lost, unless only the reply of the store was lost or late. %s: %s",
         type(error).__name__,
-        error,
+        explanation(error),
     )

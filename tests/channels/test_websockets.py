@@ -200,6 +200,18 @@ def id_of(token: str | None) -> str:
     return id
 
 
+@pytest.mark.parametrize("path", ["async", "sync"])
+@pytest.mark.parametrize("frame", [b"\x00\xff", b"", "", "not JSON", "[" * 100_000])
+async def test_a_frame_that_is_not_json_is_answered(
+    site: Site, path: str, frame: str | bytes
+) -> None:
+    async with site.socket(path) as chat:
+        await chat.connection.send(frame)
+        error = {"type": "conversation.error", "error": "InvalidConversationValue"}
+        assert await chat.hear() == error
+        assert (await chat.say("hello"))["messages"] == ["hello"]
+
+
 @pytest.mark.parametrize("path", ["async", "sync", "plain"])
 class TestTheHandshake:
     async def test_the_cookie_of_a_handshake_works_for_http(self, site: Site, path: str) -> None:

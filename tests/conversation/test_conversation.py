@@ -79,6 +79,23 @@ class TestSaving:
             saved.save(expected_version=bad)
         saved.save()
 
+    @pytest.mark.parametrize(
+        "version", [2**31, 2**53, 2**53 + 1, 10**4000], ids=["2^31", "2^53", "beyond", "far beyond"]
+    )
+    def test_an_expected_version_may_come_from_a_client(
+        self, store: ConversationStore, version: int
+    ) -> None:
+        conversation = store.create()
+        conversation["a"] = 1
+        conversation.save()
+        conversation["a"] = 2
+        error = InvalidConversationValue if version > 2**53 else ConversationConflict
+        with pytest.raises(error):
+            conversation.save(expected_version=version)
+        with pytest.raises(error):
+            store.delete(conversation.id, expected_version=version)
+        assert store.get(conversation.id)["a"] == 1
+
     def test_an_expected_version_is_checked_when_a_failed_save_is_sent_again(self) -> None:
         backend = LosesRequests()
         store = ConversationStore(backend)

@@ -124,6 +124,52 @@ class TestAnswer:
         assert isinstance(streamed.error, InvalidConversationValue)
         assert streamed.messages[0]["content"] == "a"
 
+    @pytest.mark.parametrize(
+        ("chunks", "passed"),
+        [
+            (["a\ud83d", "\ude00b"], ["a", "😀b"]),
+            (["\ud83d", "\ude00"], ["😀"]),
+            (["\ud83d", "", "\ude00"], ["", "😀"]),
+            (["a\ud83d", "\ude00\ud83d", "\ude01"], ["a", "😀", "😁"]),
+        ],
+    )
+    def test_half_a_character_waits_for_its_other_half(
+        self, way: str, chunks: list[str], passed: list[str]
+    ) -> None:
+        streamed = Streamed(way, chunks)
+        assert streamed.error is None
+        assert streamed.passed == passed
+        (message,) = streamed.messages
+        assert message["content"] == "".join(passed)
+        assert "interrupted" not in message
+        streamed.conversation.save()
+
+    @pytest.mark.parametrize(
+        "chunks",
+        [
+            ["a", "b\ud83d"],
+            ["a", "b\ud83d", ""],
+            ["ab\ud83d", "c"],
+            ["ab\ud83d", "\ud83d\ude00"],
+            ["ab\ud83d", b"b"],
+            ["ab", "\ude00"],
+        ],
+    )
+    def test_half_a_character_alone_ends_the_stream(self, way: str, chunks: list[Any]) -> None:
+        streamed = Streamed(way, chunks)
+        assert isinstance(streamed.error, InvalidConversationValue)
+        assert "".join(streamed.passed) == "ab"
+        (message,) = streamed.messages
+        assert (message["content"], message["interrupted"]) == ("ab", True)
+        assert streamed.source.closed == 1
+        streamed.conversation.save()
+
+    def test_a_stream_closed_between_two_halves_keeps_what_came_before(self, way: str) -> None:
+        streamed = Streamed(way, ["ab\ud83d", "\ude00c"], 1)
+        assert streamed.error is None
+        (message,) = streamed.messages
+        assert (message["content"], message["interrupted"]) == ("ab", True)
+
     @pytest.mark.parametrize("letter", ["a", '"', "ä", "\n", "😀", "\x00"])
     @pytest.mark.parametrize("size", [1, 7, 300])
     def test_a_stream_that_grows_too_large_is_cut(self, way: str, letter: str, size: int) -> None:

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+from argparse import ArgumentTypeError
 from typing import Any
 
 import pytest
@@ -43,7 +45,7 @@ class TestPurge:
 
     def test_purge_idle_deletes_idle_conversations(self) -> None:
         make()
-        assert run("purge_sessions", "--idle", "2h") == (
+        assert run("purge_sessions", "--idle", "2h", "--no-input") == (
             "Deleted 0 conversations idle for 2h; 1 looked at."
         )
 
@@ -53,7 +55,9 @@ class TestPurge:
         assert run("purge_sessions", "--owner", "u1", "--dry-run") == (
             "Would delete 1 conversation of u1; 2 looked at."
         )
-        assert run("purge_sessions", "--owner=u1") == "Deleted 1 conversation of u1; 2 looked at."
+        assert run("purge_sessions", "--owner=u1", "--no-input") == (
+            "Deleted 1 conversation of u1; 2 looked at."
+        )
         assert [summary.owner for summary in conversations.list()] == ["u2"]
 
     def test_purge_all_asks_before_it_deletes(
@@ -68,19 +72,94 @@ class TestPurge:
         monkeypatch.setattr("sys.stdin", io.StringIO("yes\n"))
         assert json.loads(run("purge_sessions", "--all", "--json"))["deleted"] == 2
 
-    def test_purge_all_no_input_does_not_ask(self) -> None:
-        make()
-        assert run("purge_sessions", "--all", "--dry-run").startswith("Would delete 1 ")
-        assert run("purge_sessions", "--all", "--no-input").startswith("Deleted 1 ")
-
-    def test_purge_all_without_a_terminal_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        ("selection", "which"),
+        [
+            (["--all"], "every conversation in"),
+            (["--owner=u1"], "conversations of u1 in"),
+            (["--idle=0.001s"], "conversations idle for 0s in"),
+            (["--owner=u1", "--idle=0.001s"], "conversations of u1 idle for 0s in"),
+        ],
+    )
+    def test_what_deletes_more_than_expired_ones_asks_first(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        selection: list[str],
+        which: str,
+    ) -> None:
+        make("u1")
+        monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+        with pytest.raises(CommandError, match="Nothing was deleted"):
+            run("purge_sessions", *selection)
+        assert which in capsys.readouterr().err
+        assert len(list(conversations.list())) == 1
         monkeypatch.setattr("sys.stdin", io.StringIO(""))
         with pytest.raises(CommandError, match="--no-input"):
-            run("purge_sessions", "--all")
+            run("purge_sessions", *selection)
+        assert len(list(conversations.list())) == 1
+        assert run("purge_sessions", *selection, "--dry-run").startswith("Would delete 1 ")
+        monkeypatch.setattr("sys.stdin", io.StringIO("yes\n"))
+        assert run("purge_sessions", *selection).startswith("Deleted 1 ")
+
+    def test_expired_ones_are_purged_without_a_question(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", None)
+        assert run("purge_sessions").startswith("Deleted 0 expired ")
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize("option", ["--no-input", "--noinput", "no_input", "interactive"])
+    def test_purge_no_input_does_not_ask(self, option: str) -> None:
+        make()
+        assert run("purge_sessions", "--all", "--dry-run").startswith("Would delete 1 ")
+        if option.startswith("--"):
+            assert run("purge_sessions", "--all", option).startswith("Deleted 1 ")
+        else:
+            call_command("purge_sessions", "--all", **{option: option != "interactive"})
+            assert list(conversations.list()) == []
+
+    @pytest.mark.parametrize("stdin", ["closed", "silent", "absent"])
+    def test_purge_with_nobody_to_ask_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, stdin: str
+    ) -> None:
+        """A scheduler may leave a pipe on which nothing is ever sent."""
+        make()
+        reading, writing = os.pipe()
+        with os.fdopen(reading) as pipe, os.fdopen(writing, "w") as end:
+            if stdin == "closed":
+                end.close()
+            monkeypatch.setattr("sys.stdin", None if stdin == "absent" else pipe)
+            with pytest.raises(CommandError, match=r"nobody to ask\. Use --no-input"):
+                run("purge_sessions", "--all")
+        assert len(list(conversations.list())) == 1
+
+    @pytest.mark.parametrize("is_terminal", [True, False])
+    def test_purge_takes_an_answer_that_is_typed_or_piped_in(
+        self, monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+    ) -> None:
+        make()
+        reading, writing = reversed(os.openpty()) if is_terminal else os.pipe()
+        with os.fdopen(reading) as stdin, os.fdopen(writing, "w") as end:
+            print("yes", file=end, flush=True)
+            monkeypatch.setattr("sys.stdin", stdin)
+            assert run("purge_sessions", "--all").startswith("Deleted 1 ")
+
+    @pytest.mark.parametrize("idle", ["30", "1h30", 30, 1.5])
+    def test_purge_refuses_a_number_without_a_unit(self, idle: str | float) -> None:
+        make()
+        words = f"{idle}s, {idle}m, {idle}h, {idle}d"
+        with pytest.raises(CommandError, match=words):
+            call_command("purge_sessions", idle=idle, no_input=True)
+        with pytest.raises(CommandError, match=words):
+            run("purge_sessions", f"--idle={idle}", "--dry-run")
+        assert len(list(conversations.list())) == 1
 
     def test_purge_json_is_machine_readable(self) -> None:
         make("u1")
-        assert json.loads(run("purge_sessions", "--owner=u1", "--json", "--batch-size=1")) == {
+        assert json.loads(
+            run("purge_sessions", "--owner=u1", "--json", "--batch-size=1", "--no-input")
+        ) == {
             "backend": "shared",
             "deleted": 1,
             "examined": 1,
@@ -223,10 +302,22 @@ class TestInspectWhereItCannot:
 class TestDurations:
     @pytest.mark.parametrize(
         ("text", "seconds"),
-        [("90", 90), ("90s", 90), ("30m", 1800), ("2h", 7200), ("7d", 604_800), ("1h30m", 5400)],
+        [
+            ("90s", 90),
+            ("1.5h", 5400),
+            ("30m", 1800),
+            ("2h", 7200),
+            ("7d", 604_800),
+            ("1h30m", 5400),
+        ],
     )
     def test_parse(self, text: str, seconds: int) -> None:
         assert parse_duration(text) == seconds
+
+    @pytest.mark.parametrize("text", ["90", "1h30", "0", "1.5", "", "h", "1 h", "-1h", "1y", "0s"])
+    def test_what_is_no_duration_is_refused(self, text: str) -> None:
+        with pytest.raises(ArgumentTypeError):
+            parse_duration(text)
 
     @pytest.mark.parametrize(
         ("seconds", "text"),

@@ -19,6 +19,11 @@ def talk(conversation: Conversation, content: dict[str, Any]) -> dict[str, Any]:
         conversation.incr("turns")
     if "set" in content:
         conversation["value"] = content["set"]
+    if "inside" in content:  # which is found out when it is saved
+        conversation["nested"] = []
+        conversation["nested"].append(content["inside"])
+    if "find" in content:
+        conversation.messages.find(content["find"])
     if "fail" in content:
         raise getattr(exceptions, content["fail"], RuntimeError)("as asked for")
     return {

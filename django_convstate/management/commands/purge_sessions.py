@@ -1,7 +1,10 @@
 """Delete conversations that have expired, or that an operator selects."""
 
+import argparse
 import dataclasses
 import json
+import select
+import sys
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -18,15 +21,15 @@ class Command(RichCommand):
     """Deletes what is stored."""
 
     help = (
-        "Deletes conversations that have expired; or, with --idle, --owner or --all, others too. "
-        "Exits with 1 if it could not."
+        "Deletes conversations that have expired; or, with --idle, --owner or --all, others too, "
+        "after a question. Exits with 1 if it could not."
     )
+    stealth_options = ("interactive",)  # what call_command() calls it in Django's own commands
 
     def add_arguments(self, parser: CommandParser) -> None:
         """See `BaseCommand.add_arguments`."""
         parser.add_argument(
             "--idle",
-            type=parse_duration,
             metavar="DURATION",
             help="those without activity for so long: 90s, 30m, 2h, 7d, 1h30m",
         )
@@ -34,7 +37,10 @@ class Command(RichCommand):
         parser.add_argument("--all", action="store_true", help="every conversation")
         parser.add_argument("--dry-run", action="store_true", help="count them only")
         parser.add_argument(
-            "--no-input", action="store_true", help="do not ask before deleting with --all"
+            "--no-input",
+            "--noinput",
+            action="store_true",
+            help="do not ask before deleting with --idle, --owner or --all",
         )
         parser.add_argument(
             "--batch-size",
@@ -51,33 +57,38 @@ class Command(RichCommand):
             raise CommandError("--batch-size must be at least 1.")
         if options["all"] and (options["idle"] is not None or options["owner"] is not None):
             raise CommandError("--all means all: it does not go with --idle or --owner.")
+        idle_for = options["idle"] = _seconds(options["idle"])
         backend = conversations.backend
-        only_expired = not options["all"] and options["idle"] is None and options["owner"] is None
+        only_expired = not options["all"] and idle_for is None and options["owner"] is None
         if sentence := why_not(backend, only_expired):
             # Expired ones are dropped anyway; any other selection was asked for and is refused.
             if not only_expired:
                 raise CommandError(sentence)
             self._report(PurgeReport(dry_run=options["dry_run"]), sentence, options)
             return
-        if options["all"] and not options["dry_run"] and not options["no_input"]:
-            self._confirm(backend)
+        may_ask = not options["no_input"] and options.get("interactive", True)
+        if may_ask and not only_expired and not options["dry_run"]:
+            self._confirm(backend, options)
         try:
             report = self._purge(options)
         except ConversationError as error:
             raise CommandError(str(error)) from error
         self._report(report, self._sentence(report, only_expired, options), options)
 
-    def _confirm(self, backend: ConversationStateBackend) -> None:
+    def _confirm(self, backend: ConversationStateBackend, options: dict[str, Any]) -> None:
+        which = "every conversation" if options["all"] else f"conversations{_selected(options)}"
         question = (
-            f"This deletes every conversation in the {backend.name} backend, those in use too.\n"
-            "Type 'yes' to go on: "
+            f"This deletes {which} in the {backend.name} backend, those that have not expired, "
+            "too.\nType 'yes' to go on: "
         )
+        # On stderr, because stdout may be parsed as JSON.
+        self.stderr.write(question, ending="")
         try:
-            # On stderr, because stdout may be parsed as JSON.
-            self.stderr.write(question, ending="")
-            answer = input()
-        except EOFError:
-            raise CommandError("There is no input to confirm with. Use --no-input.") from None
+            answer = input() if _can_be_read() else None
+        except (EOFError, OSError):
+            answer = None
+        if answer is None:
+            raise CommandError("There is nobody to ask. Use --no-input.")
         if answer.strip() != "yes":
             raise CommandError("Nothing was deleted.")
 
@@ -103,10 +114,7 @@ class Command(RichCommand):
         which = "conversation" if report.deleted == 1 else "conversations"
         if only_expired:
             which = f"expired {which}"
-        if options["owner"] is not None:
-            which += f" of {options['owner']}"
-        if options["idle"] is not None:
-            which += f" idle for {format_duration(options['idle'])}"
+        which += _selected(options)
         verb = "Would delete" if report.dry_run else "Deleted"
         return f"{verb} {report.deleted} {which}; {report.examined} looked at."
 
@@ -117,6 +125,35 @@ class Command(RichCommand):
             self.stdout.write(json.dumps(result | {"message": sentence}))
         else:
             self.console.print(sentence, highlight=False, markup=False)
+
+
+def _seconds(idle: object) -> float | None:
+    """Return the seconds of --idle; for call_command(), too, it is text with a unit."""
+    if idle is None:
+        return None
+    try:
+        return parse_duration(str(idle))
+    except argparse.ArgumentTypeError as error:
+        raise CommandError(f"--idle: {error}") from None
+
+
+def _selected(options: dict[str, Any]) -> str:
+    """Return which conversations --owner and --idle select."""
+    of = f" of {options['owner']}" if options["owner"] is not None else ""
+    idle = f" idle for {format_duration(options['idle'])}" if options["idle"] is not None else ""
+    return of + idle
+
+
+def _can_be_read() -> bool:
+    """Tell whether somebody is there to answer: a terminal, or what was piped in before. A pipe on
+    which nothing is sent, such as that of a scheduler, would be waited for without end."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return sys.stdin is not None
+    try:
+        readable, _, _ = select.select([sys.stdin], [], [], 0)
+    except (OSError, ValueError):  # no file, or none that can be asked
+        return True
+    return bool(readable)
 
 
 def why_not(backend: ConversationStateBackend, only_expired: bool) -> str | None:
