@@ -103,15 +103,18 @@ def _owner_to_be(visitor: Visitor | None, token: Token, conversation: Conversati
     if copy.is_unknown:
         if not visitor.may_begin(token):
             raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
-        if token.is_owned:
-            copy.owner = owner
+        copy.owner = owner
+        copy.is_owner_verified = True  # by the token, or by their login
         return None
     if copy.owner == owner:
         return None
     if copy.owner is not None or owner is None or token.id not in visitor.noted:
+        if copy.degraded and owner is not None:
+            # What is known here may be from before they claimed it, or said since by another.
+            raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
         raise _absent()
-    copy.is_noted = True
-    return None if copy.degraded else owner  # a claim waits until the store is available
+    copy.is_noted = copy.is_owner_verified = True
+    return owner
 
 
 def _absent() -> ConversationNotFound:
