@@ -27,7 +27,9 @@ MAX_MESSAGE_ID_LENGTH: Final = 64
 class User(Protocol):
     """What counts as a user: a model of django.contrib.auth, or one like it."""
 
-    pk: object
+    @property
+    def pk(self) -> object:
+        """The primary key; None: the user is not saved."""
 
     @property
     def is_authenticated(self) -> bool:

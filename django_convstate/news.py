@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, Final
@@ -50,6 +50,17 @@ def news_event(count: int, kept: int | None = None, sender: str = "") -> Event:
     return {"type": "conversation.news", "count": count, "kept": kept, "sender": sender}
 
 
+def logout_event(session_key: str) -> Event:
+    """Return the event, handled by `conversation_logout` of a consumer, that closes those sockets
+    of its group that were opened in a session which has ended."""
+    return {"type": "conversation.logout", "session": session_digest(session_key)}
+
+
+def session_digest(session_key: str) -> str:
+    """Return what stands for a session in an event: whoever reads the layer cannot use it."""
+    return salted_hmac("django_convstate.session", session_key, algorithm="sha256").hexdigest()
+
+
 @async_unsafe("In async code, write `await anotify(conversation)`.")
 def notify(conversation: Conversation, event: Mapping[str, Any] | None = None) -> None:
     """Tell the open websockets of a conversation that messages were saved, so that they read them
@@ -87,9 +98,29 @@ async def anotify_of_saved(conversation: Conversation) -> None:
         await anotify(conversation)
 
 
+def notify_of_logout(ids: Iterable[str], session_key: str) -> None:
+    """Close the websockets of conversations that were opened in a session which has ended."""
+    if has_layer():
+        with suppress(SynchronousOnlyOperation):  # by a sync middleware within an event loop
+            for id in ids:
+                _send_logout(id, session_key)
+
+
+async def anotify_of_logout(ids: Iterable[str], session_key: str) -> None:
+    """See `notify_of_logout`."""
+    if has_layer():
+        for id in ids:
+            await _sender.asend(group_name(id), logout_event(session_key))
+
+
 def has_layer() -> bool:
     """Tell whether a channel layer is configured."""
     return bool(getattr(settings, "CHANNEL_LAYERS", None))
+
+
+@async_unsafe("In async code, write `await anotify_of_logout(ids, session_key)`.")
+def _send_logout(id: str, session_key: str) -> None:
+    _sender.send(group_name(id), logout_event(session_key))
 
 
 def _event(conversation: Conversation, event: Mapping[str, Any] | None) -> Event:

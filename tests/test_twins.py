@@ -37,6 +37,7 @@ DIFFERENT = {
     "http/streaming.py Stream._finish": "only a task can be cancelled, and have a timeout",
     "news.py _Sender.send": "sync code needs a loop",
     "news.py notify_of_saved": "only sync code may run within an event loop",
+    "news.py notify_of_logout": "only sync code may run within an event loop",
     "repository.py Repository._call": "observers get the name of the method",
     "administration.py StoreAdministration.list": "an empty async iterator has to be written",
 }

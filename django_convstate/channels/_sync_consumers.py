@@ -129,6 +129,11 @@ class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
             with self._sending_errors():
                 self._catch_up(self._load(), event["kept"])
 
+    def conversation_logout(self, event: dict[str, Any]) -> None:
+        """Receive that a session has ended: if this socket was opened in it, close it."""
+        if self._is_in_session(event["session"]):
+            self.close(listening.GONE)
+
     def conversation_idle(self, event: dict[str, Any]) -> None:
         """Keep the conversation alive while the client sends nothing."""
         with self._sending_errors():

@@ -127,6 +127,11 @@ class AsyncConversationConsumer(listening.Listening, AsyncJsonWebsocketConsumer)
             async with self._sending_errors():
                 await self._catch_up(await self._load(), event["kept"])
 
+    async def conversation_logout(self, event: dict[str, Any]) -> None:
+        """Receive that a session has ended: if this socket was opened in it, close it."""
+        if self._is_in_session(event["session"]):
+            await self.close(listening.GONE)
+
     async def conversation_idle(self, event: dict[str, Any]) -> None:
         """Keep the conversation alive while the client sends nothing."""
         async with self._sending_errors():

@@ -28,7 +28,14 @@ from ..exceptions import (
     MessageNotFound,
 )
 from ..http.responses import explanation
-from ..news import LAYER_RETRY_PAUSE, LAYER_TIMEOUT, LayerUser, group_name, news_event
+from ..news import (
+    LAYER_RETRY_PAUSE,
+    LAYER_TIMEOUT,
+    LayerUser,
+    group_name,
+    news_event,
+    session_digest,
+)
 from .scope import TOKEN_MESSAGE, ScopeConversation
 
 logger = logging.getLogger("django_convstate")
@@ -92,6 +99,7 @@ def news_message(messages: list[Message], count: int) -> dict[str, Any]:
 class Listening(LayerUser):
     """The part of a consumer that has no twin."""
 
+    scope: dict[str, Any]
     channel_layer: Any
     channel_name: str
 
@@ -201,6 +209,10 @@ class Listening(LayerUser):
         is_ours = news["sender"] == self.channel_name
         is_known = news["kept"] is None and news["count"] <= (self.seen or 0)
         return self._handle.is_open and not (is_ours or is_known)
+
+    def _is_in_session(self, digest: str) -> bool:
+        key = getattr(self.scope.get("session"), "session_key", None)
+        return self._handle.is_open and key is not None and session_digest(key) == digest
 
     def _must_join(self, id: str) -> bool:
         if self.channel_layer is None:

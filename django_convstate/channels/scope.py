@@ -80,9 +80,12 @@ class ScopeConversation:
         self._token_given, self._others, self._refusal = True, [], None
         if read is None:
             self._refusal = InvalidConversationId("The token that was presented is none of ours.")
-        elif not presentable([read], self._visitor):
+        elif presentable([read], self._visitor):
+            self._use(read)
+            return
+        else:
             self._refusal = ConversationNotFound("The conversation of this socket is gone.")
-        self._use(read or Token(ids.new_id(), "", is_unsaved=False))
+        self._use(Token(ids.new_id(), "", is_unsaved=False))
 
     @property
     def id(self) -> str:

@@ -35,7 +35,8 @@ def begin_anew(sender: object, request: HttpRequest, **kwargs: object) -> None:
     """Give the request a new conversation. Receives `user_logged_out`, so that the browser's next
     user does not get that of the last one."""
     if (attached := attached_to(request)) is not None:
-        attached.begin_anew(None)
+        session = getattr(request, "session", None)
+        attached.log_out(None if session is None else session.session_key)
 
 
 def claim_conversation(request: HttpRequest, user: ids.Owner) -> None:

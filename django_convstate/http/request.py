@@ -42,6 +42,8 @@ class RequestConversation:
         # What the view had assigned until then, and is saved with the response.
         self._former: list[Conversation] = []
         self._visitor: Visitor | None = None  # as of the load
+        # Of which conversations, and of which session, open websockets are to be closed.
+        self._logged_out: tuple[list[str], str] | None = None
         self._claimant: Visitor | None = None  # for whom `claim_conversation` was called
         # Threads, or tasks, of one request must get the same object, or the changes of one of them
         # would be lost. The locks belong to this request: other requests do not wait.
@@ -59,6 +61,13 @@ class RequestConversation:
             self._former.append(conversation)
         self._is_anew = True
         self.request.conversation = self.store.create(owner)  # type: ignore[attr-defined]
+
+    def log_out(self, session_key: str | None) -> None:
+        """Give the request a new conversation without an owner, and have the open websockets of
+        what it presented closed that were opened in this session."""
+        if session_key is not None:
+            self._logged_out = [token.id for token in self.presented()], session_key
+        self.begin_anew(None)
 
     def replace_corrupt(self) -> None:
         """Give the request a new conversation of the visitor that it was loaded for."""
@@ -107,11 +116,15 @@ class RequestConversation:
 
     def notify(self) -> None:
         """Tell open websockets what the view, or the middleware, has saved."""
+        if self._logged_out is not None:
+            news.notify_of_logout(*self._logged_out)
         for conversation in self._used():
             news.notify_of_saved(conversation)
 
     async def anotify(self) -> None:
         """See `notify`."""
+        if self._logged_out is not None:
+            await news.anotify_of_logout(*self._logged_out)
         for conversation in self._used():
             await news.anotify_of_saved(conversation)
 
