@@ -2,6 +2,7 @@
 first use; saved before the response is sent or, where that is a stream, at the end of the stream.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -11,6 +12,7 @@ from django.core.handlers.exception import response_for_exception
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from .exceptions import ConversationCorrupt
+from .http.hangups import responding
 from .http.request import RequestConversation, begin_anew
 from .http.responses import response_for
 from .store import ConversationStore, conversations
@@ -42,28 +44,39 @@ class ConversationMiddleware:
         """Handle one request."""
         if self.is_async:
             return self.__acall__(request)
-        attached = RequestConversation(request, self.get_store(request))
-        response = cast("GetResponse", self.get_response)(request)
-        conversation = attached.to_save_now(response)
-        if conversation is not None:
-            try:
-                conversation.save()
-            except Exception as error:
-                response = _response_to_failed_save(request, error)
-        attached.notify()
-        return attached.finish(response)
+        return self._respond(request, RequestConversation(request, self.get_store(request)))
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         """See `__call__`."""
         attached = RequestConversation(request, self.get_store(request))
-        response = await cast("AsyncGetResponse", self.get_response)(request)
-        conversation = attached.to_save_now(response)
-        if conversation is not None:
-            try:
-                await conversation.asave()
-            except Exception as error:
-                in_thread = sync_to_async(_response_to_failed_save, thread_sensitive=False)
-                response = await in_thread(request, error)
+        return await responding(self._arespond(request, attached), attached)
+
+    def _respond(self, request: HttpRequest, attached: RequestConversation) -> HttpResponseBase:
+        try:
+            response = cast("GetResponse", self.get_response)(request)
+        except asyncio.CancelledError:  # of an async view that this sync code waits for
+            attached.save_interrupted()
+            raise
+        try:
+            attached.save(response)
+        except Exception as error:
+            response = _response_to_failed_save(request, error)
+        attached.notify()
+        return attached.finish(response)
+
+    async def _arespond(
+        self, request: HttpRequest, attached: RequestConversation
+    ) -> HttpResponseBase:
+        """See `_respond`."""
+        try:
+            response = await cast("AsyncGetResponse", self.get_response)(request)
+        except asyncio.CancelledError:
+            await attached.asave_interrupted()
+            raise
+        try:
+            await attached.asave(response)
+        except Exception as error:
+            response = await _aresponse_to_failed_save(request, error)
         await attached.anotify()
         return attached.finish(response)
 
@@ -86,3 +99,9 @@ class ConversationMiddleware:
 
 def _response_to_failed_save(request: HttpRequest, error: Exception) -> HttpResponseBase:
     return response_for(error) or response_for_exception(request, error)
+
+
+async def _aresponse_to_failed_save(request: HttpRequest, error: Exception) -> HttpResponseBase:
+    """See `_response_to_failed_save`."""
+    in_thread = sync_to_async(_response_to_failed_save, thread_sensitive=False)
+    return await in_thread(request, error)

@@ -108,8 +108,9 @@ class Turn:
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.wait([task])
+            if not task.done():  # as one is whose event loop is closed
+                task.cancel()
+                await asyncio.wait([task])
 
     def end(self, *, is_released: bool) -> None:
         """Give the lease back, unless a commit does or did, and wake who may be next."""

@@ -6,16 +6,18 @@ import threading
 from typing import Final
 
 from asgiref.sync import markcoroutinefunction
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
 from .. import ids, news, tokens
+from ..conversation.cancellation import CANCELLED_TIMEOUT, log_unsaved, uncancelled
 from ..conversation.conversation import Conversation, working_copy_of
 from ..exceptions import ConversationCorrupt, ConversationNotFound
 from ..store import ConversationStore
 from . import identity, streaming
 from .awaitable import GuardedCoroutine
+from .held import HeldTurn
 
 logger = logging.getLogger("django_convstate")
 
@@ -32,6 +34,9 @@ class RequestConversation:
         self._request = request
         self._store = store
         setattr(request, _ATTACHED, self)
+        self.is_answered = False  # the view, and the middleware within ours, are done
+        self.stream: streaming.Stream | streaming.AsyncStream | None = None  # of the response
+        self._turn: HeldTurn | None = None
         self._touched = False
         # Ids of which the client has a token, or gets one with this response.
         self._known: set[str] = set()
@@ -53,6 +58,52 @@ class RequestConversation:
         """Return the conversation; None if the view has not used it yet."""
         assigned = self._request.conversation  # type: ignore[attr-defined]
         return self._loaded if assigned is self._lazy else assigned
+
+    def hold(self, turn: HeldTurn) -> None:
+        """Let a turn last until the stream of the response is over."""
+        self._turn = turn
+
+    @property
+    def view(self) -> object:
+        """The view that the request is for; None: that is not known yet."""
+        match = self._request.resolver_match
+        return None if match is None else match.func
+
+    def save(self, response: HttpResponseBase) -> None:
+        """Save what is to be saved before the response is sent.
+
+        Raises as `Conversation.save` does.
+        """
+        self.is_answered = True
+        if not streaming.is_stream(response) or response.status_code >= 500:
+            self._end_turn(discards=response.status_code >= 500)
+        conversation = self.to_save_now(response)
+        if conversation is not None:
+            conversation.save()
+
+    async def asave(self, response: HttpResponseBase) -> None:
+        """See `save`."""
+        self.is_answered = True
+        if not streaming.is_stream(response) or response.status_code >= 500:
+            await self._aend_turn(discards=response.status_code >= 500)
+        conversation = self.to_save_now(response)
+        if conversation is not None:
+            await conversation.asave()
+
+    def save_interrupted(self) -> None:
+        """Save what the view had said when its client hung up. Nobody waits for a response, so an
+        error is only logged."""
+        try:
+            self._save_rest()
+        except Exception as error:
+            log_unsaved(error)
+
+    async def asave_interrupted(self) -> None:
+        """See `save_interrupted`. It takes limited time, and is not cancelled."""
+        try:
+            await uncancelled(self._asave_rest(), CANCELLED_TIMEOUT)
+        except Exception as error:
+            log_unsaved(error)
 
     def to_save_now(self, response: HttpResponseBase) -> Conversation | None:
         """Return the conversation if it is to be saved before the response is sent.
@@ -85,7 +136,7 @@ class RequestConversation:
         """
         will_be_saved = False
         if streaming.is_stream(response) and response.status_code < 500:
-            streaming.follow(response, self._save_late, self._asave_late)
+            self.stream = streaming.follow(response, self._save_late, self._asave_late)
             will_be_saved = self._to_save() is not None
         conversation, options = self.current(), self._store.options
         if conversation is not None or self._touched:
@@ -108,25 +159,52 @@ class RequestConversation:
         return None if has_failed else conversation
 
     def _save_late(self) -> None:
-        conversation = self._to_save()
+        conversation = self._save_rest()
         if conversation is not None:
-            try:
-                working_copy_of(conversation).log.interrupt_streams()
-            finally:
-                conversation.save()
-            self.notify()
             self._check_known(conversation)
 
     async def _asave_late(self) -> None:
         """See `_save_late`."""
-        conversation = self._to_save()
+        conversation = await self._asave_rest()
         if conversation is not None:
-            try:
-                working_copy_of(conversation).log.interrupt_streams()
-            finally:
-                await conversation.asave()
-            await self.anotify()
             self._check_known(conversation)
+
+    def _save_rest(self) -> Conversation | None:
+        """End what goes on, save what has changed, and return the conversation if that is saved."""
+        conversation = self._to_save()
+        try:
+            if conversation is not None:
+                working_copy_of(conversation).log.interrupt_streams()
+        finally:
+            self._end_turn(discards=False)
+            if conversation is not None:
+                conversation.save()
+        self.notify()
+        return conversation
+
+    async def _asave_rest(self) -> Conversation | None:
+        """See `_save_rest`."""
+        conversation = self._to_save()
+        try:
+            if conversation is not None:
+                working_copy_of(conversation).log.interrupt_streams()
+        finally:
+            await self._aend_turn(discards=False)
+            if conversation is not None:
+                await conversation.asave()
+        await self.anotify()
+        return conversation
+
+    def _end_turn(self, *, discards: bool) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.end(discards=discards)
+
+    async def _aend_turn(self, *, discards: bool) -> None:
+        """See `_end_turn`."""
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            await turn.aend(discards=discards)
 
     def _check_known(self, conversation: Conversation) -> None:
         if not conversation.is_new and conversation.id not in self._known:
@@ -188,3 +266,13 @@ def begin_anew(sender: object, request: HttpRequest, **kwargs: object) -> None:
     attached: RequestConversation | None = getattr(request, _ATTACHED, None)
     if attached is not None:
         attached.begin_anew()
+
+
+def hold_turn(request: HttpRequest, response: StreamingHttpResponse, turn: HeldTurn) -> None:
+    """Let a turn last until the stream of `response` is over. The middleware ends it then, or as
+    soon as it sees that there is no such stream."""
+    attached: RequestConversation | None = getattr(request, _ATTACHED, None)
+    if attached is not None:
+        attached.hold(turn)
+    else:
+        streaming.follow(response, turn.end, turn.aend)

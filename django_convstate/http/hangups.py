@@ -1,0 +1,77 @@
+"""A client that hangs up while its view is running. Under ASGI, Django cancels the request then.
+
+An async view is cancelled with it, may clean up, and what it had said is saved. A sync view cannot
+be stopped: it runs to its end in its thread, and is saved as if the client were still there. For
+that the view runs in a task of its own, because a request that is cancelled never learns what
+became of its thread.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from contextvars import Context, copy_context
+from typing import Any, Final
+
+from asgiref.sync import iscoroutinefunction
+from django.http import HttpResponseBase
+
+from ..conversation.cancellation import in_background
+from . import streaming
+from .request import RequestConversation
+
+# In seconds: how often to see whether the view is known by now.
+VIEW_POLL_INTERVAL: Final = 0.05
+
+_MISSING: Final = object()
+
+
+async def responding(
+    work: Coroutine[Any, Any, HttpResponseBase], attached: RequestConversation
+) -> HttpResponseBase:
+    """Return the response that `work` makes, which runs the view and saves its conversation. Both
+    are done before a cancellation is raised; at a second one they go on in the background."""
+    context = copy_context()
+    task = asyncio.create_task(work, context=context)
+    try:
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            ending = in_background(_end(task, attached))
+            await asyncio.wait([ending])
+            response = ending.result()
+            if response is None:
+                raise
+            return response  # the view has caught the cancellation
+        else:
+            return task.result()
+        finally:
+            _adopt(context)
+    finally:
+        del task  # or an error would be part of a cycle
+
+
+async def _end(
+    task: "asyncio.Task[HttpResponseBase]", attached: RequestConversation
+) -> HttpResponseBase | None:
+    """Wait for the end of a request that is cancelled. Return the response of a view that has
+    caught the cancellation; None: there is nothing to be sent."""
+    while attached.view is None and not task.done():
+        await asyncio.wait([task], timeout=VIEW_POLL_INTERVAL)
+    is_cancelled = iscoroutinefunction(attached.view) and not attached.is_answered
+    if is_cancelled:
+        task.cancel()
+    await asyncio.wait([task])
+    if task.cancelled():
+        return None
+    response = task.result()
+    if is_cancelled:
+        return response
+    if attached.stream is not None:
+        await streaming.end(attached.stream)
+    return None
+
+
+def _adopt(context: Context) -> None:
+    """Take over the context variables that a task has set, as if it had been no task."""
+    for variable, value in context.items():
+        if variable.get(_MISSING) is not value:
+            variable.set(value)
