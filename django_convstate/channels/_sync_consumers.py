@@ -104,7 +104,8 @@ class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
             conversation = self._load()
             with conversation.turn() if self.one_turn else nullcontext():
                 self._catch_up(conversation)
-                self.receive_message(conversation, content)
+                with listening.saving_interrupted(conversation, self.save_conversation):
+                    self.receive_message(conversation, content)
                 self.save_conversation(conversation)
 
     def conversation_news(self, event: dict[str, Any]) -> None:
