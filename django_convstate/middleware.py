@@ -54,7 +54,9 @@ class ConversationMiddleware:
     def _respond(self, request: HttpRequest, attached: RequestConversation) -> HttpResponseBase:
         try:
             response = cast("GetResponse", self.get_response)(request)
-        except asyncio.CancelledError:  # of an async view that this sync code waits for
+        except asyncio.CancelledError:
+            # Sync middleware between this one and the view waits for async code of Django's, which
+            # was cancelled. A sync view has run to its end by now; how it has ended, nobody knows.
             attached.save_interrupted()
             raise
         try:
