@@ -382,7 +382,10 @@ class TestTheSave:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("view", ["ask", "aask"])
-async def test_open_websockets_are_told_of_it(settings: Any, view: str) -> None:
+async def test_open_websockets_are_told_of_it(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, view: str
+) -> None:
+    monkeypatch.setattr(channel_layers, "backends", {})
     settings.CHANNEL_LAYERS = IN_MEMORY
     conversation = stored(conversations)
     browser = Browser(Chat)
@@ -390,7 +393,6 @@ async def test_open_websockets_are_told_of_it(settings: Any, view: str) -> None:
     await hang_up(view, conversation)
     assert contents(await tab.hear()) == ["How?", "Like so."][: 2 if view == "ask" else 1]
     await browser.leave()
-    channel_layers.backends = {}
 
 
 async def test_context_variables_that_a_view_sets_are_seen_outside() -> None:
