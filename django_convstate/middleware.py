@@ -12,7 +12,7 @@ from django.core.handlers.exception import response_for_exception
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from .exceptions import ConversationCorrupt
-from .http.hangups import responding
+from .http.hangups import responding, responding_in_thread
 from .http.request import RequestConversation, begin_anew
 from .http.responses import response_for
 from .store import ConversationStore, conversations
@@ -44,7 +44,9 @@ class ConversationMiddleware:
         """Handle one request."""
         if self.is_async:
             return self.__acall__(request)
-        return self._respond(request, RequestConversation(request, self.get_store(request)))
+        attached = RequestConversation(request, self.get_store(request))
+        with responding_in_thread(attached):
+            return self._respond(request, attached)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         """See `__call__`."""
@@ -54,9 +56,7 @@ class ConversationMiddleware:
     def _respond(self, request: HttpRequest, attached: RequestConversation) -> HttpResponseBase:
         try:
             response = cast("GetResponse", self.get_response)(request)
-        except asyncio.CancelledError:
-            # Sync middleware between this one and the view waits for async code of Django's, which
-            # was cancelled. A sync view has run to its end by now; how it has ended, nobody knows.
+        except asyncio.CancelledError:  # of an async view that sync middleware waits for
             attached.save_interrupted()
             raise
         try:

@@ -7,11 +7,12 @@ became of its thread.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator, Iterator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from typing import Any, Final
 
-from asgiref.sync import iscoroutinefunction
+from asgiref.sync import SyncToAsync, iscoroutinefunction
 from django.http import HttpResponseBase
 
 from ..conversation.cancellation import in_background
@@ -54,12 +55,7 @@ async def _end(
 ) -> HttpResponseBase | None:
     """Wait for the end of a request that is cancelled. Return the response of a view that has
     caught the cancellation; None: there is nothing to be sent."""
-    while attached.view is None and not task.done():
-        await asyncio.wait([task], timeout=VIEW_POLL_INTERVAL)
-    is_cancelled = iscoroutinefunction(attached.view) and not attached.is_answered
-    if is_cancelled:
-        task.cancel()
-    await asyncio.wait([task])
+    is_cancelled = await _end_view(task, attached)
     if task.cancelled():
         return None
     response = task.result()
@@ -68,6 +64,61 @@ async def _end(
     if attached.stream is not None:
         await streaming.end(attached.stream)
     return None
+
+
+async def _end_view(task: "asyncio.Task[Any]", attached: RequestConversation) -> bool:
+    """Wait for the end of the task in which a view runs, and tell whether it was cancelled for
+    that."""
+    while attached.view is None and not task.done():
+        await asyncio.wait([task], timeout=VIEW_POLL_INTERVAL)
+    is_cancelled = iscoroutinefunction(attached.view) and not attached.is_answered
+    if is_cancelled:
+        task.cancel()
+    await asyncio.wait([task])
+    return is_cancelled
+
+
+@contextmanager
+def responding_in_thread(attached: RequestConversation) -> Iterator[None]:
+    """The same for a request that is served by sync code in a thread, between sync middleware. That
+    waits for async code of Django's, and asgiref would cancel the task of this."""
+    outer: list[Any] | None = getattr(SyncToAsync.threadlocal, "task_context", None)
+    if outer is None:  # under WSGI
+        yield
+        return
+    gate = _Gate(attached)
+    SyncToAsync.threadlocal.task_context = gate.tasks
+    outer.append(gate)
+    try:
+        yield
+    finally:
+        outer.remove(gate)
+        SyncToAsync.threadlocal.task_context = outer
+    if gate.is_closed:
+        if attached.stream is not None:
+            attached.stream.close()
+        raise asyncio.CancelledError
+
+
+class _Gate:
+    """Stands for the tasks that a thread waits for, in the list of what asgiref cancels and awaits
+    when the task that waits for the thread is cancelled."""
+
+    def __init__(self, attached: RequestConversation) -> None:
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.is_closed = False  # the request was cancelled, and the view was not
+        self._attached = attached
+
+    def cancel(self) -> None:
+        """See `__await__`."""
+        self.is_closed = True
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._end().__await__()
+
+    async def _end(self) -> None:
+        for task in self.tasks[:1]:
+            self.is_closed = not await _end_view(task, self._attached)
 
 
 def _adopt(context: Context) -> None:

@@ -174,12 +174,10 @@ async def check_not_saved(url: str) -> None:
     assert said(conversations.get(conversation.id)) == []
 
 
-ASYNC_WITHIN = {
+MIDDLEWARE = {
     "alone": [CONVERSATIONS],
     "async around and within": [BOTH, CONVERSATIONS, BOTH],
     "sync around": [SYNC, CONVERSATIONS],
-}
-MIDDLEWARE = ASYNC_WITHIN | {
     "sync within": [CONVERSATIONS, SYNC],
     "sync around and within": [SYNC, CONVERSATIONS, SYNC],
 }
@@ -223,7 +221,7 @@ class TestAView:
 
 
 class TestASyncView:
-    @pytest.mark.parametrize("middleware", ASYNC_WITHIN)
+    @pytest.mark.parametrize("middleware", MIDDLEWARE)
     @pytest.mark.parametrize("trouble", ["fail", "status=500"])
     async def test_one_that_fails_is_not_saved(
         self, settings: Any, middleware: str, trouble: str
@@ -241,8 +239,12 @@ class TestASyncView:
         await hang_up("ask_in_loop", conversation)
         assert said(conversations.get(conversation.id)) == ["How?", "Like so."]
 
+    @pytest.mark.parametrize("middleware", MIDDLEWARE)
     @pytest.mark.parametrize("view", ["stream", "mixed"])
-    async def test_a_stream_that_it_returns_too_late_is_ended(self, view: str) -> None:
+    async def test_a_stream_that_it_returns_too_late_is_ended(
+        self, settings: Any, middleware: str, view: str
+    ) -> None:
+        settings.MIDDLEWARE = MIDDLEWARE[middleware]
         conversation = stored(conversations)
         await hang_up(view, conversation)
         assert said(conversations.get(conversation.id)) == ["How?"]
