@@ -15,7 +15,7 @@ from typing import Any, Final
 from asgiref.sync import SyncToAsync, iscoroutinefunction
 from django.http import HttpResponseBase
 
-from ..conversation.cancellation import in_background
+from ..conversation.cancellation import CANCELLED_TIMEOUT, in_background
 from . import streaming
 from .request import RequestConversation
 
@@ -68,12 +68,14 @@ async def _end(
 
 async def _end_view(task: "asyncio.Task[Any]", attached: RequestConversation) -> bool:
     """Wait for the end of the task in which a view runs, and tell whether it was cancelled for
-    that."""
-    while attached.view is None and not task.done():
+    that. Other middleware may have it before the view is known: not for long, or it is cancelled,
+    too."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + CANCELLED_TIMEOUT
+    while attached.view is None and not task.done() and loop.time() < deadline:
         await asyncio.wait([task], timeout=VIEW_POLL_INTERVAL)
-    is_cancelled = iscoroutinefunction(attached.view) and not attached.is_answered
-    if is_cancelled:
-        task.cancel()
+    can_be_cancelled = attached.view is None or iscoroutinefunction(attached.view)
+    is_cancelled = can_be_cancelled and not attached.is_answered and task.cancel()
     await asyncio.wait([task])
     return is_cancelled
 

@@ -19,6 +19,7 @@ from django_convstate import BackendUnavailable, Conversation, conversations
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Committed
 from django_convstate.conversation import cancellation
+from django_convstate.http import hangups
 from django_convstate.http import request as http_request
 from django_convstate.middleware import ConversationMiddleware
 from tests.support.connections import Connection
@@ -269,6 +270,43 @@ async def in_background() -> None:
     async with asyncio.timeout(PATIENCE):
         while cancellation._background:
             await asyncio.wait(cancellation._background)
+
+
+@sync_and_async_middleware
+def waiting(get_response: Any) -> Any:
+    """Waits before the view is known."""
+
+    async def amiddleware(request: Any) -> Any:
+        (await request.aconversation()).messages.append("user", "How?")
+        await model.aanswer()
+        return await get_response(request)
+
+    assert iscoroutinefunction(get_response)
+    return amiddleware
+
+
+class TestBeforeTheView:
+    @pytest.fixture(autouse=True)
+    def _waiting(self, settings: Any) -> None:
+        settings.MIDDLEWARE = [CONVERSATIONS, f"{__name__}.waiting"]
+
+    async def test_what_other_middleware_has_said_is_saved(self) -> None:
+        conversation = stored(conversations)
+        await hang_up("ask", conversation)
+        assert said(conversations.get(conversation.id)) == ["How?", "How?", "Like so."]
+
+    async def test_other_middleware_is_cancelled_in_the_end(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(hangups, "CANCELLED_TIMEOUT", 0.1)
+        conversation = stored(conversations)
+        connection = Connection(60, cookie=conversation.token)
+        serving = asyncio.create_task(connection.get("/ask"))
+        await model.until_asked()
+        await connection.hang_up()
+        async with asyncio.timeout(PATIENCE):
+            await serving  # although the model says nothing
+        assert said(conversations.get(conversation.id)) == ["How?"]
 
 
 class SlowBackend(LocMemBackend):
