@@ -112,7 +112,8 @@ class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
             conversation = self._load()
             with conversation.turn() if self.one_turn else nullcontext():
                 self._catch_up(conversation)
-                self.receive_message(conversation, content)
+                with listening.saving_interrupted(conversation, self.save_conversation):
+                    self.receive_message(conversation, content)
                 self.save_conversation(conversation)
 
     def _decoded(self, text: str | None) -> Any:

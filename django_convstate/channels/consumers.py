@@ -110,7 +110,8 @@ class AsyncConversationConsumer(listening.Listening, AsyncJsonWebsocketConsumer)
             conversation = await self._load()
             async with conversation.aturn() if self.one_turn else nullcontext():
                 await self._catch_up(conversation)
-                await self.receive_message(conversation, content)
+                async with listening.asaving_interrupted(conversation, self.save_conversation):
+                    await self.receive_message(conversation, content)
                 await self.save_conversation(conversation)
 
     async def _decoded(self, text: str | None) -> Any:

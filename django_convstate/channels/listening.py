@@ -5,13 +5,15 @@ consumers notify each other, and what an error means to the client.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
 
+from ..conversation.cancellation import CANCELLED_TIMEOUT, log_unsaved, uncancelled
 from ..conversation.conversation import Conversation, working_copy_of
 from ..conversation.message import Message
 from ..exceptions import (
@@ -76,6 +78,39 @@ def log_error(error: ConversationError) -> int | None:
             )
             return code
     raise error
+
+
+@contextmanager
+def saving_interrupted(
+    conversation: Conversation, save: Callable[[Conversation], None]
+) -> Iterator[None]:
+    """Save what a handler had said when the server cancelled it, as servers do some seconds after
+    its client has disconnected. An error is only logged, because the cancellation propagates."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        try:
+            working_copy_of(conversation).log.interrupt_streams()
+            save(conversation)
+        except Exception as error:
+            log_unsaved(error)
+        raise
+
+
+@asynccontextmanager
+async def asaving_interrupted(
+    conversation: Conversation, save: Callable[[Conversation], Coroutine[Any, Any, None]]
+) -> AsyncIterator[None]:
+    """See `saving_interrupted`."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        try:
+            working_copy_of(conversation).log.interrupt_streams()
+            await uncancelled(save(conversation), CANCELLED_TIMEOUT)
+        except Exception as error:
+            log_unsaved(error)
+        raise
 
 
 def id_changed() -> ConversationNotFound:

@@ -214,7 +214,9 @@ class Conversation(MutableMapping[str, JSON]):
 
         It saves what had changed before, waits for all that came earlier, loads what they have
         left, and at the end, however late that is, saves what has changed in the block at once.
-        After an exception that is forgotten. If the process dies, the turn is over within seconds.
+        After an exception that is forgotten; but if the client hangs up in the middle, which is a
+        GeneratorExit or a cancelled task here, what was said until then is saved, and what is being
+        streamed is marked as interrupted. If the process dies, the turn is over within seconds.
 
         Args:
             on_busy: "wait" until it is free, or "reject" if it is not free at once.
@@ -356,18 +358,19 @@ class Conversation(MutableMapping[str, JSON]):
 
     async def _asend(self) -> None:
         copy = self._copy
-        while (change := copy.pending.first) is not None:
-            try:
-                committed = await self._repository.acommit(copy.id, change)
-            except REFUSALS:
-                copy.refuse(change)
-                raise
-            except asyncio.CancelledError:
-                # Not the view's to answer: the client has gone. The end of the stream sends it.
-                copy.save_failed = False
-                raise
-            has_created = copy.acknowledge(change, committed)
-            await self._repository.aannounce_saved(self, has_created)
+        try:
+            while (change := copy.pending.first) is not None:
+                try:
+                    committed = await self._repository.acommit(copy.id, change)
+                except REFUSALS:
+                    copy.refuse(change)
+                    raise
+                has_created = copy.acknowledge(change, committed)
+                await self._repository.aannounce_saved(self, has_created)
+        except asyncio.CancelledError:
+            # Not the view's to answer: the client has gone. The end of the request sends it.
+            copy.save_failed = False
+            raise
         copy.save_failed = False
 
     def _turn_wait(self, on_busy: OnBusy, timeout: float | None) -> float:
