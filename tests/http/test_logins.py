@@ -22,7 +22,7 @@ from django.contrib.sessions.backends.cache import SessionStore
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signing import Signer
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client, RequestFactory
 from django.urls import path
 from rest_framework.decorators import api_view
@@ -35,6 +35,7 @@ from django_convstate import (
     conversations,
 )
 from django_convstate.http.login import begin_anew, note_login
+from django_convstate.tokens import sign_id
 from tests.support import people
 from tests.support.outage import PlaceWithOutage
 from tests.support.people import TRANSPORTS, Person, Users, talked, use_people
@@ -159,6 +160,17 @@ async def achanges_password(request: Any) -> HttpResponse:
     return HttpResponse()
 
 
+def turn(request: Any) -> HttpResponse:
+    with request.conversation.turn():
+        return JsonResponse(talked(request, request.conversation))
+
+
+async def aturn(request: Any) -> HttpResponse:
+    conversation = await request.aconversation()
+    async with conversation.aturn():
+        return JsonResponse(talked(request, conversation))
+
+
 def by_api_token(request: Any) -> HttpResponse:
     claim_conversation(request, Users.named("olga"))
     return HttpResponse(str(talked(request, request.conversation)))
@@ -177,6 +189,7 @@ urlpatterns = [
     *(path("sync/stream_leaves", leaves_in_stream), path("async/stream_leaves", aleaves_in_stream)),
     path("sync/rest_leaves", leaves_by_rest_framework),
     *(path("sync/password", changes_password), path("async/password", achanges_password)),
+    *(path("sync/turn", turn), path("async/turn", aturn)),
     *(path("sync/by_api_token", by_api_token), path("async/by_api_token", aby_api_token)),
 ]
 
@@ -348,6 +361,39 @@ class TestLoginInAnOutage:
         place.end_outage()
         assert person.look("http").said == ["before", "not logged in", "logged in"]
         assert conversations.get(person.id).owner == "1"
+
+    def test_what_is_known_from_before_the_claim_is_not_shown_and_the_cookie_stays(
+        self, place: PlaceWithOutage, way: str
+    ) -> None:
+        person = anonymous()
+        id, stranger = person.id, person.twin()
+        place.claim_elsewhere(id, "1")
+        person.token = token = sign_id(id, "1")
+        session = Person("olga")
+        person.cookies["sessionid"] = session.cookies["sessionid"].value
+        place.begin_outage()
+        stranger.say("http", "by a stranger")
+        seen = person.say(TRANSPORT_OF[way], "hello")
+        assert (seen.status, "stranger" in seen.everything, person.token) == (503, False, token)
+        place.end_outage()
+        assert person.look("http").said == ["before"]
+        assert stranger.look("http").said == []
+
+    @pytest.mark.parametrize("place", [False], indirect=True, ids=["not known here"])
+    @pytest.mark.parametrize("view", ["chat", "turn"])
+    def test_the_owner_of_what_is_not_known_here_goes_on(
+        self, place: PlaceWithOutage, way: str, view: str
+    ) -> None:
+        person = Person("olga")
+        person.say("http", "before")
+        id, token = person.id, person.token
+        place.begin_outage()
+        for text in ("one", "two"):
+            assert person._get(f"/{way}/{view}", text).status == 200
+        assert conversations.get(id, owner="1").degraded
+        place.end_outage()
+        assert person.look("http").said == ["before", "one", "two"]
+        assert (person.token, conversations.get(id).owner) == (token, "1")
 
     def test_it_may_be_at_its_end(self, place: PlaceWithOutage, way: str) -> None:
         """The note waits in the session."""

@@ -13,8 +13,7 @@ from django.http import HttpRequest
 from django.test import AsyncClient, Client
 from django.urls import path
 
-from django_convstate import ConversationStore, conversations
-from django_convstate.ids import owner_of
+from django_convstate import ConversationStore
 from tests.support import people, urls
 from tests.support.backends import CountingBackend
 from tests.support.people import TRANSPORTS, Person, use_people
@@ -195,33 +194,3 @@ class TestClaim:
         if backend.can_scan:
             assert [summary.id for summary in store.list(owner="1")] == [id]
         store.delete(id)
-
-
-class Key:
-    """A user of any model."""
-
-    is_authenticated = True
-
-    def __init__(self, pk: object) -> None:
-        self.pk = pk
-
-
-KEYS = [1, 2**80, -1, "x" * 300, "", "None", "a b", "ü", "sha256:" + "0" * 64, (1, 2), b"1", 0]
-
-
-def test_users_with_any_primary_key_are_different_owners() -> None:
-    owners = [owner_of(Key(key)) for key in KEYS]
-    assert None not in owners
-    assert len(set(owners)) == len(KEYS)
-    assert all(owner is not None and 0 < len(owner) <= 256 for owner in owners)
-
-
-@pytest.mark.parametrize("key", KEYS, ids=repr)
-def test_each_owns_what_it_says(key: Any) -> None:
-    user = Key(key)
-    conversation = conversations.create(user)
-    conversation["mine"] = True
-    conversation.save()
-    assert conversations.get(conversation.id, owner=user)["mine"]
-    assert [summary.id for summary in conversations.list(owner=user)] == [conversation.id]
-    assert list(conversations.list(owner=Key("another"))) == []

@@ -3,7 +3,7 @@
 import itertools
 from typing import Any
 
-from django_convstate import conversations
+from django_convstate import ConversationStore, conversations, get_backend
 from django_convstate.tokens import read_token
 from tests.settings import PATIENT
 from tests.support.people import HEADER, Person
@@ -56,7 +56,7 @@ class PlaceWithOutage(Place):
             "LOCATION": f"redis://127.0.0.1:{server.port}/0",
             "OPTIONS": PATIENT,
         }
-        self._processes = [f"process {next(self._numbers)}" for _ in range(3)]
+        self._processes = [f"process {next(self._numbers)}" for _ in range(4)]
         settings.CACHES = {**settings.CACHES, **dict.fromkeys(self._processes, entry)}
         self._server, self._is_known = server, is_known
         super().__init__(settings, "redis", self._processes.pop())
@@ -78,6 +78,12 @@ class PlaceWithOutage(Place):
     def end_outage(self) -> None:
         self._server.start()
         self._go_to_another_process()
+
+    def claim_elsewhere(self, id: str, owner: str) -> None:
+        """Have another process claim a conversation."""
+        backend = get_backend("redis", cache_alias=self._processes.pop(0), fallback=None)
+        ConversationStore(backend).get(id).claim(owner)
+        backend.close()
 
     def clear(self) -> None:
         if self._server.process is None:
