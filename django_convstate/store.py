@@ -23,12 +23,14 @@ from .exceptions import (
 )
 from .ids import Owner
 from .repository import Repository
+from .tracebacks import clears_locals
 
 # Says that no owner was asked for. Not None, because that is what a view has for a visitor who is
 # not logged in, and must not match every conversation.
 ANYBODY: Final[Any] = object()
 
 
+@clears_locals
 class ConversationStore(StoreAdministration):
     """Creates, finds, lists and deletes conversations.
 

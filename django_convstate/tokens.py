@@ -10,6 +10,7 @@ from django.core.signing import BadSignature, Signer, TimestampSigner
 
 from .exceptions import InvalidConversationId
 from .ids import validate_id
+from .tracebacks import clears_locals
 
 _SALT: Final = "django_convstate.token"
 _UNSAVED_SALT: Final = "django_convstate.token.begin"
@@ -19,6 +20,7 @@ _UNSAVED_SALT_OF_0_1: Final = "django_convstate.token.unsaved"
 UNSAVED_SECONDS: Final = 12 * 3600
 
 
+@clears_locals
 def sign_id(id: str, *, unsaved: bool = False) -> str:
     """Return the token for `id`: what a client holds, and the only thing accepted back.
 
@@ -29,6 +31,7 @@ def sign_id(id: str, *, unsaved: bool = False) -> str:
     return TimestampSigner(salt=_UNSAVED_SALT).sign(id) if unsaved else Signer(salt=_SALT).sign(id)
 
 
+@clears_locals
 def unsign_token(token: str) -> str | None:
     """Return the id in `token`, or None if we did not sign it (SECRET_KEY_FALLBACKS count)."""
     return (
@@ -38,6 +41,7 @@ def unsign_token(token: str) -> str | None:
     )
 
 
+@clears_locals
 def is_unsaved(token: str) -> bool:
     """Tell whether we made `token` for a conversation that was not stored yet, less than
     `UNSAVED_SECONDS` ago."""

@@ -27,6 +27,7 @@ from ..exceptions import (
     InvalidConversationValue,
 )
 from ..news import LAYER_RETRY_PAUSE, LAYER_TIMEOUT, group_name, news_event
+from ..tracebacks import clears_own_locals
 from .scope import TOKEN_MESSAGE, ScopeConversation
 
 logger = logging.getLogger("django_convstate")
@@ -96,6 +97,7 @@ class Listening:
     _rejoin_at = 0.0
     _layer_failed = False
 
+    @clears_own_locals
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Run one connection."""
         handle = scope.get("conversation")

@@ -9,6 +9,7 @@ from channels.sessions import CookieMiddleware, SessionMiddleware
 from django.apps import apps
 
 from ..store import conversations
+from ..tracebacks import clears_own_locals
 from .daphne import DaphneHeaders
 from .scope import ScopeConversation
 
@@ -25,6 +26,7 @@ class ConversationMiddleware:
     def __init__(self, inner: Application) -> None:
         self.inner = inner
 
+    @clears_own_locals
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Run one connection; other protocols pass through unchanged."""
         if scope["type"] != "websocket":

@@ -16,6 +16,7 @@ from ..backends.reports import moment_or_never
 from ..codec import JSON
 from ..exceptions import InvalidConversationValue
 from ..repository import Repository
+from ..tracebacks import clears_locals
 from .arguments import check_ttl, known_owner
 from .messages import Messages
 from .pending import REFUSALS
@@ -26,6 +27,7 @@ from .turns import in_aturn, in_turn
 from .working_copy import WorkingCopy
 
 
+@clears_locals
 class Conversation(MutableMapping[str, JSON]):
     """One conversation. Use it as a dictionary; `messages` is the list of what was said.
 
@@ -169,6 +171,8 @@ class Conversation(MutableMapping[str, JSON]):
             f"{len(copy.state)} keys, {len(copy.log)} messages>"
         )
 
+    __sentry_repr__ = __repr__
+
     # What talks to the store.
 
     @alters_data
@@ -225,7 +229,7 @@ class Conversation(MutableMapping[str, JSON]):
             RuntimeError: this object is in a turn already.
         """
         wait = self._turn_wait(on_busy, timeout)
-        return in_turn(self, self._copy, self._repository, wait, self._send)
+        return in_turn(self, self._copy, self._repository, wait, clears_locals(self._send))
 
     @alters_data
     def aturn(
@@ -233,7 +237,7 @@ class Conversation(MutableMapping[str, JSON]):
     ) -> AbstractAsyncContextManager["Conversation"]:
         """See `turn`."""
         wait = self._turn_wait(on_busy, timeout)
-        return in_aturn(self, self._copy, self._repository, wait, self._asend)
+        return in_aturn(self, self._copy, self._repository, wait, clears_locals(self._asend))
 
     @alters_data
     def delete(self) -> None:

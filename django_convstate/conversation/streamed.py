@@ -8,6 +8,7 @@ from typing import Final
 from ..codec import JSON, encode
 from ..exceptions import ConversationTooLarge, InvalidConversationType
 from ..ids import validate_message_id
+from ..tracebacks import clear_own_locals
 from .message import encode_message
 from .message_log import MessageLog
 
@@ -33,37 +34,43 @@ class StreamedMessage:
 
     def pass_on(self, chunks: Iterable[str]) -> Generator[str, None, None]:
         """Yield each chunk, and append the message when the chunks have ended."""
+        close, chunk = getattr(chunks, "close", None), ""
         try:
             for chunk in chunks:
                 self._add(chunk)
                 yield chunk
                 if self._room < 0:
                     break
-        except BaseException:
-            self.end(interrupted=True)
-            raise
-        else:
             self.end()
+        except BaseException as error:
+            chunk = ""
+            del chunks  # neither is for an error report
+            self.end(interrupted=True)
+            clear_own_locals(error)
+            raise
         finally:
-            if hasattr(chunks, "close"):
-                chunks.close()
+            if close is not None:
+                close()
 
     async def apass_on(self, chunks: AsyncIterable[str]) -> AsyncGenerator[str, None]:
         """See `pass_on`."""
+        close, chunk = getattr(chunks, "aclose", None), ""
         try:
             async for chunk in chunks:
                 self._add(chunk)
                 yield chunk
                 if self._room < 0:
                     break
-        except BaseException:
-            self.end(interrupted=True)
-            raise
-        else:
             self.end()
+        except BaseException as error:
+            chunk = ""
+            del chunks  # neither is for an error report
+            self.end(interrupted=True)
+            clear_own_locals(error)
+            raise
         finally:
-            if hasattr(chunks, "aclose"):
-                await chunks.aclose()
+            if close is not None:
+                await close()
 
     def end(self, *, interrupted: bool = False) -> None:
         """Append what has arrived as one message, the first time that this is called.

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol, TypeVar
 
 from ..repository import Repository
+from ..tracebacks import clear_own_locals
 from .turn import Turn
 from .working_copy import WorkingCopy
 
@@ -48,6 +49,9 @@ def in_turn(
                 raise
             send()
             is_released = gives_up
+    except BaseException as error:
+        clear_own_locals(error)
+        raise
     finally:
         copy.leave_turn()
         # What could not be sent may be sent once more, and gives up the lease then.
@@ -78,6 +82,9 @@ async def in_aturn(
                 raise
             await send()
             is_released = gives_up
+    except BaseException as error:
+        clear_own_locals(error)
+        raise
     finally:
         copy.leave_turn()
         await turn.aend(is_released=is_released or bool(copy.pending))

@@ -14,6 +14,7 @@ from .. import ids, news, tokens
 from ..conversation.conversation import Conversation, working_copy_of
 from ..exceptions import ConversationCorrupt, ConversationNotFound
 from ..store import ConversationStore
+from ..tracebacks import clears_locals
 from . import identity, streaming
 from .awaitable import GuardedCoroutine
 
@@ -23,6 +24,7 @@ logger = logging.getLogger("django_convstate")
 _ATTACHED: Final = "_convstate_attached"
 
 
+@clears_locals
 class RequestConversation:
     """Attaches `conversation` and `aconversation` to one request. The conversation is the one whose
     token the request presents, else a new one, or the one that the view has assigned to
