@@ -13,6 +13,7 @@ from django.utils.cache import patch_cache_control, patch_vary_headers
 
 from .. import tokens
 from ..conf import Options
+from ..tracebacks import Hidden
 
 logger = logging.getLogger("django_convstate")
 
@@ -33,6 +34,19 @@ def presented_id(request: HttpRequest, options: Options) -> str | None:
 def presented_token(request: HttpRequest, options: Options) -> str | None:
     """Return the token in the request's header or cookie, with an unchecked signature."""
     return _header_token(request, options) or request.COOKIES.get(options.cookie_name)
+
+
+def hide_token(request: HttpRequest, options: Options) -> None:
+    """Have an error report show the request's token as stars, whatever cookie or header it is in:
+    Django hides only those whose names look like a secret. To all others it is what it was."""
+    values: list[tuple[dict[str, str], str]] = [(request.COOKIES, options.cookie_name)]
+    if options.cookie_name in request.COOKIES:
+        values.append((request.META, "HTTP_COOKIE"))
+    if options.header_name:
+        values.append((request.META, f"HTTP_{options.header_name.upper().replace('-', '_')}"))
+    for mapping, name in values:
+        if name in mapping:
+            mapping[name] = Hidden(mapping[name])
 
 
 def is_cookie_secure(options: Options) -> bool:

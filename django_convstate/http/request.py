@@ -24,6 +24,12 @@ logger = logging.getLogger("django_convstate")
 _ATTACHED: Final = "_convstate_attached"
 
 
+class LazyConversation(SimpleLazyObject):  # type: ignore[type-arg]
+    """What `request.conversation` is until it is used: Sentry is not to load it for a report."""
+
+    __sentry_repr__ = SimpleLazyObject.__repr__
+
+
 @clears_locals
 class RequestConversation:
     """Attaches `conversation` and `aconversation` to one request. The conversation is the one whose
@@ -34,6 +40,7 @@ class RequestConversation:
         self._request = request
         self._store = store
         setattr(request, _ATTACHED, self)
+        identity.hide_token(request, store.options)
         self._touched = False
         # Ids of which the client has a token, or gets one with this response.
         self._known: set[str] = set()
@@ -42,7 +49,7 @@ class RequestConversation:
         self._loading = threading.Lock()
         self._aloading = asyncio.Lock()
         self._loaded: Conversation | None = None
-        self._lazy = SimpleLazyObject(self._load)
+        self._lazy = LazyConversation(self._load)
         request.conversation = self._lazy  # type: ignore[attr-defined]
         guarded = markcoroutinefunction(lambda: GuardedCoroutine(self._aload()))
         request.aconversation = guarded  # type: ignore[attr-defined]
