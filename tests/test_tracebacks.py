@@ -384,6 +384,19 @@ class TestUnavailable:
             error = failure(InvalidBackend, partial(call, store, "get", ID))
             assert leaks(error) == [], url
 
+    def test_nor_if_the_server_repeats_what_it_was_sent(
+        self, tmp_path: Path, settings: Any, call: Caller
+    ) -> None:
+        """Redis answers an unknown command with its first arguments."""
+        server = Server(tmp_path, free_ports(1)[0], "--rename-command", "EVALSHA", "")
+        with running([server]):
+            store = ConversationStore(on(settings, f"redis://127.0.0.1:{server.port}/0"))
+            for name, arguments in {"get": (ID,), "append": (ID, "user", TEXT)}.items():
+                error = failure(BackendUnavailable, partial(call, store, name, *arguments))
+                assert "unknown command" in str(error.__cause__)
+                assert leaks(error) == [], name
+            store.close()
+
     def test_nor_if_the_store_is_built_then(self, settings: Any, call: Caller) -> None:
         on(settings, f"redis://:{PASSWORD}@localhost:6379/production")
         store = ConversationStore("redis", cache_alias="own")
