@@ -327,6 +327,7 @@ class Repository:
             with _observed(call.__name__, self.backend):
                 return call(id, *args, **kwargs)
         except ConversationCorrupt as error:
+            clear_locals(error)  # a receiver that fails is logged with it
             _log_quarantine(id, error)
             signals.conversation_quarantined.send_robust(self._sender, id=Hidden(id))
             raise
@@ -341,6 +342,7 @@ class Repository:
             with _observed(call.__name__.removeprefix("a"), self.backend):
                 return await call(id, *args, **kwargs)
         except ConversationCorrupt as error:
+            clear_locals(error)
             _log_quarantine(id, error)
             await signals.conversation_quarantined.asend_robust(self._sender, id=Hidden(id))
             raise

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import logging
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -26,8 +27,12 @@ from django_convstate import (
     Messages,
     conversations,
     get_backend,
+    signals,
 )
+from django_convstate.backends.failover import FailoverBackend
+from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.exceptions import InvalidConversationType, MessageNotFound
+from django_convstate.repository import observers
 from django_convstate.tracebacks import (
     Hidden,
     clear_locals,
@@ -35,10 +40,11 @@ from django_convstate.tracebacks import (
     clears_own_locals,
     without_locals,
 )
+from tests.support.backends import Switched
 from tests.support.places import on
 from tests.support.redis import key_of, raw
 from tests.support.reports import CANARY, errors_of, frames_of, functions_of, leaks
-from tests.support.servers import Server, free_ports, running
+from tests.support.servers import Server, free_ports, running, wait_until
 
 ID, TEXT, OWNER, PASSWORD = (f"{CANARY}-{what}" for what in ("id", "text", "owner", "password"))
 BAD = [TEXT, {1}]  # no JSON
@@ -402,6 +408,107 @@ class TestUnavailable:
         store = ConversationStore("redis", cache_alias="own")
         error = failure(InvalidBackend, lambda: call(store, "get", ID))
         assert leaks(error) == []
+
+
+class Broken(Switched):
+    """Raises what a backend should not, once it is switched on."""
+
+    is_broken = False
+
+    def refuse_if(self, is_refused: bool) -> None:
+        super().refuse_if(is_refused)
+        if self.is_broken:
+            self.break_down(TEXT)
+
+    def break_down(self, secret: str) -> None:
+        raise LookupError("a backend's own trouble")
+
+
+class TestLogs:
+    """What is logged with a traceback, whose frames a mail to the admins shows."""
+
+    @staticmethod
+    def leaks_in(records: list[logging.LogRecord]) -> list[str]:
+        logged = [record.exc_info[1] for record in records if record.exc_info]
+        assert logged
+        found = [leak for error in logged if error is not None for leak in leaks(error, "django")]
+        return found + [record.getMessage() for record in records if CANARY in record.getMessage()]
+
+    def test_of_an_observer_that_fails(self, call: Caller, caplog: Any) -> None:
+        def observe(*args: object) -> None:
+            raise RuntimeError("an observer's own trouble")
+
+        observers.append(observe)
+        try:
+            failure(ConversationNotFound, lambda: call(conversations, "get", ID))
+        finally:
+            observers.remove(observe)
+        assert self.leaks_in(caplog.records) == []
+
+    def test_of_a_receiver_that_fails(self, call: Caller, caplog: Any) -> None:
+        def receive(**kwargs: object) -> None:
+            raise RuntimeError("a receiver's own trouble")
+
+        signals.conversation_deleted.connect(receive)
+        try:
+            Scene(conversations, call)
+            assert call(conversations, "delete", ID)
+        finally:
+            signals.conversation_deleted.disconnect(receive)
+        assert self.leaks_in(caplog.records) == []
+
+    @pytest.mark.usefixtures("valkey")
+    def test_of_one_that_fails_when_it_is_told_of_damage(self, call: Caller, caplog: Any) -> None:
+        def receive(**kwargs: object) -> None:
+            raise RuntimeError("a receiver's own trouble")
+
+        store = ConversationStore(get_backend("redis", cache_alias="django_redis"))
+        Scene(store, call)
+        raw().set(key_of(ID, "meta"), TEXT)
+        signals.conversation_quarantined.connect(receive)
+        try:
+            failure(ConversationCorrupt, lambda: call(store, "get", ID))
+        finally:
+            signals.conversation_quarantined.disconnect(receive)
+            store.close()
+        assert self.leaks_in(caplog.records) == []
+
+    def test_of_a_backend_that_fails_when_it_is_back(self, call: Caller, caplog: Any) -> None:
+        primary = Broken()
+        backend = FailoverBackend(primary, LocMemBackend(max_conversations=10**6))
+        scene = Scene(ConversationStore(backend), call)
+        primary.away = True
+        call(scene.change().conversation, "save")
+        primary.is_broken = True
+        primary.away = False
+        wait_until(lambda: "unexpected error" in caplog.text)
+        primary.is_broken = False
+        backend.close()
+        assert backend.health().pending_replay == 0
+        assert self.leaks_in(caplog.records) == []
+
+    def test_of_a_replay_that_fails(self, call: Caller, caplog: Any) -> None:
+        primary = Broken()
+        backend = FailoverBackend(primary, LocMemBackend(max_conversations=10**6))
+        scene = Scene(ConversationStore(backend), call)
+        primary.away = True
+        call(scene.change().conversation, "save")
+        commit = primary.commit
+
+        def commit_all_but_this(id: str, change: Any) -> Any:
+            if id == ID and primary.is_broken:
+                primary.break_down(TEXT)
+            return commit(id, change)
+
+        primary.commit = commit_all_but_this  # type: ignore[method-assign]
+        vars(primary)["is_broken"] = True
+        primary.refuse_if = partial(Switched.refuse_if, primary)  # type: ignore[method-assign]
+        primary.away = False
+        wait_until(lambda: "Replay of conversation" in caplog.text)
+        primary.is_broken = False
+        backend.close()
+        assert backend.health().pending_replay == 0
+        assert self.leaks_in(caplog.records) == []
 
 
 def is_reading(task: "asyncio.Task[Any]") -> bool:
