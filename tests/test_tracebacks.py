@@ -438,9 +438,10 @@ class TestLogs:
         def observe(*args: object) -> None:
             raise RuntimeError("an observer's own trouble")
 
+        conversation = Scene(conversations, call).change().conversation
         observers.append(observe)
         try:
-            failure(ConversationNotFound, lambda: call(conversations, "get", ID))
+            failure(ConversationConflict, lambda: call(conversation, "save", expected_version=9))
         finally:
             observers.remove(observe)
         assert self.leaks_in(caplog.records) == []
