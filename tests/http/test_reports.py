@@ -136,6 +136,9 @@ def _mails(settings: Any) -> Iterator[None]:
     settings.ROOT_URLCONF = __name__
     address = "admin@example.com"
     settings.ADMINS = [address if django.VERSION >= (6, 0) else ("Admin", address)]
+    if django.VERSION >= (6, 1):
+        backend = "django.core.mail.backends.locmem.EmailBackend"
+        settings.MAILERS = {"default": {"BACKEND": backend}}
     handler = AdminEmailHandler(include_html=True)
     logger = logging.getLogger("django.request")
     logger.addHandler(handler)
