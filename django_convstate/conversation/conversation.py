@@ -65,6 +65,11 @@ class Conversation(MutableMapping[str, JSON]):
         # `if request.conversation` asks whether anything was said or noted, not for a key.
         return bool(len(self._copy.state) or len(self._copy.log))
 
+    def get(self, key: str, default: JSON = None) -> JSON:
+        """Return the value under a key, or `default`."""
+        # Not as the base class does it, where each missing key would have its traceback cleared.
+        return self._copy.state.get(key, default)
+
     @alters_data
     def clear(self) -> None:
         """Drop all keys. The messages stay."""
