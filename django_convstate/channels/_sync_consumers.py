@@ -15,11 +15,13 @@ from ..conversation.conversation import Conversation, working_copy_of
 from ..conversation.message import Message
 from ..exceptions import BackendUnavailable, ConversationError
 from ..ids import hashed_id
+from ..tracebacks import clears_own_locals
 from . import listening
 
 logger = logging.getLogger("django_convstate")
 
 
+@clears_own_locals
 class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
     """Override `receive_message`. Has to be inside a `ConversationMiddlewareStack`."""
 

@@ -38,6 +38,7 @@ from ..news import (
     news_event,
     session_digest,
 )
+from ..tracebacks import clears_own_locals
 from .scope import TOKEN_MESSAGE, ScopeConversation
 
 logger = logging.getLogger("django_convstate")
@@ -151,6 +152,7 @@ class Listening(LayerUser):
     _rejoin_at = 0.0
     _layer_outage = "a socket gets no news of other sockets."
 
+    @clears_own_locals
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Run one connection."""
         handle = scope.get("conversation")

@@ -16,11 +16,13 @@ from ..http.visitor import Visitor
 from ..identity import SUBPROTOCOL
 from ..store import ConversationStore
 from ..tokens import Token
+from ..tracebacks import clears_locals
 from . import handshake
 
 TOKEN_MESSAGE = "conversation.token"  # noqa: S105 - the type of a message that carries a token
 
 
+@clears_locals
 class ScopeConversation:
     """A handle of a conversation, not the conversation itself: a socket may be open for days, and
     what was loaded when it was opened is out of date by then.

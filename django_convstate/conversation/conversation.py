@@ -16,6 +16,7 @@ from ..backends.reports import moment_or_never
 from ..codec import JSON
 from ..exceptions import InvalidConversationValue
 from ..repository import Repository
+from ..tracebacks import clears_locals
 from .arguments import check_ttl, known_owner
 from .messages import Messages
 from .pending import REFUSALS
@@ -26,6 +27,7 @@ from .turns import in_aturn, in_turn
 from .working_copy import WorkingCopy
 
 
+@clears_locals
 class Conversation(MutableMapping[str, JSON]):
     """One conversation. Use it as a dictionary; `messages` is the list of what was said.
 
@@ -62,6 +64,11 @@ class Conversation(MutableMapping[str, JSON]):
     def __bool__(self) -> bool:
         # `if request.conversation` asks whether anything was said or noted, not for a key.
         return bool(len(self._copy.state) or len(self._copy.log))
+
+    def get(self, key: str, default: JSON = None) -> JSON:
+        """Return the value under a key, or `default`."""
+        # Not as the base class does it, where each missing key would have its traceback cleared.
+        return self._copy.state.get(key, default)
 
     @alters_data
     def clear(self) -> None:
@@ -103,8 +110,7 @@ class Conversation(MutableMapping[str, JSON]):
 
     @property
     def token(self) -> str:
-        """The id with our signature, and a digest of the owner: what a client may hold, in a cookie
-        or a header. Another one once the conversation has an owner."""
+        """The id and a digest of the owner, signed: what a client may hold."""
         return tokens.sign_id(self._copy.id, self._copy.owner)
 
     @property
@@ -170,6 +176,8 @@ class Conversation(MutableMapping[str, JSON]):
             f"{len(copy.state)} keys, {len(copy.log)} messages>"
         )
 
+    __sentry_repr__ = __repr__
+
     # What talks to the store.
 
     @alters_data
@@ -228,7 +236,7 @@ class Conversation(MutableMapping[str, JSON]):
             RuntimeError: this object is in a turn already.
         """
         wait = self._turn_wait(on_busy, timeout)
-        return in_turn(self, self._copy, self._repository, wait, self._send)
+        return in_turn(self, self._copy, self._repository, wait, clears_locals(self._send))
 
     @alters_data
     def aturn(
@@ -236,7 +244,7 @@ class Conversation(MutableMapping[str, JSON]):
     ) -> AbstractAsyncContextManager["Conversation"]:
         """See `turn`."""
         wait = self._turn_wait(on_busy, timeout)
-        return in_aturn(self, self._copy, self._repository, wait, self._asend)
+        return in_aturn(self, self._copy, self._repository, wait, clears_locals(self._asend))
 
     @alters_data
     def delete(self) -> None:

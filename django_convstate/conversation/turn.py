@@ -19,6 +19,7 @@ from ..backends.records import Record
 from ..backends.toolkit.isolation import run_isolated
 from ..exceptions import ConversationBusy, ConversationError
 from ..repository import Repository
+from ..tracebacks import clears_locals
 from .wakeups import Waiter, turn_ended
 
 OnBusy = Literal["wait", "reject"]
@@ -29,6 +30,7 @@ POLL_INTERVAL: Final = 0.25  # seconds, per waiter ahead of us
 RELEASE_TIMEOUT: Final = 1.0  # seconds, for the release of a task that is being cancelled
 
 
+@clears_locals
 class Turn:
     """A turn of conversation `id`, from queueing for it to its end."""
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Protocol, TypeVar
 
 from ..repository import Repository
+from ..tracebacks import clear_own_locals
 from .cancellation import CANCELLED_TIMEOUT, log_unsaved, uncancelled
 from .turn import Turn
 from .working_copy import WorkingCopy
@@ -56,6 +57,9 @@ def in_turn(
                 raise
             send()
             is_released = gives_up
+    except BaseException as error:
+        clear_own_locals(error)
+        raise
     finally:
         copy.leave_turn()
         # What could not be sent may be sent once more, and gives up the lease then.
@@ -89,6 +93,9 @@ async def in_aturn(
                 raise
             await uncancelled(send())
             is_released = gives_up
+    except BaseException as error:
+        clear_own_locals(error)
+        raise
     finally:
         copy.leave_turn()
         await turn.aend(is_released=is_released or bool(copy.pending))

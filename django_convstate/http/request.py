@@ -15,6 +15,7 @@ from ..conversation.cancellation import CANCELLED_TIMEOUT, log_unsaved, uncancel
 from ..conversation.conversation import Conversation, working_copy_of
 from ..store import ConversationStore
 from ..tokens import Token
+from ..tracebacks import clears_own_locals
 from . import identity, streaming
 from .awaitable import GuardedCoroutine
 from .held import HeldTurn
@@ -27,6 +28,13 @@ logger = logging.getLogger("django_convstate")
 _ATTACHED: Final = "_convstate_attached"
 
 
+class LazyConversation(SimpleLazyObject):  # type: ignore[type-arg]
+    """What `request.conversation` is until it is used: Sentry is not to load it for a report."""
+
+    __sentry_repr__ = SimpleLazyObject.__repr__
+
+
+@clears_own_locals
 class RequestConversation:
     """Attaches `conversation` and `aconversation` to one request. The conversation is the one whose
     token the request presents, if it is the visitor's; else a new one; or the one that the view has
@@ -39,6 +47,7 @@ class RequestConversation:
         self.is_answered = False  # the view, and the middleware within ours, are done
         self.stream: streaming.Stream | streaming.AsyncStream | None = None  # of the response
         self._turn: HeldTurn | None = None
+        identity.hide_token(request, store.options)
         self._touched = False
         # Ids of which the client has a token, or gets one with this response.
         self._known: set[str] = set()
@@ -86,7 +95,7 @@ class RequestConversation:
     def load_later(self) -> None:
         """Load the conversation at its next use."""
         self._loaded: Conversation | None = None
-        self._lazy = SimpleLazyObject(self.load)
+        self._lazy = LazyConversation(self.load)
         self.request.conversation = self._lazy  # type: ignore[attr-defined]
 
     def current(self) -> Conversation | None:

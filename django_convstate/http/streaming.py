@@ -70,6 +70,7 @@ class Stream:
             for part in self._content:  # noqa: UP028 - `yield from` would close the content itself
                 yield part
         except BaseException:
+            part = None  # which is not for an error report
             self.close()
             raise
         self._finish()
@@ -125,6 +126,7 @@ class AsyncStream:
             async for part in self._content:
                 yield part
         except BaseException:
+            part = None
             await self.aclose()
             raise
         await self._finish()
