@@ -184,7 +184,20 @@ PRESENTED: list[Callable[[str | None], Case]] = [
 ]
 
 
-@pytest.fixture(params=["locmem", "cache", "redis", "outage, known", "outage, unknown"])
+PLACES = ["locmem", "cache", "redis", "outage, known", "outage, unknown"]
+# How the other comes, where: all of it in memory, and of the rest what differs most.
+WAYS = [
+    pytest.param(
+        place,
+        transport,
+        marks=[] if place == "locmem" or transport in ("http", "websocket") else pytest.mark.slow,
+    )
+    for place in PLACES
+    for transport in TRANSPORTS
+]
+
+
+@pytest.fixture
 def place(request: pytest.FixtureRequest, settings: Any) -> Iterator[Place]:
     use_people(settings)
     settings.CHANNEL_LAYERS = IN_MEMORY
@@ -204,7 +217,7 @@ def place(request: pytest.FixtureRequest, settings: Any) -> Iterator[Place]:
 
 @pytest.mark.parametrize("name", BOTH, ids=["not logged in", "another user"])
 @pytest.mark.parametrize("presented", PRESENTED, ids=lambda presented: presented.__name__)
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize(("place", "transport"), WAYS, indirect=["place"])
 def test_nothing_is_shown_and_nothing_gets_in(
     place: Place,
     transport: str,

@@ -5,6 +5,7 @@ owner to a visitor who is logged in, unless their own login noted it: it is clai
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from ..conversation.conversation import Conversation, working_copy_of
 from ..exceptions import (
@@ -17,6 +18,14 @@ from ..exceptions import (
 from ..store import ConversationStore
 from ..tokens import Token
 from .visitor import Visitor
+
+
+class NotTheirs(ConversationNotFound):
+    """It is there, and not for this visitor. Outside of this package that is no difference."""
+
+
+_ABSENT: Final = "There is no such conversation."
+
 
 ABSENT = (ConversationNotFound, ConversationCorrupt)
 _NOT_CLAIMED = (ConversationConflict, ConversationInterrupted)  # others were faster
@@ -31,45 +40,61 @@ def presentable(tokens: Sequence[Token], visitor: Visitor | None) -> list[Token]
 
 def open_presented(
     store: ConversationStore, tokens: Sequence[Token], visitor: Visitor | None
-) -> Conversation | None:
-    """Return the first conversation among those of the tokens that the visitor may open; None:
-    there is none.
+) -> Conversation:
+    """Return the first conversation among those of the tokens that the visitor may open, or a new
+    one of theirs: under the id that an open websocket has for one that is not stored yet, if there
+    is one, else under a new id.
 
     Raises:
         BackendUnavailable: the store is unavailable, and it is not known here whether they may.
     """
+    absent: list[Token] = []
     for token in presentable(tokens, visitor):
         try:
             return open_for(visitor, token, store.get(token.id))
-        except ABSENT:
+        except NotTheirs:
             continue
-    return None
+        except ABSENT:
+            absent.append(token)
+    return _begin(store, absent, visitor)
 
 
 async def aopen_presented(
     store: ConversationStore, tokens: Sequence[Token], visitor: Visitor | None
-) -> Conversation | None:
+) -> Conversation:
     """See `open_presented`."""
+    absent: list[Token] = []
     for token in presentable(tokens, visitor):
         try:
             return await aopen_for(visitor, token, await store.aget(token.id))
-        except ABSENT:
+        except NotTheirs:
             continue
-    return None
+        except ABSENT:
+            absent.append(token)
+    return _begin(store, absent, visitor)
+
+
+def _begin(
+    store: ConversationStore, absent: Sequence[Token], visitor: Visitor | None
+) -> Conversation:
+    for token in absent:
+        if token.is_unsaved and (visitor is None or visitor.may_begin(token)):
+            return begin_for(visitor, store, token.id)
+    return store.create(None if visitor is None else visitor.owner)
 
 
 def open_for(visitor: Visitor | None, token: Token, conversation: Conversation) -> Conversation:
     """Return the conversation of a presentable token, claimed if the visitor's login noted it.
 
     Raises:
-        ConversationNotFound: it is not for this visitor.
+        NotTheirs: it is not for this visitor.
         BackendUnavailable: as `open_presented` has it.
     """
     if (owner := _owner_to_be(visitor, token, conversation)) is not None:
         try:
             conversation.claim(owner)
         except _NOT_CLAIMED:
-            raise _absent() from None
+            raise NotTheirs(_ABSENT) from None
     return conversation
 
 
@@ -81,7 +106,7 @@ async def aopen_for(
         try:
             await conversation.aclaim(owner)
         except _NOT_CLAIMED:
-            raise _absent() from None
+            raise NotTheirs(_ABSENT) from None
     return conversation
 
 
@@ -112,10 +137,6 @@ def _owner_to_be(visitor: Visitor | None, token: Token, conversation: Conversati
         if copy.degraded and owner is not None:
             # What is known here may be from before they claimed it, or said since by another.
             raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
-        raise _absent()
+        raise NotTheirs(_ABSENT)
     copy.is_noted = copy.is_owner_verified = True
     return owner
-
-
-def _absent() -> ConversationNotFound:
-    return ConversationNotFound("There is no such conversation.")

@@ -19,7 +19,7 @@ from ..tracebacks import clears_own_locals
 from . import identity, streaming
 from .awaitable import GuardedCoroutine
 from .held import HeldTurn
-from .opening import aopen_presented, begin_for, open_presented, presentable
+from .opening import aopen_presented, open_presented
 from .visitor import NOTE, Visitor, avisitor_of, visitor_of
 
 logger = logging.getLogger("django_convstate")
@@ -290,8 +290,6 @@ class RequestConversation:
         visitor = self._claimant or visitor_of(self.request, options)
         self._visitor, candidates = visitor, _candidates(presented, visitor)
         conversation = open_presented(self.store, candidates, visitor)
-        if conversation is None:
-            conversation = self._begin(candidates, visitor)
         if self._is_note_done(conversation):
             self.request.session.pop(NOTE, None)
         return conversation
@@ -306,8 +304,6 @@ class RequestConversation:
             visitor = self._claimant or await avisitor_of(self.request, options)
             self._visitor, candidates = visitor, _candidates(presented, visitor)
             conversation = await aopen_presented(self.store, candidates, visitor)
-            if conversation is None:
-                conversation = self._begin(candidates, visitor)
             if self._is_note_done(conversation):
                 await self.request.session.apop(NOTE, None)
             self._loaded = conversation
@@ -325,14 +321,6 @@ class RequestConversation:
         """Tell whether the note of the login can go. In an outage it waits for the claim."""
         is_noted = self._claimant is None and self._visitor is not None and self._visitor.noted
         return bool(is_noted) and not conversation.degraded
-
-    def _begin(self, candidates: list[Token], visitor: Visitor | None) -> Conversation:
-        """Return a new conversation of the visitor: under the id that an open websocket of this
-        client has for one that is not stored yet, else under a new id."""
-        for token in presentable(candidates, visitor):
-            if token.is_unsaved and (visitor is None or visitor.may_begin(token)):
-                return begin_for(visitor, self.store, token.id)
-        return self.store.create(None if visitor is None else visitor.owner)
 
 
 def _candidates(presented: list[Token], visitor: Visitor | None) -> list[Token]:
