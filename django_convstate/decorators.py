@@ -12,8 +12,8 @@ from .conversation.turn import OnBusy, check_on_busy
 from .exceptions import ConversationBusy
 from .http import streaming
 from .http.held import HeldTurn
-from .http.request import hold_turn
 from .http.responses import response_for
+from .http.saving import hold_turn
 
 View = TypeVar("View", bound=Callable[..., Any])
 

@@ -18,6 +18,7 @@ from .http.caching import keep_out_of_caches
 from .http.hangups import responding, responding_in_thread
 from .http.request import RequestConversation, attached_to
 from .http.responses import response_for
+from .http.saving import RequestSaving
 from .http.wrapped import forward_assignments
 from .store import ConversationStore, conversations
 
@@ -54,43 +55,44 @@ class ConversationMiddleware:
         """Handle one request."""
         if self.is_async:
             return self.__acall__(request)
-        attached = RequestConversation(request, self.get_store(request))
-        with responding_in_thread(attached):
-            return self._respond(request, attached)
+        saving = self._attach(request)
+        with responding_in_thread(saving):
+            return self._respond(request, saving)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         """See `__call__`."""
-        attached = RequestConversation(request, self.get_store(request))
-        return await responding(self._arespond(request, attached), attached)
+        saving = self._attach(request)
+        return await responding(self._arespond(request, saving), saving)
 
-    def _respond(self, request: HttpRequest, attached: RequestConversation) -> HttpResponseBase:
+    def _attach(self, request: HttpRequest) -> RequestSaving:
+        return RequestSaving(RequestConversation(request, self.get_store(request)))
+
+    def _respond(self, request: HttpRequest, saving: RequestSaving) -> HttpResponseBase:
         try:
             response = cast("GetResponse", self.get_response)(request)
         except asyncio.CancelledError:  # of an async view that sync middleware waits for
-            attached.save_interrupted()
+            saving.save_interrupted()
             raise
         try:
-            attached.save(response)
+            saving.save(response)
         except Exception as error:
             response = _response_to_failed_save(request, error)
-        attached.notify()
-        return attached.finish(response)
+        saving.notify()
+        return saving.finish(response)
 
-    async def _arespond(
-        self, request: HttpRequest, attached: RequestConversation
-    ) -> HttpResponseBase:
+    async def _arespond(self, request: HttpRequest, saving: RequestSaving) -> HttpResponseBase:
         """See `_respond`."""
         try:
             response = await cast("AsyncGetResponse", self.get_response)(request)
         except asyncio.CancelledError:
-            await attached.asave_interrupted()
+            await saving.asave_interrupted()
             raise
         try:
-            await attached.asave(response)
+            await saving.asave(response)
         except Exception as error:
             response = await _aresponse_to_failed_save(request, error)
-        await attached.anotify()
-        return attached.finish(response)
+        await saving.anotify()
+        return saving.finish(response)
 
     def get_store(self, request: HttpRequest) -> ConversationStore:
         """Return where the conversation of a request is kept. Override it for a store of each

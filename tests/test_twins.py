@@ -36,7 +36,7 @@ DIFFERENT = {
     "http/request.py RequestConversation.load": "a lock of threads; one of tasks",
     "http/visitor.py _found": "sync code loads a lazy user; a callable runs in a thread or a loop",
     "http/held.py HeldTurn.end": "each ends turns of its own kind, and those of the other",
-    "http/request.py RequestConversation.save_interrupted": "only a task can have a timeout",
+    "http/saving.py RequestSaving.save_interrupted": "only a task can have a timeout",
     "http/streaming.py Stream.__init__": "an abandoned async stream needs its loop",
     "http/streaming.py Stream.close": "only a task can have a timeout",
     "http/streaming.py Stream.__del__": "an async stream ends in its loop",

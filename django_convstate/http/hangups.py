@@ -17,7 +17,7 @@ from django.http import HttpResponseBase
 
 from ..conversation.cancellation import CANCELLED_TIMEOUT, in_background
 from . import streaming
-from .request import RequestConversation
+from .saving import RequestSaving
 
 # In seconds: how often to see whether the view is known by now.
 VIEW_POLL_INTERVAL: Final = 0.05
@@ -26,7 +26,7 @@ _MISSING: Final = object()
 
 
 async def responding(
-    work: Coroutine[Any, Any, HttpResponseBase], attached: RequestConversation
+    work: Coroutine[Any, Any, HttpResponseBase], saving: RequestSaving
 ) -> HttpResponseBase:
     """Return the response that `work` makes, which runs the view and saves its conversation. Both
     are done before a cancellation is raised; at a second one they go on in the background."""
@@ -36,7 +36,7 @@ async def responding(
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError:
-            ending = in_background(_end(task, attached))
+            ending = in_background(_end(task, saving))
             await asyncio.wait([ending])
             response = ending.result()
             if response is None:
@@ -51,44 +51,44 @@ async def responding(
 
 
 async def _end(
-    task: "asyncio.Task[HttpResponseBase]", attached: RequestConversation
+    task: "asyncio.Task[HttpResponseBase]", saving: RequestSaving
 ) -> HttpResponseBase | None:
     """Wait for the end of a request that is cancelled. Return the response of a view that has
     caught the cancellation; None: there is nothing to be sent."""
-    is_cancelled = await _end_view(task, attached)
+    is_cancelled = await _end_view(task, saving)
     if task.cancelled():
         return None
     response = task.result()
     if is_cancelled:
         return response
-    if attached.stream is not None:
-        await streaming.end(attached.stream)
+    if saving.stream is not None:
+        await streaming.end(saving.stream)
     return None
 
 
-async def _end_view(task: "asyncio.Task[Any]", attached: RequestConversation) -> bool:
+async def _end_view(task: "asyncio.Task[Any]", saving: RequestSaving) -> bool:
     """Wait for the end of the task in which a view runs, and tell whether it was cancelled for
     that. Other middleware may have it before the view is known: not for long, or it is cancelled,
     too."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + CANCELLED_TIMEOUT
-    while attached.view is None and not task.done() and loop.time() < deadline:
+    while saving.view is None and not task.done() and loop.time() < deadline:
         await asyncio.wait([task], timeout=VIEW_POLL_INTERVAL)
-    can_be_cancelled = attached.view is None or iscoroutinefunction(attached.view)
-    is_cancelled = can_be_cancelled and not attached.is_answered and task.cancel()
+    can_be_cancelled = saving.view is None or iscoroutinefunction(saving.view)
+    is_cancelled = can_be_cancelled and not saving.is_answered and task.cancel()
     await asyncio.wait([task])
     return is_cancelled
 
 
 @contextmanager
-def responding_in_thread(attached: RequestConversation) -> Iterator[None]:
+def responding_in_thread(saving: RequestSaving) -> Iterator[None]:
     """The same for a request that is served by sync code in a thread, between sync middleware. That
     waits for async code of Django's, and asgiref would cancel the task of this."""
     outer: list[Any] | None = getattr(SyncToAsync.threadlocal, "task_context", None)
     if outer is None:  # under WSGI
         yield
         return
-    gate = _Gate(attached)
+    gate = _Gate(saving)
     SyncToAsync.threadlocal.task_context = gate.tasks
     outer.append(gate)
     try:
@@ -97,8 +97,8 @@ def responding_in_thread(attached: RequestConversation) -> Iterator[None]:
         outer.remove(gate)
         SyncToAsync.threadlocal.task_context = outer
     if gate.is_closed:
-        if attached.stream is not None:
-            attached.stream.close()
+        if saving.stream is not None:
+            saving.stream.close()
         raise asyncio.CancelledError
 
 
@@ -106,10 +106,10 @@ class _Gate:
     """Stands for the tasks that a thread waits for, in the list of what asgiref cancels and awaits
     when the task that waits for the thread is cancelled."""
 
-    def __init__(self, attached: RequestConversation) -> None:
+    def __init__(self, saving: RequestSaving) -> None:
         self.tasks: list[asyncio.Task[Any]] = []
         self.is_closed = False  # the request was cancelled, and the view was not
-        self._attached = attached
+        self._saving = saving
 
     def cancel(self) -> None:
         """See `__await__`."""
@@ -120,7 +120,7 @@ class _Gate:
 
     async def _end(self) -> None:
         for task in self.tasks[:1]:
-            self.is_closed = not await _end_view(task, self._attached)
+            self.is_closed = not await _end_view(task, self._saving)
 
 
 def _adopt(context: Context) -> None:

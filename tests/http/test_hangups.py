@@ -19,8 +19,7 @@ from django_convstate import BackendUnavailable, Conversation, conversations
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Committed
 from django_convstate.conversation import cancellation
-from django_convstate.http import hangups
-from django_convstate.http import request as http_request
+from django_convstate.http import hangups, saving
 from django_convstate.middleware import ConversationMiddleware
 from tests.support.connections import Connection
 from tests.support.consumers import Chat
@@ -379,7 +378,7 @@ class TestTheSave:
         monkeypatch: pytest.MonkeyPatch,
         errors: Callable[[], list[str]],
     ) -> None:
-        monkeypatch.setattr(http_request, "CANCELLED_TIMEOUT", 0.1)
+        monkeypatch.setattr(saving, "CANCELLED_TIMEOUT", 0.1)
         conversation = self.use(settings, SlowBackend)
         responding = self.respond(self.say_and_wait, conversation)
         for _ in range(50):
