@@ -13,6 +13,7 @@ from .codec import encode
 from .conversation.templating import alters_data
 from .exceptions import InvalidConversationType, InvalidConversationValue
 from .ids import Owner
+from .observing import in_request
 from .repository import Repository
 from .tracebacks import clears_locals
 
@@ -47,6 +48,7 @@ class StoreAdministration:
             InvalidBackend: the backend cannot list.
             InvalidConversationValue: one of the arguments makes no sense.
         """
+        _note_use()
         if _is_nobody(owner):
             return iter(())
         return clears_locals(self._repository.scan)(*_listing(owner, limit, after, keys))
@@ -61,6 +63,7 @@ class StoreAdministration:
         keys: Sequence[str] = (),
     ) -> AsyncIterator[ConversationSummary]:
         """See `list`."""
+        _note_use()
         if _is_nobody(owner):
             return _nothing()
         return clears_locals(self._repository.ascan)(*_listing(owner, limit, after, keys))
@@ -123,6 +126,11 @@ class StoreAdministration:
     async def aclose(self) -> None:
         """See `close`."""
         await self._repository.aclose()
+
+
+def _note_use() -> None:
+    if (note_use := in_request.get()) is not None:
+        note_use()
 
 
 def _is_nobody(owner: Owner) -> bool:

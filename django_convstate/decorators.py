@@ -14,6 +14,7 @@ from .http import streaming
 from .http.held import HeldTurn
 from .http.responses import response_for
 from .http.saving import hold_turn
+from .tracebacks import clears_own_locals
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -47,6 +48,7 @@ def conversation_turn(
 
 
 def _turn_of(view: Callable[..., Any], on_busy: OnBusy) -> Callable[..., HttpResponseBase]:
+    @clears_own_locals
     @wraps(view)
     def in_turn(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
@@ -65,6 +67,7 @@ def _turn_of(view: Callable[..., Any], on_busy: OnBusy) -> Callable[..., HttpRes
 
 
 def _aturn_of(view: Callable[..., Any], on_busy: OnBusy) -> Callable[..., Any]:
+    @clears_own_locals
     @wraps(view)
     async def in_turn(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         conversation = await request.aconversation()  # type: ignore[attr-defined]

@@ -20,6 +20,7 @@ from .http.request import RequestConversation, attached_to
 from .http.responses import response_for
 from .http.saving import RequestSaving
 from .http.wrapped import forward_assignments
+from .observing import noting
 from .store import ConversationStore, conversations
 
 logger = logging.getLogger("django_convstate")
@@ -55,21 +56,19 @@ class ConversationMiddleware:
         """Handle one request."""
         if self.is_async:
             return self.__acall__(request)
-        saving = self._attach(request)
+        saving = RequestSaving(RequestConversation(request, self.get_store(request)))
         with responding_in_thread(saving):
             return self._respond(request, saving)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         """See `__call__`."""
-        saving = self._attach(request)
+        saving = RequestSaving(RequestConversation(request, self.get_store(request)))
         return await responding(self._arespond(request, saving), saving)
-
-    def _attach(self, request: HttpRequest) -> RequestSaving:
-        return RequestSaving(RequestConversation(request, self.get_store(request)))
 
     def _respond(self, request: HttpRequest, saving: RequestSaving) -> HttpResponseBase:
         try:
-            response = cast("GetResponse", self.get_response)(request)
+            with noting(saving.note_use):
+                response = cast("GetResponse", self.get_response)(request)
         except asyncio.CancelledError:  # of an async view that sync middleware waits for
             saving.save_interrupted()
             raise
@@ -83,7 +82,8 @@ class ConversationMiddleware:
     async def _arespond(self, request: HttpRequest, saving: RequestSaving) -> HttpResponseBase:
         """See `_respond`."""
         try:
-            response = await cast("AsyncGetResponse", self.get_response)(request)
+            with noting(saving.note_use):
+                response = await cast("AsyncGetResponse", self.get_response)(request)
         except asyncio.CancelledError:
             await saving.asave_interrupted()
             raise

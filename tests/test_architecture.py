@@ -36,6 +36,7 @@ LAYERS = [
     ["backends.locmem", "backends.cache", "backends.redis"],
     ["backends.failover"],
     ["backends"],
+    ["observing"],
     ["repository"],
     ["conversation"],
     ["administration", "news", "store", "typing"],

@@ -32,7 +32,7 @@ from django_convstate import (
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.exceptions import InvalidConversationType, MessageNotFound
-from django_convstate.repository import observers
+from django_convstate.observing import observers
 from django_convstate.tracebacks import (
     Hidden,
     clear_locals,

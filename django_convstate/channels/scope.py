@@ -11,7 +11,7 @@ from .. import ids, tokens
 from ..conversation.conversation import Conversation
 from ..exceptions import ConversationError, ConversationNotFound, InvalidConversationId
 from ..http import identity
-from ..http.opening import ABSENT, NotTheirs, aopen_for, begin_for, open_for, presentable
+from ..http.opening import ABSENT_ERRORS, NotTheirs, aopen_for, begin_for, open_for, presentable
 from ..http.visitor import Visitor
 from ..identity import SUBPROTOCOL
 from ..store import ConversationStore
@@ -113,11 +113,11 @@ class ScopeConversation:
             try:
                 conversation = self._store.get(self.id)
                 conversation = open_for(self._visitor, self._token, conversation)
-            except ABSENT as error:
+            except ABSENT_ERRORS as error:
                 if (begun := self._begun_instead_of(error)) is not None:
                     return begun
             else:
-                return self._noted(conversation)
+                return self._remember(conversation)
 
     async def aload(self) -> Conversation:
         """See `load`."""
@@ -126,34 +126,33 @@ class ScopeConversation:
             try:
                 conversation = await self._store.aget(self.id)
                 conversation = await aopen_for(self._visitor, self._token, conversation)
-            except ABSENT as error:
+            except ABSENT_ERRORS as error:
                 if (begun := self._begun_instead_of(error)) is not None:
                     return begun
             else:
-                return self._noted(conversation)
+                return self._remember(conversation)
 
     def __await__(self) -> Generator[Any, None, Conversation]:
         return self.aload().__await__()
 
     def touch(self) -> None:
-        """Restart its time to live, if it is stored.
+        """Restart its time to live, if it is stored. It may have become another's, so this is a
+        load.
 
-        Raises:
-            ConversationNotFound: it is gone.
-            BackendUnavailable: the store did not answer.
+        Raises as `load` does.
         """
-        if not self._is_unsaved and not self._store.touch(self.id):
-            raise ConversationNotFound("The conversation of this socket is gone.")
+        if not self._is_unsaved:
+            self.load()
 
     async def atouch(self) -> None:
         """See `touch`."""
-        if not self._is_unsaved and not await self._store.atouch(self.id):
-            raise ConversationNotFound("The conversation of this socket is gone.")
+        if not self._is_unsaved:
+            await self.aload()
 
     def note_saved(self, conversation: Conversation) -> None:
         """Note that the conversation is stored, if it is: from now on absent means gone."""
         if not conversation.is_new:
-            self._noted(conversation)
+            self._remember(conversation)
 
     def accept(self, scope: handshake.Scope, message: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the `websocket.accept` that tells the client which conversation this is, and the
@@ -195,7 +194,7 @@ class ScopeConversation:
         self._token = tokens.new_token(ids.new_id(), owner)
         self._is_unsaved = True
 
-    def _noted(self, conversation: Conversation) -> Conversation:
+    def _remember(self, conversation: Conversation) -> Conversation:
         self._token = tokens.new_token(conversation.id, conversation.owner)
         self._is_unsaved = False
         return conversation

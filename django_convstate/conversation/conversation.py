@@ -339,7 +339,7 @@ class Conversation(MutableMapping[str, JSON]):
         """
         self._copy.check_writable()
         self.save()
-        if self._copy.is_stored and not self._copy.is_noted:
+        if self._copy.is_stored and not self._copy.is_claimable:
             self._copy.id = rename(self._repository, self._copy.id)
 
     @alters_data
@@ -347,7 +347,7 @@ class Conversation(MutableMapping[str, JSON]):
         """See `cycle_id`."""
         self._copy.check_writable()
         await self.asave()
-        if self._copy.is_stored and not self._copy.is_noted:
+        if self._copy.is_stored and not self._copy.is_claimable:
             self._copy.id = await arename(self._repository, self._copy.id)
 
     # How a change is sent, and a turn taken.

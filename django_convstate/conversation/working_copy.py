@@ -36,15 +36,15 @@ class WorkingCopy:
         self._options = options
         self._lease: tuple[str, str] | None = None  # of which conversation, and the token
         self.save_failed = self.is_read_only = self.unless_deleted = False
-        # A login in this request has noted it for its visitor, who claims it with whatever is saved
+        # By a login in this request it may be claimed for its visitor, as it is by what is saved
         # next. Its former token opens it no more then, so it needs no new id.
-        self.is_noted = False
+        self.is_claimable = False
         # When the conversation is saved, it must have this owner or none; "": it must have none;
         # None: the owner is not checked.
         self.visitor: str | None = None
         # Whether a token, or a login, says that it may be the visitor's, where in an outage nothing
         # is known of it.
-        self.is_owner_verified = False
+        self.owner_is_attested = False
         # Whether messages were saved of which open websockets were not told, and after which
         # position those that they have are gone; None: they are all there.
         self.has_news = False
@@ -94,7 +94,7 @@ class WorkingCopy:
         """Become what the store holds. What was not saved is forgotten."""
         self.id = record.id
         self.version = record.version
-        if not (self.is_owner_verified and record.is_unknown):
+        if not (self.owner_is_attested and record.is_unknown):
             self.owner = record.owner
         self.ttl = record.ttl
         self._new_ttl = None
@@ -172,7 +172,7 @@ class WorkingCopy:
             expected_version=expected_version,
             visitor=self.visitor,
             owner=owner or self._owner_to_send(),
-            is_owner_verified=self.is_noted or self.is_owner_verified,
+            owner_is_attested=self.is_claimable or self.owner_is_attested,
             ttl=self.ttl if is_new else self._new_ttl,  # of one that may be there, its own is kept
             default_ttl=self.ttl,
             expected=expected,
@@ -196,7 +196,7 @@ class WorkingCopy:
         self._new_ttl = None
 
     def _owner_to_send(self) -> str | None:
-        if self.is_noted and self.owner is None:
+        if self.is_claimable and self.owner is None:
             return self.visitor
         # One that was seen in the store has its owner there.
         return None if self.version else self.owner

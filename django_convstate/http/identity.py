@@ -21,7 +21,7 @@ from ..tracebacks import Hidden
 
 logger = logging.getLogger("django_convstate")
 
-MAX_TOKENS: Final = 5  # so that a request cannot make us look for more conversations than that
+MAX_TOKENS: Final = 50  # of a request; it has a few at most
 
 
 def presented(request: HttpRequest, options: Options) -> list[Token]:

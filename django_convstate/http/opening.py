@@ -1,7 +1,7 @@
 """Opening the conversation that a visitor presents by a token.
 
 What is another owner's is as absent as what does not exist, and so is a conversation without an
-owner to a visitor who is logged in, unless their own login noted it: it is claimed then.
+owner to a visitor who is logged in. But one that they presented with their own login is claimed.
 """
 
 from collections.abc import Sequence
@@ -24,18 +24,21 @@ class NotTheirs(ConversationNotFound):
     """It is there, and not for this visitor. Outside of this package that is no difference."""
 
 
+# So that one request cannot make us look for more conversations than that.
+MAX_LOOKUPS: Final = 5
 _ABSENT: Final = "There is no such conversation."
 
 
-ABSENT = (ConversationNotFound, ConversationCorrupt)
+ABSENT_ERRORS = (ConversationNotFound, ConversationCorrupt)
 _NOT_CLAIMED = (ConversationConflict, ConversationInterrupted)  # others were faster
 
 
 def presentable(tokens: Sequence[Token], visitor: Visitor | None) -> list[Token]:
     """Return those of the tokens that may be of a visitor's conversation, the owned ones first."""
     if visitor is None:
-        return list(tokens)
-    return sorted(filter(visitor.may_present, tokens), key=lambda token: not token.is_owned)
+        return list(tokens[:MAX_LOOKUPS])
+    found = sorted(filter(visitor.may_present, tokens), key=lambda token: not token.is_owned)
+    return found[:MAX_LOOKUPS]
 
 
 def open_presented(
@@ -54,7 +57,7 @@ def open_presented(
             return open_for(visitor, token, store.get(token.id))
         except NotTheirs:
             continue
-        except ABSENT:
+        except ABSENT_ERRORS:
             absent.append(token)
     return _begin(store, absent, visitor)
 
@@ -69,7 +72,7 @@ async def aopen_presented(
             return await aopen_for(visitor, token, await store.aget(token.id))
         except NotTheirs:
             continue
-        except ABSENT:
+        except ABSENT_ERRORS:
             absent.append(token)
     return _begin(store, absent, visitor)
 
@@ -84,13 +87,14 @@ def _begin(
 
 
 def open_for(visitor: Visitor | None, token: Token, conversation: Conversation) -> Conversation:
-    """Return the conversation of a presentable token, claimed if the visitor's login noted it.
+    """Return the conversation of a presentable token, claimed if it was presented with the login
+    of the visitor.
 
     Raises:
         NotTheirs: it is not for this visitor.
         BackendUnavailable: as `open_presented` has it.
     """
-    if (owner := _owner_to_be(visitor, token, conversation)) is not None:
+    if (owner := _authorized(visitor, token, conversation)) is not None:
         try:
             conversation.claim(owner)
         except _NOT_CLAIMED:
@@ -102,7 +106,7 @@ async def aopen_for(
     visitor: Visitor | None, token: Token, conversation: Conversation
 ) -> Conversation:
     """See `open_for`."""
-    if (owner := _owner_to_be(visitor, token, conversation)) is not None:
+    if (owner := _authorized(visitor, token, conversation)) is not None:
         try:
             await conversation.aclaim(owner)
         except _NOT_CLAIMED:
@@ -119,7 +123,7 @@ def begin_for(visitor: Visitor | None, store: ConversationStore, id: str) -> Con
     return conversation
 
 
-def _owner_to_be(visitor: Visitor | None, token: Token, conversation: Conversation) -> str | None:
+def _authorized(visitor: Visitor | None, token: Token, conversation: Conversation) -> str | None:
     """Return the owner that has to claim the conversation; None: it need not be claimed."""
     if visitor is None:
         return None
@@ -129,14 +133,14 @@ def _owner_to_be(visitor: Visitor | None, token: Token, conversation: Conversati
         if not visitor.may_begin(token):
             raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
         copy.owner = owner
-        copy.is_owner_verified = True  # by the token, or by their login
+        copy.owner_is_attested = True  # by the token, or by their login
         return None
     if copy.owner == owner:
         return None
-    if copy.owner is not None or owner is None or token.id not in visitor.noted:
+    if copy.owner is not None or owner is None or token.id not in visitor.claimable:
         if copy.degraded and owner is not None:
             # What is known here may be from before they claimed it, or said since by another.
             raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
         raise NotTheirs(_ABSENT)
-    copy.is_noted = copy.is_owner_verified = True
+    copy.is_claimable = copy.owner_is_attested = True
     return owner

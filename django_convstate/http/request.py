@@ -46,8 +46,7 @@ class RequestConversation:
         self.known: set[str] = set()
         # Lasts until the stream of the response is over.
         self.turn: HeldTurn | None = None
-        # Whether what the request presents is no longer its conversation: after a logout, say.
-        self._is_anew = False
+        self._presented: list[Token] | None = None  # None: not known yet
         # What the view had assigned until then, and is saved with the response.
         self._former: list[Conversation] = []
         self._visitor: Visitor | None = None  # as of the load
@@ -68,7 +67,7 @@ class RequestConversation:
         conversation = self.current()
         if conversation is not None and conversation is not self._loaded:
             self._former.append(conversation)
-        self._is_anew = True
+        self._presented = []  # no longer what the request is about
         self.request.conversation = self.store.create(owner)  # type: ignore[attr-defined]
 
     def log_out(self, session_key: str | None) -> None:
@@ -84,8 +83,8 @@ class RequestConversation:
 
     def visit_as(self, owner: str) -> None:
         """Have this owner be the visitor, who presents what the request presents by a login."""
-        noted = [token.id for token in self.presented() if not token.is_owned]
-        self._claimant = Visitor(owner, noted)
+        claimable = [token.id for token in self.presented() if not token.is_owned]
+        self._claimant = Visitor(owner, claimable)
 
     def load_later(self) -> None:
         """Load the conversation at its next use."""
@@ -93,14 +92,23 @@ class RequestConversation:
         self._lazy = LazyConversation(self.load)
         self.request.conversation = self._lazy  # type: ignore[attr-defined]
 
+    def forget_unused(self) -> None:
+        """Load the conversation anew if what was loaded is still new and empty."""
+        if self._loaded is not None and self._loaded is self.current() and not self._loaded:
+            self.load_later()
+
     def current(self) -> Conversation | None:
         """Return the conversation; None if the view has not used it yet."""
         assigned = self.request.conversation  # type: ignore[attr-defined]
         return self._loaded if assigned is self._lazy else assigned
 
+    def note_use(self) -> None:
+        """Note that what is served is made from a conversation, this one or another."""
+        self._touched = True
+
     @property
     def is_touched(self) -> bool:
-        """Whether the conversation was used, or another one assigned, in this request."""
+        """Whether a conversation was used in this request, or one assigned."""
         return self._touched or self.current() is not None
 
     def used(self) -> list[Conversation]:
@@ -149,24 +157,30 @@ class RequestConversation:
 
     def presented(self) -> list[Token]:
         """Return what the request presents."""
-        if self._is_anew:
-            return []
-        presented = identity.presented(self.request, self.store.options)
-        self.known.update(token.id for token in presented)
-        return presented
+        if self._presented is None:
+            self._presented = identity.presented(self.request, self.store.options)
+            self.known.update(token.id for token in self._presented)
+        return self._presented
 
     def _is_note_done(self, conversation: Conversation) -> bool:
         """Tell whether the note of the login can go. In an outage it waits for the claim."""
-        is_noted = self._claimant is None and self._visitor is not None and self._visitor.noted
-        return bool(is_noted) and not conversation.degraded
+        visitor = self._visitor if self._claimant is None else None
+        return visitor is not None and bool(visitor.claimable) and not conversation.degraded
+
+    @property
+    def is_turned_away(self) -> bool:
+        """Whether the client has the token of a conversation whose owner the visitor is not. Its
+        session may have ended, or be out of reach, and it is of use again after a login."""
+        visitor = self._visitor
+        return visitor is not None and not all(map(visitor.may_present, self.presented()))
 
 
 def _candidates(presented: list[Token], visitor: Visitor | None) -> list[Token]:
     """Return what is presented, and what the visitor presented when they logged in: the response
     to the login may have deleted that cookie."""
-    noted = () if visitor is None else visitor.noted
+    claimable = () if visitor is None else visitor.claimable
     known = {token.id for token in presented}
-    return [*presented, *(Token(id, "", is_unsaved=False) for id in noted if id not in known)]
+    return [*presented, *(Token(id, "", is_unsaved=False) for id in claimable if id not in known)]
 
 
 def attached_to(request: HttpRequest) -> RequestConversation | None:

@@ -4,6 +4,7 @@ for nobody else.
 """
 
 import logging
+from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 
@@ -26,6 +27,11 @@ class RequestSaving:
         self._attached = attached
         self.is_answered = False  # the view, and the middleware within ours, are done
         self.stream: streaming.Stream | streaming.AsyncStream | None = None  # of the response
+
+    @property
+    def note_use(self) -> Callable[[], None]:
+        """What has to be called when a conversation is used for this request."""
+        return self._attached.note_use
 
     @property
     def view(self) -> object:
@@ -115,7 +121,11 @@ class RequestSaving:
         if conversation is not None and (will_be_saved or not conversation.is_new):
             identity.set_token(self._attached.request, response, conversation.token, options)
             self._attached.known.add(conversation.id)
-        elif conversation is not None and response.status_code < 500:
+        elif (
+            conversation is not None
+            and response.status_code < 500
+            and not self._attached.is_turned_away
+        ):
             # One that could not be begun was deleted not long ago, and cannot be for a while.
             unsaved_id = None if has_failed else conversation.id
             identity.delete_token(self._attached.request, response, options, unsaved_id)

@@ -315,7 +315,7 @@ class TestTrouble:
         outage.others.commit("theirs", Change(owner="1", append=pairs(b"secret")))
         outage.others.commit("nobody's", Change(append=pairs(b"before")))
         for id in ("theirs", "nobody's"):
-            change = Change(owner="2", visitor="2", is_owner_verified=True, append=pairs(b"new"))
+            change = Change(owner="2", visitor="2", owner_is_attested=True, append=pairs(b"new"))
             outage.backend.commit(id, change)
             assert record_of(outage.backend, id).owner == "2"
         outage.end()
