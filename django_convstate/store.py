@@ -165,7 +165,7 @@ class ConversationStore(StoreAdministration):
             record = self._repository.load(id, options.window)
         except (ConversationNotFound, ConversationCorrupt):
             return self._opened_anew(id, owned, ttl)
-        return self._opened(record, owned, options, strict)
+        return self._opened(record, owned, options, strict, ttl)
 
     async def aopen(
         self, id: str, *, owner: Owner = ANYBODY, ttl: float | None = None, strict: bool = False
@@ -178,7 +178,7 @@ class ConversationStore(StoreAdministration):
             record = await self._repository.aload(id, options.window)
         except (ConversationNotFound, ConversationCorrupt):
             return self._opened_anew(id, owned, ttl)
-        return self._opened(record, owned, options, strict)
+        return self._opened(record, owned, options, strict, ttl)
 
     def key(self, *parts: object) -> str:
         """Return a valid id for any text, number or UUID, or for several of them, the same one each
@@ -338,7 +338,12 @@ class ConversationStore(StoreAdministration):
         return Conversation(self._repository, copy)
 
     def _opened(
-        self, record: Record, owner: str | None, options: conf.Options, strict: bool
+        self,
+        record: Record,
+        owner: str | None,
+        options: conf.Options,
+        strict: bool,
+        ttl: float | None,
     ) -> Conversation:
         if record.is_unknown and (strict or owner is not ANYBODY):
             raise BackendUnavailable(
@@ -347,7 +352,10 @@ class ConversationStore(StoreAdministration):
         if owner is not ANYBODY and owner != record.owner:
             raise ConversationNotFound(_ABSENT)
         conversation = self._loaded(record, ANYBODY, options)
-        working_copy_of(conversation).visitor = _visitor(owner)
+        copy = working_copy_of(conversation)
+        copy.visitor = _visitor(owner)
+        if ttl is not None and record.is_unknown:  # it may be a new one
+            copy.ttl = ttl
         return conversation
 
     def _opened_anew(self, id: str, owner: Any, ttl: float | None) -> Conversation:

@@ -58,8 +58,9 @@ class Record:
             first message that is there is at position `dropped`.
         first: the first message that is there, where the window does not reach it.
         last_key: the highest sort key of a message so far.
-        degraded: the store is unavailable, and this is what was last known of it here; nothing at
-            all, if the version is 0.
+        degraded: the store is unavailable, and this is what was last known of it here.
+        is_unknown: it is `degraded`, and stands for a conversation of which nothing is known here
+            but what was changed in the outage; and not even that, if the version is 0.
     """
 
     id: str = field(repr=False)
@@ -77,16 +78,12 @@ class Record:
     first: Pair | None = field(repr=False, default=None)
     last_key: bytes = field(repr=False, default=NO_KEY)
     degraded: bool = False
+    is_unknown: bool = False
 
     @property
     def end(self) -> int:
         """The position after the last message."""
         return self.dropped + self.message_count
-
-    @property
-    def is_unknown(self) -> bool:
-        """Whether it stands for a conversation of which, in an outage, nothing is known here."""
-        return self.degraded and not self.version
 
 
 @dataclass(slots=True, kw_only=True)

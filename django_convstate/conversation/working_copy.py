@@ -74,13 +74,15 @@ class WorkingCopy:
         self.id = record.id
         self.version = record.version
         self.owner = record.owner
-        self.ttl = record.ttl
+        # Of one that nothing is known of, it is what it has if it is begun anew.
+        is_blank = record.is_unknown and not record.version
+        self.ttl = self._options.ttl if is_blank else record.ttl
         self._new_ttl = None
         self.degraded = record.degraded
         self.created_at = record.created_at
         self.modified_at = record.modified_at
         self.last_accessed = record.last_accessed
-        self.expires_at = record.expires_at
+        self.expires_at = self._expiry() if is_blank else record.expires_at
         # Loaded blind in an outage: the conversation may or may not exist, so the commit must
         # accept both. The store may be back before this is saved.
         self.create = Create.EITHER if record.is_unknown else Create.MUST_EXIST
@@ -261,9 +263,11 @@ class WorkingCopy:
         if ttl is not None:
             self.ttl, self._new_ttl = ttl, None
         self.last_accessed = time.time()
-        self.expires_at = self.last_accessed + self.ttl
-        if (max_age := self._options.max_age) is not None:
-            self.expires_at = min(self.expires_at, self.created_at + max_age)
+        self.expires_at = self._expiry()
+
+    def _expiry(self) -> float:
+        idle, max_age = self.last_accessed + self.ttl, self._options.max_age
+        return idle if max_age is None else min(idle, self.created_at + max_age)
 
     def claim(self, owner: str) -> bool:
         """Become `owner`'s, and tell whether that has to be saved.

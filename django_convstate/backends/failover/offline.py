@@ -4,21 +4,28 @@ was changed since; every change is journaled.
 All of it is memory, so that there is nothing to await.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Final
 
 from ...exceptions import BackendUnavailable
 from ..locmem import LocMemBackend
 from ..records import Acquired, Change, Committed, Create, Record
+from ..reports import Selection
 from ..toolkit.message_list import OLDER_MESSAGES
 from ..toolkit.packed import Pair
 from ..toolkit.stored import StoredConversation
 from .journal import Delete, Journal, Touch, Write
 from .last_known import LastKnownCache
 from .leases import LeaseTable
+
+
+# What the wall clock said when the monotonic one was at 0. It may jump later.
+_EPOCH: Final = time.time() - time.monotonic()
 
 
 class OfflineStore:
@@ -44,15 +51,16 @@ class OfflineStore:
         self._on_write = on_write
 
     def load(self, id: str, window: int) -> Record | None:
-        """Return what is known of the conversation: perhaps nothing, with version 0. None: it was
-        deleted in this outage."""
+        """Return what is known of the conversation; perhaps that is nothing (`is_unknown`). None:
+        it was deleted in this outage."""
         with self.lock:
             if id in self.journal:
-                record = self.fallback.load(id, window)
+                record, is_unknown = self.fallback.load(id, window), not self._is_complete(id)
             else:
-                stored = self.known.get(id) or _unknown()
-                record = stored.record(id, window, self.fallback.max_age)
-        return None if record is None else replace(record, degraded=True)
+                stored = self.known.get(id)
+                is_unknown = stored is None
+                record = (stored or _unknown()).record(id, window, self.fallback.max_age)
+        return None if record is None else replace(record, degraded=True, is_unknown=is_unknown)
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """Join the queue for a turn in this process."""
@@ -70,7 +78,7 @@ class OfflineStore:
             self._check_owner(id, fenced, base)
             is_complete = base is not None or self._is_complete(id)
             committed = self.fallback.commit(id, self._applicable(id, fenced, is_complete))
-            self.journal.add(id, fenced, committed.end, base)
+            self.journal.add(id, fenced, committed.end, base, self.known.lifetime(id))
         return replace(committed, degraded=True)
 
     def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
@@ -123,12 +131,12 @@ class OfflineStore:
         with self._writing(id, touch, presume_exists=True) as base:
             found = self.fallback.touch(id, ttl)
             if found:
-                self.journal.add(id, touch, 0, base)
+                self.journal.add(id, touch, 0, base, self.known.lifetime(id))
             return found
 
     def delete(self, id: str, expected_version: int | None) -> bool:
         """Delete the conversation, and journal that in the place of its earlier changes."""
-        delete = Delete(time.time())
+        delete = Delete(_EPOCH + time.monotonic())
         with self._writing(id, delete, presume_exists=True):
             found = self.fallback.delete(id, expected_version)
             if found:
@@ -155,6 +163,19 @@ class OfflineStore:
         now. The caller holds the lock."""
         self.fallback.discard(id)
         self.known.forget(id)
+
+    def forget_purged(self, selection: Selection) -> None:
+        """Drop what a purge of the primary may have deleted, and the changes that were made before
+        to the conversations of an owner."""
+        self.known.forget_purged(selection)
+        if selection.owner is None or not self.journal.pending:
+            return
+        with self.lock:
+            for id in self.journal.ids():
+                record = self.fallback.peek(id, 0)
+                if record is not None and record.owner == selection.owner:
+                    self.journal.drop(id)
+                    self.discard(id)
 
     def _check_owner(self, id: str, change: Change, base: StoredConversation | None) -> None:
         """Refuse to give an owner to what may be another owner's."""
@@ -215,6 +236,7 @@ class OfflineStore:
 
 
 def _unknown() -> StoredConversation:
-    """Return what stands for a conversation of which nothing is known. Its version is 0."""
+    """Return what stands for a conversation of which nothing is known. Its version is 0, and it
+    does not expire here."""
     now = time.time()
-    return StoredConversation(now, now, now)
+    return StoredConversation(now, now, now, ttl=math.inf)

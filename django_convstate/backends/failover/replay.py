@@ -108,10 +108,13 @@ class Replayer:
         try:
             committed = self._merging(id, _rebased(change, pending))
         except ConversationInterrupted:
-            if pending.base is None or pending.base.expires_at(primary.max_age) > time.time():
+            if pending.base is None or not pending.has_expired:
                 raise  # it has not expired: others have deleted it, and so it stays deleted
-            with suppress(ConversationConflict):  # it is restored already, perhaps by us
-                self._restore(id, pending.base)
+            if pending.may_be_restored:
+                with suppress(ConversationConflict):  # it is restored already, perhaps by us
+                    self._restore(id, pending.base)
+            else:
+                pending.base = None  # it begins anew, with what was changed here
             pending.offset = 0
             committed = self._merging(id, _rebased(change, pending))
         except InvalidConversationValue:
