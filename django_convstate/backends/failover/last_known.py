@@ -93,13 +93,6 @@ def _size_of_record(record: Record) -> int:
     return size if record.first is None else size + PAIR_OVERHEAD + len(record.first[1])
 
 
-def _size_of_change(change: Change, committed: Committed) -> int:
-    size = CHANGE_OVERHEAD + memory_of_change(change)
-    if committed.others:
-        size += memory_of_messages(committed.others)
-    return size
-
-
 def _follow(
     stored: StoredConversation,
     change: Change,
@@ -212,7 +205,7 @@ class LastKnownCache:
         age = max(0.0, record.last_accessed - record.created_at)
         snapshot = Snapshot(record, _size_of_record(record), now - age, now)
         with self._lock:
-            if not self._is_outdated(id, era):
+            if era == self.era or not self._is_outdated(id, era):
                 self._replace(id, snapshot)
 
     def apply(self, id: str, change: Change, committed: Committed, era: int) -> None:
@@ -221,7 +214,7 @@ class LastKnownCache:
             return
         now, seen = time.time(), time.monotonic()
         with self._lock:
-            if self._is_outdated(id, era):
+            if era != self.era and self._is_outdated(id, era):
                 return
             snapshot = self._snapshots.get(id)
             if snapshot is None:
@@ -229,7 +222,9 @@ class LastKnownCache:
                     return  # there is more to the conversation than this change
                 begun = StoredConversation(now, now, now).record("", 0, self._max_age)
                 snapshot = Snapshot(begun, OVERHEAD, seen, seen)
-            size = snapshot.size + _size_of_change(change, committed)
+            size = snapshot.size + CHANGE_OVERHEAD + memory_of_change(change)
+            if committed.others:
+                size += memory_of_messages(committed.others)
             changes = [*snapshot.changes, (now, change, committed)]
             snapshot = Snapshot(snapshot.record, size, snapshot.begun, seen, changes)
             if len(changes) > KEPT_CHANGES:
@@ -281,8 +276,6 @@ class LastKnownCache:
         return Lifetime(snapshot.seen, expires)
 
     def _is_outdated(self, id: str, era: int) -> bool:
-        if era == self.era:  # as it mostly is
-            return False
         return era < self._all_forgotten or era < self._forgotten.get(id, 0)
 
     def _forget(self, id: str) -> None:

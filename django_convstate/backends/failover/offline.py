@@ -23,7 +23,6 @@ from .journal import Delete, Journal, Touch, Write
 from .last_known import LastKnownCache
 from .leases import LeaseTable
 
-
 # What the wall clock said when the monotonic one was at 0. It may jump later.
 _EPOCH: Final = time.time() - time.monotonic()
 
