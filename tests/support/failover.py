@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from django_convstate import signals
+from django_convstate.backends import locmem
 from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.failover import FailoverBackend, journal, last_known
 from django_convstate.backends.locmem import LocMemBackend
@@ -18,7 +19,7 @@ from tests.support.messages import bodies, pairs
 
 
 @contextmanager
-def made(primary: Switched, **limits: int) -> Iterator[FailoverBackend]:
+def made(primary: Switched, **limits: Any) -> Iterator[FailoverBackend]:
     backend = FailoverBackend(primary, LocMemBackend(max_conversations=10**6), **limits)
     try:
         yield backend
@@ -45,7 +46,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._time, self._monotonic, self._ahead = time.time, time.monotonic, 0.0
         monkeypatch.setattr(time, "time", self.time)
-        for module in (table, last_known, journal):
+        for module in (locmem, table, last_known, journal):
             monkeypatch.setattr(module, "time", self)
 
     def forward(self, seconds: float) -> None:

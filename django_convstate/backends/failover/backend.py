@@ -228,7 +228,7 @@ class FailoverBackend(ConversationStateBackend):
         """See `ConversationStateBackend.rename`."""
         route = self._recovery.route(id)
         found = route.ask(self.primary.rename, self._offline.rename, id, new_id, expected_version)
-        self._known.move(id, new_id)
+        self._known.move(id, new_id, found=found)
         return found
 
     async def arename(self, id: str, new_id: str, expected_version: int | None = None) -> bool:
@@ -237,7 +237,7 @@ class FailoverBackend(ConversationStateBackend):
         found = await route.aask(
             self.primary.arename, self._offline.rename, id, new_id, expected_version
         )
-        self._known.move(id, new_id)
+        self._known.move(id, new_id, found=found)
         return found
 
     def restore(

@@ -23,6 +23,7 @@ from .last_known import Lifetime
 # journal and in the fallback together.
 WRITE_OVERHEAD: Final = 1300
 CONVERSATION_OVERHEAD: Final = 3500
+EXPIRY_SLACK: Final = 1.0  # seconds; an answer of the primary is a little older than its arrival
 CLOCK_SLACK: Final = 3600  # seconds by which a tombstone may be gone too early, as clocks differ
 
 
@@ -75,7 +76,8 @@ class PendingWrites:
     @property
     def has_expired(self) -> bool:
         """Whether the base has expired in the primary, unless others have used it."""
-        return self.lifetime is not None and self.lifetime.expires <= time.monotonic()
+        now = time.monotonic()
+        return self.lifetime is not None and self.lifetime.expires - EXPIRY_SLACK <= now
 
     @property
     def may_be_restored(self) -> bool:

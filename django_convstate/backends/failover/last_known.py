@@ -243,12 +243,12 @@ class LastKnownCache:
                 snapshot = Snapshot(record, size, snapshot.begun, time.monotonic())
             self._replace(id, snapshot if found else None)
 
-    def move(self, id: str, new_id: str) -> None:
-        """Keep the conversation under its new id."""
+    def move(self, id: str, new_id: str, *, found: bool) -> None:
+        """Keep the conversation under its new id, if the primary has `found` it."""
         with self._lock:
             snapshot = self._snapshots.get(id)
             self._forget(id)
-            self._replace(new_id, snapshot)
+            self._replace(new_id, snapshot if found else None)
 
     def forget(self, id: str) -> None:
         """Drop the conversation, because it is gone."""
