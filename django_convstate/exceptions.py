@@ -37,8 +37,8 @@ class ConversationCorrupt(ConversationError, BadRequest):
 
 
 class ConversationTooLarge(ConversationError, ValueError, BadRequest):
-    """A message, the state, or the number of messages is over its limit. Nothing was changed; of a
-    message that was being streamed, what fits is kept."""
+    """A message, the state, the number of messages or, with locmem, the conversation is over its
+    limit. Nothing was changed; of a message that was being streamed, what fits is kept."""
 
 
 class InvalidConversationId(ConversationError, ValueError, BadRequest):
