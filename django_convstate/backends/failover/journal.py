@@ -22,7 +22,7 @@ from .last_known import Lifetime
 # Bytes of memory besides their contents, measured: of a write, and of a conversation, in the
 # journal and in the fallback together.
 WRITE_OVERHEAD: Final = 1300
-CONVERSATION_OVERHEAD: Final = 3500
+CONVERSATION_OVERHEAD: Final = 2600
 EXPIRY_SLACK: Final = 1.0  # seconds; an answer of the primary is a little older than its arrival
 CLOCK_SLACK: Final = 3600  # seconds by which a tombstone may be gone too early, as clocks differ
 
