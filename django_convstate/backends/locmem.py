@@ -29,6 +29,7 @@ from .reports import ConversationSummary, Health, Progress, PurgeReport, Selecti
 from .toolkit import forksafe
 from .toolkit.lease_queue import LeaseQueues
 from .toolkit.listing import newest_first
+from .toolkit.memory import memory_of_change
 from .toolkit.packed import Pair
 from .toolkit.stored import StoredConversation, apply_if_fits
 from .toolkit.table import CONVERSATION_OVERHEAD, ConversationTable, growth_of
@@ -99,7 +100,9 @@ class LocMemBackend(ConversationStateBackend):
                 return stored.answer_again(change, self.max_age)
             if change.lease is not None and not self._queues.get(id).is_held_by(change.lease):
                 raise ConversationConflict(TURN_LOST)
-            evicted = 0 if stored is None else self._make_room(id, growth_of(stored, change))
+            evicted = 0
+            if stored and self._table.memory + memory_of_change(change) > self.max_bytes:
+                evicted = self._make_room(id, growth_of(stored, change))
             changed, committed = apply_if_fits(
                 stored,
                 change,
