@@ -109,6 +109,7 @@ class LocMemBackend(ConversationStateBackend):
                 now,
                 self.max_age,
                 is_deleted=stored is None and self._is_deleted(id),
+                clock=time.monotonic(),
             )
             if stored is None:
                 evicted = self._begin(id, changed)

@@ -186,6 +186,15 @@ class TestClock:
         backend.commit("new", Change(append=pairs(b"1")))
         assert record_of(backend, "new").created_at == pytest.approx(time.time(), abs=30)
 
+    def test_nor_does_it_forget_what_was_applied(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        backend, change = LocMemBackend(), Change(append=pairs(b"1"))
+        backend.commit("a", change)
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() + 30 * 3600)
+        backend.commit("a", Change(append=pairs(b"2")))  # by another writer
+        assert backend.commit("a", change).repeated
+        assert record_of(backend, "a").message_count == 2
+
     def test_nor_does_it_keep_what_has_expired(self, monkeypatch: pytest.MonkeyPatch) -> None:
         backend = LocMemBackend()
         now = time.time

@@ -325,14 +325,16 @@ class FailoverBackend(ConversationStateBackend):
         """See `ConversationStateBackend.purge`."""
         report = self.primary.purge(selection, **options)
         if not report.dry_run:
-            self._offline.forget_purged(selection)
+            for id in self._offline.forget_purged(selection):
+                self.primary.delete(id)  # it may have been replayed just now
         return report
 
     async def apurge(self, selection: Selection, **options: Any) -> PurgeReport:
         """See `purge`."""
         report = await self.primary.apurge(selection, **options)
         if not report.dry_run:
-            self._offline.forget_purged(selection)
+            for id in self._offline.forget_purged(selection):
+                await self.primary.adelete(id)  # it may have been replayed just now
         return report
 
     def health(self) -> Health:

@@ -163,18 +163,21 @@ class OfflineStore:
         self.fallback.discard(id)
         self.known.forget(id)
 
-    def forget_purged(self, selection: Selection) -> None:
+    def forget_purged(self, selection: Selection) -> list[str]:
         """Drop what a purge of the primary may have deleted, and the changes that were made before
-        to the conversations of an owner."""
+        to the conversations of an owner. Return the ids of the latter."""
         self.known.forget_purged(selection)
         if selection.owner is None or not self.journal.pending:
-            return
+            return []
+        dropped = []
         with self.lock:
             for id in self.journal.ids():
                 record = self.fallback.peek(id, 0)
                 if record is not None and record.owner == selection.owner:
                     self.journal.drop(id)
                     self.discard(id)
+                    dropped.append(id)
+        return dropped
 
     def _check_owner(self, id: str, change: Change, base: StoredConversation | None) -> None:
         """Refuse to give an owner to what may be another owner's."""

@@ -74,9 +74,16 @@ class StoredConversation:
         idle = self.last_accessed + self.ttl
         return idle if max_age is None else min(idle, self.created_at + max_age)
 
-    def apply(self, change: Change, now: float, max_age: float | None) -> Committed:
+    def apply(
+        self, change: Change, now: float, max_age: float | None, clock: float | None = None
+    ) -> Committed:
         """Apply `change` wholly or not at all, and remember the commit. Whether the change fits is
         not checked here, but by `apply_if_fits`.
+
+        Args:
+            now: seconds since the epoch.
+            max_age: that of the conversation, in seconds.
+            clock: seconds by the clock that says when a writer may be forgotten; None: `now`.
 
         Raises:
             Diverged, ConversationTooLarge: see `Change`.
@@ -109,7 +116,7 @@ class StoredConversation:
         messages.extend(added)
         if change.drop_oldest and (surplus := change.surplus(len(messages))):
             messages.drop_oldest(surplus)
-        self.commits = self.commits.adding(change.commit, now)
+        self.commits = self.commits.adding(change.commit, now if clock is None else clock)
         return Committed(
             self.version,
             len(messages),
@@ -221,6 +228,7 @@ def apply_if_fits(
     max_age: float | None,
     *,
     is_deleted: bool = False,
+    clock: float | None = None,
 ) -> tuple[StoredConversation, Committed]:
     """Apply `change`, if it fits, to what is stored or, if that is None, to a new conversation.
     Return the conversation and the answer.
@@ -232,4 +240,4 @@ def apply_if_fits(
         stored = StoredConversation(now, now, now)
     else:
         change.refuse_unless_fits(stored.version, stored.owner)
-    return stored, stored.apply(change, now, max_age)
+    return stored, stored.apply(change, now, max_age, clock)

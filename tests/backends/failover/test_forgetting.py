@@ -229,13 +229,34 @@ class TestGone:
         backend.load("a", 5)
         assert not is_known(backend, "a")
 
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_an_erasure_reaches_what_is_replayed_at_that_moment(
+        self, outage: Outage, monkeypatch: pytest.MonkeyPatch, is_async: bool
+    ) -> None:
+        change = Change(create=Create.MUST_BE_NEW, owner="u1", append=pairs(b"1"))
+        outage.backend.commit("hers", change)
+        outage.primary.away = False
+        forget = outage.backend._offline.forget_purged
+
+        def replay_first(selection: Selection) -> list[str]:
+            outage.others.commit("hers", change)  # its reply is still under way
+            return forget(selection)
+
+        monkeypatch.setattr(outage.backend._offline, "forget_purged", replay_first)
+        if is_async:
+            asyncio.run(outage.backend.apurge(Selection(owner="u1")))
+        else:
+            outage.backend.purge(Selection(owner="u1"))
+        outage.end()
+        assert not outage.others.exists("hers")
+
     def test_an_erasure_reaches_what_is_yet_to_be_replayed(self, outage: Outage) -> None:
         for id, owner in (("hers", "u1"), ("his", "u2")):
             change = Change(create=Create.MUST_BE_NEW, owner=owner, append=pairs(b"1"))
             outage.backend.commit(id, change)
         assert outage.backend.health().pending_replay == 2
-        outage.backend.purge(Selection(owner="u1"))  # as soon as the store answers that again
-        assert outage.backend.health().pending_replay == 1
+        outage.primary.away = False
+        outage.backend.purge(Selection(owner="u1"))  # before anything is replayed
         outage.end()
         assert not outage.others.exists("hers")
         assert outage.others.exists("his")
