@@ -73,9 +73,10 @@ def new_token(id: str, owner: str | None) -> Token:
 def sign_id(id: str, owner: str | None = None, *, unsaved: bool = False) -> str:
     """Return the token for `id`: what a client holds, and the only thing accepted back.
 
-    A websocket has to be given its token with the handshake, before anything is said. `unsaved`
-    notes in the token that it was made for a conversation which is not stored yet, so that its
-    absence later does not look as if it were gone.
+    A websocket has to be given its token with the handshake, before anything is said; and what is
+    begun in an outage is stored after it. `unsaved` notes in the token that it was made for a
+    conversation which is not stored yet, as far as is known, so that its absence later does not
+    look as if it were gone.
     """
     return new_token(id, owner).signed(unsaved=unsaved)
 

@@ -14,7 +14,7 @@ from ..backends.records import (
 )
 from ..backends.toolkit.writer import ThisProcess
 from ..conf import Options
-from ..exceptions import ConversationConflict, ConversationInterrupted
+from ..exceptions import BackendUnavailable, ConversationConflict, ConversationInterrupted
 from .arguments import check_version
 from .message_log import MessageLog
 from .pending import NOTHING, Pending
@@ -84,9 +84,10 @@ class WorkingCopy:
         self.modified_at = record.modified_at
         self.last_accessed = record.last_accessed
         self.expires_at = record.expires_at
-        # Loaded blind in an outage: the conversation may or may not exist, so the commit must
-        # accept both. The store may be back before this is saved.
+        # Loaded blind in an outage: the conversation may or may not exist, or have been deleted,
+        # so the commit must accept each. The store may be back before this is saved.
         self.create = Create.EITHER if record.is_unknown else Create.MUST_EXIST
+        self.unless_deleted = record.is_unknown
         self.save_failed = False
         self.state = State(self._options, record.state)
         self.log.reset_to(record)
@@ -124,6 +125,7 @@ class WorkingCopy:
 
         Raises:
             InvalidConversationType: the expected version is no integer.
+            BackendUnavailable: there is one, and it is not known here what is stored.
             InvalidConversationValue, ConversationTooLarge: something bad was put into a nested
                 value. Nothing is staged then.
         """
@@ -131,6 +133,7 @@ class WorkingCopy:
             self.check_writable()
         self.save_failed = True
         if expected_version is not None:
+            self.check_known()
             expected_version = self._expected(expected_version)
         options = self._options
         changed, unset, counted, expected = self.state.collect_changes()
@@ -198,6 +201,15 @@ class WorkingCopy:
         if self.is_read_only:
             raise ConversationConflict(
                 "This conversation was peeked at, and is read-only; get() it to change it."
+            )
+
+    def check_known(self) -> None:
+        """Raise `BackendUnavailable` for one of which, in an outage, nothing is known here."""
+        if self.is_unknown:
+            raise BackendUnavailable(
+                "The store is unavailable, and nothing is known here of this conversation: it "
+                "cannot be cleared, shortened or claimed now, nor its version checked.",
+                transient=False,
             )
 
     def refuse(self, change: Change) -> None:
@@ -279,7 +291,10 @@ class WorkingCopy:
 
         Raises:
             ConversationConflict: it is another owner's.
+            BackendUnavailable: it is not known here whose it is.
         """
+        if self.owner != owner:
+            self.check_known()
         if self.owner not in (None, owner):
             raise owned_by_another()
         if self.visitor is not None:
@@ -331,6 +346,9 @@ class WorkingCopy:
                 change = Change(create=self.create, visitor=self.visitor)
                 change.refuse_unless_fits(record.version, record.owner)
             self.load(record)
+        elif self.degraded:
+            # Another process may have accepted it in an outage, and not replayed it yet.
+            self.begin(self.id, owner=self.owner, create=Create.EITHER, unless_deleted=True)
         elif self.is_stored:
             raise ConversationInterrupted("The conversation was deleted or has expired.")
 
