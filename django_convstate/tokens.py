@@ -6,10 +6,11 @@ SECRET_KEY: another visitor who presents it is turned away without asking the st
 """
 
 import base64
+import time
 from typing import Final, NamedTuple
 
 from django.conf import settings
-from django.core.signing import BadSignature, Signer, TimestampSigner
+from django.core.signing import BadSignature, Signer, TimestampSigner, b62_encode
 from django.utils.crypto import constant_time_compare, salted_hmac
 
 from .exceptions import InvalidConversationId
@@ -23,6 +24,14 @@ _SEPARATOR: Final = "!"  # of id and digest: in a cookie it needs no quotes, in 
 # For how many seconds a conversation may be begun by such a token: less than it is known of one
 # that it was deleted, which is a day.
 UNSAVED_SECONDS: Final = 12 * 3600
+
+
+class HourlySigner(TimestampSigner):
+    """Signs with the hour, so that a client does not get another token with each response."""
+
+    def timestamp(self) -> str:
+        """Return the beginning of this hour."""
+        return b62_encode(int(time.time()) // 3600 * 3600)
 
 
 class Token(NamedTuple):
@@ -57,7 +66,7 @@ class Token(NamedTuple):
 
     def signed(self, *, unsaved: bool) -> str:
         """Return it as a client holds it. See `sign_id`."""
-        signer = TimestampSigner(salt=_UNSAVED_SALT) if unsaved else Signer(salt=_SALT)
+        signer = HourlySigner(salt=_UNSAVED_SALT) if unsaved else Signer(salt=_SALT)
         return signer.sign(_SEPARATOR.join(filter(None, (self.id, self.owner_digest))))
 
     def __repr__(self) -> str:
@@ -85,7 +94,7 @@ def read_token(token: str) -> Token | None:
     """Return what `token` says; None if we did not sign it (SECRET_KEY_FALLBACKS count)."""
     if (value := _unsign(Signer(salt=_SALT), token)) is not None:
         return _token(value, is_unsaved=False)
-    signer = TimestampSigner(salt=_UNSAVED_SALT)
+    signer = HourlySigner(salt=_UNSAVED_SALT)
     if (value := _unsign(signer, token)) is not None:
         is_recent = _unsign(signer, token, max_age=UNSAVED_SECONDS) is not None
         return _token(value, is_unsaved=is_recent)

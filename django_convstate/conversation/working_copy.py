@@ -86,8 +86,8 @@ class WorkingCopy:
         self.expires_at = record.expires_at
         # Loaded blind in an outage: the conversation may or may not exist, or have been deleted,
         # so the commit must accept each. The store may be back before this is saved.
-        self.create = Create.EITHER if record.is_unknown else Create.MUST_EXIST
-        self.unless_deleted = record.is_unknown
+        self.unless_deleted = is_unknown = record.is_unknown
+        self.create = Create.EITHER if is_unknown else Create.MUST_EXIST
         self.save_failed = False
         self.state = State(self._options, record.state)
         self.log.reset_to(record)
@@ -278,6 +278,8 @@ class WorkingCopy:
             ConversationInterrupted: there was nothing to slide.
         """
         if not was_there:
+            if self.degraded:
+                return  # another process may have accepted it in an outage, and not replayed it yet
             raise ConversationInterrupted("The conversation was deleted or has expired.")
         if ttl is not None:
             self.ttl, self._new_ttl = ttl, None

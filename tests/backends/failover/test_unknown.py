@@ -1,14 +1,17 @@
 """What may be done, in an outage, with a conversation of which nothing is known here."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from django_convstate import BackendUnavailable, ConversationStore
+from django_convstate import BackendUnavailable, ConversationInterrupted, ConversationStore, signals
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.records import Change, Create
+from django_convstate.http.opening import open_for
+from django_convstate.http.visitor import Visitor
+from django_convstate.tokens import new_token
 from tests.support.backends import Switched, record_of
 from tests.support.failover import Outage, append, messages_of
 from tests.support.messages import pairs
@@ -119,8 +122,6 @@ def test_a_conversation_says_so_at_once(
 def test_nothing_says_that_a_conversation_was_created(
     primary: Switched, backend: FailoverBackend
 ) -> None:
-    from django_convstate import signals
-
     created: list[object] = []
 
     def receive(sender: object, **news: object) -> None:
@@ -136,3 +137,77 @@ def test_nothing_says_that_a_conversation_was_created(
         signals.conversation_created.disconnect(receive)
     assert created == []
     assert conversation.degraded
+
+
+class TestBegunElsewhere:
+    """A conversation that another process has accepted in an outage, and not replayed yet when the
+    primary answers here that there is none."""
+
+    @pytest.fixture
+    def store(self, backend: FailoverBackend) -> ConversationStore:
+        return ConversationStore(backend)
+
+    @pytest.fixture
+    def conversation(self, primary: Switched, store: ConversationStore) -> Iterator[Any]:
+        primary.away = primary.slow = True
+        conversation = store.get("elsewhere")
+        assert conversation.degraded
+        primary.away = False
+        yield conversation
+        primary.others.commit("elsewhere", append(b'{"role":"user"}'))  # it is replayed
+        assert len(store.get("elsewhere").messages) == 2
+
+    def test_it_can_be_saved(self, conversation: Any) -> None:
+        conversation.messages.append("user", "hello")
+        conversation.save()
+        assert not conversation.degraded
+
+    def test_its_turn_begins(self, conversation: Any) -> None:
+        with conversation.turn():
+            conversation.messages.append("user", "hello")
+
+    async def test_its_turn_begins_in_async_code(self, conversation: Any) -> None:
+        async with conversation.aturn():
+            conversation.messages.append("user", "hello")
+
+    def test_it_can_be_touched(self, conversation: Any) -> None:
+        conversation.touch()
+        conversation.messages.append("user", "hello")
+        conversation.save()
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_one_that_was_deleted_is_not_begun_again_by_its_token(
+    primary: Switched, backend: FailoverBackend, in_turn: bool
+) -> None:
+    store = ConversationStore(backend)
+    primary.others.commit("deleted", append(b"1"))
+    primary.others.delete("deleted")
+    primary.away = primary.slow = True
+    conversation = store.get("deleted")
+    primary.away = False
+    with pytest.raises(ConversationInterrupted):
+        if in_turn:
+            with conversation.turn():
+                conversation["said"] = 1
+        conversation["said"] = 1
+        conversation.save()
+    assert not primary.others.exists("deleted")
+
+
+def test_an_owned_token_is_enough_to_go_on_with_an_unknown_conversation(
+    primary: Switched, backend: FailoverBackend
+) -> None:
+    store = ConversationStore(backend)
+    visitor, token = Visitor("u1"), new_token("mine", "u1")
+    for owner in ("u1", "u2"):
+        primary.others.delete("mine")
+        primary.others.commit("mine", append(b"1", owner=owner))
+        primary.away = True
+        conversation = open_for(visitor, token, store.get("mine"))
+        conversation["said"] = 1
+        conversation.save()
+        assert conversation.token == token.signed(unsaved=True)
+        primary.away = False
+        backend.close()
+        assert ("said" in record_of(primary.others, "mine").state) is (owner == "u1")
