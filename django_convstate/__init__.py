@@ -24,6 +24,7 @@ from .exceptions import (
     InvalidConversationValue,
     MessageNotFound,
 )
+from .http.request import aclaim_conversation, claim_conversation
 from .store import ConversationStore, conversations
 
 __all__ = [
@@ -46,6 +47,8 @@ __all__ = [
     "MessageNotFound",
     "Messages",
     "PurgeReport",
+    "aclaim_conversation",
+    "claim_conversation",
     "conversations",
     "get_backend",
 ]

@@ -1,4 +1,4 @@
-"""The app: registers the system checks, and the receiver of logouts."""
+"""The app: registers the system checks, and the receivers of logins and logouts."""
 
 from django.apps import AppConfig
 from django.core import checks
@@ -12,12 +12,13 @@ class ConvstateConfig(AppConfig):
     verbose_name = _("Conversations")
 
     def ready(self) -> None:
-        """Register checks and receiver."""
-        from django.contrib.auth.signals import user_logged_out
+        """Register checks and receivers."""
+        from django.contrib.auth.signals import user_logged_in, user_logged_out
 
         from .checks import check_deployment, check_settings
-        from .http.request import begin_anew
+        from .http.request import begin_anew, note_login
 
         checks.register(check_settings)
         checks.register(check_deployment, deploy=True)
+        user_logged_in.connect(note_login, dispatch_uid="django_convstate.note_login")
         user_logged_out.connect(begin_anew, dispatch_uid="django_convstate.begin_anew")

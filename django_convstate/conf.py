@@ -108,7 +108,18 @@ class Options:
     when_full: Literal["refuse", "drop_oldest"] = _setting(
         "refuse", _one_of("refuse", "drop_oldest")
     )
-    cookie_name: str = _setting("conversation", _NAME)
+    # Whether a dotted path can be imported is left to a system check.
+    owner: str | None = _setting(
+        "user",
+        _optional(
+            _text(
+                r"user|[A-Za-z_]\w*(\.[A-Za-z_]\w*)+",
+                "'user', the dotted path of a callable, or None",
+            )
+        ),
+    )
+    on_login: Literal["claim", "fresh"] = _setting("claim", _one_of("claim", "fresh"))
+    cookie_name: str | None = _setting("conversation", _optional(_NAME))
     cookie_age: int | None = _setting(None, _optional(_whole(1)))
     cookie_path: str = _setting("/", _text(r"/[^;\s]*", 'a path beginning with "/"'))
     cookie_domain: str | None = _setting(
@@ -117,6 +128,7 @@ class Options:
     cookie_secure: bool | None = _setting(None, _one_of(True, False, None))
     cookie_httponly: bool = _setting(True, _one_of(True, False))
     cookie_samesite: str | bool = _setting("Lax", _one_of("Lax", "Strict", "None", False))
+    cookie_partitioned: bool = _setting(False, _one_of(True, False))
     header_name: str | None = _setting(
         None,
         # WSGI servers drop headers with underscores, and Cookie is taken.
@@ -152,13 +164,16 @@ class StoreOptions(TypedDict, total=False):
     max_message_bytes: int
     max_messages: int | None
     when_full: Literal["refuse", "drop_oldest"]
-    cookie_name: str
+    owner: str | None
+    on_login: Literal["claim", "fresh"]
+    cookie_name: str | None
     cookie_age: int | None
     cookie_path: str
     cookie_domain: str | None
     cookie_secure: bool | None
     cookie_httponly: bool
     cookie_samesite: str | bool
+    cookie_partitioned: bool
     header_name: str | None
 
 

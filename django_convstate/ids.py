@@ -118,9 +118,7 @@ def owner_of(owner: Owner) -> str | None:
                 f"An owner is a string or a user, not {type(owner).__name__}: for another kind of "
                 "owner write str() of what identifies it."
             )
-        if not owner.is_authenticated:
-            return None
-        owner = str(owner.pk)
+        return _owner_of_key(owner.pk) if owner.is_authenticated else None
     if not 0 < len(owner) <= MAX_OWNER_LENGTH:
         raise InvalidConversationValue(
             f"An owner has 1 to {MAX_OWNER_LENGTH} characters, not {len(owner)}."
@@ -128,11 +126,20 @@ def owner_of(owner: Owner) -> str | None:
     if owner == "None":
         raise InvalidConversationValue(
             'The owner "None" is probably str(user.pk) of a visitor who is not logged in. Write '
-            "owner=request.user: an anonymous user is no owner. A user has to be saved to own "
-            "anything."
+            "owner=request.user: an anonymous user is no owner."
         )
     encode(owner, "An owner")
     return owner
+
+
+def _owner_of_key(key: object) -> str:
+    """Return the owner of a user with this primary key, of whatever type and length it is."""
+    if key is None:
+        raise InvalidConversationValue("A user has to be saved to own anything.")
+    text = str(key)
+    if 0 < len(text) <= MAX_OWNER_LENGTH and text != "None":
+        return text
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 # The id of a message, where the caller gives none, is 10 bytes in hex: the time in milliseconds (6

@@ -11,8 +11,9 @@ from django.core.handlers.exception import response_for_exception
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from .exceptions import ConversationCorrupt
-from .http.request import RequestConversation, begin_anew
+from .http.request import RequestConversation, attached_to
 from .http.responses import response_for
+from .http.wrapped import forward_assignments
 from .store import ConversationStore, conversations
 
 logger = logging.getLogger("django_convstate")
@@ -44,8 +45,7 @@ class ConversationMiddleware:
             return self.__acall__(request)
         attached = RequestConversation(request, self.get_store(request))
         response = cast("GetResponse", self.get_response)(request)
-        conversation = attached.to_save_now(response)
-        if conversation is not None:
+        for conversation in attached.to_save_now(response):
             try:
                 conversation.save()
             except Exception as error:
@@ -57,8 +57,7 @@ class ConversationMiddleware:
         """See `__call__`."""
         attached = RequestConversation(request, self.get_store(request))
         response = await cast("AsyncGetResponse", self.get_response)(request)
-        conversation = attached.to_save_now(response)
-        if conversation is not None:
+        for conversation in attached.to_save_now(response):
             try:
                 await conversation.asave()
             except Exception as error:
@@ -73,6 +72,10 @@ class ConversationMiddleware:
         I/O here."""
         return conversations
 
+    def process_view(self, request: HttpRequest, *args: object) -> None:
+        """Prepare for a view of Django REST framework."""
+        forward_assignments()
+
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Respond for a view that found the conversation busy or its store unavailable. After a
         damaged conversation give the client a new one, or its next request would fail, too."""
@@ -80,7 +83,8 @@ class ConversationMiddleware:
             logger.error(
                 "A stored conversation is damaged; its client gets a new one. %s", exception
             )
-            begin_anew(None, request)
+            if (attached := attached_to(request)) is not None:
+                attached.replace_corrupt()
         return response_for(exception)
 
 

@@ -87,17 +87,21 @@ class ConversationStore(StoreAdministration):
         new_id = ids.new_id() if id is None else ids.validate_id(id)
         return self._begin(new_id, ids.owner_of(owner), ttl, Create.MUST_BE_NEW)
 
-    def begin(self, id: str) -> Conversation:
+    def begin(self, id: str, owner: Owner = None) -> Conversation:
         """Return an empty conversation under a given id, without a load. When it is saved, it is
         created, or added to what others have stored there meanwhile; but what was deleted less than
         a day ago is not begun again.
 
-        For an id that was given out before anything was stored: see `tokens.is_unsaved`.
+        For an id that was given out before anything was stored: see `tokens.Token.is_unsaved`.
 
-        Raises:
-            InvalidConversationId: the id cannot be the id of a conversation.
+        Args:
+            id: its id.
+            owner: of the conversation; if one is stored by then, it becomes theirs.
+
+        Raises as `create` does.
         """
-        return self._begin(ids.validate_id(id), None, None, Create.EITHER, unless_deleted=True)
+        id, owned = ids.validate_id(id), ids.owner_of(owner)
+        return self._begin(id, owned, None, Create.EITHER, unless_deleted=True)
 
     def get(self, id: str, *, owner: Owner = ANYBODY) -> Conversation:
         """Return a stored conversation.
@@ -115,13 +119,17 @@ class ConversationStore(StoreAdministration):
         """
         owned = _expected_owner(id, owner)
         options = self._repository.options
-        return self._loaded(self._repository.load(id, options.window), owned, options)
+        return self._loaded(
+            _checked(self._repository.load(id, options.window), owned), owned, options
+        )
 
     async def aget(self, id: str, *, owner: Owner = ANYBODY) -> Conversation:
         """See `get`."""
         owned = _expected_owner(id, owner)
         options = self._repository.options
-        return self._loaded(await self._repository.aload(id, options.window), owned, options)
+        return self._loaded(
+            _checked(await self._repository.aload(id, options.window), owned), owned, options
+        )
 
     def peek(self, id: str, *, owner: Owner = ANYBODY) -> Conversation:
         """Return a stored conversation to read only: neither its time to live starts anew nor does
@@ -129,13 +137,17 @@ class ConversationStore(StoreAdministration):
         are those of `get`."""
         owned = _expected_owner(id, owner)
         options = self._repository.options
-        return self._loaded(self._repository.peek(id), owned, options, read_only=True)
+        return self._loaded(
+            _checked(self._repository.peek(id), owned), owned, options, read_only=True
+        )
 
     async def apeek(self, id: str, *, owner: Owner = ANYBODY) -> Conversation:
         """See `peek`."""
         owned = _expected_owner(id, owner)
         options = self._repository.options
-        return self._loaded(await self._repository.apeek(id), owned, options, read_only=True)
+        return self._loaded(
+            _checked(await self._repository.apeek(id), owned), owned, options, read_only=True
+        )
 
     def open(
         self, id: str, *, owner: Owner = ANYBODY, ttl: float | None = None, strict: bool = False
@@ -307,30 +319,28 @@ class ConversationStore(StoreAdministration):
         ttl: float | None,
         create: Create,
         *,
+        visitor: str | None = None,
         unless_deleted: bool = False,
     ) -> Conversation:
         copy = WorkingCopy(self._repository.options)
         copy.begin(
             id, owner=owner, ttl=check_ttl(ttl), create=create, unless_deleted=unless_deleted
         )
+        copy.visitor = visitor
         return Conversation(self._repository, copy)
 
     def _unloaded(self, id: str, owner: Owner, ttl: float | None) -> Conversation:
         """Return a conversation that is to be added to without a load, and without an answer that
         has what others have added."""
-        id = ids.validate_id(id)
         owned = ids.owner_of(owner)
-        conversation = self._begin(id, owned, ttl, Create.EITHER)
-        copy = working_copy_of(conversation)
-        copy.window = 0
-        copy.visitor = None if owner is None else owned or ""
+        visitor = None if owner is None else owned or ""
+        conversation = self._begin(ids.validate_id(id), owned, ttl, Create.EITHER, visitor=visitor)
+        working_copy_of(conversation).window = 0
         return conversation
 
     def _loaded(
-        self, record: Record, owner: str | None, options: conf.Options, *, read_only: bool = False
+        self, record: Record, owner: Any, options: conf.Options, *, read_only: bool = False
     ) -> Conversation:
-        if owner is not ANYBODY:
-            _check_owner(record, owner)
         copy = WorkingCopy(options)
         copy.load(record)
         copy.is_read_only = read_only
@@ -338,30 +348,19 @@ class ConversationStore(StoreAdministration):
         return Conversation(self._repository, copy)
 
     def _opened(
-        self,
-        record: Record,
-        owner: str | None,
-        options: conf.Options,
-        strict: bool,
-        ttl: float | None,
+        self, record: Record, owner: Any, options: conf.Options, strict: bool, ttl: float | None
     ) -> Conversation:
         if record.is_unknown and (strict or owner is not ANYBODY):
-            raise BackendUnavailable(
-                "The store is unavailable, and nothing is known here of this conversation."
-            )
+            raise BackendUnavailable("The store is unavailable, and nothing is known here of it.")
         if owner is not ANYBODY and owner != record.owner:
             raise ConversationNotFound(_ABSENT)
-        conversation = self._loaded(record, ANYBODY, options)
-        copy = working_copy_of(conversation)
-        copy.visitor = _visitor(owner)
         if ttl is not None and record.is_unknown:  # it may be a new one
-            copy.ttl = ttl
-        return conversation
+            record.ttl = ttl
+        return self._loaded(record, owner, options)
 
     def _opened_anew(self, id: str, owner: Any, ttl: float | None) -> Conversation:
-        conversation = self._begin(id, None if owner is ANYBODY else owner, ttl, Create.EITHER)
-        working_copy_of(conversation).visitor = _visitor(owner)
-        return conversation
+        owned = None if owner is ANYBODY else owner
+        return self._begin(id, owned, ttl, Create.EITHER, visitor=_visitor(owner))
 
 
 _ABSENT: Final = "There is no such conversation."
@@ -388,11 +387,13 @@ def _visitor(owner: Any) -> str | None:
     return None if owner is ANYBODY else owner or ""
 
 
-def _check_owner(record: Record, owner: str | None) -> None:
-    if record.is_unknown:
-        raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
-    if owner is None or owner != record.owner:
-        raise ConversationNotFound(_ABSENT)
+def _checked(record: Record, owner: Any) -> Record:
+    if owner is not ANYBODY:
+        if record.is_unknown:
+            raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
+        if owner is None or owner != record.owner:
+            raise ConversationNotFound(_ABSENT)
+    return record
 
 
 conversations = ConversationStore()

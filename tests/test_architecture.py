@@ -47,6 +47,8 @@ LAYERS = [
 ALLOWED_PRIVATES = {
     # The one function through which our own modules reach what is in memory of a Conversation.
     ("conversation/conversation.py", "_copy"),
+    ("http/visitor.py", "_wrapped"),  # whether Django has loaded the user of a request
+    ("http/wrapped.py", "_request"),  # what REST framework's request wraps
     ("http/streaming.py", "_iterator"),  # Django wraps the public one in what cannot be closed
     ("backends/cache/lock.py", "_dir"),  # where a file-based cache is
     # Connections of a loop that was closed without its async generators: redis-py closes them only

@@ -55,6 +55,8 @@ def test_every_documented_setting_may_be_set(settings: Any) -> None:
         "MAX_MESSAGE_BYTES": 1000,
         "MAX_MESSAGES": 500,
         "WHEN_FULL": "drop_oldest",
+        "OWNER": None,
+        "ON_LOGIN": "fresh",
         "COOKIE_NAME": "chat",
         "COOKIE_AGE": 1209600,
         "COOKIE_PATH": "/chat",
@@ -62,6 +64,7 @@ def test_every_documented_setting_may_be_set(settings: Any) -> None:
         "COOKIE_SECURE": True,
         "COOKIE_HTTPONLY": True,
         "COOKIE_SAMESITE": "None",
+        "COOKIE_PARTITIONED": True,
         "HEADER_NAME": "X-Conversation-Token",
     }
     assert found(settings, everything) == []
@@ -97,10 +100,13 @@ def test_a_misspelt_setting_is_an_error_with_a_suggestion(
         ("KEY_PREFIX", ["", "a b", "a{b}", "a*", "é", "x" * 65, None, "a\n"]),
         ("CACHE_ALIAS", ["", None, 5]),
         ("FALLBACK", ["redis", True]),
-        ("COOKIE_NAME", ["", "a b", "a;b", None, "é"]),
+        ("OWNER", ["", "users", "a.", ".a", "a b.c", "a.1", True, 5]),
+        ("ON_LOGIN", ["claims", True, None]),
+        ("COOKIE_NAME", ["", "a b", "a;b", "é", 5]),
         ("COOKIE_PATH", ["", "chat", "/a;b"]),
         ("COOKIE_SECURE", ["yes", 1]),
         ("COOKIE_SAMESITE", ["lax!", True, None]),
+        ("COOKIE_PARTITIONED", [1, "yes", None]),
         ("HEADER_NAME", ["", "a b", "a:b", "X_Token", "Cookie"]),
     ],
 )

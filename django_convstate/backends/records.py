@@ -58,9 +58,8 @@ class Record:
             first message that is there is at position `dropped`.
         first: the first message that is there, where the window does not reach it.
         last_key: the highest sort key of a message so far.
-        degraded: the store is unavailable, and this is what was last known of it here.
-        is_unknown: it is `degraded`, and stands for a conversation of which nothing is known here
-            but what was changed in the outage; and not even that, if the version is 0.
+        degraded: the store is unavailable, and this is what was last known of it here. If the
+            version is 0, nothing is known of what is stored: it is only what was said here since.
     """
 
     id: str = field(repr=False)
@@ -78,12 +77,16 @@ class Record:
     first: Pair | None = field(repr=False, default=None)
     last_key: bytes = field(repr=False, default=NO_KEY)
     degraded: bool = False
-    is_unknown: bool = False
 
     @property
     def end(self) -> int:
         """The position after the last message."""
         return self.dropped + self.message_count
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether, in an outage, nothing is known here of what is stored."""
+        return self.degraded and not self.version
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,8 +15,12 @@ Scope = Mapping[str, Any]
 
 
 def request_of(scope: Scope) -> HttpRequest:
-    """Return the request that opened a websocket."""
-    return ASGIRequest({**scope, "method": "GET"}, BytesIO())
+    """Return the request that opened a websocket, with the session and the user of its scope."""
+    request = ASGIRequest({**scope, "method": "GET"}, BytesIO())
+    for name in ("session", "user"):
+        if name in scope:
+            setattr(request, name, scope[name])
+    return request
 
 
 def headers_of(response: HttpResponse) -> list[tuple[bytes, bytes]]:

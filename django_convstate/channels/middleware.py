@@ -8,8 +8,10 @@ from channels.security.websocket import AllowedHostsOriginValidator
 from channels.sessions import CookieMiddleware, SessionMiddleware
 from django.apps import apps
 
+from ..http.visitor import avisitor_of
 from ..store import conversations
 from .daphne import DaphneHeaders
+from .handshake import request_of
 from .scope import ScopeConversation
 
 Message = MutableMapping[str, Any]
@@ -20,7 +22,7 @@ Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
 class ConversationMiddleware:
     """Puts `scope["conversation"]` into the scope of a websocket, without any I/O, and tells the
-    client with the handshake's response which one it is."""
+    client with the handshake's response which one it is. Its visitor is that of the handshake."""
 
     def __init__(self, inner: Application) -> None:
         self.inner = inner
@@ -29,7 +31,8 @@ class ConversationMiddleware:
         """Run one connection; other protocols pass through unchanged."""
         if scope["type"] != "websocket":
             return await self.inner(scope, receive, send)
-        conversation = ScopeConversation(scope, conversations)
+        visitor = await avisitor_of(request_of(scope), conversations.options)
+        conversation = ScopeConversation(scope, conversations, visitor)
 
         async def send_with_token(message: Message) -> None:
             if message["type"] == "websocket.accept":

@@ -9,10 +9,13 @@ from django.http import HttpResponse
 
 from .. import ids, tokens
 from ..conversation.conversation import Conversation
-from ..exceptions import ConversationCorrupt, ConversationNotFound, InvalidConversationId
+from ..exceptions import ConversationError, ConversationNotFound, InvalidConversationId
 from ..http import identity
+from ..http.opening import ABSENT, aopen_for, begin_for, open_for, presentable
+from ..http.visitor import Visitor
 from ..identity import SUBPROTOCOL
 from ..store import ConversationStore
+from ..tokens import Token
 from . import handshake
 
 TOKEN_MESSAGE = "conversation.token"  # noqa: S105 - the type of a message that carries a token
@@ -36,17 +39,25 @@ class ScopeConversation:
     # An idle socket keeps this, and nothing of the conversation.
     __slots__ = (
         "_is_unsaved",
-        "_refused",
+        "_may_be_stored",
+        "_others",
+        "_refusal",
         "_responded",
         "_store",
+        "_token",
         "_token_given",
-        "id",
+        "_visitor",
         "is_open",
         "is_used",
     )
 
-    def __init__(self, scope: handshake.Scope, store: ConversationStore) -> None:
+    def __init__(
+        self, scope: handshake.Scope, store: ConversationStore, visitor: Visitor | None
+    ) -> None:
         self._store = store
+        self._visitor = visitor
+        self._refusal: ConversationError | None = None
+        self._others: list[Token] = []  # what the client presents besides, as cookies of our name
         self.is_open = False
         self.is_used = True  # False: the socket has another conversation, chosen by its URL, say
         self._responded = False  # the handshake has its response
@@ -54,21 +65,30 @@ class ScopeConversation:
         if token is not None:
             self.present(token)
             return
-        request = handshake.request_of(scope)
-        id = identity.presented_id(request, store.options)
-        token = identity.presented_token(request, store.options)
-        self._token_given = self._refused = False
-        # Nothing is stored under the id yet, as far as is known, so absent does not mean gone.
-        self._is_unsaved = id is None or tokens.is_unsaved(token or "")
-        self.id = id or ids.new_id()
+        self._token_given = False
+        presented = identity.presented(handshake.request_of(scope), store.options)
+        candidates = presentable(presented, visitor)
+        if candidates:
+            first, *self._others = candidates
+            self._use(first)
+        else:
+            self._begin_anew()
 
     def present(self, token: str) -> None:
         """Switch to the conversation of a token that the client presents itself, as a subprotocol
         or in a message. It takes precedence over the cookie."""
-        id = tokens.unsign_token(token)
-        self._token_given, self._refused = True, id is None
-        self._is_unsaved = tokens.is_unsaved(token)
-        self.id = id or ids.new_id()
+        read = tokens.read_token(token)
+        self._token_given, self._others, self._refusal = True, [], None
+        if read is None:
+            self._refusal = InvalidConversationId("The token that was presented is none of ours.")
+        elif not presentable([read], self._visitor):
+            self._refusal = ConversationNotFound("The conversation of this socket is gone.")
+        self._use(read or Token(ids.new_id(), "", is_unsaved=False))
+
+    @property
+    def id(self) -> str:
+        """The id of the conversation."""
+        return self._token.id
 
     @property
     def ttl(self) -> float:
@@ -84,23 +104,29 @@ class ScopeConversation:
             ConversationCorrupt: what was stored is damaged, and likewise.
             BackendUnavailable: the store did not answer.
         """
-        self._check_token()
-        try:
-            conversation = self._store.get(self.id)
-        except (ConversationNotFound, ConversationCorrupt) as error:
-            return self._new_instead_of(error)
-        self._is_unsaved = False
-        return conversation
+        while True:
+            self._check_token()
+            try:
+                conversation = self._store.get(self.id)
+                conversation = open_for(self._visitor, self._token, conversation)
+            except ABSENT as error:
+                if (begun := self._begun_instead_of(error)) is not None:
+                    return begun
+            else:
+                return self._noted(conversation)
 
     async def aload(self) -> Conversation:
         """See `load`."""
-        self._check_token()
-        try:
-            conversation = await self._store.aget(self.id)
-        except (ConversationNotFound, ConversationCorrupt) as error:
-            return self._new_instead_of(error)
-        self._is_unsaved = False
-        return conversation
+        while True:
+            self._check_token()
+            try:
+                conversation = await self._store.aget(self.id)
+                conversation = await aopen_for(self._visitor, self._token, conversation)
+            except ABSENT as error:
+                if (begun := self._begun_instead_of(error)) is not None:
+                    return begun
+            else:
+                return self._noted(conversation)
 
     def __await__(self) -> Generator[Any, None, Conversation]:
         return self.aload().__await__()
@@ -112,18 +138,19 @@ class ScopeConversation:
             ConversationNotFound: it is gone.
             BackendUnavailable: the store did not answer.
         """
-        if not self._is_unsaved and not self._store.touch(self.id):
+        if self._may_be_stored and not self._store.touch(self.id) and not self._is_unsaved:
             raise ConversationNotFound("The conversation of this socket is gone.")
 
     async def atouch(self) -> None:
         """See `touch`."""
-        if not self._is_unsaved and not await self._store.atouch(self.id):
+        if self._may_be_stored and not await self._store.atouch(self.id) and not self._is_unsaved:
             raise ConversationNotFound("The conversation of this socket is gone.")
 
     def note_saved(self, conversation: Conversation) -> None:
-        """Note that the conversation is stored, if it is: from now on absent means gone."""
+        """Note that the conversation is stored, if it is: from now on absent means gone, unless it
+        is stored here only, because of an outage."""
         if not conversation.is_new:
-            self._is_unsaved = False
+            self._noted(conversation)
 
     def accept(self, scope: handshake.Scope, message: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the `websocket.accept` that tells the client which conversation this is, and the
@@ -139,9 +166,9 @@ class ScopeConversation:
             message = message | {"subprotocol": SUBPROTOCOL}
         if self._token_given or not self.is_used:
             return [message]
-        token = tokens.sign_id(self.id, unsaved=self._is_unsaved)
+        token = self._token.signed(unsaved=self._is_unsaved)
         request = handshake.request_of(scope)
-        if offers_ours and not identity.presented_token(request, options):
+        if offers_ours and not identity.presented_tokens(request, options):
             text = json.dumps({"type": TOKEN_MESSAGE, "token": token})
             return [message, {"type": "websocket.send", "text": text}]
         response = HttpResponse()
@@ -150,16 +177,39 @@ class ScopeConversation:
         return [message | {"headers": headers}] if headers else [message]
 
     def _check_token(self) -> None:
-        if self._refused:
-            raise InvalidConversationId("The token that was presented is none of ours.")
+        if self._refusal is not None:
+            raise self._refusal
 
-    def _new_instead_of(self, error: Exception) -> Conversation:
+    def _use(self, token: Token) -> None:
+        visitor = self._visitor
+        owner = None if visitor is None else visitor.owner
+        self._token = token if owner is None or not token.is_owned else token.renewed(owner)
+        # Nothing is stored under the id yet, as far as is known, so absent does not mean gone.
+        self._is_unsaved = token.is_unsaved and (visitor is None or visitor.may_begin(token))
+        self._may_be_stored = not self._is_unsaved
+
+    def _begin_anew(self) -> None:
+        owner = None if self._visitor is None else self._visitor.owner
+        self._token = tokens.new_token(ids.new_id(), owner)
+        self._is_unsaved, self._may_be_stored = True, False
+
+    def _noted(self, conversation: Conversation) -> Conversation:
+        self._token = tokens.new_token(conversation.id, conversation.owner)
+        # What is begun or goes on in an outage may not be stored before the end of it.
+        self._is_unsaved, self._may_be_stored = conversation.degraded, True
+        return conversation
+
+    def _begun_instead_of(self, error: Exception) -> Conversation | None:
+        """Return a new conversation in place of one that is absent; None: try the next token."""
         if not self._is_unsaved:
             if self._token_given or self._responded:
                 raise error
+            if self._others:
+                self._use(self._others.pop(0))
+                return None
             # The stored one is gone, and its id with it. The handshake's response carries the new.
-            self.id, self._is_unsaved = ids.new_id(), True
-        return self._store.begin(self.id)
+            self._begin_anew()
+        return begin_for(self._visitor, self._store, self.id)
 
     # What only a loaded conversation has.
 

@@ -65,7 +65,12 @@ class Conversation(MutableMapping[str, JSON]):
 
     @alters_data
     def clear(self) -> None:
-        """Drop all keys. The messages stay."""
+        """Drop all keys. The messages stay.
+
+        Raises:
+            BackendUnavailable: nothing is known here of what is stored.
+        """
+        self._copy.check_known()
         super().clear()
 
     @alters_data
@@ -103,8 +108,11 @@ class Conversation(MutableMapping[str, JSON]):
 
     @property
     def token(self) -> str:
-        """The id with our signature: what a client may hold, in a cookie or a header."""
-        return tokens.sign_id(self._copy.id)
+        """The id with our signature, and a digest of the owner: what a client may hold, in a cookie
+        or a header. Another one once the conversation has an owner; and for as long as the store
+        has not confirmed that it has the conversation, one that says so."""
+        unsaved = self._copy.degraded or not self._copy.version
+        return tokens.sign_id(self._copy.id, self._copy.owner, unsaved=unsaved)
 
     @property
     def owner(self) -> str | None:
@@ -190,6 +198,7 @@ class Conversation(MutableMapping[str, JSON]):
             InvalidConversationValue, ConversationTooLarge: something bad was put into a nested
                 value. Nothing was sent.
             ConversationBusy, BackendUnavailable: the change is kept, and sent first next time.
+            BackendUnavailable: `expected_version`, and nothing is known here of what is stored.
         """
         self._copy.stage(expected_version)
         self._send()
@@ -305,6 +314,7 @@ class Conversation(MutableMapping[str, JSON]):
         Raises as `save` does, above all:
             ConversationConflict: it is another owner's.
             InvalidConversationValue: that cannot be an owner.
+            BackendUnavailable: it is not known here whose it is.
         """
         if self._copy.claim(known_owner(owner)):
             self.save()
@@ -318,8 +328,8 @@ class Conversation(MutableMapping[str, JSON]):
     @alters_data
     def cycle_id(self) -> None:
         """Save it and move it to a new id, so that the old one is of no use to those who knew it.
-        Do so when a user logs in. One that was never stored has an id that was never given out, and
-        keeps it.
+        One that was never stored has an id that was never given out, and keeps it; so does one that
+        a login in this request is to claim, because its old token opens it no more then.
 
         Raises as `save` does, and:
             ConversationNotFound: it was deleted, or has expired.
@@ -328,7 +338,7 @@ class Conversation(MutableMapping[str, JSON]):
         """
         self._copy.check_writable()
         self.save()
-        if self._copy.is_stored:
+        if self._copy.is_stored and not self._copy.is_noted:
             self._copy.id = rename(self._repository, self._copy.id)
 
     @alters_data
@@ -336,7 +346,7 @@ class Conversation(MutableMapping[str, JSON]):
         """See `cycle_id`."""
         self._copy.check_writable()
         await self.asave()
-        if self._copy.is_stored:
+        if self._copy.is_stored and not self._copy.is_noted:
             self._copy.id = await arename(self._repository, self._copy.id)
 
     # How a change is sent, and a turn taken.

@@ -1,6 +1,7 @@
 """What is in memory of a conversation: what was loaded, what has changed since, what waits to be
 saved. No I/O: a Record comes in, Changes go out."""
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from ..backends.records import (
 )
 from ..backends.toolkit.writer import ThisProcess
 from ..conf import Options
-from ..exceptions import ConversationConflict, ConversationInterrupted
+from ..exceptions import BackendUnavailable, ConversationConflict, ConversationInterrupted
 from .arguments import check_version
 from .message_log import MessageLog
 from .pending import NOTHING, Pending
@@ -35,6 +36,9 @@ class WorkingCopy:
         self._options = options
         self._lease: tuple[str, str] | None = None  # of which conversation, and the token
         self.save_failed = self.is_read_only = self.unless_deleted = False
+        # A login in this request has noted it. Its former token opens it no more once it is
+        # claimed, so it needs no new id.
+        self.is_noted = False
         # When the conversation is saved, it must have this owner or none; "": it must have none;
         # None: the owner is not checked.
         self.visitor: str | None = None
@@ -74,18 +78,20 @@ class WorkingCopy:
         self.id = record.id
         self.version = record.version
         self.owner = record.owner
-        # Of one that nothing is known of, it is what it has if it is begun anew.
-        is_blank = record.is_unknown and not record.version
+        is_unknown = record.is_unknown
+        # One of which not even that is known has what is configured, if it is begun anew.
+        is_blank = is_unknown and record.ttl == math.inf
         self.ttl = self._options.ttl if is_blank else record.ttl
         self._new_ttl = None
         self.degraded = record.degraded
         self.created_at = record.created_at
         self.modified_at = record.modified_at
         self.last_accessed = record.last_accessed
-        self.expires_at = self._expiry() if is_blank else record.expires_at
-        # Loaded blind in an outage: the conversation may or may not exist, so the commit must
-        # accept both. The store may be back before this is saved.
-        self.create = Create.EITHER if record.is_unknown else Create.MUST_EXIST
+        self.expires_at = self._expiry() if is_unknown else record.expires_at
+        # Loaded blind in an outage: the conversation may or may not exist, or have been deleted,
+        # so the commit must accept each. The store may be back before this is saved.
+        self.unless_deleted = is_unknown
+        self.create = Create.EITHER if is_unknown else Create.MUST_EXIST
         self.save_failed = False
         self.state = State(self._options, record.state)
         self.log.reset_to(record)
@@ -95,6 +101,11 @@ class WorkingCopy:
     def is_stored(self) -> bool:
         """Whether the store has it; or, in an outage, may have it."""
         return self.create is Create.MUST_EXIST or self.degraded
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether, in an outage, nothing is known here of what is stored."""
+        return self.degraded and not self.version
 
     @property
     def is_new(self) -> bool:
@@ -118,6 +129,7 @@ class WorkingCopy:
 
         Raises:
             InvalidConversationType: the expected version is no integer.
+            BackendUnavailable: there is one, and it is not known here what is stored.
             InvalidConversationValue, ConversationTooLarge: something bad was put into a nested
                 value. Nothing is staged then.
         """
@@ -125,6 +137,7 @@ class WorkingCopy:
             self.check_writable()
         self.save_failed = True
         if expected_version is not None:
+            self.check_known()
             expected_version = self._expected(expected_version)
         options = self._options
         changed, unset, counted, expected = self.state.collect_changes()
@@ -146,7 +159,8 @@ class WorkingCopy:
             unless_deleted=self.unless_deleted,
             expected_version=expected_version,
             visitor=self.visitor,
-            owner=owner if self.is_stored else self.owner,
+            # One that was seen in the store has its owner there.
+            owner=owner or (None if self.version else self.owner),
             ttl=self.ttl if is_new else self._new_ttl,  # of one that may be there, its own is kept
             default_ttl=self.ttl,
             expected=expected,
@@ -191,6 +205,15 @@ class WorkingCopy:
         if self.is_read_only:
             raise ConversationConflict(
                 "This conversation was peeked at, and is read-only; get() it to change it."
+            )
+
+    def check_known(self) -> None:
+        """Raise `BackendUnavailable` for one of which, in an outage, nothing is known here."""
+        if self.is_unknown:
+            raise BackendUnavailable(
+                "The store is unavailable, and nothing is known here of this conversation: it "
+                "cannot be cleared, shortened or claimed now, nor its version checked.",
+                transient=False,
             )
 
     def refuse(self, change: Change) -> None:
@@ -259,6 +282,8 @@ class WorkingCopy:
             ConversationInterrupted: there was nothing to slide.
         """
         if not was_there:
+            if self.degraded:
+                return  # another process may have accepted it in an outage, and not replayed it yet
             raise ConversationInterrupted("The conversation was deleted or has expired.")
         if ttl is not None:
             self.ttl, self._new_ttl = ttl, None
@@ -274,7 +299,10 @@ class WorkingCopy:
 
         Raises:
             ConversationConflict: it is another owner's.
+            BackendUnavailable: it is not known here whose it is.
         """
+        if self.owner != owner:
+            self.check_known()
         if self.owner not in (None, owner):
             raise owned_by_another()
         if self.visitor is not None:
@@ -326,6 +354,9 @@ class WorkingCopy:
                 change = Change(create=self.create, visitor=self.visitor)
                 change.refuse_unless_fits(record.version, record.owner)
             self.load(record)
+        elif self.degraded:
+            # Another process may have accepted it in an outage, and not replayed it yet.
+            self.begin(self.id, owner=self.owner, create=Create.EITHER, unless_deleted=True)
         elif self.is_stored:
             raise ConversationInterrupted("The conversation was deleted or has expired.")
 

@@ -5,34 +5,46 @@ takes precedence over the cookie. Without a token, or with one that we did not s
 no conversation yet.
 """
 
+import itertools
 import logging
+from collections.abc import Container, Iterable
+from http.cookies import Morsel
+from typing import Final
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase, parse_cookie
 from django.utils.cache import patch_cache_control, patch_vary_headers
 
-from .. import tokens
 from ..conf import Options
+from ..tokens import Token, read_token
 
 logger = logging.getLogger("django_convstate")
 
+MAX_TOKENS: Final = 5  # so that a request cannot make us look for more conversations than that
 
-def presented_id(request: HttpRequest, options: Options) -> str | None:
-    """Return the id in the request's token; None without a token that we signed."""
-    token = presented_token(request, options)
-    id = tokens.unsign_token(token) if token else None
-    if token and id is None:
+
+def presented(request: HttpRequest, options: Options) -> list[Token]:
+    """Return what those of the request's tokens say that we signed, in order of precedence."""
+    sent = presented_tokens(request, options)
+    found = _read(sent)
+    if sent and not found:
         logger.warning(
             "A conversation token has no valid signature: its client gets a new conversation. If "
             "there are many of these, SECRET_KEY was changed: put the old one into "
             "SECRET_KEY_FALLBACKS."
         )
-    return id
+    return found
 
 
-def presented_token(request: HttpRequest, options: Options) -> str | None:
-    """Return the token in the request's header or cookie, with an unchecked signature."""
-    return _header_token(request, options) or request.COOKIES.get(options.cookie_name)
+def presented_tokens(request: HttpRequest, options: Options) -> list[str]:
+    """Return the tokens that a request presents, in order of precedence, with unchecked signatures.
+
+    That is the one in the header, where there is one; else each cookie of our name, at most
+    `MAX_TOKENS` different ones. There may be several: another path, domain or application may have
+    one of the same name. The browser sends that of the more specific path first.
+    """
+    header = _header_token(request, options)
+    return [header] if header else _cookie_tokens(request, options)
 
 
 def is_cookie_secure(options: Options) -> bool:
@@ -51,24 +63,27 @@ def set_token(
     request: HttpRequest, response: HttpResponseBase, token: str, options: Options
 ) -> None:
     """Give the client this token, unless it has it already."""
-    cookie = request.COOKIES.get(options.cookie_name)
-    if options.header_name is not None and cookie != token:
+    has_cookie = token in _cookie_tokens(request, options)
+    if options.header_name is not None and not has_cookie:
         # A client that sent the cookie does not need the header, which a script could read: the
         # cookie is HttpOnly.
         response.headers[options.header_name] = token
         if _header_token(request, options):
             return
-    if cookie != token or options.cookie_age is not None:
-        response.set_cookie(
-            options.cookie_name,
-            token,
-            max_age=options.cookie_age,
-            path=options.cookie_path,
-            domain=options.cookie_domain,
-            secure=is_cookie_secure(options),
-            httponly=options.cookie_httponly,
-            samesite=options.cookie_samesite,  # type: ignore[arg-type]
-        )
+    if options.cookie_name is None or (has_cookie and options.cookie_age is None):
+        return
+    response.set_cookie(
+        options.cookie_name,
+        token,
+        max_age=options.cookie_age,
+        path=options.cookie_path,
+        domain=options.cookie_domain,
+        secure=is_cookie_secure(options),
+        httponly=options.cookie_httponly,
+        samesite=options.cookie_samesite,  # type: ignore[arg-type]
+    )
+    if options.cookie_partitioned:
+        _partition(response, options.cookie_name)
 
 
 def delete_token(
@@ -77,10 +92,10 @@ def delete_token(
     """Delete the cookie of a conversation that is gone. A request that presented its token in the
     header keeps the cookie, as does a websocket that has yet to store its conversation,
     `unsaved_id`."""
-    cookie = request.COOKIES.get(options.cookie_name)
-    if cookie is None or _header_token(request, options):
+    cookies = _cookie_tokens(request, options)
+    if options.cookie_name is None or not cookies or _header_token(request, options):
         return
-    if tokens.is_unsaved(cookie) and tokens.unsign_token(cookie) == unsaved_id:
+    if any(token.is_unsaved and token.id == unsaved_id for token in _read(cookies)):
         return
     response.delete_cookie(
         options.cookie_name,
@@ -88,7 +103,43 @@ def delete_token(
         domain=options.cookie_domain,
         samesite=options.cookie_samesite,  # type: ignore[arg-type]
     )
+    if is_cookie_secure(options):
+        # Browsers drop what would replace a secure cookie and is not secure itself.
+        response.cookies[options.cookie_name]["secure"] = True
+    if options.cookie_partitioned:
+        _partition(response, options.cookie_name)
+
+
+class PartitionedMorsel(Morsel[str]):
+    """A cookie with the attribute Partitioned, which `http.cookies` knows from Python 3.14 on."""
+
+    def OutputString(self, attrs: Container[str] | None = None) -> str:  # noqa: N802 - as in Morsel
+        """Return the cookie as it is sent."""
+        return f"{super().OutputString(attrs)}; Partitioned"
+
+
+def _partition(response: HttpResponseBase, name: str) -> None:
+    plain = response.cookies[name]
+    partitioned = PartitionedMorsel()
+    partitioned.set(plain.key, plain.value, plain.coded_value)
+    partitioned.update(plain)
+    response.cookies[name] = partitioned
+
+
+def _read(tokens: Iterable[str]) -> list[Token]:
+    return [token for token in map(read_token, tokens) if token is not None]
 
 
 def _header_token(request: HttpRequest, options: Options) -> str | None:
     return request.headers.get(options.header_name) if options.header_name else None
+
+
+def _cookie_tokens(request: HttpRequest, options: Options) -> list[str]:
+    name = options.cookie_name
+    if name is None or name not in request.COOKIES:
+        return []
+    chunks = map(parse_cookie, request.META.get("HTTP_COOKIE", "").split(";"))
+    sent = [chunk[name] for chunk in chunks if name in chunk]
+    # `request.COOKIES` has the last one only, and a middleware or a test may have changed that.
+    distinct = dict.fromkeys(filter(None, [*sent[:-1], request.COOKIES[name]]))
+    return list(itertools.islice(distinct, MAX_TOKENS))

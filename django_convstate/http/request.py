@@ -6,16 +6,20 @@ import threading
 from typing import Final
 
 from asgiref.sync import markcoroutinefunction
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
-from .. import ids, news, tokens
+from .. import ids, news
+from ..conversation.arguments import known_owner
 from ..conversation.conversation import Conversation, working_copy_of
-from ..exceptions import ConversationCorrupt, ConversationNotFound
 from ..store import ConversationStore
+from ..tokens import Token
 from . import identity, streaming
 from .awaitable import GuardedCoroutine
+from .opening import aopen_presented, begin_for, open_presented, presentable
+from .visitor import NOTE, Visitor, avisitor_of, visitor_of
 
 logger = logging.getLogger("django_convstate")
 
@@ -25,8 +29,8 @@ _ATTACHED: Final = "_convstate_attached"
 
 class RequestConversation:
     """Attaches `conversation` and `aconversation` to one request. The conversation is the one whose
-    token the request presents, else a new one, or the one that the view has assigned to
-    `request.conversation`."""
+    token the request presents, if it is the visitor's; else a new one; or the one that the view has
+    assigned to `request.conversation`."""
 
     def __init__(self, request: HttpRequest, store: ConversationStore) -> None:
         self._request = request
@@ -35,46 +39,120 @@ class RequestConversation:
         self._touched = False
         # Ids of which the client has a token, or gets one with this response.
         self._known: set[str] = set()
+        # Whether what the request presents is no longer its conversation: after a logout, say.
+        self._is_anew = False
+        # What the view had assigned until then, and is saved with the response.
+        self._former: list[Conversation] = []
+        self._visitor: Visitor | None = None  # as of the load
+        self._claimant: str | None = None  # the owner for which `claim_conversation` was called
         # Threads, or tasks, of one request must get the same object, or the changes of one of them
         # would be lost. The locks belong to this request: other requests do not wait.
         self._loading = threading.Lock()
         self._aloading = asyncio.Lock()
-        self._loaded: Conversation | None = None
-        self._lazy = SimpleLazyObject(self._load)
-        request.conversation = self._lazy  # type: ignore[attr-defined]
+        self._load_later()
         guarded = markcoroutinefunction(lambda: GuardedCoroutine(self._aload()))
         request.aconversation = guarded  # type: ignore[attr-defined]
 
-    def begin_anew(self) -> None:
-        """Give the request a new conversation."""
-        self._request.conversation = self._store.create()  # type: ignore[attr-defined]
+    def begin_anew(self, owner: str | None) -> None:
+        """Give the request a new conversation of this owner. What was said in the one before is
+        saved with the response."""
+        conversation = self.current()
+        if conversation is not None and conversation is not self._loaded:
+            self._former.append(conversation)
+        self._is_anew = True
+        self._request.conversation = self._store.create(owner)  # type: ignore[attr-defined]
+
+    def replace_corrupt(self) -> None:
+        """Give the request a new conversation of the visitor that it was loaded for."""
+        self.begin_anew(None if self._visitor is None else self._visitor.owner)
+
+    def note_login(self) -> None:
+        """Have the next load claim the conversation that this visitor had before their login, or
+        begin anew, as ON_LOGIN says."""
+        options = self._store.options
+        visitor = visitor_of(self._request, options)
+        if visitor is None:
+            return
+        conversation = self.current()
+        if options.on_login == "fresh" or not _may_keep(conversation, visitor.owner):
+            self.begin_anew(visitor.owner)
+            return
+        noted = [token.id for token in self._presented() if not token.is_owned]
+        if conversation is not None and conversation.owner is None:
+            copy = working_copy_of(conversation)
+            copy.visitor, copy.is_noted = visitor.owner, True
+            noted = [conversation.id]
+        elif conversation is self._loaded and not conversation:
+            self._load_later()  # if another receiver of the login has used it before this one
+        self._request.session[NOTE] = noted
+
+    def claim(self, owner: str) -> None:
+        """Make the conversation this owner's, or begin anew, as `claim_conversation` has it."""
+        self._claimant = owner
+        if self._store.options.on_login == "fresh" or not _may_keep(self.current(), owner):
+            self.begin_anew(owner)
+            return
+        conversation = self.current()
+        if conversation is None:
+            conversation = self._load()
+        if conversation.owner is None:
+            conversation.claim(owner)
+
+    async def aclaim(self, owner: str) -> None:
+        """See `claim`."""
+        self._claimant = owner
+        if self._store.options.on_login == "fresh" or not _may_keep(self.current(), owner):
+            self.begin_anew(owner)
+            return
+        conversation = self.current()
+        if conversation is None:
+            conversation = await self._aload()
+        if conversation.owner is None:
+            await conversation.aclaim(owner)
+
+    def _load_later(self) -> None:
+        self._loaded: Conversation | None = None
+        self._lazy = SimpleLazyObject(self._load)
+        self._request.conversation = self._lazy  # type: ignore[attr-defined]
 
     def current(self) -> Conversation | None:
         """Return the conversation; None if the view has not used it yet."""
         assigned = self._request.conversation  # type: ignore[attr-defined]
         return self._loaded if assigned is self._lazy else assigned
 
-    def to_save_now(self, response: HttpResponseBase) -> Conversation | None:
-        """Return the conversation if it is to be saved before the response is sent.
+    def to_save_now(self, response: HttpResponseBase) -> list[Conversation]:
+        """Return the conversations that are to be saved before the response is sent.
 
         That of a stream is saved at the end of the stream. But a new one is stored first, so that
         its token is valid at once: the client may use it while the stream is still being sent.
         """
-        conversation = self._to_save()
-        if conversation is None or response.status_code >= 500:
-            return None
-        is_later = streaming.is_stream(response) and not conversation.is_new
-        return None if is_later else conversation
+        if response.status_code >= 500:
+            return []
+        to_save = self._replaced()
+        conversation = self.current()
+        if conversation is not None and (conversation.is_new or not streaming.is_stream(response)):
+            to_save.append(conversation)
+        return [each for each in to_save if not working_copy_of(each).save_failed]
+
+    def _replaced(self) -> list[Conversation]:
+        """Return what was the conversation of this request before another took its place."""
+        if self._loaded is None or self._loaded is self.current():
+            return [*self._former]
+        return [*self._former, self._loaded]
 
     def notify(self) -> None:
         """Tell open websockets what the view, or the middleware, has saved."""
-        if (conversation := self.current()) is not None:
+        for conversation in self._used():
             news.notify_of_saved(conversation)
 
     async def anotify(self) -> None:
         """See `notify`."""
-        if (conversation := self.current()) is not None:
+        for conversation in self._used():
             await news.anotify_of_saved(conversation)
+
+    def _used(self) -> list[Conversation]:
+        conversation = self.current()
+        return self._replaced() + ([] if conversation is None else [conversation])
 
     def finish(self, response: HttpResponseBase) -> HttpResponseBase:
         """Have a stream save the conversation at its end, and put the conversation's token and the
@@ -149,42 +227,113 @@ class RequestConversation:
         "event loop. In an async view, begin with `conversation = await request.aconversation()`."
     )
     def _load_now(self) -> Conversation:
-        try:
-            return self._store.get(self._presented_id())
-        except (ConversationNotFound, ConversationCorrupt):
-            return self._new()
+        self._touched = True
+        presented, options = self._presented(), self._store.options
+        visitor = self._claimant_of(presented) or visitor_of(self._request, options)
+        self._visitor, candidates = visitor, _candidates(presented, visitor)
+        conversation = open_presented(self._store, candidates, visitor)
+        if conversation is None:
+            conversation = self._begin(candidates, visitor)
+        if self._is_note_done(conversation):
+            self._request.session.pop(NOTE, None)
+        return conversation
 
     async def _aload(self) -> Conversation:
         async with self._aloading:
             if (conversation := self.current()) is not None:
                 return conversation
-            try:
-                self._loaded = await self._store.aget(self._presented_id())
-            except (ConversationNotFound, ConversationCorrupt):
-                self._loaded = self._new()
-            return self._loaded
+            self._touched = True
+            presented, options = self._presented(), self._store.options
+            visitor = self._claimant_of(presented) or await avisitor_of(self._request, options)
+            self._visitor, candidates = visitor, _candidates(presented, visitor)
+            conversation = await aopen_presented(self._store, candidates, visitor)
+            if conversation is None:
+                conversation = self._begin(candidates, visitor)
+            if self._is_note_done(conversation):
+                await self._request.session.apop(NOTE, None)
+            self._loaded = conversation
+            return conversation
 
-    def _new(self) -> Conversation:
-        """Return a new conversation: under the id that an open websocket of this client has for a
-        conversation that is not stored yet, else under a new id."""
-        token = identity.presented_token(self._request, self._store.options)
-        if token and tokens.is_unsaved(token) and (id := tokens.unsign_token(token)):
-            return self._store.begin(id)
-        return self._store.create()
+    def _presented(self) -> list[Token]:
+        if self._is_anew:
+            return []
+        presented = identity.presented(self._request, self._store.options)
+        self._known.update(token.id for token in presented)
+        return presented
 
-    def _presented_id(self) -> str:
-        self._touched = True
-        id = identity.presented_id(self._request, self._store.options)
-        if id is None:
-            raise ConversationNotFound("The request has no token of ours.")
-        self._known.add(id)
-        return id
+    def _claimant_of(self, presented: list[Token]) -> Visitor | None:
+        if self._claimant is None:
+            return None
+        return Visitor(self._claimant, [token.id for token in presented if not token.is_owned])
+
+    def _is_note_done(self, conversation: Conversation) -> bool:
+        """Tell whether the note of the login can go. In an outage it waits for the claim."""
+        is_noted = self._claimant is None and self._visitor is not None and self._visitor.noted
+        return bool(is_noted) and not conversation.degraded
+
+    def _begin(self, candidates: list[Token], visitor: Visitor | None) -> Conversation:
+        """Return a new conversation of the visitor: under the id that an open websocket of this
+        client has for one that is not stored yet, else under a new id."""
+        for token in presentable(candidates, visitor):
+            if token.is_unsaved and (visitor is None or visitor.may_begin(token)):
+                return begin_for(visitor, self._store, token.id)
+        return self._store.create(None if visitor is None else visitor.owner)
+
+
+def _may_keep(conversation: Conversation | None, owner: str | None) -> bool:
+    return conversation is None or conversation.owner in (None, owner)
+
+
+def _candidates(presented: list[Token], visitor: Visitor | None) -> list[Token]:
+    """Return what is presented, and what the visitor presented when they logged in: the response
+    to the login may have deleted that cookie."""
+    noted = () if visitor is None else visitor.noted
+    known = {token.id for token in presented}
+    return [*presented, *(Token(id, "", is_unsaved=False) for id in noted if id not in known)]
+
+
+def attached_to(request: HttpRequest) -> RequestConversation | None:
+    """Return what the middleware has attached to a request, which may be one that wraps ours, as
+    that of Django REST framework does; None: there is nothing."""
+    attached: RequestConversation | None = getattr(request, _ATTACHED, None)
+    return attached
 
 
 def begin_anew(sender: object, request: HttpRequest, **kwargs: object) -> None:
-    """Give the request a new conversation, in the store of its own. Receives `user_logged_out`, so
-    that the browser's next user does not get that of the last one. `request` may be one that wraps
-    ours, as that of Django REST framework does."""
-    attached: RequestConversation | None = getattr(request, _ATTACHED, None)
-    if attached is not None:
-        attached.begin_anew()
+    """Give the request a new conversation. Receives `user_logged_out`, so that the browser's next
+    user does not get that of the last one."""
+    if (attached := attached_to(request)) is not None:
+        attached.begin_anew(None)
+
+
+def note_login(sender: object, request: HttpRequest, **kwargs: object) -> None:
+    """Note which conversation a login is to claim. Receives `user_logged_in`."""
+    if (attached := attached_to(request)) is not None:
+        attached.note_login()
+
+
+def claim_conversation(request: HttpRequest, user: ids.Owner) -> None:
+    """Make the conversation that this request presents `user`'s, a user's or an owner's, for what
+    logs in without Django's `login()`: a view that hands out tokens of an API, say. With ON_LOGIN
+    "fresh" the request gets a new conversation instead, and so it does if that is another owner's.
+
+    Raises:
+        InvalidConversationValue: nobody is logged in.
+        BackendUnavailable: it cannot be claimed now.
+        ImproperlyConfigured: `ConversationMiddleware` has not seen this request.
+    """
+    _attached_to(request).claim(known_owner(user))
+
+
+async def aclaim_conversation(request: HttpRequest, user: ids.Owner) -> None:
+    """See `claim_conversation`."""
+    await _attached_to(request).aclaim(known_owner(user))
+
+
+def _attached_to(request: HttpRequest) -> RequestConversation:
+    if (attached := attached_to(request)) is None:
+        raise ImproperlyConfigured(
+            "This request has no conversation. Put "
+            '"django_convstate.middleware.ConversationMiddleware" into MIDDLEWARE.'
+        )
+    return attached

@@ -12,6 +12,7 @@ from django_convstate.channels import (
     ConversationMiddlewareStack,
     ScopeConversation,
 )
+from django_convstate.http.visitor import Visitor
 from django_convstate.tokens import sign_id
 from tests.support.consumers import Chat, Plain
 from tests.support.tabs import PATIENCE, Browser, Tab
@@ -70,7 +71,7 @@ class TestTheScope:
 
     async def test_a_forgotten_await_says_what_to_write(self) -> None:
         scope: Any = {"type": "websocket", "path": "/", "headers": []}
-        door: Any = ScopeConversation(scope, conversations)
+        door: Any = ScopeConversation(scope, conversations, Visitor(None))
         for wrong in (
             lambda: door["city"],
             lambda: door.update(city="Jaipur"),

@@ -1,12 +1,18 @@
 """The token of a conversation, in a cookie or in a header."""
 
 import logging
+import pickle
+from io import BytesIO
 from typing import Any
 
 import pytest
+from django.core.handlers.asgi import ASGIRequest
 from django.core.signing import Signer
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
 
-from django_convstate import conversations
+from django_convstate import conf, conversations
+from django_convstate.http.identity import presented_tokens, set_token
 from django_convstate.ids import new_id
 from django_convstate.tokens import sign_id, unsign_token
 from tests.support.browsers import Browser, varies
@@ -122,6 +128,139 @@ class TestCookie:
         assert line.levelno == logging.WARNING
         assert id not in line.getMessage()
         assert response.cookies["conversation"].value == "", "one log line, not one a request"
+
+    def test_without_a_name_there_is_no_cookie(self, browser: Browser, settings: Any) -> None:
+        settings.CONVERSATION_STATE = {"COOKIE_NAME": None, "HEADER_NAME": "X-Tab"}
+        first = browser.get("say?text=first tab")
+        assert (first.cookies, "X-Tab" in first.headers) == ({}, True)
+        assert browser.get("say?text=second tab").json()["messages"] == ["second tab"]
+        again = browser.get("say?text=again", headers={"X-Tab": first.headers["X-Tab"]})
+        assert again.json()["messages"] == ["first tab", "again"]
+        gone = browser.get("delete", headers={"X-Tab": first.headers["X-Tab"]})
+        assert gone.cookies == {}
+
+    def test_without_cookie_and_header_nothing_is_presented(
+        self, browser: Browser, settings: Any
+    ) -> None:
+        browser.get("say?text=hello")
+        settings.CONVERSATION_STATE = {"COOKIE_NAME": None}
+        response = browser.get("say?text=again")
+        assert (response.json()["messages"], response.cookies) == (["again"], {})
+
+
+class TestPartitionedCookie:
+    """Which a browser keeps apart for each site that has ours in a frame."""
+
+    @pytest.fixture(autouse=True)
+    def _partitioned(self, settings: Any) -> None:
+        settings.CONVERSATION_STATE = {
+            "COOKIE_SAMESITE": "None",
+            "COOKIE_SECURE": True,
+            "COOKIE_PARTITIONED": True,
+        }
+
+    def test_the_attribute_is_set(self, browser: Browser) -> None:
+        cookie = browser.get("say?text=hello").cookies["conversation"]
+        sent = cookie.OutputString().split("; ")
+        assert sent[0] == f"conversation={browser.token}"
+        assert sorted(sent[1:]) == [
+            "HttpOnly",
+            "Partitioned",
+            "Path=/",
+            "SameSite=None",
+            "Secure",
+        ]
+        assert browser.get("say?text=again").json()["messages"] == ["hello", "again"]
+
+    def test_the_cookie_that_is_deleted_is_the_partitioned_one(self, browser: Browser) -> None:
+        browser.get("say?text=hello")
+        cookie = browser.get("delete").cookies["conversation"]
+        assert {"Partitioned", "SameSite=None", "Secure", "Max-Age=0"} <= set(
+            cookie.OutputString().split("; ")
+        )
+
+    def test_the_attribute_is_there_in_a_copy(self, browser: Browser) -> None:
+        """A response may be pickled, by a cache, say."""
+        cookies = browser.get("say?text=hello").cookies
+        assert "; Partitioned" in pickle.loads(pickle.dumps(cookies)).output()
+
+    def test_other_cookies_do_not_have_it(self, browser: Browser) -> None:
+        response = HttpResponse()
+        response.set_cookie("other", "x")
+        set_token(RequestFactory().get("/"), response, "token", conf.current())
+        sent = response.cookies.output().split("\r\n")
+        assert [cookie.endswith("; Partitioned") for cookie in sent] == [True, False]
+
+
+@pytest.mark.parametrize("samesite", ["Lax", "None"])
+def test_a_secure_cookie_is_deleted_by_a_secure_one(
+    browser: Browser, settings: Any, samesite: str
+) -> None:
+    settings.CONVERSATION_STATE = {"COOKIE_SECURE": True, "COOKIE_SAMESITE": samesite}
+    browser.get("say?text=hello")
+    cookie = browser.get("delete").cookies["conversation"]
+    assert (cookie.value, cookie["secure"], cookie["samesite"]) == ("", True, samesite)
+
+
+class TestSeveralCookiesOfOneName:
+    """Of another path, domain or application: a browser sends them all."""
+
+    @pytest.fixture
+    def token(self) -> str:
+        return sign_id(conversations.open(new_id()).id)
+
+    def presented(self, cookies: str, way: str, **headers: str) -> list[str]:
+        if way == "sync":
+            request: HttpRequest = RequestFactory().get("/", HTTP_COOKIE=cookies, headers=headers)
+        else:
+            sent = [("cookie", cookies), *headers.items()]
+            raw = [(name.lower().encode(), value.encode()) for name, value in sent]
+            scope = {"type": "http", "method": "GET", "path": "/", "headers": raw}
+            request = ASGIRequest(scope, BytesIO())
+        return presented_tokens(request, conf.current())
+
+    def test_all_are_presented_in_the_order_sent(self, way: str) -> None:
+        cookies = 'a=1; conversation=one; conversation="two"; b; conversation=; conversation=one'
+        assert self.presented(cookies, way) == ["one", "two"]
+
+    def test_no_more_than_five(self, way: str) -> None:
+        cookies = "; ".join(f"conversation={number % 8}" for number in range(100))
+        assert self.presented(cookies, way) == list("01234")
+
+    def test_a_header_is_presented_alone(self, way: str, settings: Any) -> None:
+        settings.CONVERSATION_STATE = {"HEADER_NAME": "X-Tab"}
+        assert self.presented("conversation=one", way, **{"X-Tab": "two"}) == ["two"]
+        assert self.presented("conversation=one", way) == ["one"]
+        assert self.presented("conversation=one", way, **{"X-Tab": ""}) == ["one"]
+
+    def test_what_a_middleware_has_changed_counts(self) -> None:
+        request = RequestFactory().get("/", HTTP_COOKIE="conversation=one; conversation=two")
+        request.COOKIES["conversation"] = "three"
+        assert presented_tokens(request, conf.current()) == ["one", "three"]
+        del request.COOKIES["conversation"]
+        assert presented_tokens(request, conf.current()) == []
+        bare = HttpRequest()
+        bare.COOKIES["conversation"] = "one"
+        assert presented_tokens(bare, conf.current()) == ["one"]
+
+    @pytest.mark.parametrize("ours_is_first", [True, False])
+    def test_the_one_with_our_signature_is_taken(
+        self, browser: Browser, ours_is_first: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        browser.get("say?text=hello")
+        both = [f"conversation={browser.token}", "conversation=another-application"]
+        # The async test client of Django 5.2 puts a comma after the last.
+        cookies = "; ".join([*(both if ours_is_first else reversed(both)), "a=1"])
+        response = Browser(browser.way).get("look", headers={"Cookie": cookies})
+        assert response.json()["messages"] == ["hello"]
+        assert response.cookies == {}, "it is not set again"
+        assert not [r for r in caplog.records if r.name == "django_convstate"]
+
+    def test_none_is_deleted_while_a_websocket_is_to_begin_one_of_them(self, way: str) -> None:
+        unsaved = sign_id(new_id(), unsaved=True)
+        header = f"conversation={unsaved}; conversation=other; a=1"
+        response = Browser(way).get("look", headers={"Cookie": header})
+        assert response.cookies == {}
 
 
 class TestHeader:

@@ -3,6 +3,7 @@ made."""
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -53,8 +54,6 @@ class PendingWrites:
         base: the conversation as it was known before the first of them. None: nothing was known.
         lifetime: when the primary had last shown the base, and when it expires there.
         size: what the base takes, in bytes of memory.
-        is_complete: whether all of the conversation is known here: from before the outage, or
-            because it was begun here.
         writes: each with the position after the last message then, as this process counts them.
         offset: how much further that position is in the primary, because of what others have done.
             None: not known yet.
@@ -62,16 +61,35 @@ class PendingWrites:
             In the primary, what others have appended comes after these, and what was appended here
             last.
         is_begun_anew: what comes next was made after a deletion here, which is replayed already.
+        is_complete: all of the conversation is known here: from before the outage, or because it
+            was begun, or begun anew, here.
+        pieces: how many of the first writes are pieces of one that was divided, without the last
+            of these.
+        followers: how many writes after the first are pieces that it is the head of.
+        is_head_sent: the head was sent before, and there was no answer.
+        visitor: whose the conversation must be, or nobody's (""), because what made it theirs was
+            refused. None: that does not matter.
+        is_shifted: a change of the messages was refused, so that positions here say nothing of
+            those in the primary.
+        failures: how often the first write could not be sent though the primary was there.
+        retry_at: when to try again, by the monotonic clock.
     """
 
     base: StoredConversation | None
     lifetime: Lifetime | None = None
     size: int = 0
-    is_complete: bool = False
     writes: deque[tuple[Write, int]] = field(default_factory=deque)
     offset: int | None = None
     shared_end: int = 0
     is_begun_anew: bool = False
+    is_complete: bool = False
+    pieces: int = 0
+    followers: int = 0
+    is_head_sent: bool = False
+    visitor: str | None = field(repr=False, default=None)
+    is_shifted: bool = False
+    failures: int = 0
+    retry_at: float = 0.0
 
     @property
     def has_expired(self) -> bool:
@@ -144,40 +162,67 @@ class Journal:
                 write only.
         """
         if id not in self._conversations:
-            is_begun = isinstance(write, Change) and write.create is Create.MUST_BE_NEW
+            begins = isinstance(write, Delete) or (
+                isinstance(write, Change) and write.create is Create.MUST_BE_NEW
+            )
             size = _size_with(base)
             self._conversations[id] = PendingWrites(
                 base,
                 lifetime,
                 size,
-                is_complete=is_begun or base is not None,
                 shared_end=0 if base is None else base.messages.end,
+                is_complete=begins or base is not None,
             )
             self._bytes += size
         self._conversations[id].writes.append((write, end))
         self._bytes += _size_of(write)
         self.pending += 1
 
+    def divide_first(self, id: str, pieces: Sequence[tuple[Write, int]]) -> None:
+        """Put pieces, each with its position, in the place of the first write of a conversation.
+        The first piece is their head. They still count as one."""
+        conversation = self._conversations[id]
+        write, _ = conversation.writes.popleft()
+        conversation.writes.extendleft(reversed(pieces))
+        self._bytes += sum(_size_of(piece) for piece, _ in pieces) - _size_of(write)
+        conversation.followers = len(pieces) - 1
+        conversation.pieces += conversation.followers
+        conversation.is_head_sent = False
+
+    def remove_followers(self, id: str) -> None:
+        """Remove the pieces that the first write of a conversation is the head of."""
+        conversation = self._conversations[id]
+        head = conversation.writes.popleft()
+        for _ in range(conversation.followers):
+            write, _ = conversation.writes.popleft()
+            self._bytes -= _size_of(write)
+        conversation.writes.appendleft(head)
+        conversation.pieces -= conversation.followers
+        conversation.followers = 0
+
     def remove_first(self, id: str) -> bool:
         """Remove the first write of a conversation, and tell whether it was the last one."""
         conversation = self._conversations[id]
         write, _ = conversation.writes.popleft()
         self._bytes -= _size_of(write)
-        self.pending -= 1
+        conversation.followers = conversation.failures = 0
+        if conversation.pieces:
+            conversation.pieces -= 1
+        else:
+            self.pending -= 1
         if conversation.writes:
             return False
         self.drop(id)
         return True
 
-    def drop(self, id: str) -> int:
-        """Remove all writes of a conversation, and return how many there were."""
+    def drop(self, id: str) -> None:
+        """Remove all writes of a conversation."""
         conversation = self._conversations.pop(id, None)
         if conversation is None:
-            return 0
+            return
         sizes = (_size_of(write) for write, _ in conversation.writes)
         self._bytes -= conversation.size + sum(sizes)
-        self.pending -= len(conversation.writes)
-        return len(conversation.writes)
+        self.pending -= len(conversation.writes) - conversation.pieces
 
 
 def _size_with(base: StoredConversation | None) -> int:

@@ -50,16 +50,17 @@ class OfflineStore:
         self._on_write = on_write
 
     def load(self, id: str, window: int) -> Record | None:
-        """Return what is known of the conversation; perhaps that is nothing (`is_unknown`). None:
-        it was deleted in this outage."""
+        """Return what is known of the conversation; with version 0, if that is nothing, or only
+        what was said here in this outage. None: it was deleted in this outage."""
         with self.lock:
-            if id in self.journal:
-                record, is_unknown = self.fallback.load(id, window), not self._is_complete(id)
+            if (pending := self.journal.get(id)) is not None:
+                record = self.fallback.load(id, window)
+                if record is not None and not pending.is_complete:
+                    record.version = 0
             else:
-                stored = self.known.get(id)
-                is_unknown = stored is None
-                record = (stored or _unknown()).record(id, window, self.fallback.max_age)
-        return None if record is None else replace(record, degraded=True, is_unknown=is_unknown)
+                stored = self.known.get(id) or _unknown()
+                record = stored.record(id, window, self.fallback.max_age)
+        return None if record is None else replace(record, degraded=True)
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """Join the queue for a turn in this process."""
@@ -70,15 +71,19 @@ class OfflineStore:
         """Apply the change to what is known, and journal it. The caller ends its lease.
 
         Raises:
-            BackendUnavailable: the journal is full, or the owner cannot be verified.
+            BackendUnavailable: the journal is full; or the change is none that can be accepted for
+                a conversation of which nothing is known.
         """
         fenced = self.leases.fenced(id, change, by_primary=False)
         with self._writing(id, fenced, presume_exists=change.create is Create.MUST_EXIST) as base:
-            self._check_owner(id, fenced, base)
-            is_complete = base is not None or self._is_complete(id)
+            begins = fenced.create is Create.MUST_BE_NEW and id not in self.journal
+            is_complete = begins or base is not None or self._is_complete(id)
+            if not is_complete:
+                _refuse_unless_mergeable(fenced)
             committed = self.fallback.commit(id, self._applicable(id, fenced, is_complete))
             self.journal.add(id, fenced, committed.end, base, self.known.lifetime(id))
-        return replace(committed, degraded=True)
+        version = committed.version if is_complete else 0
+        return replace(committed, version=version, degraded=True)
 
     def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """Return known messages.
@@ -134,9 +139,15 @@ class OfflineStore:
             return found
 
     def delete(self, id: str, expected_version: int | None) -> bool:
-        """Delete the conversation, and journal that in the place of its earlier changes."""
+        """Delete the conversation, and journal that in the place of its earlier changes.
+
+        Raises:
+            BackendUnavailable: the journal is full, or the version is not known.
+        """
         delete = Delete(_EPOCH + time.monotonic())
-        with self._writing(id, delete, presume_exists=True):
+        with self._writing(id, delete, presume_exists=True) as base:
+            if expected_version is not None and base is None and not self._is_complete(id):
+                raise _unknown_version()
             found = self.fallback.delete(id, expected_version)
             if found:
                 self.journal.drop(id)
@@ -178,15 +189,6 @@ class OfflineStore:
                     self.discard(id)
                     dropped.append(id)
         return dropped
-
-    def _check_owner(self, id: str, change: Change, base: StoredConversation | None) -> None:
-        """Refuse to give an owner to what may be another owner's."""
-        if change.owner is None or change.create is Create.MUST_BE_NEW or base is not None:
-            return
-        if not self._is_complete(id):
-            raise BackendUnavailable(
-                "Cannot verify the owner while the store is unavailable.", transient=False
-            )
 
     def _is_complete(self, id: str) -> bool:
         """Whether all of a changed conversation is known here (see `PendingWrites`)."""
@@ -235,6 +237,34 @@ class OfflineStore:
                 if id not in self.journal:  # the change was refused
                     self.fallback.discard(id)
         self._on_write()
+
+
+def _refuse_unless_mergeable(change: Change) -> None:
+    """Refuse what cannot be decided for a conversation of which nothing is known here.
+
+    Raises:
+        BackendUnavailable: it would give it an owner, drop messages, or check its version.
+    """
+    # One that goes on by a token of ours has the owner that the token says.
+    if change.owner is not None and not change.unless_deleted:
+        raise BackendUnavailable(
+            "Cannot verify the owner while the store is unavailable.", transient=False
+        )
+    if change.keep_messages is not None:
+        raise BackendUnavailable(
+            "Cannot drop messages while the store is unavailable: it is not known here which there "
+            "are.",
+            transient=False,
+        )
+    if change.expected_version is not None:
+        raise _unknown_version()
+
+
+def _unknown_version() -> BackendUnavailable:
+    return BackendUnavailable(
+        "Cannot check the version while the store is unavailable: it is not known here.",
+        transient=False,
+    )
 
 
 def _unknown() -> StoredConversation:
