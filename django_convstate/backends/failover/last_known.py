@@ -20,10 +20,9 @@ from ..records import Change, Committed, Record
 from ..reports import Selection
 from ..toolkit.memory import (
     BYTES_OVERHEAD,
-    PAIR_OVERHEAD,
     memory_of_change,
     memory_of_messages,
-    memory_of_state,
+    memory_of_record,
 )
 from ..toolkit.packed import PackedMessages, key_of
 from ..toolkit.stored import StoredConversation
@@ -85,12 +84,7 @@ class Snapshot:
     def compacted(self, max_age: float | None) -> "Snapshot":
         """Return the same with the changes applied."""
         record = self.stored(max_age).record("", self.kept_messages, max_age)
-        return Snapshot(record, _size_of_record(record), self.begun, self.seen)
-
-
-def _size_of_record(record: Record) -> int:
-    size = OVERHEAD + memory_of_messages(record.messages) + memory_of_state(record.state)
-    return size if record.first is None else size + PAIR_OVERHEAD + len(record.first[1])
+        return Snapshot(record, OVERHEAD + memory_of_record(record), self.begun, self.seen)
 
 
 def _follow(
@@ -203,7 +197,7 @@ class LastKnownCache:
             return
         now = time.monotonic()
         age = max(0.0, record.last_accessed - record.created_at)
-        snapshot = Snapshot(record, _size_of_record(record), now - age, now)
+        snapshot = Snapshot(record, OVERHEAD + memory_of_record(record), now - age, now)
         with self._lock:
             if era == self.era or not self._is_outdated(id, era):
                 self._replace(id, snapshot)
@@ -239,7 +233,7 @@ class LastKnownCache:
                 stored = snapshot.stored(self._max_age)
                 stored.touch(time.time(), ttl)
                 record = stored.record("", snapshot.kept_messages, self._max_age)
-                size = _size_of_record(record)
+                size = OVERHEAD + memory_of_record(record)
                 snapshot = Snapshot(record, size, snapshot.begun, time.monotonic())
             self._replace(id, snapshot if found else None)
 
@@ -291,7 +285,7 @@ class LastKnownCache:
         and not all of its messages. None: that is still too much."""
         record = snapshot.compacted(self._max_age).record
         packed = record.messages.packed if isinstance(record.messages, PackedMessages) else []
-        size = _size_of_record(replace(record, messages=(), first=None))
+        size = OVERHEAD + memory_of_record(replace(record, messages=(), first=None))
         kept = 0
         for each in reversed(packed):
             size += BYTES_OVERHEAD + len(each)
@@ -302,7 +296,7 @@ class LastKnownCache:
             return None
         messages = PackedMessages(packed[len(packed) - kept :], record.end - kept)
         record = replace(record, messages=messages, first=None)
-        size = _size_of_record(record)
+        size = OVERHEAD + memory_of_record(record)
         if size > self._max_bytes // SHARE:
             return None
         return Snapshot(record, size, snapshot.begun, snapshot.seen)

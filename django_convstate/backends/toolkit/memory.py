@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from sys import getsizeof
 from typing import Final
 
-from ..records import Change
+from ..records import Change, Record
 from .packed import PackedMessages, Pair, size_of
 
 BYTES_OVERHEAD: Final = 50  # a bytes object besides its contents (33), with its place in a list
@@ -29,13 +29,26 @@ def memory_of_texts(texts: Collection[str]) -> int:
     return len(texts) * WIDE_OVERHEAD + 4 * len(joined)
 
 
+def memory_of_record(record: Record) -> int:
+    """Return the bytes of memory of what a record contains, besides the record itself."""
+    # Each load comes here: so there is no further call, as it mostly is.
+    state, messages, first = record.state, record.messages, record.first
+    if type(messages) is PackedMessages:
+        size = sum(map(len, messages.packed)) + BYTES_OVERHEAD * len(messages.packed)
+    else:
+        size = memory_of_messages(messages)
+    if state:
+        keys = "".join(state)
+        overhead, width = (ASCII_OVERHEAD, 1) if keys.isascii() else (WIDE_OVERHEAD, 4)
+        size += getsizeof(state) + len(state) * (overhead + BYTES_OVERHEAD)
+        size += width * len(keys) + sum(map(len, state.values()))
+    return size if first is None else size + PAIR_OVERHEAD + len(first[1])
+
+
 def memory_of_state(state: Mapping[str, bytes]) -> int:
     """Return the bytes of memory of a dictionary of keys and values."""
-    keys = "".join(state)
-    # As `memory_of_texts`, without a call: each load and save comes here.
-    overhead, width = (ASCII_OVERHEAD, 1) if keys.isascii() else (WIDE_OVERHEAD, 4)
-    contents = width * len(keys) + sum(map(len, state.values()))
-    return getsizeof(state) + len(state) * (overhead + BYTES_OVERHEAD) + contents
+    values = len(state) * BYTES_OVERHEAD + sum(map(len, state.values()))
+    return getsizeof(state) + memory_of_texts(state) + values
 
 
 def memory_of_messages(messages: Sequence[Pair]) -> int:
