@@ -39,11 +39,16 @@ def lifetime(value: object) -> str | None:
     return None if value == math.inf else seconds(value)
 
 
-def _whole(minimum: int) -> Check:
+def seconds_or_zero(value: object) -> str | None:
+    """Check a duration that may be 0, for what is not to be done."""
+    return None if value == 0 and not isinstance(value, bool) else seconds(value)
+
+
+def _whole(minimum: int, maximum: int = 2**31 - 1) -> Check:
     def check(value: object) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int):
             return f"must be a whole number, not {type(value).__name__}"
-        return None if minimum <= value < 2**31 else f"must be from {minimum} to {2**31 - 1}"
+        return None if minimum <= value <= maximum else f"must be from {minimum} to {maximum}"
 
     return check
 
@@ -81,7 +86,7 @@ def _setting(default: object, check: Check) -> Any:
 class Options:
     """The keys of CONVERSATION_STATE in lower case, each with its default and its check.
 
-    Durations are in seconds, sizes in bytes of JSON.
+    Durations are in seconds, sizes in bytes of JSON, but for `max_bytes`, which are of memory.
     """
 
     ttl: float = _setting(3600, lifetime)
@@ -94,7 +99,9 @@ class Options:
     fallback: str | None = _setting("locmem", _one_of("locmem", None))
     window: int = _setting(50, _whole(1))
     turn_wait: float = _setting(30, seconds)
+    outage_memory: float = _setting(600, seconds_or_zero)
     max_conversations: int = _setting(1000, _whole(1))
+    max_bytes: int = _setting(64 * 2**20, _whole(1, 2**50))
     max_state_bytes: int = _setting(262_144, _whole(1))
     max_message_bytes: int = _setting(65_536, _whole(1))
     max_messages: int | None = _setting(None, _optional(_whole(1)))
@@ -141,7 +148,7 @@ _DEFAULTS: Final = Options()
 
 class StoreOptions(TypedDict, total=False):
     """What `ConversationStore` takes: the keys of CONVERSATION_STATE in lower case. Durations are
-    in seconds, sizes in bytes of JSON."""
+    in seconds, sizes in bytes of JSON, but for `max_bytes`, which are of memory."""
 
     ttl: float
     max_age: float | None
@@ -150,7 +157,9 @@ class StoreOptions(TypedDict, total=False):
     fallback: str | None
     window: int
     turn_wait: float
+    outage_memory: float
     max_conversations: int
+    max_bytes: int
     max_state_bytes: int
     max_message_bytes: int
     max_messages: int | None

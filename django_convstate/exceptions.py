@@ -39,9 +39,9 @@ class ConversationCorrupt(ConversationError, BadRequest):
 
 
 class ConversationTooLarge(ConversationError, ValueError, BadRequest):
-    """A message, the state, or the number of messages is over its limit. Nothing was changed; of a
-    message that was being streamed, what fits is kept. The middleware answers 413 with the size and
-    the limit when a view lets it through."""
+    """A message, the state, the number of messages or, with locmem, the conversation is over its
+    limit. Nothing was changed; of a message that was being streamed, what fits is kept. The
+    middleware answers 413 with the size and the limit when a view lets it through."""
 
 
 class InvalidConversationId(ConversationError, ValueError, BadRequest):

@@ -174,7 +174,7 @@ class ConversationStore(StoreAdministration):
             record = self._repository.load(id, options.window)
         except (ConversationNotFound, ConversationCorrupt):
             return self._opened_anew(id, owned, ttl)
-        return self._opened(record, owned, options, strict)
+        return self._opened(record, owned, options, strict, ttl)
 
     async def aopen(
         self, id: str, *, owner: Owner = ANYBODY, ttl: float | None = None, strict: bool = False
@@ -187,7 +187,7 @@ class ConversationStore(StoreAdministration):
             record = await self._repository.aload(id, options.window)
         except (ConversationNotFound, ConversationCorrupt):
             return self._opened_anew(id, owned, ttl)
-        return self._opened(record, owned, options, strict)
+        return self._opened(record, owned, options, strict, ttl)
 
     def key(self, *parts: object) -> str:
         """Return a valid id for any text, number or UUID, or for several of them, the same one each
@@ -345,7 +345,7 @@ class ConversationStore(StoreAdministration):
         return Conversation(self._repository, copy)
 
     def _opened(
-        self, record: Record, owner: Any, options: conf.Options, strict: bool
+        self, record: Record, owner: Any, options: conf.Options, strict: bool, ttl: float | None
     ) -> Conversation:
         is_theirs = owner is ANYBODY or (owner == record.owner and not record.is_unknown)
         if (record.degraded and not is_theirs) or (record.is_unknown and strict):
@@ -354,6 +354,8 @@ class ConversationStore(StoreAdministration):
             )
         if not is_theirs:
             raise ConversationNotFound(_ABSENT)
+        if ttl is not None and record.is_unknown:  # it may be a new one
+            record.ttl = ttl
         return self._loaded(record, owner, options)
 
     def _opened_anew(self, id: str, owner: Any, ttl: float | None) -> Conversation:

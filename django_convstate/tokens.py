@@ -6,11 +6,12 @@ SECRET_KEY: another visitor who presents it is turned away without asking the st
 """
 
 import base64
+import time
 from dataclasses import dataclass, replace
 from typing import Final
 
 from django.conf import settings
-from django.core.signing import BadSignature, Signer, TimestampSigner
+from django.core.signing import BadSignature, Signer, TimestampSigner, b62_encode
 from django.utils.crypto import constant_time_compare, salted_hmac
 
 from .exceptions import InvalidConversationId
@@ -25,6 +26,14 @@ _SEPARATOR: Final = "!"  # of id and digest: in a cookie it needs no quotes, in 
 # For how many seconds a conversation may be begun by such a token: less than it is known of one
 # that it was deleted, which is a day.
 UNSAVED_SECONDS: Final = 12 * 3600
+
+
+class HourlySigner(TimestampSigner):
+    """Signs with the hour, so that a client does not get another token with each response."""
+
+    def timestamp(self) -> str:
+        """Return the beginning of this hour."""
+        return b62_encode(int(time.time()) // 3600 * 3600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,7 @@ class Token:
 
     def signed(self, *, unsaved: bool) -> str:
         """Return it as a client holds it. See `sign_id`."""
-        signer = TimestampSigner(salt=_UNSAVED_SALT) if unsaved else Signer(salt=_SALT)
+        signer = HourlySigner(salt=_UNSAVED_SALT) if unsaved else Signer(salt=_SALT)
         return signer.sign(_SEPARATOR.join(filter(None, (self.id, self.owner_digest))))
 
     def __repr__(self) -> str:
@@ -77,9 +86,10 @@ def new_token(id: str, owner: str | None) -> Token:
 def sign_id(id: str, owner: str | None = None, *, unsaved: bool = False) -> str:
     """Return the token for `id`: what a client holds, and the only thing accepted back.
 
-    A websocket has to be given its token with the handshake, before anything is said. `unsaved`
-    notes in the token that it was made for a conversation which is not stored yet, so that its
-    absence later does not look as if it were gone.
+    A websocket has to be given its token with the handshake, before anything is said; and what is
+    begun in an outage is stored after it. `unsaved` notes in the token that it was made for a
+    conversation which is not stored yet, as far as is known, so that its absence later does not
+    look as if it were gone.
     """
     return new_token(id, owner).signed(unsaved=unsaved)
 
@@ -89,7 +99,7 @@ def read_token(token: str) -> Token | None:
     """Return what `token` says; None if we did not sign it (SECRET_KEY_FALLBACKS count)."""
     if (value := _unsign(Signer(salt=_SALT), token)) is not None:
         return _token(value, is_unsaved=False)
-    signer = TimestampSigner(salt=_UNSAVED_SALT)
+    signer = HourlySigner(salt=_UNSAVED_SALT)
     if (value := _unsign(signer, token)) is not None:
         is_recent = _unsign(signer, token, max_age=UNSAVED_SECONDS) is not None
         return _token(value, is_unsaved=is_recent)

@@ -157,7 +157,7 @@ def instances() -> dict[str, Any]:
             Selection(owner=OWNER),
             Replacement(id=TEXT, old=BYTES, new=BYTES),
             Settled(change(), committed(), 1, 1, 0, False),
-            Snapshot(record(), 1, [(1.0, change(), committed())]),
+            Snapshot(record(), 1, 0.0, 0.0, [(1.0, change(), committed())]),
             PendingWrites(stored),
             Touch(1.0),
             Delete(1.0),

@@ -66,7 +66,9 @@ def backend_options(cls: type[ConversationStateBackend]) -> dict[str, Any]:
 
 def options_of(cls: type[ConversationStateBackend]) -> tuple[str, ...]:
     """Return the keys of CONVERSATION_STATE that building a backend of `cls` takes."""
-    return (*cls.option_names, "fallback") if cls.can_fall_back else cls.option_names
+    if not cls.can_fall_back:
+        return cls.option_names
+    return (*cls.option_names, "fallback", "outage_memory")
 
 
 @clears_locals
@@ -110,14 +112,15 @@ def default_backend() -> ConversationStateBackend:
 
 
 def _build(
-    cls: type[ConversationStateBackend], fallback: str | None = None, **options: Any
+    cls: type[ConversationStateBackend],
+    fallback: str | None = None,
+    outage_memory: float = 0,
+    **options: Any,
 ) -> ConversationStateBackend:
     backend = cls(**options)
     if fallback is None:
         return backend
-    # The journal bounds it. Dropping a conversation would lose changes that wait for replay.
-    unbounded = LocMemBackend(max_age=backend.max_age, max_conversations=2**31 - 1)
-    return FailoverBackend(backend, unbounded)
+    return FailoverBackend(backend, LocMemBackend(), outage_memory=outage_memory)
 
 
 def _forget(*, setting: str, **kwargs: object) -> None:

@@ -4,8 +4,8 @@ What is stored is bytes, so that a later change of a caller's object changes not
 conversations are dropped by the operations that find them: there is no timer thread.
 """
 
-import heapq
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, ParamSpec, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 from django.core.checks import CheckMessage, Warning
 
 from .. import conf
-from ..exceptions import ConversationConflict
+from ..exceptions import BackendUnavailable, ConversationConflict, ConversationTooLarge
 from .base import ConversationStateBackend
 from .records import (
     TOMBSTONE_SECONDS,
@@ -29,10 +29,14 @@ from .reports import ConversationSummary, Health, Progress, PurgeReport, Selecti
 from .toolkit import forksafe
 from .toolkit.lease_queue import LeaseQueues
 from .toolkit.listing import newest_first
+from .toolkit.memory import memory_of_change
 from .toolkit.packed import Pair
 from .toolkit.stored import StoredConversation, apply_if_fits
+from .toolkit.table import CONVERSATION_OVERHEAD, ConversationTable, growth_of
 
+MAX_BYTES: Final = 64 * 2**20
 TOMBSTONES_PER_CONVERSATION: Final = 10  # that may be kept
+TOMBSTONE_BYTES: Final = 500  # of memory, with ids of usual length; a tenth of MAX_BYTES at most
 
 logger = logging.getLogger("django_convstate")
 
@@ -47,21 +51,33 @@ class LocMemBackend(ConversationStateBackend):
     """
 
     name: ClassVar = "locmem"
-    option_names: ClassVar = ("max_age", "max_conversations")
+    option_names: ClassVar = ("max_age", "max_conversations", "max_bytes")
     is_shared: ClassVar = False
 
-    def __init__(self, *, max_age: float | None = None, max_conversations: int = 1000) -> None:
-        """Keep at most `max_conversations`. When it is full, the fifth of them that have been idle
-        for longest are dropped."""
+    def __init__(
+        self,
+        *,
+        max_age: float | None = None,
+        max_conversations: int = 1000,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        """Keep at most `max_conversations`, in at most `max_bytes` of memory. When it is full, the
+        fifth that has been idle for longest is dropped, but for conversations in a turn."""
         super().__init__(max_age=max_age)
         self.max_conversations = max_conversations
-        self._conversations: dict[str, StoredConversation] = {}
+        self.max_bytes = max_bytes
+        self._table = ConversationTable(max_age)
         # Of those that were deleted: until when that is to be known, and the new id of one that
         # was moved.
         self._tombstones: dict[str, tuple[float, str]] = {}
         self._queues = LeaseQueues()
         self._lock = forksafe.lock()
-        self._next_sweep = 0.0
+
+    def keep_all(self, max_age: float | None) -> None:
+        """Evict nothing from now on: the caller bounds what is here. `max_age` is that of the
+        conversations, in seconds."""
+        self.max_conversations = self.max_bytes = sys.maxsize
+        self.max_age = self._table.max_age = max_age
 
     def load(self, id: str, window: int) -> Record | None:
         """Return a copy of the conversation, and slide its expiry."""
@@ -69,71 +85,80 @@ class LocMemBackend(ConversationStateBackend):
             return self._load(id, window)
 
     def commit(self, id: str, change: Change) -> Committed:
-        """Apply the change under the lock; a new conversation may push out others."""
+        """Apply the change under the lock; what grows may push out other conversations.
+
+        Raises as `ConversationStateBackend.commit` does, and:
+
+        Raises:
+            BackendUnavailable: the memory is full of conversations in a turn. Nothing was changed.
+            ConversationTooLarge: it would take more than `max_bytes` alone.
+        """
         now = time.time()
         with self._lock:
-            stored = self._alive(id, now)
+            stored = self._table.get(id)
             if stored is not None and stored.commits.has(change.commit):
                 return stored.answer_again(change, self.max_age)
             if change.lease is not None and not self._queues.get(id).is_held_by(change.lease):
                 raise ConversationConflict(TURN_LOST)
+            evicted = 0
+            if stored and self._table.memory + memory_of_change(change) > self.max_bytes:
+                evicted = self._make_room(id, growth_of(stored, change))
             changed, committed = apply_if_fits(
                 stored,
                 change,
                 now,
                 self.max_age,
-                is_deleted=stored is None and self._is_deleted(id, now),
+                is_deleted=stored is None and self._is_deleted(id),
+                clock=time.monotonic(),
             )
-            evicted = 0 if stored is not None else self._begin(id, changed, now)
+            if stored is None:
+                evicted = self._begin(id, changed)
+            else:
+                self._table.use(id)
+                self._table.recount(id)
             if change.lease is not None and change.release:
                 with self._queues.changing(id) as queue:
                     queue.leave(change.lease)
-        if evicted:
-            logger.warning(
-                "Memory for conversations is full: dropped the %d of %d that were idle for "
-                "longest. Raise MAX_CONVERSATIONS, or use a backend that keeps them elsewhere.",
-                evicted,
-                self.max_conversations,
-            )
+        self._log_evicted(evicted, begun=stored is None)
         return committed
 
     def peek(self, id: str, window: int) -> Record | None:
         """See `ConversationStateBackend.peek`."""
         with self._lock:
-            stored = self._alive(id, time.time())
+            stored = self._table.get(id)
             return stored.record(id, window, self.max_age) if stored else None
 
     def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """See `ConversationStateBackend.read_messages`."""
         with self._lock:
-            stored = self._alive(id, time.time())
+            stored = self._table.get(id)
             return stored.messages.between(start, stop) if stored else []
 
     def find(self, id: str, message_id: str) -> tuple[int, bytes] | None:
         """See `ConversationStateBackend.find`."""
         with self._lock:
-            stored = self._alive(id, time.time())
+            stored = self._table.get(id)
             return stored.messages.find(message_id) if stored else None
 
     def exists(self, id: str) -> bool:
         """See `ConversationStateBackend.exists`."""
         with self._lock:
-            return self._alive(id, time.time()) is not None
+            return self._table.get(id) is not None
 
     def touch(self, id: str, ttl: float | None = None) -> bool:
         """See `ConversationStateBackend.touch`."""
-        now = time.time()
         with self._lock:
-            stored = self._alive(id, now)
+            stored = self._table.get(id)
             if stored is None:
                 return False
-            stored.touch(now, ttl)
+            stored.touch(time.time(), ttl)
+            self._table.use(id)
             return True
 
     def delete(self, id: str, expected_version: int | None = None) -> bool:
         """See `ConversationStateBackend.delete`."""
         with self._lock:
-            stored = self._alive(id, time.time())
+            stored = self._table.get(id)
             if stored is None:
                 return False
             Change(expected_version=expected_version).refuse_unless_fits(stored.version, None)
@@ -142,16 +167,17 @@ class LocMemBackend(ConversationStateBackend):
 
     def rename(self, id: str, new_id: str, expected_version: int | None = None) -> bool:
         """See `ConversationStateBackend.rename`."""
-        now = time.time()
         with self._lock:
-            stored = self._alive(id, now)
+            stored = self._table.get(id)
             if stored is None:
                 return self._tombstones.get(id, (0.0, ""))[1] == new_id
             Change(expected_version=expected_version).refuse_unless_fits(stored.version, None)
-            if self._alive(new_id, now) is not None:
+            if self._table.get(new_id) is not None:
                 raise id_is_taken()
-            stored.last_accessed = now
-            self._conversations[new_id] = stored
+            stored.last_accessed = time.time()
+            self._table.move(id, new_id)
+            self._table.use(new_id)
+            self._table.recount(new_id)
             self._bury(id, new_id)
             return True
 
@@ -159,29 +185,31 @@ class LocMemBackend(ConversationStateBackend):
         self, id: str, record: Record, messages: Iterable[Pair], *, unless_deleted: bool = False
     ) -> None:
         """See `ConversationStateBackend.restore`."""
-        restored, now = StoredConversation.of(record, messages), time.time()
+        restored = StoredConversation.of(record, messages)
         with self._lock:
-            stored = self._alive(id, now)
             refuse_restore(
-                exists=stored is not None,
-                is_deleted=unless_deleted and self._is_deleted(id, now),
+                exists=self._table.get(id) is not None,
+                is_deleted=unless_deleted and self._is_deleted(id),
             )
-            self._begin(id, restored, now)
+            evicted = self._begin(id, restored, idle=max(0.0, time.time() - restored.last_accessed))
+        self._log_evicted(evicted, begun=True)
 
     def put(self, id: str, conversation: StoredConversation) -> None:
         """Keep a conversation as it is, in the place of what there is under that id."""
         with self._lock:
-            self._conversations[id] = conversation
+            self._table.put(id, conversation)
 
     def discard(self, id: str) -> None:
-        """Drop a conversation, if it is there. Its leases stay."""
+        """Drop a conversation, or what is known of its deletion, if it is there. Its leases
+        stay."""
         with self._lock:
-            self._conversations.pop(id, None)
+            self._table.pop(id)
+            self._tombstones.pop(id, None)
 
     def clear(self) -> None:
         """Drop all conversations and all leases."""
         with self._lock:
-            self._conversations.clear()
+            self._table.clear()
             self._tombstones.clear()
             self._queues = LeaseQueues()
 
@@ -216,12 +244,11 @@ class LocMemBackend(ConversationStateBackend):
         keys: Sequence[str] = (),
     ) -> Iterator[ConversationSummary]:
         """Yield what is stored at the moment of the call, newest saved first."""
-        now = time.time()
         with self._lock:
             found = [
                 stored.summary(id, self.max_age, keys)
-                for id, stored in self._conversations.items()
-                if stored.expires_at(self.max_age) > now and owner in (None, stored.owner)
+                for id, stored, _, is_expired in self._table.items()
+                if not is_expired and owner in (None, stored.owner)
             ]
         return newest_first(found, limit, after)
 
@@ -234,24 +261,23 @@ class LocMemBackend(ConversationStateBackend):
         progress: Progress | None = None,
     ) -> PurgeReport:
         """See `ConversationStateBackend.purge`."""
-        now = time.time()
-
-        def selected(stored: StoredConversation) -> bool:
-            if selection.only_expired:
-                return stored.expires_at(self.max_age) <= now
-            idle_for, owner = selection.idle_for, selection.owner
-            is_idle = idle_for is None or now - stored.last_accessed >= idle_for
-            return is_idle and owner in (None, stored.owner)
-
+        idle_for, owner = selection.idle_for or 0.0, selection.owner
         with self._lock:
-            ids = [id for id, stored in self._conversations.items() if selected(stored)]
-            examined = len(self._conversations)
-            if not dry_run:
-                for id in ids:
-                    if selection.only_expired:
-                        del self._conversations[id]
-                    else:
-                        self._bury(id)
+            examined = len(self._table)
+            ids = [
+                id
+                for id, stored, idle, is_expired in self._table.items()
+                if (
+                    is_expired
+                    if selection.only_expired
+                    else idle >= idle_for and owner in (None, stored.owner)
+                )
+            ]
+            for id in () if dry_run else ids:
+                if selection.only_expired:
+                    self._table.pop(id)
+                else:
+                    self._bury(id)
         if progress:
             progress(examined, examined)
         return PurgeReport(examined, len(ids), dry_run)
@@ -260,7 +286,7 @@ class LocMemBackend(ConversationStateBackend):
         """See `ConversationStateBackend.health`."""
         started = time.perf_counter()
         with self._lock:
-            kept = len(self._conversations)
+            kept = len(self._table)
         latency_ms = (time.perf_counter() - started) * 1000
         return Health(
             self.name,
@@ -282,60 +308,74 @@ class LocMemBackend(ConversationStateBackend):
         ]
 
     def _load(self, id: str, window: int) -> Record | None:
-        now = time.time()
-        stored = self._alive(id, now)
+        stored = self._table.get(id)
         if stored is None:
             return None
-        stored.last_accessed = now
+        stored.last_accessed = time.time()
+        self._table.use(id)
         return stored.record(id, window, self.max_age)
 
-    def _alive(self, id: str, now: float) -> StoredConversation | None:
-        stored = self._conversations.get(id)
-        if stored is not None and stored.expires_at(self.max_age) <= now:
-            del self._conversations[id]
-            return None
-        return stored
-
-    def _begin(self, id: str, stored: StoredConversation, now: float) -> int:
-        """Keep a new conversation, and return how many were evicted for it."""
-        evicted = self._make_room(now)
+    def _begin(self, id: str, stored: StoredConversation, idle: float = 0.0) -> int:
+        """Keep a new conversation, which was last used `idle` seconds ago. Return how many were
+        evicted for it."""
+        evicted = self._make_room(id, CONVERSATION_OVERHEAD + stored.memory, count=1)
         self._tombstones.pop(id, None)
-        self._conversations[id] = stored
+        self._table.put(id, stored, idle)
         return evicted
 
-    def _is_deleted(self, id: str, now: float) -> bool:
-        return id in self._tombstones and self._tombstones[id][0] > now
+    def _is_deleted(self, id: str) -> bool:
+        return id in self._tombstones and self._tombstones[id][0] > time.monotonic()
 
     def _bury(self, id: str, new_id: str = "") -> None:
         """Drop a conversation, and remember that it was deleted, or moved to a new id."""
-        del self._conversations[id]
+        self._table.pop(id)
         # The oldest first: an id comes to the end when it is buried again.
         self._tombstones.pop(id, None)
-        self._tombstones[id] = time.time() + TOMBSTONE_SECONDS, new_id
-        if len(self._tombstones) > TOMBSTONES_PER_CONVERSATION * self.max_conversations:
+        self._tombstones[id] = time.monotonic() + TOMBSTONE_SECONDS, new_id
+        most = TOMBSTONES_PER_CONVERSATION * self.max_conversations
+        if len(self._tombstones) > min(most, max(1, self.max_bytes // 10 // TOMBSTONE_BYTES)):
             del self._tombstones[next(iter(self._tombstones))]
 
-    def _make_room(self, now: float) -> int:
-        """Drop what has expired and, if that is not enough, what is idle for longest. Return how
-        many of the latter."""
-        if len(self._conversations) < self.max_conversations and now < self._next_sweep:
+    def _make_room(self, id: str, growth: int, count: int = 0) -> int:
+        """Drop what has expired and, if that is not enough, what is idle for longest, so that a
+        conversation can grow by so many bytes, or can be one more. Return how many of the
+        latter."""
+        table, most, room = self._table, self.max_conversations, self.max_bytes - growth
+
+        def is_full() -> bool:
+            return (count > 0 and len(table) >= most) or (growth > 0 and table.memory > room)
+
+        if table.sweep(now=is_full()):
+            now = time.monotonic()
+            self._tombstones = {id: t for id, t in self._tombstones.items() if t[0] > now}
+        if not is_full():
             return 0
-        for id in [i for i, e in self._conversations.items() if e.expires_at(self.max_age) <= now]:
-            del self._conversations[id]
-        self._tombstones = {id: t for id, t in self._tombstones.items() if t[0] > now}
-        # A sweep looks at every conversation, so the more there are, the rarer it comes: its cost
-        # stays at some microseconds a second.
-        self._next_sweep = now + max(1.0, len(self._conversations) / 10_000)
-        if len(self._conversations) < self.max_conversations:
-            return 0
-        idle_for_longest = heapq.nsmallest(
-            max(1, self.max_conversations // 5),
-            self._conversations,
-            key=lambda id: self._conversations[id].last_accessed,
+        if (own := table.memory_of(id)) > room:
+            raise ConversationTooLarge(
+                f"The conversation would take {own + growth} bytes of memory; MAX_BYTES is "
+                f"{self.max_bytes}."
+            )
+        evicted = table.evict(
+            most - max(1, most // 5) if count else most,
+            room - room // 5,
+            lambda other: other == id or bool(self._queues.get(other).expires),
         )
-        for id in idle_for_longest:
-            del self._conversations[id]
-        return len(idle_for_longest)
+        if is_full():
+            raise BackendUnavailable(
+                "The memory for conversations is full of those that are in a turn. Nothing was "
+                "changed. Raise MAX_CONVERSATIONS or MAX_BYTES."
+            )
+        return evicted
+
+    def _log_evicted(self, count: int, *, begun: bool) -> None:
+        if count:
+            logger.warning(
+                "Memory for conversations is full: dropped the %d of %d that were idle for "
+                "longest. Raise MAX_CONVERSATIONS or MAX_BYTES, or use a backend that keeps them "
+                "elsewhere.",
+                count,
+                len(self._table) + count - begun,
+            )
 
     async def _call(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return method(*args, **kwargs)  # memory is no I/O: the twins need no thread

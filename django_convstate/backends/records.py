@@ -58,8 +58,8 @@ class Record:
             first message that is there is at position `dropped`.
         first: the first message that is there, where the window does not reach it.
         last_key: the highest sort key of a message so far.
-        degraded: the store is unavailable, and this is what was last known of it here; nothing at
-            all, if the version is 0.
+        degraded: the store is unavailable, and this is what was last known of it here. If the
+            version is 0, nothing is known of what is stored: it is only what was said here since.
     """
 
     id: str = field(repr=False)
@@ -85,7 +85,7 @@ class Record:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether it stands for a conversation of which, in an outage, nothing is known here."""
+        """Whether, in an outage, nothing is known here of what is stored."""
         return self.degraded and not self.version
 
 

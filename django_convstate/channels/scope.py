@@ -41,6 +41,7 @@ class ScopeConversation:
     # An idle socket keeps this, and nothing of the conversation.
     __slots__ = (
         "_is_unsaved",
+        "_may_be_stored",
         "_others",
         "_refusal",
         "_responded",
@@ -150,7 +151,8 @@ class ScopeConversation:
             await self.aload()
 
     def note_saved(self, conversation: Conversation) -> None:
-        """Note that the conversation is stored, if it is: from now on absent means gone."""
+        """Note that the conversation is stored, if it is: from now on absent means gone, unless it
+        is stored here only, because of an outage."""
         if not conversation.is_new:
             self._remember(conversation)
 
@@ -188,15 +190,17 @@ class ScopeConversation:
         self._token = token if owner is None or not token.is_owned else token.renewed(owner)
         # Nothing is stored under the id yet, as far as is known, so absent does not mean gone.
         self._is_unsaved = token.is_unsaved and (visitor is None or visitor.may_begin(token))
+        self._may_be_stored = not self._is_unsaved
 
     def _begin_anew(self) -> None:
         owner = None if self._visitor is None else self._visitor.owner
         self._token = tokens.new_token(ids.new_id(), owner)
-        self._is_unsaved = True
+        self._is_unsaved, self._may_be_stored = True, False
 
     def _remember(self, conversation: Conversation) -> Conversation:
         self._token = tokens.new_token(conversation.id, conversation.owner)
-        self._is_unsaved = False
+        # What is begun or goes on in an outage may not be stored before the end of it.
+        self._is_unsaved, self._may_be_stored = conversation.degraded, True
         return conversation
 
     def _begun_instead_of(self, error: Exception) -> Conversation | None:

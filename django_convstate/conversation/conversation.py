@@ -72,7 +72,12 @@ class Conversation(MutableMapping[str, JSON]):
 
     @alters_data
     def clear(self) -> None:
-        """Drop all keys. The messages stay."""
+        """Drop all keys. The messages stay.
+
+        Raises:
+            BackendUnavailable: nothing is known here of what is stored.
+        """
+        self._copy.check_known()
         super().clear()
 
     @alters_data
@@ -110,8 +115,11 @@ class Conversation(MutableMapping[str, JSON]):
 
     @property
     def token(self) -> str:
-        """The id and a digest of the owner, signed: what a client may hold."""
-        return tokens.sign_id(self._copy.id, self._copy.owner)
+        """The id with our signature, and a digest of the owner: what a client may hold, in a cookie
+        or a header. Another one once the conversation has an owner; and for as long as the store
+        has not confirmed that it has the conversation, one that says so."""
+        unsaved = self._copy.degraded or not self._copy.version
+        return tokens.sign_id(self._copy.id, self._copy.owner, unsaved=unsaved)
 
     @property
     def owner(self) -> str | None:
@@ -199,6 +207,7 @@ class Conversation(MutableMapping[str, JSON]):
             InvalidConversationValue, ConversationTooLarge: something bad was put into a nested
                 value. Nothing was sent.
             ConversationBusy, BackendUnavailable: the change is kept, and sent first next time.
+            BackendUnavailable: `expected_version`, and nothing is known here of what is stored.
         """
         self._copy.stage(expected_version)
         self._send()
@@ -316,6 +325,7 @@ class Conversation(MutableMapping[str, JSON]):
         Raises as `save` does, above all:
             ConversationConflict: it is another owner's.
             InvalidConversationValue: that cannot be an owner.
+            BackendUnavailable: it is not known here whose it is.
         """
         if self._copy.claim(known_owner(owner)):
             self.save()

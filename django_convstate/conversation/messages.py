@@ -260,7 +260,11 @@ class Messages(Sequence[Message]):
 
         That goes for what is stored when this is saved: what others have appended in the meantime
         is dropped, too. `save(expected_version=...)` refuses instead.
+
+        Raises:
+            BackendUnavailable: nothing is known here of what is stored.
         """
+        self._copy.check_known()
         self._copy.log.truncate(slice(operator.index(size)).indices(len(self))[1])
 
     @alters_data

@@ -1,6 +1,7 @@
 """What is in memory of a conversation: what was loaded, what has changed since, what waits to be
 saved. No I/O: a Record comes in, Changes go out."""
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -14,7 +15,12 @@ from ..backends.records import (
 )
 from ..backends.toolkit.writer import ThisProcess
 from ..conf import Options
-from ..exceptions import ConversationConflict, ConversationInterrupted, ConversationNotFound
+from ..exceptions import (
+    BackendUnavailable,
+    ConversationConflict,
+    ConversationInterrupted,
+    ConversationNotFound,
+)
 from ..ids import new_id
 from .arguments import check_version
 from .message_log import MessageLog
@@ -94,18 +100,22 @@ class WorkingCopy:
         """Become what the store holds. What was not saved is forgotten."""
         self.id = record.id
         self.version = record.version
-        if not (self.owner_is_attested and record.is_unknown):
+        is_unknown = record.is_unknown
+        if not (self.owner_is_attested and is_unknown):
             self.owner = record.owner
-        self.ttl = record.ttl
+        # One of which not even that is known has what is configured, if it is begun anew.
+        is_blank = is_unknown and record.ttl == math.inf
+        self.ttl = self._options.ttl if is_blank else record.ttl
         self._new_ttl = None
         self.degraded = record.degraded
         self.created_at = record.created_at
         self.modified_at = record.modified_at
         self.last_accessed = record.last_accessed
-        self.expires_at = record.expires_at
-        # Loaded blind in an outage: the conversation may or may not exist, so the commit must
-        # accept both. The store may be back before this is saved.
-        self.create = Create.EITHER if record.is_unknown else Create.MUST_EXIST
+        self.expires_at = self._expiry() if is_unknown else record.expires_at
+        # Loaded blind in an outage: the conversation may or may not exist, or have been deleted,
+        # so the commit must accept each. The store may be back before this is saved.
+        self.unless_deleted = is_unknown
+        self.create = Create.EITHER if is_unknown else Create.MUST_EXIST
         self.save_failed = False
         self.state = State(self._options, record.state)
         self.log.reset_to(record)
@@ -143,6 +153,7 @@ class WorkingCopy:
 
         Raises:
             InvalidConversationType: the expected version is no integer.
+            BackendUnavailable: there is one, and it is not known here what is stored.
             InvalidConversationValue, ConversationTooLarge: something bad was put into a nested
                 value. Nothing is staged then.
         """
@@ -150,6 +161,7 @@ class WorkingCopy:
             self.check_writable()
         self.save_failed = True
         if expected_version is not None:
+            self.check_known()
             expected_version = self._expected(expected_version)
         options = self._options
         changed, unset, counted, expected = self.state.collect_changes()
@@ -225,6 +237,15 @@ class WorkingCopy:
                 "This conversation was peeked at, and is read-only; get() it to change it."
             )
 
+    def check_known(self) -> None:
+        """Raise `BackendUnavailable` for one of which, in an outage, nothing is known here."""
+        if self.is_unknown:
+            raise BackendUnavailable(
+                "The store is unavailable, and nothing is known here of this conversation: it "
+                "cannot be cleared, shortened or claimed now, nor its version checked.",
+                transient=False,
+            )
+
     def refuse(self, change: Change) -> None:
         """Take note that the store has refused a change, and with it all that wait."""
         self.pending.clear()
@@ -291,20 +312,27 @@ class WorkingCopy:
             ConversationInterrupted: there was nothing to slide.
         """
         if not was_there:
+            if self.degraded:
+                return  # another process may have accepted it in an outage, and not replayed it yet
             raise ConversationInterrupted("The conversation was deleted or has expired.")
         if ttl is not None:
             self.ttl, self._new_ttl = ttl, None
         self.last_accessed = time.time()
-        self.expires_at = self.last_accessed + self.ttl
-        if (max_age := self._options.max_age) is not None:
-            self.expires_at = min(self.expires_at, self.created_at + max_age)
+        self.expires_at = self._expiry()
+
+    def _expiry(self) -> float:
+        idle, max_age = self.last_accessed + self.ttl, self._options.max_age
+        return idle if max_age is None else min(idle, self.created_at + max_age)
 
     def claim(self, owner: str) -> bool:
         """Become `owner`'s, and tell whether that has to be saved.
 
         Raises:
             ConversationConflict: it is another owner's.
+            BackendUnavailable: it is not known here whose it is.
         """
+        if self.owner != owner:
+            self.check_known()
         if self.owner not in (None, owner):
             raise owned_by_another()
         if self.visitor is not None:
@@ -356,6 +384,9 @@ class WorkingCopy:
                 change = Change(create=self.create, visitor=self.visitor)
                 change.refuse_unless_fits(record.version, record.owner)
             self.load(record)
+        elif self.degraded:
+            # Another process may have accepted it in an outage, and not replayed it yet.
+            self.begin(self.id, owner=self.owner, create=Create.EITHER, unless_deleted=True)
         elif self.is_stored:
             raise ConversationInterrupted("The conversation was deleted or has expired.")
 

@@ -79,7 +79,7 @@ class OnceContract(Scenarios):
             return  # memory always answers, so that nothing is sent again
         id, change = await self.stored(backend), Change(append=[message(0)])
         change.commit.sending()
-        change.commit.sent_at = time.time() - WRITER_SECONDS
+        change.commit.sent_at = time.monotonic() - WRITER_SECONDS
         with refused(ConversationConflict):
             await backend.commit(id, change)
         await self.check(backend, id, message_count=0)

@@ -1,9 +1,14 @@
 """Tokens by which a websocket says which conversation it is of."""
 
+from typing import Any
+
 import pytest
 
-from django_convstate import conversations
+from django_convstate import ConversationNotFound, ConversationStore, conversations
+from django_convstate.channels import ScopeConversation
+from django_convstate.http.visitor import Visitor
 from django_convstate.tokens import sign_id
+from tests.support.backends import SwitchedFailover
 from tests.support.tabs import PATIENCE, Browser, contents, id_of, stored
 
 # Before each message Channels looks after the connections to the database, if there are any.
@@ -81,3 +86,30 @@ class TestTokens:
         await tab.ask(say="hello")
         await tab.send_json_to({"type": "conversation.token", "token": stored("another")})
         assert await tab.close_code() == 4401
+
+
+def test_a_socket_of_a_conversation_that_began_in_an_outage_goes_on_after_it() -> None:
+    """The process that has accepted it may not have replayed it yet, when another one is asked."""
+    backend = SwitchedFailover()
+    store = ConversationStore(backend)
+    token = sign_id("elsewhere", unsaved=True)
+    headers = [(b"cookie", f"conversation={token}".encode())]
+    scope: Any = {"type": "websocket", "path": "/", "headers": headers}
+    handle = ScopeConversation(scope, store, Visitor(None))
+    backend.primary.away = backend.primary.slow = True
+    assert handle.load().degraded
+    backend.primary.away = False
+    handle.touch()  # nothing is there, and that is no error
+    headers = dict(handle.accept(scope, {"type": "websocket.accept"})[0]).get("headers", ())
+    assert headers == (), "it has its token"
+    conversation = handle.load()
+    assert conversation.id == "elsewhere"
+    conversation["said"] = 1
+    conversation.save()
+    handle.note_saved(conversation)
+    store.delete("elsewhere")
+    with pytest.raises(ConversationNotFound):
+        handle.touch()
+    with pytest.raises(ConversationNotFound):
+        handle.load()
+    backend.close()

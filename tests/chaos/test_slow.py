@@ -5,6 +5,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
@@ -178,4 +179,54 @@ def test_slow_calls_do_not_make_the_breaker_flap(world: World) -> None:
     changes = 2 * world.outages_told
     world.note(f"{changes} changes of state in a minute, {len(world.model.operations)} operations")
     assert changes <= 2
+    world.check()
+
+
+def test_a_commit_that_is_too_large_for_the_line_goes_in_pieces(world: World) -> None:
+    """And the other conversations never notice."""
+    store = ConversationStore(world.backend())
+    others = [store.create() for _ in range(5)]
+    for other in others:
+        other["known"] = True
+        other.save()
+    large = store.create()
+    texts = [f"{number:03}" + "x" * 60_000 for number in range(60)]
+    for text in texts:
+        large.messages.append("user", text)
+    world.proxy.bandwidth = 150_000 / world.limit  # of which a piece takes more, and a message less
+    large.save()
+    assert large.degraded
+    while store.health().pending_replay:
+        for other in others:
+            assert not store.get(other.id).degraded
+        time.sleep(world.limit)
+    world.proxy.calm()
+    large.reload()
+    assert [message["content"] for message in large.messages.all()] == texts
+    assert world.outages_told == 0
+    world.check()
+    assert world.proxy.carried < 10 * len("".join(texts))
+
+
+def test_timeouts_of_the_first_seconds_are_no_outage(world: World) -> None:
+    """All threads of a process connect at once, as all do after a deployment."""
+    backend = world.backend()
+    store = ConversationStore(backend)
+    world.proxy.silent = True
+    with ThreadPoolExecutor(16) as pool:
+        degraded = pool.map(lambda number: store.open(f"c{number}").degraded, range(16))
+        assert all(degraded)
+    world.proxy.calm()
+    assert not backend.health().using_fallback
+    assert not store.open("c0").degraded
+    assert world.outages_told == 0
+    world.check()
+
+
+def test_a_refused_connection_is_an_outage_in_the_first_second_too(world: World) -> None:
+    store = ConversationStore(world.backend())
+    world.server.kill()
+    assert store.open("c0").degraded
+    wait_until(lambda: world.outages_told == 1)
+    world.restart()
     world.check()

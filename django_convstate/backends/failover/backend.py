@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 
 from asgiref.sync import sync_to_async
 
+from ...exceptions import ConversationInterrupted
 from ..base import ConversationStateBackend
 from ..locmem import LocMemBackend
 from ..records import Acquired, Change, Committed, Record
@@ -22,6 +23,7 @@ from .offline import OfflineStore
 from .recovery import Recovery
 
 KNOWN_CONVERSATIONS: Final = 5000
+KNOWN_SECONDS: Final = 600.0
 KNOWN_BYTES: Final = 16 * 2**20
 JOURNAL_BYTES: Final = 64 * 2**20
 
@@ -40,6 +42,7 @@ class FailoverBackend(ConversationStateBackend):
         primary: ConversationStateBackend,
         fallback: LocMemBackend,
         *,
+        outage_memory: float = KNOWN_SECONDS,
         known_conversations: int = KNOWN_CONVERSATIONS,
         known_bytes: int = KNOWN_BYTES,
         journal_bytes: int = JOURNAL_BYTES,
@@ -47,18 +50,22 @@ class FailoverBackend(ConversationStateBackend):
         """Wrap `primary`. Nothing is connected, and no thread is started.
 
         Args:
-            fallback: where changed conversations are in an outage. It must not evict any.
-            known_conversations, known_bytes: how many conversations, and bytes of them, are kept in
-                case of an outage. The least recently used go first.
-            journal_bytes: how much may wait for replay. More is refused with `BackendUnavailable`.
+            fallback: where changed conversations are in an outage. It evicts none from now on.
+            outage_memory: for how many seconds a conversation is remembered for an outage after the
+                primary has last shown it; 0: not at all.
+            known_conversations, known_bytes: how many conversations, and bytes of memory of them,
+                are kept for that. Those that were last seen go first.
+            journal_bytes: how many bytes of memory may wait for replay, with what is in `fallback`.
+                More is refused with `BackendUnavailable`.
         """
         super().__init__(max_age=primary.max_age)
         self.primary = primary
         self.fallback = fallback
+        fallback.keep_all(primary.max_age)  # the journal bounds it
         # To a caller, it is the primary.
         for trait in ("name", "can_scan", "expires_natively", "is_shared"):
             setattr(self, trait, getattr(primary, trait))
-        self._known_limits = known_conversations, known_bytes, primary.max_age
+        self._known_limits = known_conversations, known_bytes, primary.max_age, outage_memory
         self._journal_bytes = journal_bytes
         self._begin()
         _instances.add(self)
@@ -83,29 +90,37 @@ class FailoverBackend(ConversationStateBackend):
         """See `ConversationStateBackend.load`. In an outage, the record is `degraded`."""
         route = self._recovery.route(id, only_reads=True)
         method = self.primary.load if route.writable else self.primary.peek
+        era = self._known.era
         record = route.ask(method, self._offline.load, id, window)
         if route.answered:
-            self._known.put(id, record)
+            self._known.put(id, record, era)
         return record if record is None or route.writable else replace(record, degraded=True)
 
     async def aload(self, id: str, window: int) -> Record | None:
         """See `load`."""
         route = self._recovery.route(id, only_reads=True)
         method = self.primary.aload if route.writable else self.primary.apeek
+        era = self._known.era
         record = await route.aask(method, self._offline.load, id, window)
         if route.answered:
-            self._known.put(id, record)
+            self._known.put(id, record, era)
         return record if record is None or route.writable else replace(record, degraded=True)
 
     def peek(self, id: str, window: int) -> Record | None:
         """See `ConversationStateBackend.peek`."""
         route = self._recovery.route(id, only_reads=True)
-        return route.ask(self.primary.peek, self._offline.load, id, window)
+        record = route.ask(self.primary.peek, self._offline.load, id, window)
+        if record is None:
+            self._known.forget(id)
+        return record
 
     async def apeek(self, id: str, window: int) -> Record | None:
         """See `peek`."""
         route = self._recovery.route(id, only_reads=True)
-        return await route.aask(self.primary.apeek, self._offline.load, id, window)
+        record = await route.aask(self.primary.apeek, self._offline.load, id, window)
+        if record is None:
+            self._known.forget(id)
+        return record
 
     def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """See `ConversationStateBackend.read_messages`."""
@@ -132,45 +147,63 @@ class FailoverBackend(ConversationStateBackend):
     def exists(self, id: str) -> bool:
         """See `ConversationStateBackend.exists`."""
         route = self._recovery.route(id, only_reads=True)
-        return route.ask(self.primary.exists, self._offline.exists, id)
+        exists = route.ask(self.primary.exists, self._offline.exists, id)
+        if not exists:
+            self._known.forget(id)
+        return exists
 
     async def aexists(self, id: str) -> bool:
         """See `exists`."""
         route = self._recovery.route(id, only_reads=True)
-        return await route.aask(self.primary.aexists, self._offline.exists, id)
+        exists = await route.aask(self.primary.aexists, self._offline.exists, id)
+        if not exists:
+            self._known.forget(id)
+        return exists
 
     def commit(self, id: str, change: Change) -> Committed:
         """See `ConversationStateBackend.commit`. In an outage, the answer is `degraded`."""
         route = self._recovery.route(id)
         fenced = self._leases.fenced(id, change, by_primary=True)
-        committed = route.ask(self.primary.commit, self._offline.commit, id, fenced)
+        era = self._known.era
+        try:
+            committed = route.ask(self.primary.commit, self._offline.commit, id, fenced)
+        except ConversationInterrupted:
+            self._known.forget(id)  # others have deleted it, or it has expired
+            raise
         self._leases.committed(id, change)
         if route.answered:
-            self._known.apply(id, change, committed)
+            self._known.apply(id, change, committed, era)
         return committed
 
     async def acommit(self, id: str, change: Change) -> Committed:
         """See `commit`."""
         route = self._recovery.route(id)
         fenced = self._leases.fenced(id, change, by_primary=True)
-        committed = await route.aask(self.primary.acommit, self._offline.commit, id, fenced)
+        era = self._known.era
+        try:
+            committed = await route.aask(self.primary.acommit, self._offline.commit, id, fenced)
+        except ConversationInterrupted:
+            self._known.forget(id)  # others have deleted it, or it has expired
+            raise
         self._leases.committed(id, change)
         if route.answered:
-            self._known.apply(id, change, committed)
+            self._known.apply(id, change, committed, era)
         return committed
 
     def touch(self, id: str, ttl: float | None = None) -> bool:
         """See `ConversationStateBackend.touch`."""
         route = self._recovery.route(id)
         found = route.ask(self.primary.touch, self._offline.touch, id, ttl)
-        self._known.touch(id, ttl, found=found)
+        if route.answered:
+            self._known.touch(id, ttl, found=found)
         return found
 
     async def atouch(self, id: str, ttl: float | None = None) -> bool:
         """See `touch`."""
         route = self._recovery.route(id)
         found = await route.aask(self.primary.atouch, self._offline.touch, id, ttl)
-        self._known.touch(id, ttl, found=found)
+        if route.answered:
+            self._known.touch(id, ttl, found=found)
         return found
 
     def delete(self, id: str, expected_version: int | None = None) -> bool:
@@ -195,7 +228,7 @@ class FailoverBackend(ConversationStateBackend):
         """See `ConversationStateBackend.rename`."""
         route = self._recovery.route(id)
         found = route.ask(self.primary.rename, self._offline.rename, id, new_id, expected_version)
-        self._known.move(id, new_id)
+        self._known.move(id, new_id, found=found)
         return found
 
     async def arename(self, id: str, new_id: str, expected_version: int | None = None) -> bool:
@@ -204,7 +237,7 @@ class FailoverBackend(ConversationStateBackend):
         found = await route.aask(
             self.primary.arename, self._offline.rename, id, new_id, expected_version
         )
-        self._known.move(id, new_id)
+        self._known.move(id, new_id, found=found)
         return found
 
     def restore(
@@ -226,22 +259,24 @@ class FailoverBackend(ConversationStateBackend):
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """See `ConversationStateBackend.acquire`. In an outage, the queue is this process's."""
         route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
+        era = self._known.era
         acquired = route.ask(
             self.primary.acquire, self._offline.acquire, id, lease, seconds, window
         )
         if route.answered and acquired.position == 0:
-            self._known.put(id, acquired.record)
+            self._known.put(id, acquired.record, era)
             self._leases.granted(id, lease, seconds)
         return acquired
 
     async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """See `acquire`."""
         route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
+        era = self._known.era
         acquired = await route.aask(
             self.primary.aacquire, self._offline.acquire, id, lease, seconds, window
         )
         if route.answered and acquired.position == 0:
-            self._known.put(id, acquired.record)
+            self._known.put(id, acquired.record, era)
             self._leases.granted(id, lease, seconds)
         return acquired
 
@@ -288,11 +323,19 @@ class FailoverBackend(ConversationStateBackend):
 
     def purge(self, selection: Selection, **options: Any) -> PurgeReport:
         """See `ConversationStateBackend.purge`."""
-        return self.primary.purge(selection, **options)
+        report = self.primary.purge(selection, **options)
+        if not report.dry_run:
+            for id in self._offline.forget_purged(selection):
+                self.primary.delete(id)  # it may have been replayed just now
+        return report
 
     async def apurge(self, selection: Selection, **options: Any) -> PurgeReport:
         """See `purge`."""
-        return await self.primary.apurge(selection, **options)
+        report = await self.primary.apurge(selection, **options)
+        if not report.dry_run:
+            for id in self._offline.forget_purged(selection):
+                await self.primary.adelete(id)  # it may have been replayed just now
+        return report
 
     def health(self) -> Health:
         """Tell how the primary is. In an outage it is not asked: the probes have done so."""

@@ -1,19 +1,31 @@
 """The changes that the primary has yet to apply, by conversation, in the order in which they were
 made."""
 
+import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from ...exceptions import BackendUnavailable
-from ..records import Change, Create
-from ..toolkit.packed import size_of
+from ..records import TOMBSTONE_SECONDS, Change, Create
+from ..toolkit.memory import (
+    BYTES_OVERHEAD,
+    GIVEN_OVERHEAD,
+    SLOT,
+    memory_of_change,
+    memory_of_texts,
+)
+from ..toolkit.packed import is_natural, locator
 from ..toolkit.stored import StoredConversation
+from .last_known import Lifetime
 
 # Bytes of memory besides their contents, measured: of a write, and of a conversation, in the
 # journal and in the fallback together.
-WRITE_OVERHEAD: Final = 1800
+WRITE_OVERHEAD: Final = 1300
 CONVERSATION_OVERHEAD: Final = 2600
+EXPIRY_SLACK: Final = 1.0  # seconds; an answer of the primary is a little older than its arrival
+CLOCK_SLACK: Final = 3600  # seconds by which a tombstone may be gone too early, as clocks differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +52,8 @@ class PendingWrites:
 
     Attributes:
         base: the conversation as it was known before the first of them. None: nothing was known.
+        lifetime: when the primary had last shown the base, and when it expires there.
+        size: what the base takes, in bytes of memory.
         writes: each with the position after the last message then, as this process counts them.
         offset: how much further that position is in the primary, because of what others have done.
             None: not known yet.
@@ -47,22 +61,47 @@ class PendingWrites:
             In the primary, what others have appended comes after these, and what was appended here
             last.
         is_begun_anew: what comes next was made after a deletion here, which is replayed already.
+        is_complete: all of the conversation is known here: from before the outage, or because it
+            was begun, or begun anew, here.
+        pieces: how many of the first writes are pieces of one that was divided, without the last
+            of these.
+        followers: how many writes after the first are pieces that it is the head of.
+        is_head_sent: the head was sent before, and there was no answer.
+        visitor: whose the conversation must be, or nobody's (""), because what made it theirs was
+            refused. None: that does not matter.
+        is_shifted: a change of the messages was refused, so that positions here say nothing of
+            those in the primary.
+        failures: how often the first write could not be sent though the primary was there.
+        retry_at: when to try again, by the monotonic clock.
     """
 
     base: StoredConversation | None
+    lifetime: Lifetime | None = None
+    size: int = 0
     writes: deque[tuple[Write, int]] = field(default_factory=deque)
     offset: int | None = None
     shared_end: int = 0
     is_begun_anew: bool = False
+    is_complete: bool = False
+    pieces: int = 0
+    followers: int = 0
+    is_head_sent: bool = False
+    visitor: str | None = field(repr=False, default=None)
+    is_shifted: bool = False
+    failures: int = 0
+    retry_at: float = 0.0
 
     @property
-    def is_complete(self) -> bool:
-        """Whether all of the conversation is known here: from before the outage, or because it was
-        begun here."""
-        first = self.writes[0][0] if self.writes else None
-        return self.base is not None or (
-            isinstance(first, Change) and first.create is Create.MUST_BE_NEW
-        )
+    def has_expired(self) -> bool:
+        """Whether the base has expired in the primary, unless others have used it."""
+        now = time.monotonic()
+        return self.lifetime is not None and self.lifetime.expires - EXPIRY_SLACK <= now
+
+    @property
+    def may_be_restored(self) -> bool:
+        """Whether the primary still knows it if others have deleted what was known here."""
+        age = 0.0 if self.lifetime is None else time.monotonic() - self.lifetime.seen
+        return age < TOMBSTONE_SECONDS - CLOCK_SLACK
 
 
 class Journal:
@@ -107,58 +146,105 @@ class Journal:
                 transient=False,
             )
 
-    def add(self, id: str, write: Write, end: int, base: StoredConversation | None) -> None:
+    def add(
+        self,
+        id: str,
+        write: Write,
+        end: int,
+        base: StoredConversation | None,
+        lifetime: Lifetime | None = None,
+    ) -> None:
         """Add a write that was applied here.
 
         Args:
             end: the position after the last message then, as this process counts them.
-            base: what was known of the conversation before. It counts for the first write only.
+            base, lifetime: what was known of the conversation before. They count for the first
+                write only.
         """
         if id not in self._conversations:
-            self._conversations[id] = PendingWrites(
-                base, shared_end=0 if base is None else base.messages.end
+            begins = isinstance(write, Delete) or (
+                isinstance(write, Change) and write.create is Create.MUST_BE_NEW
             )
-            self._bytes += _size_with(base)
+            size = _size_with(base)
+            self._conversations[id] = PendingWrites(
+                base,
+                lifetime,
+                size,
+                shared_end=0 if base is None else base.messages.end,
+                is_complete=begins or base is not None,
+            )
+            self._bytes += size
         self._conversations[id].writes.append((write, end))
         self._bytes += _size_of(write)
         self.pending += 1
+
+    def divide_first(self, id: str, pieces: Sequence[tuple[Write, int]]) -> None:
+        """Put pieces, each with its position, in the place of the first write of a conversation.
+        The first piece is their head. They still count as one."""
+        conversation = self._conversations[id]
+        write, _ = conversation.writes.popleft()
+        conversation.writes.extendleft(reversed(pieces))
+        self._bytes += sum(_size_of(piece) for piece, _ in pieces) - _size_of(write)
+        conversation.followers = len(pieces) - 1
+        conversation.pieces += conversation.followers
+        conversation.is_head_sent = False
+
+    def remove_followers(self, id: str) -> None:
+        """Remove the pieces that the first write of a conversation is the head of."""
+        conversation = self._conversations[id]
+        head = conversation.writes.popleft()
+        for _ in range(conversation.followers):
+            write, _ = conversation.writes.popleft()
+            self._bytes -= _size_of(write)
+        conversation.writes.appendleft(head)
+        conversation.pieces -= conversation.followers
+        conversation.followers = 0
 
     def remove_first(self, id: str) -> bool:
         """Remove the first write of a conversation, and tell whether it was the last one."""
         conversation = self._conversations[id]
         write, _ = conversation.writes.popleft()
         self._bytes -= _size_of(write)
-        self.pending -= 1
+        conversation.followers = conversation.failures = 0
+        if conversation.pieces:
+            conversation.pieces -= 1
+        else:
+            self.pending -= 1
         if conversation.writes:
             return False
         self.drop(id)
         return True
 
-    def drop(self, id: str) -> int:
-        """Remove all writes of a conversation, and return how many there were."""
+    def drop(self, id: str) -> None:
+        """Remove all writes of a conversation."""
         conversation = self._conversations.pop(id, None)
         if conversation is None:
-            return 0
+            return
         sizes = (_size_of(write) for write, _ in conversation.writes)
-        self._bytes -= _size_with(conversation.base) + sum(sizes)
-        self.pending -= len(conversation.writes)
-        return len(conversation.writes)
+        self._bytes -= conversation.size + sum(sizes)
+        self.pending -= len(conversation.writes) - conversation.pieces
 
 
 def _size_with(base: StoredConversation | None) -> int:
-    # The base is in the journal, and a copy of it in the fallback.
-    return CONVERSATION_OVERHEAD + (0 if base is None else 2 * base.size)
+    if base is None:
+        return CONVERSATION_OVERHEAD
+    # The base is in the journal, and a copy of it in the fallback, with the same keys and values.
+    places = len(base.state) * SLOT + len(base.messages.packed) * BYTES_OVERHEAD
+    return CONVERSATION_OVERHEAD + base.memory + places
 
 
 def _size_of(write: Write) -> int:
+    """Return how much memory a write takes, in the journal and in the fallback."""
     if not isinstance(write, Change):
         return WRITE_OVERHEAD
-    return (
-        WRITE_OVERHEAD
-        + size_of(write.append)
-        + sum(len(each.new) + len(each.old or b"") for each in write.replace)
-        + sum(len(old or b"") for old in write.expected.values())
-        + sum(len(key) + len(value) for key, value in write.set.items())
-        + sum(map(len, write.unset))
-        + sum(map(len, write.increment))
-    )
+    size = WRITE_OVERHEAD + memory_of_change(write)
+    # The fallback has the same messages, keys and values in places of its own. It has new bytes
+    # where messages are changed, or have an id that is no key.
+    size += len(write.set) * SLOT + len(write.append) * BYTES_OVERHEAD
+    size += sum(len(each.new) + BYTES_OVERHEAD for each in write.replace)
+    if write.increment:
+        size += memory_of_texts(write.increment) + len(write.increment) * (SLOT + BYTES_OVERHEAD)
+    for id, data in write.append:
+        if not is_natural(locator(id)):
+            size += GIVEN_OVERHEAD + BYTES_OVERHEAD + len(data)
+    return size

@@ -3,6 +3,10 @@ saved, so that they go on with their history in an outage.
 
 Most of them are never needed. So what is kept is what came by, a record and the changes since; only
 in an outage are the record copied and the changes applied.
+
+What others delete is not seen here. So a conversation is remembered for a limited time after the
+primary has last shown it; and what this process deletes is forgotten at once. Clocks are monotonic:
+those of the primary and of this machine may differ, or jump.
 """
 
 import threading
@@ -13,21 +17,59 @@ from typing import Final
 
 from ...exceptions import InvalidConversationValue
 from ..records import Change, Committed, Record
-from ..toolkit.packed import key_of, size_of
+from ..reports import Selection
+from ..toolkit.memory import (
+    BYTES_OVERHEAD,
+    memory_of_change,
+    memory_of_messages,
+    memory_of_record,
+)
+from ..toolkit.packed import PackedMessages, key_of
 from ..toolkit.stored import StoredConversation
 
 KEPT_MESSAGES: Final = 100  # of each conversation, the newest
 KEPT_CHANGES: Final = 8  # before they are applied after all
-OVERHEAD: Final = 2000  # bytes of memory of a conversation besides its contents, measured
+OVERHEAD: Final = 1200  # bytes of memory of a conversation besides its contents, measured
+CHANGE_OVERHEAD: Final = 1300  # and of a change with its answer
+SHARE: Final = 4  # one conversation takes at most a fourth of the memory
+FORGOTTEN: Final = 1000  # ids of which it is known when they were forgotten
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """When the primary has last shown a conversation, and when it expires unless it is used again.
+    In seconds, by the monotonic clock."""
+
+    seen: float
+    expires: float
 
 
 @dataclass(slots=True)
 class Snapshot:
-    """A conversation as it was at some moment, and the changes since. `size` is in bytes."""
+    """A conversation as it was at some moment, and the changes since.
+
+    Attributes:
+        size: what it takes, in bytes of memory.
+        begun, seen: when it was created, and when the primary has last shown it, in seconds by the
+            monotonic clock.
+    """
 
     record: Record
     size: int
+    begun: float
+    seen: float
     changes: list[tuple[float, Change, Committed]] = field(default_factory=list)
+
+    @property
+    def owner(self) -> str | None:
+        """Whose it is."""
+        owners = (change.owner for _, change, _ in reversed(self.changes))
+        return next((owner for owner in owners if owner is not None), self.record.owner)
+
+    @property
+    def kept_messages(self) -> int:
+        """How many of its messages are kept: at least those of the window that was loaded."""
+        return max(KEPT_MESSAGES, len(self.record.messages))
 
     def stored(self, max_age: float | None) -> StoredConversation:
         """Return a copy of the conversation with the changes applied."""
@@ -36,20 +78,13 @@ class Snapshot:
         stored.messages.unloaded = record.message_count - len(record.messages)
         for now, change, committed in self.changes:
             _follow(stored, change, committed, now, max_age)
-        messages = stored.messages
-        excess = max(0, len(messages.packed) - KEPT_MESSAGES)
-        del messages.packed[:excess]
-        messages.unloaded += excess
+        stored.messages.unload(self.kept_messages)
         return stored
 
-
-def _size_beside(change: Change, committed: Committed) -> int:
-    """Return how many bytes a change and its answer take besides what is appended and set."""
-    return (
-        size_of(committed.others)
-        + sum(len(each.new) + len(each.old or b"") for each in change.replace)
-        + sum(len(old or b"") for old in change.expected.values())
-    )
+    def compacted(self, max_age: float | None) -> "Snapshot":
+        """Return the same with the changes applied."""
+        record = self.stored(max_age).record("", self.kept_messages, max_age)
+        return Snapshot(record, OVERHEAD + memory_of_record(record), self.begun, self.seen)
 
 
 def _follow(
@@ -104,17 +139,32 @@ def _adopt_others(
 
 
 class LastKnownCache:
-    """At most `max_count` snapshots and `max_bytes` bytes of them; the least recently used go
-    first. Thread-safe."""
+    """At most `max_count` snapshots and `max_bytes` bytes of memory; those that the primary has
+    shown least recently go first. Thread-safe.
 
-    def __init__(self, max_count: int, max_bytes: int, max_age: float | None) -> None:
-        """Begin empty. `max_age` is that of the conversations, in seconds."""
-        self._max_count = max_count
+    `era` counts what was forgotten. What is kept says in which era the primary was asked: if the
+    conversation was forgotten since, the answer may be from before that.
+    """
+
+    def __init__(
+        self, max_count: int, max_bytes: int, max_age: float | None, max_seconds: float
+    ) -> None:
+        """Begin empty.
+
+        Args:
+            max_age: that of the conversations, in seconds.
+            max_seconds: for how long one is remembered after the primary has last shown it.
+        """
+        self.era = 0
+        self._max_count = max_count if max_seconds else 0
         self._max_bytes = max_bytes
         self._max_age = max_age
+        self._max_seconds = max_seconds
         self._lock = threading.Lock()
         self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()
         self._bytes = 0
+        self._forgotten: OrderedDict[str, int] = OrderedDict()  # in which era
+        self._all_forgotten = 0  # the era in which all were, as far as is known
 
     def get(self, id: str) -> StoredConversation | None:
         """Return a copy of the conversation; None if it is not known, or must have expired."""
@@ -122,38 +172,57 @@ class LastKnownCache:
             snapshot = self._snapshots.get(id)
             if snapshot is None:
                 return None
-            self._snapshots.move_to_end(id)
             stored = snapshot.stored(self._max_age)
-        return None if stored.expires_at(self._max_age) <= time.time() else stored
+            lifetime = self._lifetime(snapshot, stored)
+            now = time.monotonic()
+            if now - lifetime.seen > self._max_seconds or lifetime.expires <= now:
+                self._replace(id, None)
+                return None
+            return stored
 
-    def put(self, id: str, record: Record | None) -> None:
+    def lifetime(self, id: str) -> Lifetime | None:
+        """Return when the conversation was last seen and when it expires; None: it is unknown."""
+        with self._lock:
+            snapshot = self._snapshots.get(id)
+            if snapshot is None:
+                return None
+            return self._lifetime(snapshot, snapshot.stored(self._max_age))
+
+    def put(self, id: str, record: Record | None, era: int) -> None:
         """Keep the conversation as the primary has loaded it; None: it has none."""
-        snapshot = None
-        if record is not None:
-            size = size_of(record.messages) + sum(map(len, record.state.values()))
-            snapshot = Snapshot(record, size + OVERHEAD)
+        if record is None:
+            self.forget(id)
+            return
+        if not self._max_count:
+            return
+        now = time.monotonic()
+        age = max(0.0, record.last_accessed - record.created_at)
+        snapshot = Snapshot(record, OVERHEAD + memory_of_record(record), now - age, now)
         with self._lock:
-            self._replace(id, snapshot)
+            if era == self.era or not self._is_outdated(id, era):
+                self._replace(id, snapshot)
 
-    def apply(self, id: str, change: Change, committed: Committed) -> None:
+    def apply(self, id: str, change: Change, committed: Committed, era: int) -> None:
         """Keep a change that the primary has applied, with its answer."""
-        now = time.time()
+        if not self._max_count:
+            return
+        now, seen = time.time(), time.monotonic()
         with self._lock:
+            if era != self.era and self._is_outdated(id, era):
+                return
             snapshot = self._snapshots.get(id)
             if snapshot is None:
                 if committed.version != 1:
                     return  # there is more to the conversation than this change
-                begun = StoredConversation(now, now, now)
-                snapshot = Snapshot(self._record(begun), OVERHEAD)
-            size = size_of(change.append)
-            if change.replace or change.expected or committed.others:
-                size += _size_beside(change, committed)
-            size += sum(map(len, change.set.values()))
+                begun = StoredConversation(now, now, now).record("", 0, self._max_age)
+                snapshot = Snapshot(begun, OVERHEAD, seen, seen)
+            size = snapshot.size + CHANGE_OVERHEAD + memory_of_change(change)
+            if committed.others:
+                size += memory_of_messages(committed.others)
             changes = [*snapshot.changes, (now, change, committed)]
-            snapshot = Snapshot(snapshot.record, snapshot.size + size, changes)
+            snapshot = Snapshot(snapshot.record, size, snapshot.begun, seen, changes)
             if len(changes) > KEPT_CHANGES:
-                stored = snapshot.stored(self._max_age)
-                snapshot = Snapshot(self._record(stored), stored.size + OVERHEAD)
+                snapshot = snapshot.compacted(self._max_age)
             self._replace(id, snapshot)
 
     def touch(self, id: str, ttl: float | None, *, found: bool) -> None:
@@ -163,31 +232,90 @@ class LastKnownCache:
             if snapshot is not None and found:
                 stored = snapshot.stored(self._max_age)
                 stored.touch(time.time(), ttl)
-                snapshot = Snapshot(self._record(stored), snapshot.size)
+                record = stored.record("", snapshot.kept_messages, self._max_age)
+                size = OVERHEAD + memory_of_record(record)
+                snapshot = Snapshot(record, size, snapshot.begun, time.monotonic())
             self._replace(id, snapshot if found else None)
 
-    def move(self, id: str, new_id: str) -> None:
-        """Keep the conversation under its new id."""
+    def move(self, id: str, new_id: str, *, found: bool) -> None:
+        """Keep the conversation under its new id, if the primary has `found` it."""
         with self._lock:
             snapshot = self._snapshots.get(id)
-            self._replace(id, None)
-            self._replace(new_id, snapshot)
+            self._forget(id)
+            self._replace(new_id, snapshot if found else None)
 
     def forget(self, id: str) -> None:
-        """Drop the conversation, if it is known."""
-        self.put(id, None)
+        """Drop the conversation, because it is gone."""
+        with self._lock:
+            self._forget(id)
 
-    def _record(self, stored: StoredConversation) -> Record:
-        return stored.record("", KEPT_MESSAGES, self._max_age)
+    def forget_purged(self, selection: Selection) -> None:
+        """Drop what a purge of the primary may have deleted."""
+        with self._lock:
+            self.era += 1
+            self._all_forgotten = self.era
+            if selection.only_expired:
+                return  # as here
+            used_before = time.monotonic() - (selection.idle_for or 0.0)
+            for id, snapshot in list(self._snapshots.items()):
+                # One without an owner may have become somebody's elsewhere.
+                is_owners = selection.owner is None or snapshot.owner in (None, selection.owner)
+                if is_owners and snapshot.seen <= used_before:
+                    self._replace(id, None)
+
+    def _lifetime(self, snapshot: Snapshot, stored: StoredConversation) -> Lifetime:
+        expires = snapshot.seen + stored.ttl
+        if self._max_age is not None:
+            expires = min(expires, snapshot.begun + self._max_age)
+        return Lifetime(snapshot.seen, expires)
+
+    def _is_outdated(self, id: str, era: int) -> bool:
+        return era < self._all_forgotten or era < self._forgotten.get(id, 0)
+
+    def _forget(self, id: str) -> None:
+        self._replace(id, None)
+        self.era += 1
+        self._forgotten.pop(id, None)
+        self._forgotten[id] = self.era
+        if len(self._forgotten) > FORGOTTEN:
+            _, self._all_forgotten = self._forgotten.popitem(last=False)
+
+    def _cut(self, snapshot: Snapshot) -> Snapshot | None:
+        """Return what one conversation may take of a snapshot that takes more: its changes applied,
+        and not all of its messages. None: that is still too much."""
+        record = snapshot.compacted(self._max_age).record
+        packed = record.messages.packed if isinstance(record.messages, PackedMessages) else []
+        size = OVERHEAD + memory_of_record(replace(record, messages=(), first=None))
+        kept = 0
+        for each in reversed(packed):
+            size += BYTES_OVERHEAD + len(each)
+            if size > self._max_bytes // SHARE:
+                break
+            kept += 1
+        if not kept and packed:
+            return None
+        messages = PackedMessages(packed[len(packed) - kept :], record.end - kept)
+        record = replace(record, messages=messages, first=None)
+        size = OVERHEAD + memory_of_record(record)
+        if size > self._max_bytes // SHARE:
+            return None
+        return Snapshot(record, size, snapshot.begun, snapshot.seen)
 
     def _replace(self, id: str, snapshot: Snapshot | None) -> None:
         old = self._snapshots.pop(id, None)
         if old is not None:
             self._bytes -= old.size
+        if snapshot is not None and snapshot.size > self._max_bytes // SHARE:
+            snapshot = self._cut(snapshot)
         if snapshot is None:
             return
         self._snapshots[id] = snapshot
         self._bytes += snapshot.size
-        while len(self._snapshots) > self._max_count or self._bytes > self._max_bytes:
+        too_old = snapshot.seen - self._max_seconds
+        while (
+            len(self._snapshots) > self._max_count
+            or self._bytes > self._max_bytes
+            or next(iter(self._snapshots.values())).seen < too_old
+        ):
             _, oldest = self._snapshots.popitem(last=False)
             self._bytes -= oldest.size

@@ -4,21 +4,27 @@ was changed since; every change is journaled.
 All of it is memory, so that there is nothing to await.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Final
 
 from ...exceptions import BackendUnavailable
 from ..locmem import LocMemBackend
 from ..records import Acquired, Change, Committed, Create, Record
+from ..reports import Selection
 from ..toolkit.message_list import OLDER_MESSAGES
 from ..toolkit.packed import Pair
 from ..toolkit.stored import StoredConversation
 from .journal import Delete, Journal, Touch, Write
 from .last_known import LastKnownCache
 from .leases import LeaseTable
+
+# What the wall clock said when the monotonic one was at 0. It may jump later.
+_EPOCH: Final = time.time() - time.monotonic()
 
 
 class OfflineStore:
@@ -44,11 +50,13 @@ class OfflineStore:
         self._on_write = on_write
 
     def load(self, id: str, window: int) -> Record | None:
-        """Return what is known of the conversation: perhaps nothing, with version 0. None: it was
-        deleted in this outage."""
+        """Return what is known of the conversation; with version 0, if that is nothing, or only
+        what was said here in this outage. None: it was deleted in this outage."""
         with self.lock:
-            if id in self.journal:
+            if (pending := self.journal.get(id)) is not None:
                 record = self.fallback.load(id, window)
+                if record is not None and not pending.is_complete:
+                    record.version = 0
             else:
                 stored = self.known.get(id) or _unknown()
                 record = stored.record(id, window, self.fallback.max_age)
@@ -63,15 +71,19 @@ class OfflineStore:
         """Apply the change to what is known, and journal it. The caller ends its lease.
 
         Raises:
-            BackendUnavailable: the journal is full, or the owner cannot be verified.
+            BackendUnavailable: the journal is full; or the change is none that can be accepted for
+                a conversation of which nothing is known.
         """
         fenced = self.leases.fenced(id, change, by_primary=False)
         with self._writing(id, fenced, presume_exists=change.create is Create.MUST_EXIST) as base:
-            self._check_owner(id, fenced, base)
-            is_complete = base is not None or self._is_complete(id)
+            begins = fenced.create is Create.MUST_BE_NEW and id not in self.journal
+            is_complete = begins or base is not None or self._is_complete(id)
+            if not is_complete:
+                _refuse_unless_mergeable(fenced)
             committed = self.fallback.commit(id, self._applicable(id, fenced, is_complete))
-            self.journal.add(id, fenced, committed.end, base)
-        return replace(committed, degraded=True)
+            self.journal.add(id, fenced, committed.end, base, self.known.lifetime(id))
+        version = committed.version if is_complete else 0
+        return replace(committed, version=version, degraded=True)
 
     def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """Return known messages.
@@ -123,13 +135,19 @@ class OfflineStore:
         with self._writing(id, touch, presume_exists=True) as base:
             found = self.fallback.touch(id, ttl)
             if found:
-                self.journal.add(id, touch, 0, base)
+                self.journal.add(id, touch, 0, base, self.known.lifetime(id))
             return found
 
     def delete(self, id: str, expected_version: int | None) -> bool:
-        """Delete the conversation, and journal that in the place of its earlier changes."""
-        delete = Delete(time.time())
-        with self._writing(id, delete, presume_exists=True):
+        """Delete the conversation, and journal that in the place of its earlier changes.
+
+        Raises:
+            BackendUnavailable: the journal is full, or the version is not known.
+        """
+        delete = Delete(_EPOCH + time.monotonic())
+        with self._writing(id, delete, presume_exists=True) as base:
+            if expected_version is not None and base is None and not self._is_complete(id):
+                raise _unknown_version()
             found = self.fallback.delete(id, expected_version)
             if found:
                 self.journal.drop(id)
@@ -156,14 +174,21 @@ class OfflineStore:
         self.fallback.discard(id)
         self.known.forget(id)
 
-    def _check_owner(self, id: str, change: Change, base: StoredConversation | None) -> None:
-        """Refuse to give an owner to what may be another owner's."""
-        if change.owner is None or change.create is Create.MUST_BE_NEW or base is not None:
-            return
-        if not (change.owner_is_attested or self._is_complete(id)):
-            raise BackendUnavailable(
-                "Cannot verify the owner while the store is unavailable.", transient=False
-            )
+    def forget_purged(self, selection: Selection) -> list[str]:
+        """Drop what a purge of the primary may have deleted, and the changes that were made before
+        to the conversations of an owner. Return the ids of the latter."""
+        self.known.forget_purged(selection)
+        if selection.owner is None or not self.journal.pending:
+            return []
+        dropped = []
+        with self.lock:
+            for id in self.journal.ids():
+                record = self.fallback.peek(id, 0)
+                if record is not None and record.owner == selection.owner:
+                    self.journal.drop(id)
+                    self.discard(id)
+                    dropped.append(id)
+        return dropped
 
     def _is_complete(self, id: str) -> bool:
         """Whether all of a changed conversation is known here (see `PendingWrites`)."""
@@ -214,7 +239,35 @@ class OfflineStore:
         self._on_write()
 
 
+def _refuse_unless_mergeable(change: Change) -> None:
+    """Refuse what cannot be decided for a conversation of which nothing is known here.
+
+    Raises:
+        BackendUnavailable: it would give it an owner, drop messages, or check its version.
+    """
+    if change.owner is not None and not change.owner_is_attested:
+        raise BackendUnavailable(
+            "Cannot verify the owner while the store is unavailable.", transient=False
+        )
+    if change.keep_messages is not None:
+        raise BackendUnavailable(
+            "Cannot drop messages while the store is unavailable: it is not known here which there "
+            "are.",
+            transient=False,
+        )
+    if change.expected_version is not None:
+        raise _unknown_version()
+
+
+def _unknown_version() -> BackendUnavailable:
+    return BackendUnavailable(
+        "Cannot check the version while the store is unavailable: it is not known here.",
+        transient=False,
+    )
+
+
 def _unknown() -> StoredConversation:
-    """Return what stands for a conversation of which nothing is known. Its version is 0."""
+    """Return what stands for a conversation of which nothing is known. Its version is 0, and it
+    does not expire here."""
     now = time.time()
-    return StoredConversation(now, now, now)
+    return StoredConversation(now, now, now, ttl=math.inf)

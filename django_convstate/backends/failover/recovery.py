@@ -1,22 +1,26 @@
 """The thread that runs for as long as an outage: it signals the outage, probes the primary, has the
 journal replayed, signals the end, and exits. Requests never probe, and recovery needs no traffic.
+
+No error ends it; and if the thread cannot be started, or has died, the next operation that notices
+starts it again.
 """
 
 import logging
 import random
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Final
 
-from django.dispatch import Signal
-
 from ... import ids, signals
-from ...exceptions import BackendUnavailable, ConversationError
+from ...exceptions import BackendUnavailable, ConversationBusy, ConversationError
 from ...tracebacks import without_locals
 from ..base import ConversationStateBackend
 from ..records import Change
 from ..reports import Health
+from .announcements import Announcements
+from .journal import PendingWrites
 from .offline import OfflineStore
 from .replay import Replayer, ReplayStats
 from .route import Route, Shard
@@ -25,6 +29,9 @@ logger = logging.getLogger("django_convstate")
 
 REPLAY_JITTER: Final = 0.5  # seconds at most before the first replay: many processes begin at once
 REPLAY_PAUSE: Final = 0.002  # seconds at most between two conversations
+SHORTEST_RETRY_WAIT: Final = 1.0  # seconds until a conversation that could not be replayed is again
+LONGEST_RETRY_WAIT: Final = 30.0
+ERROR_PAUSE: Final = 1.0  # seconds after an error of which we know nothing
 CLOSE_TIMEOUT: Final = 5.0  # seconds for what is still to be replayed when the backend is closed
 SIGNAL_TIMEOUT: Final = 1.0  # seconds for receivers of a signal when the backend is closed
 PROBE_TTL: Final = 1.0  # seconds until the conversation of a probe is gone
@@ -45,7 +52,7 @@ class Recovery:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._since: float | None = None  # seconds since the epoch; None: no outage was signalled
-        self._signalling: threading.Thread | None = None
+        self._announcements = Announcements(primary)
 
     def route(self, id: str, *, only_reads: bool = False, is_pending: bool = False) -> Route:
         """Return how an operation on a conversation reaches the primary now.
@@ -57,19 +64,24 @@ class Recovery:
         name, journal = self._primary.shard_of(id), self._offline.journal
         shard = self._shards.get(name) or self._shards.setdefault(name, Shard())
         if journal.pending or shard.breaker.is_open:
-            self.wake()  # the thread runs already, unless the backend was closed
+            self.wake()  # the thread runs already, unless the backend was closed, or it has died
         is_pending = is_pending or (journal.pending > 0 and id in journal)
-        return Route(shard, self.wake, is_pending=is_pending, only_reads=only_reads)
+        return Route(shard, id, self.wake, is_pending=is_pending, only_reads=only_reads)
 
     def wake(self) -> None:
-        """Start the thread, unless it runs."""
+        """Start the thread, unless it runs. If there is no thread to be had, the next call tries
+        again: no operation fails because of that."""
         with self._lock:  # under which the thread decides whether to exit
-            if self._thread is None:
-                self._stopping.clear()
-                self._thread = threading.Thread(
-                    target=self._run, name="convstate-recovery", daemon=True
-                )
+            if self._thread is not None and self._thread.is_alive():
+                return
+            self._stopping.clear()
+            self._thread = threading.Thread(
+                target=self._run, name="convstate-recovery", daemon=True
+            )
+            try:
                 self._thread.start()
+            except (RuntimeError, MemoryError):  # "can't start new thread"
+                self._thread = None
 
     def stop(self, *, for_good: bool = False) -> None:
         """End the thread, and try once more to replay the journal.
@@ -90,11 +102,11 @@ class Recovery:
         if journal.pending:
             for name, shard in self._down():
                 self._probe(name, shard)
-            self._replay(until=time.monotonic() + CLOSE_TIMEOUT)
+            self._replay(until=time.monotonic() + CLOSE_TIMEOUT, is_last=True)
         if self._is_over:
             self._announce_recovery()
-        if self._signalling is not None:
-            self._signalling.join(SIGNAL_TIMEOUT)
+        self._announcements.start()
+        self._announcements.join(SIGNAL_TIMEOUT)
         if for_good and journal.pending:
             logger.error(
                 "The %s backend is still unavailable: %d changes of %d conversations are lost with "
@@ -108,6 +120,7 @@ class Recovery:
         """Return the health in an outage, without asking the primary. None: there is none."""
         if not self._down():
             return None
+        self.wake()
         return Health(self._primary.name, connected=False, detail=self._reason)
 
     def completed(self, health: Health) -> Health:
@@ -128,87 +141,148 @@ class Recovery:
     def _down(self) -> list[tuple[str, Shard]]:
         return [item for item in list(self._shards.items()) if item[1].breaker.is_open]
 
+    def _suspects(self) -> list[tuple[str, Shard]]:
+        return [item for item in list(self._shards.items()) if item[1].breaker.is_suspect]
+
     @property
     def _is_over(self) -> bool:
-        return not (self._offline.journal.pending or self._down())
+        return not (self._offline.journal.pending or self._down() or self._suspects())
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            if not self._is_over:
-                self._announce_outage()
-                self._wait()
-                now = time.monotonic()
-                for name, shard in self._down():
-                    if shard.breaker.next_probe <= now:
-                        self._probe(name, shard)
-                self._replay()
-                continue
-            self._announce_recovery()
-            with self._lock:
-                if self._is_over:
-                    self._thread = None
+            try:
+                if self._step():
                     return
+            except Exception:
+                with suppress(Exception):  # an error of a log handler, say
+                    logger.exception(
+                        "Recovery of the %s backend met an unexpected error. It goes on.",
+                        self._primary.name,
+                    )
+                self._stopping.wait(ERROR_PAUSE)
+
+    def _step(self) -> bool:
+        """Do what can be done by now, and tell whether there is nothing left to do."""
+        self._announcements.start()
+        if not self._is_over:
+            self._announce_outage()
+            self._wait()
+            now = time.monotonic()
+            for name, shard in self._down():
+                if shard.breaker.next_probe <= now:
+                    self._probe(name, shard)
+            for name, shard in self._suspects():
+                self._probe(name, shard)
+            self._replay()
+            return False
+        self._announce_recovery()
+        if not self._announcements.start():
+            self._stopping.wait(ERROR_PAUSE)
+            return False
+        with self._lock:
+            if not self._is_over:
+                return False
+            self._thread = None
+            return True
 
     def _wait(self) -> None:
-        waits = [shard.breaker.next_probe - time.monotonic() for _, shard in self._down()]
-        # If no shard is down, there is only the journal, which can be replayed now.
-        wait = min(waits, default=random.uniform(0, REPLAY_JITTER))  # noqa: S311 - hides nothing
-        self._stopping.wait(max(0.0, wait))
+        if self._suspects():
+            return
+        down = self._down()
+        waits = [shard.breaker.next_probe - time.monotonic() for _, shard in down]
+        if len(down) < len(self._shards):
+            # Of a shard that is not down there may be something to replay, now or in a moment.
+            waits.append(random.uniform(0, REPLAY_JITTER))  # noqa: S311 - hides nothing
+        self._stopping.wait(max(0.0, min(waits, default=0.0)))
 
     def _probe(self, name: str, shard: Shard) -> None:
-        """Ask whether a shard is back, by a conversation of our own that expires at once."""
-        id = self._id_on(name)
-        if id is None:
-            del self._shards[name]  # there is no such node any more
-            return
+        """Ask whether a shard is back, or there at all."""
+        error = self._ask(name, shard)
+        if error is None:
+            shard.breaker.close()
+        else:
+            shard.breaker.probe_failed(str(error))
+
+    def _ask(self, name: str, shard: Shard) -> BackendUnavailable | None:
+        """Ask a shard for a conversation of our own that expires at once, and return the error."""
         try:
+            id = self._id_on(name)
+            if id is None:
+                self._shards.pop(name, None)  # there is no such node any more
+                return None
             self._primary.peek(id, 1)
             shard.readable = True
             self._primary.commit(id, Change(ttl=PROBE_TTL, set={"probe": b"true"}))
         except BackendUnavailable as error:
-            shard.breaker.probe_failed(str(error))
+            return error
         except ConversationError:
-            shard.breaker.close()  # it did answer
+            return None  # it did answer
         except Exception as error:
-            logger.error(
-                "The %s backend could not be probed because of an unexpected error. It counts as "
-                "unavailable, and is probed again.",
-                self._primary.name,
-                exc_info=without_locals(error),
-            )
-            shard.breaker.probe_failed(type(error).__name__)
-        else:
-            shard.breaker.close()
+            with suppress(Exception):
+                logger.error(
+                    "The %s backend could not be probed because of an unexpected error. It counts "
+                    "as unavailable, and is probed again.",
+                    self._primary.name,
+                    exc_info=without_locals(error),
+                )
+            return BackendUnavailable(type(error).__name__)
+        return None
 
     def _id_on(self, name: str) -> str | None:
         candidates = (ids.new_id() for _ in range(PROBE_IDS))
         return next((id for id in candidates if self._primary.shard_of(id) == name), None)
 
-    def _replay(self, until: float = float("inf")) -> None:
+    def _replay(self, until: float = float("inf"), *, is_last: bool = False) -> None:
+        """Replay what can be replayed; if it `is_last`, with those conversations that were to wait
+        for another try."""
         for id in self._offline.journal.ids():
-            if self._stopping.is_set() or time.monotonic() > until:
+            now = time.monotonic()
+            if self._stopping.is_set() or now > until:
                 return
-            shard = self._shards.setdefault(self._primary.shard_of(id), Shard())
+            pending = self._offline.journal.get(id)
+            if pending is not None and (is_last or pending.retry_at <= now):
+                self._replay_one(id, pending)
+
+    def _replay_one(self, id: str, pending: PendingWrites) -> None:
+        try:
+            name = self._primary.shard_of(id)
+            shard = self._shards.setdefault(name, Shard())
             if shard.breaker.is_open:
-                continue
+                return
             try:
                 self._replayer.replay(id)
-            except BackendUnavailable as error:
-                # One change that takes too long says little of the others.
-                shard.breaker.failed(shard.breaker.era, str(error), transient=error.transient)
-            except Exception as error:
+            except BackendUnavailable:
+                self._replay_failed(id, pending, name, shard)
+            except ConversationBusy:
+                _postpone(pending)
+        except Exception as error:
+            _postpone(pending)
+            with suppress(Exception):
                 logger.error(
                     "Replay of conversation %s failed because of an unexpected error. Its changes "
                     "are kept, and replay is tried again.",
                     ids.hashed_id(id),
                     exc_info=without_locals(error),
                 )
-            time.sleep(random.uniform(0, REPLAY_PAUSE))  # noqa: S311 - hides nothing
+        time.sleep(random.uniform(0, REPLAY_PAUSE))  # noqa: S311 - hides nothing
+
+    def _replay_failed(self, id: str, pending: PendingWrites, name: str, shard: Shard) -> None:
+        """Find out whether the shard is there, and the conversation itself takes too long."""
+        era = shard.breaker.era
+        error = self._ask(name, shard)
+        if error is not None:
+            shard.breaker.failed(era, str(error), transient=error.transient)
+            return
+        shard.breaker.succeeded(era)
+        if not self._replayer.divide(id):
+            _postpone(pending)
 
     def _announce_outage(self) -> None:
         if self._since is None and self._down():
             self._since = time.time()
             self._replayer.stats = ReplayStats()
+            self._announcements.add(signals.backend_degraded, reason=self._reason)
+            self._announcements.start()
             logger.error(
                 "The %s backend is unavailable: %s Conversations go on in the memory of this "
                 "process, and it replays their changes when the backend is back. Do not kill it "
@@ -216,7 +290,6 @@ class Recovery:
                 self._primary.name,
                 self._reason,
             )
-            self._send_signal(signals.backend_degraded, reason=self._reason)
 
     def _announce_recovery(self) -> None:
         if self._since is None:
@@ -224,6 +297,8 @@ class Recovery:
         seconds, self._since, stats = time.time() - self._since, None, self._replayer.stats
         journal = self._offline.journal
         refused, journal.refused = journal.refused, 0
+        self._announcements.add(signals.backend_recovered, seconds=seconds, **asdict(stats))
+        self._announcements.start()
         logger.warning(
             "The %s backend is back after %.1f s: %d changes replayed (%d in part), %d lost. "
             "%d were refused, because the journal was full.",
@@ -234,17 +309,10 @@ class Recovery:
             stats.lost,
             refused,
         )
-        self._send_signal(signals.backend_recovered, seconds=seconds, **asdict(stats))
 
-    def _send_signal(self, signal: Signal, **arguments: object) -> None:
-        """Send a signal, after the last one, and without waiting for its receivers."""
-        previous = self._signalling
 
-        def send() -> None:
-            if previous is not None:
-                previous.join()
-            signal.send_robust(self._primary, **arguments)
-
-        thread = threading.Thread(target=send, name="convstate-signal", daemon=True)
-        thread.start()
-        self._signalling = thread  # now, and not before: another thread may join it at once
+def _postpone(pending: PendingWrites) -> None:
+    """Let a conversation wait for another try, which holds up none of the others."""
+    wait = min(LONGEST_RETRY_WAIT, SHORTEST_RETRY_WAIT * 2 ** min(pending.failures, 10))
+    pending.failures += 1
+    pending.retry_at = time.monotonic() + random.uniform(wait / 2, wait)  # noqa: S311 - as above

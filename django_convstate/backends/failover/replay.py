@@ -10,6 +10,7 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from ... import ids
 from ...conversation.merge import MERGE_TRIES, merged, pause_after
@@ -28,6 +29,7 @@ from ..toolkit.stored import StoredConversation
 from ..toolkit.writer import ThisProcess
 from .journal import PendingWrites, Touch, Write
 from .offline import OfflineStore
+from .pieces import divided, is_too_large, mark_of
 
 logger = logging.getLogger("django_convstate")
 
@@ -57,8 +59,9 @@ class Replayer:
         """Send all changes of one conversation, and then drop it here.
 
         Raises:
-            BackendUnavailable: the primary is unavailable again. What it has applied is not pending
-                any more.
+            BackendUnavailable: the primary is unavailable again, or the change takes too long. What
+                was applied is not pending any more.
+            ConversationBusy: others did not stop changing the same.
         """
         offline = self._offline
         while True:
@@ -67,37 +70,83 @@ class Replayer:
                 if pending is None:
                     return
                 write, end = pending.writes[0]
-            try:
-                self._send(id, pending, write, end)
-            except BackendUnavailable:
-                raise
-            except ConversationBusy as error:
-                raise BackendUnavailable(str(error)) from error
-            except ConversationError as error:
-                self._give_up(id, pending, error)
+            if isinstance(write, Change) and is_too_large(write):
+                self.divide(id)
                 continue
-            self.stats.replayed += 1
-            with offline.lock:
-                if offline.journal.get(id) is not pending or pending.writes[0][0] is not write:
-                    # A deletion has taken the place of these writes; or another thread, after the
-                    # backend was closed and used again, has replayed this one as well.
-                    continue
-                if offline.journal.remove_first(id):
-                    offline.discard(id)
-                    return
+            try:
+                is_there = self._send(id, pending, write, end)
+            except (BackendUnavailable, ConversationBusy):
+                raise
+            except ConversationError as error:
+                self._give_up(id, pending, write, end, error)
+                continue
+            if self._replayed(id, pending, write, end, is_there):
+                return
 
-    def _send(self, id: str, pending: PendingWrites, write: Write, end: int) -> None:
+    def _replayed(
+        self, id: str, pending: PendingWrites, write: Write, end: int, is_there: bool
+    ) -> bool:
+        """Take out what the primary has applied, and tell whether it was the last."""
+        offline = self._offline
+        with offline.lock:
+            self.stats.replayed += not pending.pieces
+            if not self._is_first(id, pending, write):
+                # A deletion has taken the place of these writes; or another thread, after the
+                # backend was closed and used again, has replayed this one as well.
+                return False
+            if is_there:
+                _, pending.shared_end = pending.writes[pending.followers]
+                pending.offset = (pending.offset or 0) + end - pending.shared_end
+                offline.journal.remove_followers(id)
+            is_last = offline.journal.remove_first(id)
+            if is_last:
+                offline.discard(id)
+        return is_last
+
+    def divide(self, id: str) -> bool:
+        """Divide the first of the changes, which takes too long, and tell whether it could be."""
+        with self._offline.lock:
+            journal = self._offline.journal
+            pending = journal.get(id)
+            if pending is None:
+                return False
+            write, end = pending.writes[0]
+            # A head is sent until there is an answer: what becomes of the others depends on it.
+            pieces = divided(id, write, end) if isinstance(write, Change) else None
+            if pieces is None or pending.followers:
+                return False
+            journal.divide_first(id, pieces)
+            return True
+
+    def _is_first(self, id: str, pending: PendingWrites, write: Write) -> bool:
+        return self._offline.journal.get(id) is pending and pending.writes[0][0] is write
+
+    def _send(self, id: str, pending: PendingWrites, write: Write, end: int) -> bool:
+        """Send a write, and tell whether it is the head of pieces that are all there already."""
         if isinstance(write, Change):
-            self._commit(id, pending, write, end)
-        elif isinstance(write, Touch):
+            was_sent, pending.is_head_sent = pending.is_head_sent, bool(pending.followers)
+            committed = self._commit(id, pending, write, end)
+            return committed.repeated and self._has_followers(id, pending, was_sent)
+        if isinstance(write, Touch):
             self._primary.touch(id, write.ttl)
         else:
             record = self._primary.peek(id, 1)
             if record is not None and record.created_at <= write.at:
                 self._primary.delete(id)
             pending.is_begun_anew = True
+        return False
 
-    def _commit(self, id: str, pending: PendingWrites, change: Change, end: int) -> None:
+    def _has_followers(self, id: str, pending: PendingWrites, was_sent: bool) -> bool:
+        """Tell whether the whole was applied of which the head had been applied already: or else it
+        was the head itself, at an earlier try."""
+        with self._offline.lock:
+            followers = list(islice(pending.writes, 1, pending.followers + 1))
+        if not followers or not was_sent:
+            return bool(followers)
+        mark = mark_of([write for write, _ in followers if isinstance(write, Change)])
+        return mark is not None and self._primary.find(id, mark) is not None
+
+    def _commit(self, id: str, pending: PendingWrites, change: Change, end: int) -> Committed:
         primary, keep = self._primary, change.keep_messages
         # Where nothing was known here, the author counts messages as the primary does: from a load
         # before the outage.
@@ -108,10 +157,13 @@ class Replayer:
         try:
             committed = self._merging(id, _rebased(change, pending))
         except ConversationInterrupted:
-            if pending.base is None or pending.base.expires_at(primary.max_age) > time.time():
+            if pending.base is None or not pending.has_expired:
                 raise  # it has not expired: others have deleted it, and so it stays deleted
-            with suppress(ConversationConflict):  # it is restored already, perhaps by us
-                self._restore(id, pending.base)
+            if pending.may_be_restored:
+                with suppress(ConversationConflict):  # it is restored already, perhaps by us
+                    self._restore(id, pending.base)
+            else:
+                pending.base = None  # it begins anew, with what was changed here
             pending.offset = 0
             committed = self._merging(id, _rebased(change, pending))
         except InvalidConversationValue:
@@ -120,12 +172,13 @@ class Replayer:
             committed = self._merging(id, replace(_rebased(change, pending), increment={}))
         pending.is_begun_anew = False
         if keep is not None:
-            self.stats.conflicts += _keeps_more(keep, pending)
+            self.stats.conflicts += pending.is_shifted or _keeps_more(keep, pending)
             pending.shared_end = min(pending.shared_end, keep)
         pending.offset = committed.end - end
         if committed.repeated and pending.offset > 0:
             # It had arrived before the outage, and what others have appended comes behind it.
             pending.shared_end = end
+        return committed
 
     def _merging(self, id: str, change: Change) -> Committed:
         """Commit a change, merged with what others have changed meanwhile."""
@@ -150,32 +203,51 @@ class Replayer:
         messages = PackedMessages(base.messages.packed, base.messages.start)
         self._primary.restore(id, record, messages, unless_deleted=True)
 
-    def _give_up(self, id: str, pending: PendingWrites, error: ConversationError) -> None:
+    def _give_up(
+        self, id: str, pending: PendingWrites, write: Write, end: int, error: ConversationError
+    ) -> None:
+        """Drop the first change, with all pieces of it, because the primary refuses it."""
         with self._offline.lock:
-            if self._offline.journal.get(id) is not pending:
+            if not self._is_first(id, pending, write):
                 return  # a deletion has taken the place of these writes
-            lost = self._offline.journal.drop(id)
-            self._offline.discard(id)
-        self.stats.lost += lost
+            if isinstance(write, Change):
+                _note_refused(pending, write)
+            journal = self._offline.journal
+            while pending.pieces:
+                journal.remove_first(id)
+            if journal.remove_first(id):
+                self._offline.discard(id)
+        self.stats.lost += 1
         logger.warning(
-            "Conversation %s: %d changes accepted during the outage are lost, because the store "
-            "refused the first of them: %s",
+            "Conversation %s: a change accepted during the outage is lost, because the store "
+            "refused it: %s",
             ids.hashed_id(id),
-            lost,
             error,
         )
+
+
+def _note_refused(pending: PendingWrites, change: Change) -> None:
+    """Note what the changes that come after a refused one have to observe."""
+    if change.create is Create.MUST_BE_NEW or change.owner is not None:
+        pending.visitor = change.owner or ""
+    if change.append or change.keep_messages is not None or pending.pieces:
+        pending.is_shifted = True
 
 
 def _rebased(change: Change, pending: PendingWrites) -> Change:
     """Return a change as it is sent after an outage: its version was checked when it was accepted,
     and it drops only messages that its author had seen."""
     keep, offset = change.keep_messages, pending.offset or 0
-    if keep is not None:
+    if pending.is_shifted:
+        keep = None
+    elif keep is not None:
         if _keeps_more(keep, pending):
             keep = pending.shared_end + offset
         elif keep >= pending.shared_end:
             keep = max(0, keep + offset)
     create, visitor = change.create, change.visitor
+    if visitor is None:
+        visitor = pending.visitor
     if create is Create.MUST_BE_NEW:
         visitor = change.owner or ""  # what is there by then may be another owner's
     if create is Create.MUST_BE_NEW or pending.base is None:

@@ -29,20 +29,27 @@ class Route:
     `answered`: it has answered this operation.
     """
 
-    __slots__ = ("_era", "_may_ask", "_on_outage", "_shard", "answered", "writable")
+    __slots__ = ("_era", "_id", "_may_ask", "_on_trouble", "_shard", "answered", "writable")
 
     def __init__(
-        self, shard: Shard, on_outage: Callable[[], None], *, is_pending: bool, only_reads: bool
+        self,
+        shard: Shard,
+        id: str,
+        on_trouble: Callable[[], None],
+        *,
+        is_pending: bool,
+        only_reads: bool,
     ) -> None:
         """Look what the shard may be asked now.
 
         Args:
-            on_outage: is called when this operation opens the breaker.
+            on_trouble: is called when a failure of this operation gives a reason to probe.
             is_pending: what this process has changed is not in the primary yet.
             only_reads: the operation writes nothing.
         """
         self._shard = shard
-        self._on_outage = on_outage
+        self._id = id
+        self._on_trouble = on_trouble
         self._era = shard.breaker.era
         self.writable = not (is_pending or shard.breaker.is_open)
         self._may_ask = self.writable or (only_reads and shard.readable and not is_pending)
@@ -61,7 +68,7 @@ class Route:
                 self._failed(error)
             else:
                 self.answered = True
-                if self.writable and self._shard.breaker.failures:
+                if self.writable and self._shard.breaker.awaits_answer:
                     self._shard.breaker.succeeded(self._era)
                 return answer
         return offline(*args)
@@ -77,7 +84,7 @@ class Route:
                 self._failed(error)
             else:
                 self.answered = True
-                if self.writable and self._shard.breaker.failures:
+                if self.writable and self._shard.breaker.awaits_answer:
                     self._shard.breaker.succeeded(self._era)
                 return answer
         return offline(*args)
@@ -85,6 +92,8 @@ class Route:
     def _failed(self, error: BackendUnavailable) -> None:
         if not self.writable:
             self._shard.readable = False
-        elif self._shard.breaker.failed(self._era, str(error), transient=error.transient):
+            return
+        breaker, is_transient = self._shard.breaker, error.transient
+        if breaker.failed(self._era, str(error), transient=is_transient, about=self._id):
             self._shard.readable = True  # until a read fails, too
-            self._on_outage()
+            self._on_trouble()

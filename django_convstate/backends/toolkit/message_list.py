@@ -5,10 +5,12 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import Final
 
 from ...exceptions import BackendUnavailable
 from ..records import Change, Replacement
+from .memory import BYTES_OVERHEAD, GIVEN_OVERHEAD
 from .packed import (
     CLOCK_SLACK_MS,
     KEY_SIZE,
@@ -48,7 +50,8 @@ class MessageList:
 
     `dropped` is how many came before and are gone; `unloaded` is how many come between, which the
     store has and this process has not loaded. `given` maps the locator of an id to the key of its
-    message, for messages whose id is not their key; None: not looked up yet.
+    message, for messages whose id is not their key; None: not looked up yet. `packed_size` is in
+    bytes; None: not computed yet.
     """
 
     packed: list[bytes] = field(default_factory=list)
@@ -56,6 +59,7 @@ class MessageList:
     unloaded: int = 0
     last_key: bytes = NO_KEY
     given: dict[bytes, bytes] | None = None
+    packed_size: int | None = None
 
     @classmethod
     def of(cls, messages: Iterable[Pair], dropped: int, last_key: bytes) -> "MessageList":
@@ -84,6 +88,18 @@ class MessageList:
     def size(self) -> int:
         """What they take, in bytes of JSON."""
         return sum(len(data_of(packed)) for packed in self.packed)
+
+    @property
+    def memory(self) -> int:
+        """What they take, in bytes of memory."""
+        if self.packed_size is None:
+            self.packed_size = sum(map(len, self.packed))
+        return (
+            self.packed_size
+            + getsizeof(self.packed)
+            + len(self.packed) * BYTES_OVERHEAD
+            + len(self.given or ()) * GIVEN_OVERHEAD
+        )
 
     def newest(self, window: int) -> PackedMessages:
         """Return the newest messages."""
@@ -128,17 +144,19 @@ class MessageList:
         """Give a message new bytes, if it is loaded."""
         index = self._index(replacement.id)
         if index is not None:
-            key = key_of(self.packed[index])
-            self.packed[index] = (
+            old, key = self.packed[index], key_of(self.packed[index])
+            new = self.packed[index] = (
                 b"%b\0%b" % (key, replacement.new)
                 if key.hex() == replacement.id
                 else pack_under(key, replacement.id, replacement.new)
             )
+            if self.packed_size is not None:
+                self.packed_size += len(new) - len(old)
 
     def truncate(self, keep: int) -> None:
         """Keep the messages before position `keep`."""
         kept = max(0, keep - self.start)
-        self._forget_given(self.packed[kept:])
+        self._forget(self.packed[kept:])
         del self.packed[kept:]
         self.unloaded = max(0, min(self.unloaded, keep - self.dropped))
 
@@ -185,6 +203,8 @@ class MessageList:
         if added.given:
             self._given().update(added.given)
         self.packed += added.packed
+        if self.packed_size is not None:
+            self.packed_size += sum(map(len, added.packed))
         self.last_key = added.last_key
 
     def drop_oldest(self, count: int) -> None:
@@ -192,8 +212,15 @@ class MessageList:
         unloaded = min(count, self.unloaded)
         self.dropped += count
         self.unloaded -= unloaded
-        self._forget_given(self.packed[: count - unloaded])
+        self._forget(self.packed[: count - unloaded])
         del self.packed[: count - unloaded]
+
+    def unload(self, keep: int) -> None:
+        """Keep in memory only the newest `keep` messages of those that are."""
+        surplus = max(0, len(self.packed) - keep)
+        self._forget(self.packed[:surplus])
+        del self.packed[:surplus]
+        self.unloaded += surplus
 
     def adopt(self, others: Sequence[Pair], end: int) -> None:
         """Take over messages that another store has, and that end at position `end` there, in the
@@ -203,13 +230,13 @@ class MessageList:
             self.packed.clear()  # there is a gap
         del self.packed[max(0, start - self.start) :]
         self.packed += packing(others)
-        self.given = None
+        self.given = self.packed_size = None
 
     def settle(self, dropped: int, count: int, last_key: bytes) -> None:
         """Count as another store does, with no more than `count` messages."""
         del self.packed[: max(0, len(self.packed) - count)]
         self.dropped, self.unloaded = dropped, count - len(self.packed)
-        self.last_key = last_key
+        self.last_key, self.packed_size = last_key, None
 
     def since(self, seen: tuple[int, bytes], window: int) -> Sequence[Pair]:
         """Return what was appended behind `seen` (see `Change`), at most a window of it; or the
@@ -245,7 +272,10 @@ class MessageList:
             }
         return self.given
 
-    def _forget_given(self, packed: list[bytes]) -> None:
+    def _forget(self, packed: list[bytes]) -> None:
+        """Take note that messages are removed."""
+        if self.packed_size is not None:
+            self.packed_size -= sum(map(len, packed))
         if self.given:
             for each in packed:
                 if (id := given_id(each)) is not None:

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field, replace
 from ..records import DEFAULT_TTL, Change, Committed, Record, add_to_counter, entry_size
 from ..reports import ConversationSummary, moment, moment_or_never
 from .commit_log import CommitLog
+from .memory import memory_of_state
 from .message_list import MessageList
 from .packed import Pair
 
 
 @dataclass(slots=True, repr=False)
 class StoredConversation:
-    """A stored conversation. Times are seconds since the epoch. `state_size` is in bytes; None: not
-    computed yet."""
+    """A stored conversation. Times are seconds since the epoch. `state_size` is in bytes of JSON,
+    `state_memory` in bytes of memory; None: not computed yet."""
 
     created_at: float
     modified_at: float
@@ -30,6 +31,7 @@ class StoredConversation:
     messages: MessageList = field(default_factory=MessageList)
     commits: CommitLog = field(default_factory=CommitLog)
     state_size: int | None = None
+    state_memory: int | None = None
 
     @classmethod
     def of(cls, record: Record, messages: Iterable[Pair]) -> "StoredConversation":
@@ -54,6 +56,14 @@ class StoredConversation:
         """State and messages in bytes of JSON."""
         return self.messages.size + self._state_size()
 
+    @property
+    def memory(self) -> int:
+        """State and messages in bytes of memory. While others stay as they are, it takes no time
+        that grows with them."""
+        if self.state_memory is None:
+            self.state_memory = memory_of_state(self.state)
+        return self.state_memory + self.messages.memory + len(self.commits.packed)
+
     def touch(self, now: float, ttl: float | None) -> None:
         """Slide the expiry, with a new idle time in seconds if given."""
         self.last_accessed = now
@@ -64,9 +74,16 @@ class StoredConversation:
         idle = self.last_accessed + self.ttl
         return idle if max_age is None else min(idle, self.created_at + max_age)
 
-    def apply(self, change: Change, now: float, max_age: float | None) -> Committed:
+    def apply(
+        self, change: Change, now: float, max_age: float | None, clock: float | None = None
+    ) -> Committed:
         """Apply `change` wholly or not at all, and remember the commit. Whether the change fits is
         not checked here, but by `apply_if_fits`.
+
+        Args:
+            now: seconds since the epoch.
+            max_age: that of the conversation, in seconds.
+            clock: seconds by the clock that says when a writer may be forgotten; None: `now`.
 
         Raises:
             Diverged, ConversationTooLarge: see `Change`.
@@ -86,7 +103,8 @@ class StoredConversation:
         change.refuse_if_too_large(self._state_size(), size, kept + len(added.packed))
 
         self._renew(change, now)
-        self._set_state(new, size)
+        if new:
+            self._set_state(new, size)
         for each in change.replace:
             messages.replace(each)
         if kept < count:
@@ -98,7 +116,7 @@ class StoredConversation:
         messages.extend(added)
         if change.drop_oldest and (surplus := change.surplus(len(messages))):
             messages.drop_oldest(surplus)
-        self.commits = self.commits.adding(change.commit, now)
+        self.commits = self.commits.adding(change.commit, now if clock is None else clock)
         return Committed(
             self.version,
             len(messages),
@@ -128,7 +146,7 @@ class StoredConversation:
                 self.state.pop(key, None)
             else:
                 self.state[key] = value
-        self.state_size = size
+        self.state_size, self.state_memory = size, None
 
     def answer_again(self, change: Change, max_age: float | None) -> Committed:
         """Return the answer to a change that was applied already: how things are now."""
@@ -210,6 +228,7 @@ def apply_if_fits(
     max_age: float | None,
     *,
     is_deleted: bool = False,
+    clock: float | None = None,
 ) -> tuple[StoredConversation, Committed]:
     """Apply `change`, if it fits, to what is stored or, if that is None, to a new conversation.
     Return the conversation and the answer.
@@ -221,4 +240,4 @@ def apply_if_fits(
         stored = StoredConversation(now, now, now)
     else:
         change.refuse_unless_fits(stored.version, stored.owner)
-    return stored, stored.apply(change, now, max_age)
+    return stored, stored.apply(change, now, max_age, clock)

@@ -34,7 +34,7 @@ class Commit:
         self.number = number
         self.floor = floor
         self._origin = origin
-        self.sent_at: float | None = None  # seconds since the epoch, the first time
+        self.sent_at: float | None = None  # seconds by the monotonic clock, the first time
 
     def sending(self) -> None:
         """Note that the store is about to be asked to apply it, perhaps not for the first time.
@@ -43,7 +43,7 @@ class Commit:
             ConversationConflict: it was sent so long ago that the store may have forgotten whether
                 it was applied.
         """
-        now = time.time()
+        now = time.monotonic()
         if self.sent_at is None:
             self.sent_at = now
         elif now - self.sent_at > _RESEND_SECONDS:

@@ -8,6 +8,7 @@ import pytest
 
 from django_convstate.backends.failover.breaker import (
     FAILURE_THRESHOLD,
+    FIRST_ANSWER_WAIT,
     LONGEST_PROBE_WAIT,
     RECURRENCE_WINDOW,
     SHORTEST_PROBE_WAIT,
@@ -30,7 +31,10 @@ def clock() -> Clock:
 
 @pytest.fixture
 def breaker(clock: Clock) -> Breaker:
-    return Breaker(clock)
+    """Of a server that has answered."""
+    breaker = Breaker(clock)
+    breaker.succeeded(breaker.era)
+    return breaker
 
 
 def open_it(breaker: Breaker) -> None:
@@ -62,6 +66,60 @@ class TestOpens:
         era = breaker.era
         told = [breaker.failed(era, "away", transient=False) for _ in range(5)]
         assert told == [True, False, False, False, False]
+
+
+class TestSuspects:
+    def test_failures_of_one_conversation_alone_do_not_open_it(self, breaker: Breaker) -> None:
+        told = [breaker.failed(breaker.era, "slow", about="large") for _ in range(10)]
+        assert told == [False] * (FAILURE_THRESHOLD - 1) + [True] + [False] * 7, "to probe once"
+        assert (breaker.is_open, breaker.is_suspect) == (False, True)
+
+    def test_failures_of_several_conversations_open_it(self, breaker: Breaker) -> None:
+        for number in range(FAILURE_THRESHOLD):
+            breaker.failed(breaker.era, "slow", about=f"c{number % 2}")
+        assert (breaker.is_open, breaker.is_suspect) == (True, False)
+
+    def test_one_refused_connection_opens_it(self, breaker: Breaker) -> None:
+        assert breaker.failed(breaker.era, "refused", transient=False, about="any")
+        assert breaker.is_open
+
+    @pytest.mark.parametrize("answers", [True, False])
+    def test_a_probe_decides(self, breaker: Breaker, answers: bool) -> None:
+        for _ in range(FAILURE_THRESHOLD):
+            breaker.failed(breaker.era, "slow", about="large")
+        if answers:
+            breaker.close()
+        else:
+            breaker.probe_failed("slow for all")
+        assert (breaker.is_open, breaker.is_suspect) == (not answers, False)
+
+
+class TestFirstSeconds:
+    """All threads and processes of a deployment connect at once."""
+
+    def test_timeouts_before_the_first_answer_open_it_only_after_a_while(
+        self, clock: Clock
+    ) -> None:
+        breaker = Breaker(clock)
+        for _ in range(50):
+            assert not breaker.failed(breaker.era, "slow")
+            clock.now += 0.9 * FIRST_ANSWER_WAIT / 50
+        assert not breaker.is_open
+        clock.now += 0.2 * FIRST_ANSWER_WAIT
+        assert breaker.failed(breaker.era, "slow")
+        assert breaker.is_open
+
+    def test_a_refused_connection_opens_it_at_once(self, clock: Clock) -> None:
+        breaker = Breaker(clock)
+        assert breaker.failed(breaker.era, "refused", transient=False)
+
+    def test_after_the_first_answer_there_is_no_more_time(self, clock: Clock) -> None:
+        breaker = Breaker(clock)
+        breaker.failed(breaker.era, "slow")
+        breaker.succeeded(breaker.era)
+        for _ in range(FAILURE_THRESHOLD - 1):
+            assert not breaker.failed(breaker.era, "slow")
+        assert breaker.failed(breaker.era, "slow")
 
 
 class TestWhatIsFromBefore:
@@ -145,6 +203,16 @@ class TestProbes:
             clock.now += 1
         assert least[0] <= 2 < 5 <= least[1] <= 10 < 25 <= least[2] <= 30
         assert least[3] == 30
+
+    def test_any_number_of_outages_in_quick_succession_can_be_counted(
+        self, breaker: Breaker, clock: Clock
+    ) -> None:
+        for _ in range(2000):
+            open_it(breaker)
+            clock.now = breaker.next_probe
+            breaker.close()
+        open_it(breaker)
+        assert breaker.next_probe - clock.now == LONGEST_PROBE_WAIT
 
     def test_thirty_steady_seconds_reset_the_wait_of_the_probes(
         self, breaker: Breaker, clock: Clock

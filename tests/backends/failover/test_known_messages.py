@@ -25,7 +25,7 @@ class Process:
 
     def __init__(self) -> None:
         self.primary = LocMemBackend()
-        self.known = LastKnownCache(10, 10**6, None)
+        self.known = LastKnownCache(10, 10**6, None, 600)
         self.copies = [(0, NO_KEY)]  # where the copies of its callers end
         self.sent: list[Change] = []
         self.said = 0
@@ -44,13 +44,13 @@ class Process:
     def load(self, window: int) -> None:
         record = self.primary.load("a", window)
         assert record is not None
-        self.known.put("a", record)
+        self.known.put("a", record, self.known.era)
         self.copies.append((record.end, record.last_key))
         assert len(self.check()) >= min(window, record.message_count)
 
     def commit(self, change: Change) -> Committed:
         committed = self.primary.commit("a", change)
-        self.known.apply("a", change, committed)
+        self.known.apply("a", change, committed, self.known.era)
         self.copies.append((committed.end, committed.last_key))
         self.sent.append(change)
         known = self.check()

@@ -181,8 +181,40 @@ class TestRefused:
         assert (home.owner, bodies(home.messages)) == ("u2", [b"1", b"2", b"3", b"theirs"])
         assert messages_of(outage.others, "b") == [b"elsewhere"]
         assert outage.conflicts_and_lost == (0, 2)
-        assert "2 changes accepted during the outage are lost" in caplog.text
+        assert caplog.text.count("a change accepted during the outage is lost") == 2
         assert not any(secret in caplog.text for secret in ("mine", "theirs", "u1", "u2"))
+
+    def test_a_refused_change_takes_none_of_the_others_along(
+        self, outage: Outage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        outage.commit(append=pairs(b"mine"))
+        outage.commit(visitor="u1", append=pairs(b"refused"))
+        outage.commit(append=pairs(b"mine too"))
+        outage.others_commit(owner="u2", append=pairs(b"theirs"))
+        home = outage.end()
+        assert bodies(home.messages) == [b"1", b"2", b"3", b"theirs", b"mine", b"mine too"]
+        assert outage.conflicts_and_lost == (0, 1)
+        assert caplog.text.count("a change accepted during the outage is lost") == 1
+
+    def test_what_follows_a_refused_beginning_does_not_get_into_anothers(
+        self, outage: Outage
+    ) -> None:
+        begun = Change(create=Create.MUST_BE_NEW, owner="u1", append=pairs(b"secret"))
+        outage.backend.commit("taken", begun)
+        outage.backend.commit("taken", Change(create=Create.MUST_EXIST, append=pairs(b"too")))
+        outage.others.commit("taken", Change(owner="u2", append=pairs(b"theirs")))
+        outage.end()
+        assert messages_of(outage.others, "taken") == [b"theirs"]
+        assert outage.conflicts_and_lost == (0, 2)
+
+    def test_a_truncation_behind_a_refused_change_drops_no_messages_of_others(
+        self, outage: Outage
+    ) -> None:
+        outage.commit(visitor="u1", append=pairs(b"refused", b"refused too"))
+        outage.commit(keep_messages=3, append=pairs(b"mine"))
+        outage.others_commit(owner="u2", append=pairs(b"theirs"))
+        assert bodies(outage.end().messages) == [b"1", b"2", b"3", b"theirs", b"mine"]
+        assert outage.conflicts_and_lost == (1, 1)
 
     def test_a_primary_away_again_in_mid_replay_loses_nothing(self, outage: Outage) -> None:
         for number in range(10):
