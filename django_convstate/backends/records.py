@@ -60,6 +60,7 @@ class Record:
         last_key: the highest sort key of a message so far.
         degraded: the store is unavailable, and this is what was last known of it here. If the
             version is 0, nothing is known of what is stored: it is only what was said here since.
+        unconfirmed: in an outage, the store may not have it, or not for much longer.
     """
 
     id: str = field(repr=False)
@@ -77,6 +78,7 @@ class Record:
     first: Pair | None = field(repr=False, default=None)
     last_key: bytes = field(repr=False, default=NO_KEY)
     degraded: bool = False
+    unconfirmed: bool = False
 
     @property
     def end(self) -> int:
@@ -340,6 +342,7 @@ class Committed:
         merged: the keys whose nested changes were merged with others', by the repository.
         replaced: what it has made of messages that others have changed, too, by their ids.
         degraded: the store is unavailable, and the change is to be replayed.
+        unconfirmed: see `Record`.
     """
 
     version: int
@@ -354,6 +357,7 @@ class Committed:
     merged: Sequence[str] = field(repr=False, default=())
     replaced: Mapping[str, bytes] = field(repr=False, default_factory=dict)
     degraded: bool = False
+    unconfirmed: bool = False
 
     @property
     def end(self) -> int:

@@ -109,10 +109,9 @@ class Conversation(MutableMapping[str, JSON]):
     @property
     def token(self) -> str:
         """The id with our signature, and a digest of the owner: what a client may hold, in a cookie
-        or a header. Another one once the conversation has an owner; and for as long as the store
-        has not confirmed that it has the conversation, one that says so."""
-        unsaved = self._copy.degraded or not self._copy.version
-        return tokens.sign_id(self._copy.id, self._copy.owner, unsaved=unsaved)
+        or a header. Another one once the conversation has an owner; and as long as the store may
+        not have the conversation, one that says so."""
+        return tokens.sign_id(self._copy.id, self._copy.owner, unsaved=self._copy.unconfirmed)
 
     @property
     def owner(self) -> str | None:

@@ -27,7 +27,8 @@ class WorkingCopy:
     `create` says whether the next commit may, must or must not find something stored, and
     `unless_deleted` that it may not begin anew what was deleted. `save_failed` says whether the
     last save raised: then the view has to answer for it, and not the middleware. `is_read_only`
-    says that it was peeked at, and is not to be saved.
+    says that it was peeked at, and is not to be saved. `unconfirmed` says that the store may not
+    have it yet, or not any more because of an outage.
     """
 
     def __init__(self, options: Options) -> None:
@@ -64,7 +65,7 @@ class WorkingCopy:
         self.owner = owner
         self.ttl = self._options.ttl if ttl is None else ttl
         self._new_ttl: float | None = None
-        self.degraded = False
+        self.degraded, self.unconfirmed = False, True
         self.created_at = self.modified_at = self.last_accessed = self.expires_at = 0.0
         self.create = create
         self.unless_deleted = unless_deleted
@@ -79,7 +80,7 @@ class WorkingCopy:
         self.owner = record.owner
         self.ttl = record.ttl
         self._new_ttl = None
-        self.degraded = record.degraded
+        self.degraded, self.unconfirmed = record.degraded, record.unconfirmed
         self.created_at = record.created_at
         self.modified_at = record.modified_at
         self.last_accessed = record.last_accessed
@@ -253,7 +254,7 @@ class WorkingCopy:
         elif change.append is not NOTHING:
             self.has_news = True
         self.version = committed.version
-        self.degraded = committed.degraded
+        self.degraded, self.unconfirmed = committed.degraded, committed.unconfirmed
         self.owner = change.owner or self.owner
         self.last_accessed = self.modified_at = time.time()
         self.expires_at = committed.expires_at

@@ -51,10 +51,13 @@ class OfflineStore:
                 record = self.fallback.load(id, window)
                 if record is not None and not pending.is_complete:
                     record.version = 0
+                base = pending.base
             else:
-                stored = self.known.get(id) or _unknown()
-                record = stored.record(id, window, self.fallback.max_age)
-        return None if record is None else replace(record, degraded=True)
+                base = self.known.get(id)
+                record = (base or _unknown()).record(id, window, self.fallback.max_age)
+        if record is None:
+            return None
+        return replace(record, degraded=True, unconfirmed=self._is_unconfirmed(base))
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """Join the queue for a turn in this process."""
@@ -76,8 +79,10 @@ class OfflineStore:
                 _refuse_unless_mergeable(fenced)
             committed = self.fallback.commit(id, self._applicable(id, fenced, is_complete))
             self.journal.add(id, fenced, committed.end, base)
-        version = committed.version if is_complete else 0
-        return replace(committed, version=version, degraded=True)
+            pending = self.journal.get(id)
+            base = pending.base if pending else None
+        version, unconfirmed = committed.version if is_complete else 0, self._is_unconfirmed(base)
+        return replace(committed, version=version, degraded=True, unconfirmed=unconfirmed)
 
     def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """Return known messages.
@@ -167,6 +172,13 @@ class OfflineStore:
         now. The caller holds the lock."""
         self.fallback.discard(id)
         self.known.forget(id)
+
+    def _is_unconfirmed(self, base: StoredConversation | None) -> bool:
+        """Tell whether the primary may not have a conversation that was last seen there as `base`,
+        or may drop it soon, because there it has been idle since."""
+        if base is None:
+            return True
+        return base.expires_at(self.fallback.max_age) - time.time() < base.ttl / 2
 
     def _is_complete(self, id: str) -> bool:
         """Whether all of a changed conversation is known here (see `PendingWrites`)."""

@@ -80,19 +80,25 @@ class Replayer:
             except ConversationError as error:
                 self._give_up(id, pending, write, end, error)
                 continue
-            with offline.lock:
-                self.stats.replayed += not pending.pieces
-                if not self._is_first(id, pending, write):
-                    # A deletion has taken the place of these writes; or another thread, after the
-                    # backend was closed and used again, has replayed this one as well.
-                    continue
-                if is_there:
-                    _, pending.shared_end = pending.writes[pending.followers]
-                    pending.offset = (pending.offset or 0) + end - pending.shared_end
-                    offline.journal.remove_followers(id)
-                if offline.journal.remove_first(id):
-                    offline.discard(id)
-                    return
+            self._remove(id, pending, write, end, with_followers=is_there)
+
+    def _remove(
+        self, id: str, pending: PendingWrites, write: Write, end: int, *, with_followers: bool
+    ) -> None:
+        """Remove a write that was applied."""
+        offline = self._offline
+        with offline.lock:
+            self.stats.replayed += not pending.pieces
+            if not self._is_first(id, pending, write):
+                # A deletion has taken the place of these writes; or another thread, after the
+                # backend was closed and used again, has replayed this one as well.
+                return
+            if with_followers:
+                _, pending.shared_end = pending.writes[pending.followers]
+                pending.offset = (pending.offset or 0) + end - pending.shared_end
+                offline.journal.remove_followers(id)
+            if offline.journal.remove_first(id):
+                offline.discard(id)
 
     def divide(self, id: str) -> bool:
         """Divide the first of the changes, which takes too long, and tell whether it could be."""

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from django_convstate import BackendUnavailable
-from django_convstate.backends.failover import FailoverBackend, pieces
+from django_convstate.backends.failover import pieces
 from django_convstate.backends.failover.pieces import PIECE_BYTES, divided
 from django_convstate.backends.failover.recovery import Recovery
 from django_convstate.backends.failover.replay import Replayer
