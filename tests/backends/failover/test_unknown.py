@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -273,3 +274,18 @@ class TestToken:
         primary.away = True
         clock.forward(10**6)
         assert not self.is_unsaved(store.get(conversation.id))
+
+    def test_is_the_same_within_an_hour_and_valid_for_eleven(
+        self, store: ConversationStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        conversation, hour = store.create(), 3600.0
+        monkeypatch.setattr(time, "time", lambda: 1000 * hour)
+        token = conversation.token
+        monkeypatch.setattr(time, "time", lambda: 1001 * hour - 1)
+        assert conversation.token == token
+        monkeypatch.setattr(time, "time", lambda: 1011 * hour)
+        read = read_token(token)
+        assert read is not None
+        assert read.is_unsaved
+        monkeypatch.setattr(time, "time", lambda: 1013 * hour)
+        assert read_token(token) == (conversation.id, "", False)
