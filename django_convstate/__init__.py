@@ -5,6 +5,8 @@ from django_convstate import conversations
 
 __version__ = "0.1.0"
 
+from typing import TYPE_CHECKING, Any
+
 from .backends import get_backend
 from .backends.reports import ConversationSummary, Health, PurgeReport
 from .conversation.conversation import Conversation
@@ -24,8 +26,10 @@ from .exceptions import (
     InvalidConversationValue,
     MessageNotFound,
 )
-from .http.login import aclaim_conversation, claim_conversation
 from .store import ConversationStore, conversations
+
+if TYPE_CHECKING:
+    from .http.login import aclaim_conversation, claim_conversation
 
 __all__ = [
     "BackendUnavailable",
@@ -52,3 +56,12 @@ __all__ = [
     "conversations",
     "get_backend",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Not imported before they are used: a command or a worker needs nothing of Django's HTTP.
+    if name in {"aclaim_conversation", "claim_conversation"}:
+        from .http import login
+
+        return getattr(login, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -40,7 +40,15 @@ BYTES = TEXT.encode()
 # an index, what Django makes itself.
 HARMLESS = {
     *("Create", "ReplayStats", "Shard", "ServerInfo", "PurgeReport", "Health", "Commit"),
-    *("Options", "StoreOptions", "Problem", "Conversations", "ConvstateConfig"),
+    *(
+        "Options",
+        "StoreOptions",
+        "Problem",
+        "Entry",
+        "Lifetime",
+        "Conversations",
+        "ConvstateConfig",
+    ),
     *("ConversationRequest", "ConversationSerializer", "PartitionedMorsel"),
 }
 

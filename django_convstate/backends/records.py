@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ..exceptions import (
+    BackendUnavailable,
     ConversationConflict,
     ConversationInterrupted,
     ConversationTooLarge,
@@ -60,6 +61,7 @@ class Record:
         last_key: the highest sort key of a message so far.
         degraded: the store is unavailable, and this is what was last known of it here. If the
             version is 0, nothing is known of what is stored: it is only what was said here since.
+        unconfirmed: in an outage, the store may not have it, or not for much longer.
     """
 
     id: str = field(repr=False)
@@ -77,6 +79,7 @@ class Record:
     first: Pair | None = field(repr=False, default=None)
     last_key: bytes = field(repr=False, default=NO_KEY)
     degraded: bool = False
+    unconfirmed: bool = False
 
     @property
     def end(self) -> int:
@@ -258,6 +261,22 @@ def id_is_taken() -> ConversationConflict:
     return ConversationConflict("The id of this new conversation is taken.")
 
 
+def only_peeked() -> ConversationConflict:
+    """Return the error for a change of what was loaded to read only."""
+    return ConversationConflict(
+        "This conversation was peeked at, and is read-only; get() it to change it."
+    )
+
+
+def unknown_here() -> BackendUnavailable:
+    """Return the error for what cannot be decided without the store."""
+    return BackendUnavailable(
+        "The store is unavailable, and nothing is known here of this conversation: it cannot be "
+        "cleared, shortened or claimed now, nor its version checked.",
+        transient=False,
+    )
+
+
 def owned_by_another() -> ConversationConflict:
     """Return the error for a conversation that has another owner than is asked for."""
     return ConversationConflict("The conversation belongs to another owner.")
@@ -343,6 +362,7 @@ class Committed:
         merged: the keys whose nested changes were merged with others', by the repository.
         replaced: what it has made of messages that others have changed, too, by their ids.
         degraded: the store is unavailable, and the change is to be replayed.
+        unconfirmed: see `Record`.
     """
 
     version: int
@@ -357,6 +377,7 @@ class Committed:
     merged: Sequence[str] = field(repr=False, default=())
     replaced: Mapping[str, bytes] = field(repr=False, default_factory=dict)
     degraded: bool = False
+    unconfirmed: bool = False
 
     @property
     def end(self) -> int:

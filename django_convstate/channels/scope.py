@@ -8,7 +8,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.http import HttpResponse
 
 from .. import ids, tokens
-from ..conversation.conversation import Conversation
+from ..conversation.conversation import Conversation, working_copy_of
 from ..exceptions import ConversationError, ConversationNotFound, InvalidConversationId
 from ..http import identity
 from ..http.opening import ABSENT_ERRORS, NotTheirs, aopen_for, begin_for, open_for, presentable
@@ -200,7 +200,7 @@ class ScopeConversation:
     def _remember(self, conversation: Conversation) -> Conversation:
         self._token = tokens.new_token(conversation.id, conversation.owner)
         # What is begun or goes on in an outage may not be stored before the end of it.
-        self._is_unsaved, self._may_be_stored = conversation.degraded, True
+        self._is_unsaved, self._may_be_stored = working_copy_of(conversation).unconfirmed, True
         return conversation
 
     def _begun_instead_of(self, error: Exception) -> Conversation | None:

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from .. import conf, ids
 from ..exceptions import InvalidConversationType, InvalidConversationValue
+from .turn import OnBusy, check_on_busy
 
 _MAX_VERSION: Final = 2**53  # a double, as in Redis, holds whole numbers exactly up to this one
 
@@ -33,3 +34,14 @@ def known_owner(owner: ids.Owner) -> str:
             "None, or a visitor who is not logged in, is no owner; claim it for a user who is."
         )
     return found
+
+
+def turn_wait(on_busy: OnBusy, timeout: float | None, options: conf.Options) -> float:
+    """Return for how many seconds a turn is waited for at most, or raise `InvalidConversationValue`
+    if it is told that wrongly."""
+    check_on_busy(on_busy)
+    if timeout is not None and (problem := conf.seconds(timeout)):
+        raise InvalidConversationValue(f"timeout {problem}.")
+    if on_busy == "reject":
+        return 0
+    return options.turn_wait if timeout is None else timeout

@@ -11,18 +11,17 @@ from datetime import datetime
 
 from django.utils.asyncio import async_unsafe
 
-from .. import conf, ids, tokens
+from .. import ids, tokens
 from ..backends.reports import moment_or_never
 from ..codec import JSON
-from ..exceptions import InvalidConversationValue
 from ..repository import Repository
 from ..tracebacks import clears_locals
-from .arguments import check_ttl, known_owner
+from .arguments import check_ttl, known_owner, turn_wait
 from .messages import Messages
 from .pending import REFUSALS
 from .rename import arename, rename
 from .templating import alters_data
-from .turn import OnBusy, check_on_busy
+from .turn import OnBusy
 from .turns import in_aturn, in_turn
 from .working_copy import WorkingCopy
 
@@ -115,11 +114,9 @@ class Conversation(MutableMapping[str, JSON]):
 
     @property
     def token(self) -> str:
-        """The id with our signature, and a digest of the owner: what a client may hold, in a cookie
-        or a header. Another one once the conversation has an owner; and for as long as the store
-        has not confirmed that it has the conversation, one that says so."""
-        unsaved = self._copy.degraded or not self._copy.version
-        return tokens.sign_id(self._copy.id, self._copy.owner, unsaved=unsaved)
+        """The id and a digest of the owner, signed: what a client may hold. While the store may not
+        have the conversation, it says so."""
+        return tokens.sign_id(self._copy.id, self._copy.owner, unsaved=self._copy.unconfirmed)
 
     @property
     def owner(self) -> str | None:
@@ -244,7 +241,8 @@ class Conversation(MutableMapping[str, JSON]):
             ConversationConflict: at the end, if the process was paused and its turn taken for dead.
             RuntimeError: this object is in a turn already.
         """
-        wait = self._turn_wait(on_busy, timeout)
+        self._copy.check_writable()
+        wait = turn_wait(on_busy, timeout, self._repository.options)
         return in_turn(self, self._copy, self._repository, wait, clears_locals(self._send))
 
     @alters_data
@@ -252,7 +250,8 @@ class Conversation(MutableMapping[str, JSON]):
         self, on_busy: OnBusy = "wait", timeout: float | None = None
     ) -> AbstractAsyncContextManager["Conversation"]:
         """See `turn`."""
-        wait = self._turn_wait(on_busy, timeout)
+        self._copy.check_writable()
+        wait = turn_wait(on_busy, timeout, self._repository.options)
         return in_aturn(self, self._copy, self._repository, wait, clears_locals(self._asend))
 
     @alters_data
@@ -390,15 +389,6 @@ class Conversation(MutableMapping[str, JSON]):
             copy.save_failed = False
             raise
         copy.save_failed = False
-
-    def _turn_wait(self, on_busy: OnBusy, timeout: float | None) -> float:
-        check_on_busy(on_busy)
-        self._copy.check_writable()
-        if timeout is not None and (problem := conf.seconds(timeout)):
-            raise InvalidConversationValue(f"timeout {problem}.")
-        if on_busy == "reject":
-            return 0
-        return self._repository.options.turn_wait if timeout is None else timeout
 
 
 def working_copy_of(conversation: Conversation) -> WorkingCopy:

@@ -11,16 +11,13 @@ from ..backends.records import (
     Create,
     Record,
     Replacement,
+    only_peeked,
     owned_by_another,
+    unknown_here,
 )
 from ..backends.toolkit.writer import ThisProcess
 from ..conf import Options
-from ..exceptions import (
-    BackendUnavailable,
-    ConversationConflict,
-    ConversationInterrupted,
-    ConversationNotFound,
-)
+from ..exceptions import ConversationInterrupted, ConversationNotFound
 from ..ids import new_id
 from .arguments import check_version
 from .message_log import MessageLog
@@ -34,7 +31,8 @@ class WorkingCopy:
     `create` says whether the next commit may, must or must not find something stored, and
     `unless_deleted` that it may not begin anew what was deleted. `save_failed` says whether the
     last save raised: then the view has to answer for it, and not the middleware. `is_read_only`
-    says that it was peeked at, and is not to be saved.
+    says that it was peeked at, and is not to be saved. `unconfirmed` says that the store may not
+    have it yet, or not any more because of an outage.
     """
 
     def __init__(self, options: Options) -> None:
@@ -74,7 +72,7 @@ class WorkingCopy:
         self.owner = owner
         self.ttl = self._options.ttl if ttl is None else ttl
         self._new_ttl: float | None = None
-        self.degraded = False
+        self.degraded, self.unconfirmed = False, True
         self.created_at = self.modified_at = self.last_accessed = self.expires_at = 0.0
         self.create = create
         self.unless_deleted = unless_deleted
@@ -107,7 +105,7 @@ class WorkingCopy:
         is_blank = is_unknown and record.ttl == math.inf
         self.ttl = self._options.ttl if is_blank else record.ttl
         self._new_ttl = None
-        self.degraded = record.degraded
+        self.degraded, self.unconfirmed = record.degraded, record.unconfirmed
         self.created_at = record.created_at
         self.modified_at = record.modified_at
         self.last_accessed = record.last_accessed
@@ -233,18 +231,12 @@ class WorkingCopy:
     def check_writable(self) -> None:
         """Raise `ConversationConflict` for one that was only peeked at."""
         if self.is_read_only:
-            raise ConversationConflict(
-                "This conversation was peeked at, and is read-only; get() it to change it."
-            )
+            raise only_peeked()
 
     def check_known(self) -> None:
         """Raise `BackendUnavailable` for one of which, in an outage, nothing is known here."""
         if self.is_unknown:
-            raise BackendUnavailable(
-                "The store is unavailable, and nothing is known here of this conversation: it "
-                "cannot be cleared, shortened or claimed now, nor its version checked.",
-                transient=False,
-            )
+            raise unknown_here()
 
     def refuse(self, change: Change) -> None:
         """Take note that the store has refused a change, and with it all that wait."""
@@ -287,7 +279,7 @@ class WorkingCopy:
         elif change.append is not NOTHING:
             self.has_news = True
         self.version = committed.version
-        self.degraded = committed.degraded
+        self.degraded, self.unconfirmed = committed.degraded, committed.unconfirmed
         self.owner = change.owner or self.owner
         self.last_accessed = self.modified_at = time.time()
         self.expires_at = committed.expires_at

@@ -128,19 +128,23 @@ def _authorized(visitor: Visitor | None, token: Token, conversation: Conversatio
     if visitor is None:
         return None
     copy, owner = working_copy_of(conversation), visitor.owner
+    is_theirs, is_claimable = copy.owner == owner, token.id in visitor.claimable
     copy.visitor = owner or ""
-    if copy.is_unknown:
-        if not visitor.may_begin(token):
-            raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
-        copy.owner = owner
-        copy.owner_is_attested = True  # by the token, or by their login
-        return None
-    if copy.owner == owner:
-        return None
-    if copy.owner is not None or owner is None or token.id not in visitor.claimable:
+    if copy.is_unknown and not conversation and copy.owner is None:
+        # Nothing of it is known here. The token, or their login, says whose it may be.
+        is_theirs = visitor.may_begin(token)
+    elif copy.owner is None and owner is not None and is_claimable:
+        is_theirs = True
+    if not is_theirs:
         if copy.degraded and owner is not None:
             # What is known here may be from before they claimed it, or said since by another.
             raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
         raise NotTheirs(_ABSENT)
-    copy.is_claimable = copy.owner_is_attested = True
+    if copy.owner == owner and not copy.is_unknown:
+        return None
+    copy.owner_is_attested = True
+    if copy.is_unknown:
+        copy.owner = owner
+        return None
+    copy.is_claimable = True
     return owner

@@ -24,6 +24,7 @@ class Visitor:
         self._client: Any = Client() if way == "sync" else AsyncClient()
         self._said = 0
         self.id = ""
+        self._is_unsaved = False
         self.turn()
 
     def turn(self) -> None:
@@ -33,10 +34,14 @@ class Visitor:
         response = self._get(f"/{self._way}/say", {"text": text})
         self._world.model.operations.append((began, time.monotonic() - began))
         assert response.status_code == 200
-        if not self.id:
-            self.id = str(tokens.unsign_token(self._client.cookies[COOKIE].value))
-        else:
-            assert COOKIE not in response.cookies, "the cookie was dropped or changed"
+        token = tokens.read_token(self._client.cookies[COOKIE].value)
+        assert token is not None, "the cookie was dropped"
+        if self._is_unsaved and not token.is_unsaved:
+            assert COOKIE in response.cookies, "it is stored by now"
+        elif self.id:
+            assert COOKIE not in response.cookies, "the cookie was changed"
+        self.id, self._is_unsaved = self.id or token.id, token.is_unsaved
+        assert token.id == self.id
         assert response.json()["id"] == self.id
         messages = response.json()["messages"]
         expected = [self._world.model.text("?", self._number, n + 1) for n in range(self._said)]

@@ -9,6 +9,8 @@ journal.py     the changes that the primary has yet to apply
 leases.py      turns, before, in and after an outage
 recovery.py    the thread of an outage: it probes the primary, and has the journal replayed
 replay.py      sends the changes of one conversation to the primary
+pieces.py      divides a change that is too large for that
+announcements.py  sends the signals of an outage
 """
 
 from .backend import FailoverBackend

@@ -20,7 +20,7 @@ from ..toolkit.message_list import OLDER_MESSAGES
 from ..toolkit.packed import Pair
 from ..toolkit.stored import StoredConversation
 from .journal import Delete, Journal, Touch, Write
-from .last_known import LastKnownCache
+from .last_known import LastKnownCache, Lifetime
 from .leases import LeaseTable
 
 # What the wall clock said when the monotonic one was at 0. It may jump later.
@@ -57,10 +57,14 @@ class OfflineStore:
                 record = self.fallback.load(id, window)
                 if record is not None and not pending.is_complete:
                     record.version = 0
+                unconfirmed = self._is_unconfirmed(id)
             else:
                 stored = self.known.get(id) or _unknown()
                 record = stored.record(id, window, self.fallback.max_age)
-        return None if record is None else replace(record, degraded=True)
+                unconfirmed = _is_unconfirmed(self.known.lifetime(id), record.ttl)
+        if record is None:
+            return None
+        return replace(record, degraded=True, unconfirmed=unconfirmed)
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """Join the queue for a turn in this process."""
@@ -82,8 +86,9 @@ class OfflineStore:
                 _refuse_unless_mergeable(fenced)
             committed = self.fallback.commit(id, self._applicable(id, fenced, is_complete))
             self.journal.add(id, fenced, committed.end, base, self.known.lifetime(id))
+            unconfirmed = self._is_unconfirmed(id)
         version = committed.version if is_complete else 0
-        return replace(committed, version=version, degraded=True)
+        return replace(committed, version=version, degraded=True, unconfirmed=unconfirmed)
 
     def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """Return known messages.
@@ -190,6 +195,12 @@ class OfflineStore:
                     dropped.append(id)
         return dropped
 
+    def _is_unconfirmed(self, id: str) -> bool:
+        pending = self.journal.get(id)
+        if pending is None or pending.base is None:
+            return True
+        return _is_unconfirmed(pending.lifetime, pending.base.ttl)
+
     def _is_complete(self, id: str) -> bool:
         """Whether all of a changed conversation is known here (see `PendingWrites`)."""
         pending = self.journal.get(id)
@@ -237,6 +248,12 @@ class OfflineStore:
                 if id not in self.journal:  # the change was refused
                     self.fallback.discard(id)
         self._on_write()
+
+
+def _is_unconfirmed(lifetime: Lifetime | None, ttl: float) -> bool:
+    """Tell whether the primary may not have a conversation, or may drop it soon, because there it
+    has been idle since the outage began."""
+    return lifetime is None or lifetime.expires - time.monotonic() < ttl / 2
 
 
 def _refuse_unless_mergeable(change: Change) -> None:

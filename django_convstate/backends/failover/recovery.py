@@ -271,7 +271,8 @@ class Recovery:
         era = shard.breaker.era
         error = self._ask(name, shard)
         if error is not None:
-            shard.breaker.failed(era, str(error), transient=error.transient)
+            if not shard.breaker.failed(era, str(error), transient=error.transient):
+                _postpone(pending)  # or else the probes have their own pauses
             return
         shard.breaker.succeeded(era)
         if not self._replayer.divide(id):

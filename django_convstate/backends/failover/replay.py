@@ -80,28 +80,25 @@ class Replayer:
             except ConversationError as error:
                 self._give_up(id, pending, write, end, error)
                 continue
-            if self._replayed(id, pending, write, end, is_there):
-                return
+            self._remove(id, pending, write, end, with_followers=is_there)
 
-    def _replayed(
-        self, id: str, pending: PendingWrites, write: Write, end: int, is_there: bool
-    ) -> bool:
-        """Take out what the primary has applied, and tell whether it was the last."""
+    def _remove(
+        self, id: str, pending: PendingWrites, write: Write, end: int, *, with_followers: bool
+    ) -> None:
+        """Remove a write that was applied."""
         offline = self._offline
         with offline.lock:
             self.stats.replayed += not pending.pieces
             if not self._is_first(id, pending, write):
                 # A deletion has taken the place of these writes; or another thread, after the
                 # backend was closed and used again, has replayed this one as well.
-                return False
-            if is_there:
+                return
+            if with_followers:
                 _, pending.shared_end = pending.writes[pending.followers]
                 pending.offset = (pending.offset or 0) + end - pending.shared_end
                 offline.journal.remove_followers(id)
-            is_last = offline.journal.remove_first(id)
-            if is_last:
+            if offline.journal.remove_first(id):
                 offline.discard(id)
-        return is_last
 
     def divide(self, id: str) -> bool:
         """Divide the first of the changes, which takes too long, and tell whether it could be."""

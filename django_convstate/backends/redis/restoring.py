@@ -3,7 +3,6 @@ of it is made visible at once."""
 
 import secrets
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, Final
 
 from ..records import Record, entry_size
@@ -22,6 +21,7 @@ from .operations import (
 from .replies import PARTS, refusal_to_restore
 
 BATCH_SIZE: Final = 500  # messages in one round trip
+BATCH_BYTES: Final = 256 * 2**10  # and bytes of them, unless one alone has more
 STAGED_SECONDS: Final = 600  # for which what is staged is kept
 
 
@@ -40,7 +40,7 @@ class Restoration:
 
     def stage(self, messages: Iterator[bytes]) -> Iterator[Operation[None]]:
         """Yield an operation for each batch of packed messages."""
-        while batch := list(islice(messages, BATCH_SIZE)):
+        for batch in _batches(messages):
             ids = [(id, packed) for packed in batch if (id := given_id(packed)) is not None]
             given = [each for id, packed in ids for each in (locator(id), key_of(packed))]
             self._count += len(batch)
@@ -86,6 +86,18 @@ class Restoration:
         )
         keys = operations.keys(self._id) + self._staged
         return script_operation(scripts.RESTORE, keys, arguments, read)
+
+
+def _batches(messages: Iterator[bytes]) -> Iterator[list[bytes]]:
+    batch, size = list[bytes](), 0
+    for packed in messages:
+        if batch and (len(batch) == BATCH_SIZE or size + len(packed) > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(packed)
+        size += len(packed)
+    if batch:
+        yield batch
 
 
 def _nothing(reply: Any) -> Reply[None]:

@@ -355,14 +355,6 @@ class TestTrouble:
         assert messages_of(outage.others, "nobody's") == [b"before", b"new"]
         assert record_of(outage.others, "nobody's").owner == "2"
 
-    def test_a_truncation_of_an_unknown_conversation_drops_what_is_stored(
-        self, outage: Outage
-    ) -> None:
-        outage.others.commit("b", Change(append=pairs(b"1")))
-        outage.backend.commit("b", Change(create=Create.MUST_EXIST, keep_messages=0))
-        outage.end()
-        assert messages_of(outage.others, "b") == []
-
     def test_the_known_history_counts_towards_the_journal(self) -> None:
         primary = Switched()
         primary.commit("long", Change(append=pairs(*[b"x" * 1000] * 50)))

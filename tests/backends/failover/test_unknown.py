@@ -1,6 +1,8 @@
 """What may be done, in an outage, with a conversation of which nothing is known here."""
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,9 +13,9 @@ from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.records import Change, Create
 from django_convstate.http.opening import open_for
 from django_convstate.http.visitor import Visitor
-from django_convstate.tokens import new_token
+from django_convstate.tokens import Token, new_token, read_token
 from tests.support.backends import Switched, record_of
-from tests.support.failover import Outage, append, messages_of
+from tests.support.failover import Clock, Outage, append, messages_of
 from tests.support.messages import pairs
 
 UNMERGEABLE = {
@@ -211,3 +213,79 @@ def test_an_owned_token_is_enough_to_go_on_with_an_unknown_conversation(
         primary.away = False
         backend.close()
         assert ("said" in record_of(primary.others, "mine").state) is (owner == "u1")
+
+
+class TestToken:
+    """It says so while the store may not have the conversation, and else stays as it is."""
+
+    @pytest.fixture
+    def store(self, backend: FailoverBackend) -> ConversationStore:
+        return ConversationStore(backend)
+
+    def is_unsaved(self, conversation: Any) -> bool:
+        token = read_token(conversation.token)
+        assert token is not None
+        return token.is_unsaved
+
+    def test_of_one_that_is_begun(self, primary: Switched, store: ConversationStore) -> None:
+        conversation = store.create()
+        assert self.is_unsaved(conversation)
+        primary.away = True
+        conversation["said"] = 1
+        conversation.save()
+        assert self.is_unsaved(conversation)
+        assert self.is_unsaved(store.get(conversation.id))
+        primary.away = False
+        store.close()
+        assert not self.is_unsaved(store.get(conversation.id))
+
+    def test_of_one_that_is_unknown(self, primary: Switched, store: ConversationStore) -> None:
+        primary.away = True
+        conversation = store.get("unknown")
+        assert self.is_unsaved(conversation)
+        conversation["said"] = 1
+        conversation.save()
+        assert self.is_unsaved(conversation)
+
+    @pytest.mark.parametrize("forward", [0, 2000])
+    def test_of_one_that_is_known(
+        self, primary: Switched, store: ConversationStore, clock: Clock, forward: int
+    ) -> None:
+        """It has an hour, and while it is away half of that may go by."""
+        conversation = store.create()
+        conversation["said"] = 1
+        conversation.save()
+        assert not self.is_unsaved(conversation)
+        primary.away = True
+        clock.forward(forward)
+        for _ in range(2):
+            conversation = store.get(conversation.id)
+            assert self.is_unsaved(conversation) is bool(forward)
+            conversation["said"] = 2
+            conversation.save()
+            assert self.is_unsaved(conversation) is bool(forward)
+
+    def test_of_one_that_does_not_expire(
+        self, primary: Switched, store: ConversationStore, clock: Clock
+    ) -> None:
+        conversation = store.create(ttl=math.inf)
+        conversation["said"] = 1
+        conversation.save()
+        primary.away = True
+        clock.forward(500)  # for which it is remembered
+        assert not self.is_unsaved(store.get(conversation.id))
+
+    def test_is_the_same_within_an_hour_and_valid_for_eleven(
+        self, store: ConversationStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        conversation, hour = store.create(), 3600.0
+        monkeypatch.setattr(time, "time", lambda: 1000 * hour)
+        token = conversation.token
+        monkeypatch.setattr(time, "time", lambda: 1001 * hour - 1)
+        assert conversation.token == token
+        monkeypatch.setattr(time, "time", lambda: 1011 * hour)
+        read = read_token(token)
+        assert read is not None
+        assert read.is_unsaved
+        monkeypatch.setattr(time, "time", lambda: 1013 * hour)
+        assert read_token(token) == Token(conversation.id, "", is_unsaved=False)
