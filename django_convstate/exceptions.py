@@ -37,6 +37,8 @@ class ConversationCorrupt(ConversationError, BadRequest):
     """What is stored is not a conversation. It was quarantined, neither served nor overwritten, so
     the next request begins anew; this one gets 400 when a view lets it through."""
 
+    conversation_id: str | None = None
+
 
 class ConversationTooLarge(ConversationError, ValueError, BadRequest):
     """A message, the state, the number of messages or, with locmem, the conversation is over its

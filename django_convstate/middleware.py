@@ -107,12 +107,9 @@ class ConversationMiddleware:
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Respond for a view, or its template, that let one of our errors through. After a damaged
         conversation give the client a new one, or its next request would fail, too."""
-        if isinstance(exception, ConversationCorrupt):
-            logger.error(
-                "A stored conversation is damaged; its client gets a new one. %s", exception
-            )
-            if (attached := attached_to(request)) is not None:
-                attached.replace_corrupt()
+        attached = attached_to(request)
+        if isinstance(exception, ConversationCorrupt) and attached is not None:
+            attached.replace_corrupt(exception)
         return response_for(exception)
 
 

@@ -197,6 +197,23 @@ class Repository:
             await signals.conversation_deleted.asend_robust(self._sender, id=Hidden(id))
         return deleted
 
+    def check_visitor(self, id: str, visitor: str | None) -> None:
+        """Make sure that a conversation has not become another owner's.
+
+        Args:
+            visitor: its owner to be; "": it must have none; None: that is not asked.
+
+        Raises:
+            ConversationNotFound: it is another owner's.
+        """
+        if visitor is not None:
+            _refuse_others(self._call(self.backend.peek, id, 1), visitor)
+
+    async def acheck_visitor(self, id: str, visitor: str | None) -> None:
+        """See `check_visitor`."""
+        if visitor is not None:
+            _refuse_others(await self._acall(self.backend.apeek, id, 1), visitor)
+
     def id_beside(self, id: str) -> str:
         """Return a new id to which a conversation can be moved. No I/O."""
         return self.backend.id_beside(ids.validate_id(id))
@@ -323,6 +340,7 @@ class Repository:
             with observed(call.__name__, self.backend):
                 return call(id, *args, **kwargs)
         except ConversationCorrupt as error:
+            error.conversation_id = Hidden(id)
             clear_locals(error)  # a receiver that fails is logged with it
             _log_quarantine(id, error)
             signals.conversation_quarantined.send_robust(self._sender, id=Hidden(id))
@@ -340,6 +358,7 @@ class Repository:
             with observed(call.__name__.removeprefix("a"), self.backend):
                 return await call(id, *args, **kwargs)
         except ConversationCorrupt as error:
+            error.conversation_id = Hidden(id)
             clear_locals(error)
             _log_quarantine(id, error)
             await signals.conversation_quarantined.asend_robust(self._sender, id=Hidden(id))
@@ -369,6 +388,11 @@ def _found(record: Record | None) -> Record:
     if record is None:
         raise ConversationNotFound("There is no such conversation.")
     return record
+
+
+def _refuse_others(record: Record | None, visitor: str) -> None:
+    if record is not None and record.owner not in (None, visitor):
+        raise ConversationNotFound("There is no such conversation.")
 
 
 def _log_quarantine(id: str, error: ConversationCorrupt) -> None:

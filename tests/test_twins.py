@@ -34,6 +34,7 @@ DIFFERENT = {
     "conversation/turns.py _save_interrupted": "only a task can be cancelled, and have a timeout",
     "decorators.py _turn_of": "an attribute loads; a method does",
     "http/request.py RequestConversation.load": "a lock of threads; one of tasks",
+    "http/request.py RequestConversation._load_now": "the twin of pop is that of a session",
     "http/visitor.py _found": "sync code loads a lazy user; a callable runs in a thread or a loop",
     "http/held.py HeldTurn.end": "each ends turns of its own kind, and those of the other",
     "http/saving.py RequestSaving.save_interrupted": "only a task can have a timeout",

@@ -66,16 +66,12 @@ class Conversation(MutableMapping[str, JSON]):
 
     def get(self, key: str, default: JSON = None) -> JSON:
         """Return the value under a key, or `default`."""
-        # Not as the base class does it, where each missing key would have its traceback cleared.
         return self._copy.state.get(key, default)
 
     @alters_data
     def clear(self) -> None:
-        """Drop all keys. The messages stay.
-
-        Raises:
-            BackendUnavailable: nothing is known here of what is stored.
-        """
+        """Drop all keys. The messages stay. Raises `BackendUnavailable` in an outage, if nothing is
+        known here of what is stored."""
         self._copy.check_known()
         super().clear()
 
@@ -155,8 +151,7 @@ class Conversation(MutableMapping[str, JSON]):
 
     @property
     def expires_at(self) -> datetime | None:
-        """When it expires unless it is used before (aware, UTC); None: it is not stored, or never
-        expires."""
+        """When it expires if it is not used (aware, UTC); None: never, or it is not stored."""
         return _moment(self._copy.expires_at)
 
     @property
@@ -259,6 +254,7 @@ class Conversation(MutableMapping[str, JSON]):
         """Delete it from the store. This object is an empty, new conversation then, with a new id,
         as a session is after `flush()`."""
         self._copy.check_writable()
+        self._repository.check_visitor(self._copy.id, self._copy.visitor)
         self._repository.delete(self._copy.id)
         self._copy.begin_anew()
 
@@ -266,6 +262,7 @@ class Conversation(MutableMapping[str, JSON]):
     async def adelete(self) -> None:
         """See `delete`."""
         self._copy.check_writable()
+        await self._repository.acheck_visitor(self._copy.id, self._copy.visitor)
         await self._repository.adelete(self._copy.id)
         self._copy.begin_anew()
 
@@ -275,16 +272,17 @@ class Conversation(MutableMapping[str, JSON]):
         stored has none yet.
 
         Raises:
-            ConversationInterrupted: it was deleted, or has expired, in the meantime.
-            InvalidConversationValue: `ttl` is no duration.
+            ConversationInterrupted, InvalidConversationValue: it is gone, or `ttl` is no duration.
         """
         if self._begin_touch(ttl):
+            self._repository.check_visitor(self._copy.id, self._copy.visitor)
             self._copy.touched(self._repository.touch(self._copy.id, ttl), ttl)
 
     @alters_data
     async def atouch(self, ttl: float | None = None) -> None:
         """See `touch`."""
         if self._begin_touch(ttl):
+            await self._repository.acheck_visitor(self._copy.id, self._copy.visitor)
             self._copy.touched(await self._repository.atouch(self._copy.id, ttl), ttl)
 
     def _begin_touch(self, ttl: float | None) -> bool:
@@ -338,17 +336,18 @@ class Conversation(MutableMapping[str, JSON]):
     @alters_data
     def cycle_id(self) -> None:
         """Save it and move it to a new id, so that the old one is of no use to those who knew it.
-        One that was never stored has an id that was never given out, and keeps it; so does one that
-        a login in this request is to claim, because its old token opens it no more then.
+        One that was never stored keeps its id, and so does one that a login in this request is to
+        claim, because its old token opens it no more then.
 
         Raises as `save` does, and:
-            ConversationNotFound: it was deleted, or has expired.
-            BackendUnavailable: it has its old id or, if only the answer was lost, a new one that no
-                client knows.
+            ConversationNotFound: it was deleted, has expired, or has become another owner's.
+            BackendUnavailable: it is where it was or, if only the answer was lost, under an id that
+                nobody knows.
         """
         self._copy.check_writable()
         self.save()
         if self._copy.is_stored and not self._copy.is_claimable:
+            self._repository.check_visitor(self._copy.id, self._copy.visitor)
             self._copy.id = rename(self._repository, self._copy.id)
 
     @alters_data
@@ -357,6 +356,7 @@ class Conversation(MutableMapping[str, JSON]):
         self._copy.check_writable()
         await self.asave()
         if self._copy.is_stored and not self._copy.is_claimable:
+            await self._repository.acheck_visitor(self._copy.id, self._copy.visitor)
             self._copy.id = await arename(self._repository, self._copy.id)
 
     # How a change is sent, and a turn taken.

@@ -7,7 +7,9 @@ from django.http import HttpRequest
 from .. import ids
 from ..conversation.arguments import known_owner
 from ..conversation.conversation import working_copy_of
+from ..store import conversations
 from ..tracebacks import clears_own_locals
+from . import identity
 from .request import RequestConversation, attached_to
 from .visitor import NOTE, visitor_of
 
@@ -17,8 +19,11 @@ def note_login(sender: object, request: HttpRequest, **kwargs: object) -> None:
     """Have the next load claim the conversation that this visitor had before their login, or begin
     anew, as ON_LOGIN says. Receives `user_logged_in`. No I/O with the store."""
     attached = attached_to(request)
-    visitor = None if attached is None else visitor_of(attached.request, attached.store.options)
-    if attached is None or visitor is None or visitor.owner is None:
+    if attached is None:
+        _note_early(request)
+        return
+    visitor = visitor_of(attached.request, attached.store.options)
+    if visitor is None or visitor.owner is None:
         return
     if _begins_anew(attached, visitor.owner):
         attached.begin_anew(visitor.owner)
@@ -29,9 +34,15 @@ def note_login(sender: object, request: HttpRequest, **kwargs: object) -> None:
         copy = working_copy_of(conversation)
         copy.visitor, copy.is_claimable = visitor.owner, True
         claimable = [conversation.id]
-    else:
-        attached.forget_unused()
+    attached.note_login()
     _remember(attached.request, claimable)
+
+
+def _note_early(request: HttpRequest | None) -> None:
+    """Note the login of a middleware before ours, or of a test client, which presents nothing."""
+    if request is not None and conversations.options.on_login == "claim":
+        presented = identity.presented(request, conversations.options)
+        _remember(request, [token.id for token in presented if not token.is_owned])
 
 
 def _remember(request: HttpRequest, claimable: list[str]) -> None:
@@ -93,11 +104,13 @@ async def aclaim_conversation(request: HttpRequest, user: ids.Owner) -> None:
 def _begins_anew(attached: RequestConversation, owner: str) -> bool:
     """Tell whether the conversation of a request is not to become this owner's."""
     conversation = attached.current()
-    if attached.store.options.on_login == "fresh":
-        if conversation is None:
-            return not any(token.is_of(owner) for token in attached.presented())
-        return conversation.owner != owner
-    return conversation is not None and conversation.owner not in (None, owner)
+    is_fresh = attached.store.options.on_login == "fresh"
+    if conversation is None:
+        return is_fresh and not any(token.is_of(owner) for token in attached.presented())
+    copy = working_copy_of(conversation)
+    # One who has logged in before in this request is to claim it.
+    present = copy.visitor if copy.is_claimable and copy.owner is None else copy.owner
+    return present != owner if is_fresh else present not in (None, owner)
 
 
 def _attached_to(request: HttpRequest) -> RequestConversation:

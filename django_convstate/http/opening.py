@@ -83,7 +83,16 @@ def _begin(
     for token in absent:
         if token.is_unsaved and (visitor is None or visitor.may_begin(token)):
             return begin_for(visitor, store, token.id)
-    return store.create(None if visitor is None else visitor.owner)
+    return create_for(visitor, store)
+
+
+def create_for(visitor: Visitor | None, store: ConversationStore) -> Conversation:
+    """Return a new conversation of the visitor."""
+    if visitor is None:
+        return store.create()
+    conversation = store.create(visitor.owner)
+    working_copy_of(conversation).visitor = visitor.owner or ""
+    return conversation
 
 
 def open_for(visitor: Visitor | None, token: Token, conversation: Conversation) -> Conversation:

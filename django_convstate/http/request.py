@@ -2,26 +2,37 @@
 saving.py."""
 
 import asyncio
+import logging
 import threading
 from typing import Final
 
 from asgiref.sync import markcoroutinefunction
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
 from ..conversation.conversation import Conversation
+from ..exceptions import ConversationCorrupt
 from ..store import ConversationStore
 from ..tokens import Token
 from ..tracebacks import clears_own_locals
 from . import identity
 from .awaitable import GuardedCoroutine
 from .held import HeldTurn
-from .opening import aopen_presented, open_presented
+from .opening import aopen_presented, create_for, open_presented
 from .visitor import NOTE, Visitor, avisitor_of, visitor_of
+
+logger = logging.getLogger("django_convstate")
 
 # The attribute of a request under which others find what the middleware has attached to it.
 _ATTACHED: Final = "_convstate_attached"
+
+
+_OWNER_ASKS: Final = (
+    "What CONVERSATION_STATE['OWNER'] names uses the conversation of the request. It is called to "
+    "tell whose that is, and cannot wait for it."
+)
 
 
 class LazyConversation(SimpleLazyObject):  # type: ignore[type-arg]
@@ -57,6 +68,8 @@ class RequestConversation:
         # would be lost. The locks belong to this request: other requests do not wait.
         self._loading = threading.Lock()
         self._aloading = asyncio.Lock()
+        self._loader: object = None  # the thread or task that is loading
+        self._logins = 0  # how often it has become another visitor's since
         self.load_later()
         guarded = markcoroutinefunction(lambda: GuardedCoroutine(self.aload()))
         request.aconversation = guarded  # type: ignore[attr-defined]
@@ -68,7 +81,9 @@ class RequestConversation:
         if conversation is not None and conversation is not self._loaded:
             self._former.append(conversation)
         self._presented = []  # no longer what the request is about
-        self.request.conversation = self.store.create(owner)  # type: ignore[attr-defined]
+        self._logins += 1
+        visitor = None if self.store.options.owner is None else Visitor(owner)
+        self.request.conversation = create_for(visitor, self.store)  # type: ignore[attr-defined]
 
     def log_out(self, session_key: str | None) -> None:
         """Give the request a new conversation without an owner, and have the open websockets of
@@ -77,14 +92,17 @@ class RequestConversation:
             self.logged_out = [token.id for token in self.presented()], session_key
         self.begin_anew(None)
 
-    def replace_corrupt(self) -> None:
-        """Give the request a new conversation of the visitor that it was loaded for."""
-        self.begin_anew(None if self._visitor is None else self._visitor.owner)
+    def replace_corrupt(self, error: ConversationCorrupt) -> None:
+        """Give the request a new conversation of the same visitor, unless another is damaged."""
+        if error.conversation_id in {None, *(each.id for each in self.used())}:
+            logger.error("A stored conversation is damaged; its client gets a new one. %s", error)
+            self.begin_anew(None if self._visitor is None else self._visitor.owner)
 
     def visit_as(self, owner: str) -> None:
         """Have this owner be the visitor, who presents what the request presents by a login."""
         claimable = [token.id for token in self.presented() if not token.is_owned]
         self._claimant = Visitor(owner, claimable)
+        self._logins += 1
 
     def load_later(self) -> None:
         """Load the conversation at its next use."""
@@ -92,9 +110,12 @@ class RequestConversation:
         self._lazy = LazyConversation(self.load)
         self.request.conversation = self._lazy  # type: ignore[attr-defined]
 
-    def forget_unused(self) -> None:
-        """Load the conversation anew if what was loaded is still new and empty."""
+    def note_login(self) -> None:
+        """Note that the visitor is another one now. Load the conversation anew if what was loaded
+        is still new and empty; if the view adds something to that, it is saved, too."""
+        self._logins += 1
         if self._loaded is not None and self._loaded is self.current() and not self._loaded:
+            self._former.append(self._loaded)
             self.load_later()
 
     def current(self) -> Conversation | None:
@@ -120,10 +141,21 @@ class RequestConversation:
         return used if conversation is None else [*used, conversation]
 
     def load(self) -> Conversation:
-        """Return the conversation that the request presents, or a new one; the same each time."""
+        """Return the conversation that the request presents, or a new one; the same each time.
+
+        Raises:
+            ImproperlyConfigured: OWNER asks for it, in order to tell whose it is.
+        """
+        if self._loader is threading.current_thread():
+            raise ImproperlyConfigured(_OWNER_ASKS)
         with self._loading:
-            if self._loaded is None:
-                self._loaded = self._load_now()
+            self._loader = threading.current_thread()
+            try:
+                while self._loaded is None:
+                    logins, conversation = self._logins, self._load_now()
+                    self._keep(conversation, logins)
+            finally:
+                self._loader = None
             return self._loaded
 
     @async_unsafe(
@@ -142,18 +174,34 @@ class RequestConversation:
 
     async def aload(self) -> Conversation:
         """See `load`. One that was assigned counts, too."""
+        if self._loader is asyncio.current_task():
+            raise ImproperlyConfigured(_OWNER_ASKS)
         async with self._aloading:
-            if (conversation := self.current()) is not None:
-                return conversation
-            self._touched = True
-            presented, options = self.presented(), self.store.options
-            visitor = self._claimant or await avisitor_of(self.request, options)
-            self._visitor, candidates = visitor, _candidates(presented, visitor)
-            conversation = await aopen_presented(self.store, candidates, visitor)
-            if self._is_note_done(conversation):
-                await self.request.session.apop(NOTE, None)
+            self._loader = asyncio.current_task()
+            try:
+                while (current := self.current()) is None:
+                    logins, conversation = self._logins, await self._aload_now()
+                    self._keep(conversation, logins)
+            finally:
+                self._loader = None
+            return current
+
+    async def _aload_now(self) -> Conversation:
+        """See `_load_now`."""
+        self._touched = True
+        presented, options = self.presented(), self.store.options
+        visitor = self._claimant or await avisitor_of(self.request, options)
+        self._visitor, candidates = visitor, _candidates(presented, visitor)
+        conversation = await aopen_presented(self.store, candidates, visitor)
+        if self._is_note_done(conversation):
+            await self.request.session.apop(NOTE, None)
+        return conversation
+
+    def _keep(self, conversation: Conversation, logins: int) -> None:
+        """Keep what was loaded, unless another thread or task of this request has loaded it
+        meanwhile, or has logged somebody in."""
+        if self._loaded is None and logins == self._logins:
             self._loaded = conversation
-            return conversation
 
     def presented(self) -> list[Token]:
         """Return what the request presents."""

@@ -115,7 +115,8 @@ class RequestSaving:
         if streaming.is_stream(response) and response.status_code < 500:
             self.stream = streaming.follow(response, self._save_late, self._asave_late)
             will_be_saved = not has_failed
-        if self._attached.is_touched:
+        # A stream may use it yet, after its headers were sent.
+        if self._attached.is_touched or (will_be_saved and self._attached.presented()):
             identity.mark_private(response, options)
         # Without a conversation the store may have been unavailable: the cookie stays.
         if conversation is not None and (will_be_saved or not conversation.is_new):
