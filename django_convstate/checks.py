@@ -25,6 +25,7 @@ W007  the cookie is for other sites too, but not secure
 W008  the entry of CACHES is inconsistent about Sentinel, but a server can be found
 W009  the cache is spread over several servers
 W010  LOCATION and OPTIONS log in as different users
+W012  the server is too far away for its SOCKET_TIMEOUT (with --deploy)
 """
 
 import difflib

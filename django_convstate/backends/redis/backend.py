@@ -20,7 +20,7 @@ from ..reports import ConversationSummary, Health, Progress, PurgeReport, Select
 from ..toolkit.listing import newest_first
 from ..toolkit.packed import Pair, packing
 from .client.clients import Clients
-from .client.retrying import Deadline, in_time
+from .client.deadline import Deadline, in_time
 from .diagnostics.checks import check_entry, check_server
 from .diagnostics.server_info import adescribe, describe, key_on_each_primary
 from .errors import CLIENT_ERRORS, is_unknown_command, translated
@@ -224,28 +224,29 @@ class RedisBackend(ConversationStateBackend):
     def health(self) -> Health:
         """See `ConversationStateBackend.health`. Writes to each primary, because a server may
         answer and refuse writes alone."""
-        started, timeout, node = time.perf_counter(), self._clients.config.timeout, ""
+        started, config, node = time.perf_counter(), self._clients.config, ""
         try:
             with self._clients.sync() as client:
                 for name, probe in self._probes(client.redis):
                     node = name
                     client.send(probe)
                 latency_ms, node = (time.perf_counter() - started) * 1000, ""
-                with Deadline(timeout):
+                with Deadline(config.timeout, connecting=config.connect_timeout):
                     return Health(self.name, True, latency_ms, detail=describe(client.redis))
         except (BackendUnavailable, *CLIENT_ERRORS) as error:
             return self._unhealthy(error, node)
 
     async def ahealth(self) -> Health:
         """See `health`."""
-        started, timeout, node = time.perf_counter(), self._clients.config.timeout, ""
+        started, config, node = time.perf_counter(), self._clients.config, ""
         try:
             async with await self._clients.for_loop() as client:
                 for name, probe in self._probes(client.redis):
                     node = name
                     await client.send(probe)
                 latency_ms, node = (time.perf_counter() - started) * 1000, ""
-                detail = await in_time(adescribe(client.redis), timeout)
+                telling = adescribe(client.redis)
+                detail = await in_time(telling, config.timeout, config.connect_timeout)
                 return Health(self.name, True, latency_ms, detail=detail)
         except (BackendUnavailable, *CLIENT_ERRORS) as error:
             return self._unhealthy(error, node)
@@ -329,8 +330,9 @@ class RedisBackend(ConversationStateBackend):
             raise translated(error, self.cache_alias) from error
 
     def _probes(self, client: Any) -> Iterator[tuple[str, Operation[None]]]:
-        """Yield the name of each primary and what writes to it, in the time for one operation."""
-        until = time.perf_counter() + self._clients.config.timeout
+        """Yield the name of each primary and what writes to it, in the time in which they have to
+        be discovered."""
+        until = time.perf_counter() + self._clients.config.discovery_timeout
         stem = f"{self._operations.prefix}:health:{secrets.token_hex(8)}"  # which no other uses
         for node, key in key_on_each_primary(client, stem):
             if time.perf_counter() > until:

@@ -18,6 +18,10 @@ _OF_A_CLUSTER: Final = (
 )
 _DOWN: Final = "is a cluster with slots that no node serves (CLUSTERDOWN)"
 _MOVING: Final = "is moving the conversation to another node (TRYAGAIN, or redirected too often)"
+_TIMED_OUT: Final = (
+    "did not answer in time (if it is only far away, raise SOCKET_TIMEOUT in its OPTIONS: "
+    "`manage.py check --deploy` says to what)"
+)
 _BY_KIND: Final[dict[type[Exception], str]] = {
     exceptions.NoPermissionError: "refuses our commands or our keys to this user (NOPERM)",
     exceptions.AuthenticationError: "does not accept the user name or the password",
@@ -29,7 +33,7 @@ _BY_KIND: Final[dict[type[Exception], str]] = {
     exceptions.MasterDownError: "is a replica that has lost its primary (MASTERDOWN)",
     exceptions.TryAgainError: _MOVING,
     exceptions.ClusterError: _MOVING,
-    exceptions.TimeoutError: "did not answer in time",
+    exceptions.TimeoutError: _TIMED_OUT,
 }
 # For those of which redis-py makes no class of their own: how the reply begins.
 _BY_REPLY: Final = {

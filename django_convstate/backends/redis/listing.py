@@ -19,7 +19,8 @@ from redis.exceptions import NoScriptError, RedisError
 from ...exceptions import BackendUnavailable
 from ..reports import ConversationSummary, Progress, PurgeReport, Selection
 from .client.clients import Clients
-from .client.retrying import Attempt, Deadline, retrying
+from .client.deadline import Deadline
+from .client.retrying import Attempt, retrying
 from .diagnostics.server_info import primaries
 from .errors import CLIENT_ERRORS, is_moving, is_wrong_type, translated
 from .operations import Operation, Operations, Reply

@@ -17,8 +17,9 @@ from ....exceptions import BackendUnavailable
 from ..operations import Operation
 from .closed_loops import disconnect_now
 from .config import ServerConfig
+from .deadline import Deadline, LoopDeadline, in_time
 from .factory import make_async_client, make_client, with_sentinels
-from .retrying import Deadline, aretrying, execute, in_time, retrying
+from .retrying import aretrying, execute, retrying
 
 SLOT_TIMEOUT: Final = 5.0  # seconds that an operation may wait for a slot
 SILENT_TIMEOUTS: Final = 2  # timeouts without any answer, after which no operation waits any more
@@ -101,7 +102,7 @@ class SyncClient:
     def __init__(self, config: ServerConfig) -> None:
         self.redis = make_client(config)
         self._config = config
-        self._deadline = Deadline(config.timeout)
+        self._deadline = Deadline(config.timeout, connecting=config.connect_timeout)
         self._wait = SlotWait(config)
         # A semaphore, whose items are the slots: in C, and so ten times faster than threading's.
         self._slots: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -166,8 +167,9 @@ class LoopClient:
 
     async def send(self, operation: Operation[Any]) -> Any:
         """Return the server's reply. Needs a slot."""
-        tries, timeout = self._config.tries, self._config.timeout
-        return await aretrying(self.redis, tries, timeout, execute, operation)
+        config = self._config
+        deadline = LoopDeadline(config.timeout, config.connect_timeout)
+        return await aretrying(self.redis, config.tries, deadline, execute, operation)
 
     async def open(self) -> None:
         """See to it that no connection outlives the loop, and discover the nodes of a cluster.
