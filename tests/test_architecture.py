@@ -38,6 +38,7 @@ LAYERS = [
     ["backends"],
     ["repository"],
     ["conversation"],
+    ["layer"],
     ["administration", "news", "store", "typing"],
     ["http"],
     ["channels", "decorators", "identity", "middleware"],
