@@ -1,5 +1,5 @@
-"""A channel layer that is frozen, or away, costs messages and requests nothing but the first of them
-a moment, and sockets miss nothing of what was saved meanwhile."""
+"""A channel layer that is frozen, or away, costs messages and requests nothing but the first of
+them a moment, and sockets miss nothing of what was saved meanwhile."""
 
 import asyncio
 import os
