@@ -23,9 +23,9 @@ from .client.clients import Clients
 from .client.deadline import Deadline, in_time
 from .diagnostics.checks import check_entry, check_server
 from .diagnostics.server_info import adescribe, describe, key_on_each_primary
-from .errors import CLIENT_ERRORS, is_unknown_command, translated
+from .errors import CLIENT_ERRORS, is_refusal, is_silence, is_unknown_command, translated
 from .listing import Listing
-from .operations import Operation, Operations, Reply
+from .operations import Operation, Operations, Reply, understood
 from .restoring import Restoration
 from .slots import id_in_slot_of
 
@@ -35,6 +35,15 @@ _NOT_INDEXED: Final = (
 )
 _NOT_QUARANTINED: Final = (
     "Damaged conversation %s could not be quarantined; its next load retries. %s"
+)
+
+_REFUSED: Final = (
+    "That is no outage: correct the user's name, password or rights in CACHES, or on the server. "
+    "Until then this process is not ready."
+)
+_NEVER_ANSWERED: Final = (
+    "It has not answered once since this process began, so that LOCATION in CACHES may be wrong: "
+    "until it does, this process is not ready."
 )
 
 logger = logging.getLogger("django_convstate")
@@ -63,6 +72,7 @@ class RedisBackend(ConversationStateBackend):
         self.cache_alias = cache_alias
         self._operations = Operations(key_prefix, max_age)
         self._clients = Clients(cache_alias)
+        self._misconfigured = ""
         self._listing = Listing(self._operations, self._clients)
 
     def load(self, id: str, window: int) -> Record | None:
@@ -315,9 +325,10 @@ class RedisBackend(ConversationStateBackend):
     def _execute(self, operation: Operation[T]) -> Reply[T]:
         try:
             with self._clients.sync() as client:
-                return operation.read(client.send(operation))
+                reply = client.send(operation)
         except CLIENT_ERRORS as error:
-            raise translated(error, self.cache_alias) from error
+            raise self._failed(error) from error
+        return understood(operation, reply)
 
     async def _aexecute(self, make: Callable[[], Operation[T]]) -> Reply[T]:
         try:
@@ -325,9 +336,28 @@ class RedisBackend(ConversationStateBackend):
                 # Made now and not before: of ten thousand tasks only those that have a slot may
                 # keep the loop busy, or a connection is not made in time.
                 operation = make()
-                return operation.read(await client.send(operation))
+                reply = await client.send(operation)
         except CLIENT_ERRORS as error:
-            raise translated(error, self.cache_alias) from error
+            raise self._failed(error) from error
+        return understood(operation, reply)
+
+    @property
+    def misconfigured(self) -> str:
+        """See `ConversationStateBackend.misconfigured`."""
+        return self._misconfigured
+
+    def _failed(self, error: Exception) -> Exception:
+        """Return our exception for an error, and note whether an outage can have caused it."""
+        ours, why = translated(error, self.cache_alias), ""
+        if isinstance(ours, BackendUnavailable):
+            if is_refusal(error):
+                why = _REFUSED
+            elif is_silence(error) and not self._clients.has_answered:
+                why = _NEVER_ANSWERED
+        if why and not self._misconfigured:
+            logger.error("%s %s", ours, why)
+        self._misconfigured = why and f"{ours} {why}"
+        return ours
 
     def _probes(self, client: Any) -> Iterator[tuple[str, Operation[None]]]:
         """Yield the name of each primary and what writes to it, in the time in which they have to
@@ -341,6 +371,6 @@ class RedisBackend(ConversationStateBackend):
 
     def _unhealthy(self, error: Exception, node: str) -> Health:
         if not isinstance(error, BackendUnavailable):
-            error = translated(error, self.cache_alias)
+            error = self._failed(error)
         detail = f"{error} That is node {node}." if node else str(error)
         return Health(self.name, False, detail=detail)

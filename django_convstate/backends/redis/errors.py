@@ -1,5 +1,6 @@
 """What an error of Redis or of redis-py means, without address or password."""
 
+import re
 from typing import Final
 
 from redis import exceptions
@@ -48,6 +49,10 @@ _BY_REPLY: Final = {
     "TTL exhausted": "is a cluster that redirects in a circle: its slots are moving",
     "All slots are not covered": _DOWN,
 }
+_DAMAGE: Final = re.compile(
+    r"attempt to (?:call|compare|concatenate|get length|index|perform)|bad argument #"
+    r"|data string too short|invalid expire|not an integer|not a valid float|out of range"
+)
 _UNTRUSTED: Final = (
     "shows a certificate that is not trusted, or is for another name: see ssl_ca_certs in "
     "CONNECTION_POOL_KWARGS"
@@ -63,6 +68,8 @@ def translated(error: Exception, alias: str) -> BackendUnavailable | Conversatio
     """Return our exception for one of `CLIENT_ERRORS` from CACHES[alias]."""
     if is_wrong_type(error):
         return ConversationCorrupt("A key of the conversation holds another type of value.")
+    if is_damage(error):
+        return ConversationCorrupt("A script cannot make sense of what is stored.")
     return BackendUnavailable(
         f"Redis, CACHES[{alias!r}], {describe_error(error)}.", transient=is_transient(error)
     )
@@ -121,6 +128,25 @@ def is_moving(error: Exception) -> bool:
 def is_wrong_type(error: Exception) -> bool:
     """Tell whether a key holds another type of value than the command is for."""
     return isinstance(error, exceptions.ResponseError) and "WRONGTYPE" in str(error)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether the server refuses the login, or what this user may do: no outage does that."""
+    error = _cause_in_a_cluster(error)
+    kinds = (exceptions.AuthenticationError, exceptions.NoPermissionError)
+    return isinstance(error, kinds) or str(error).startswith("NOAUTH")
+
+
+def is_silence(error: Exception) -> bool:
+    """Tell whether nothing that the server says was heard at all."""
+    return describe_error(error) in (_TIMED_OUT, _UNREACHABLE, _NO_PRIMARY, _UNTRUSTED)
+
+
+def is_damage(error: Exception) -> bool:
+    """Tell whether a script stumbled over what is stored: an error of Lua, or of a command that was
+    given a number out of what is stored."""
+    is_reply = isinstance(error, exceptions.ResponseError)
+    return is_reply and "user_script" in str(error) and _DAMAGE.search(str(error)) is not None
 
 
 def is_unknown_command(error: BaseException | None) -> bool:

@@ -27,7 +27,7 @@ from functools import partial
 from itertools import chain
 from typing import Any, Final, Generic, TypeVar
 
-from ...exceptions import ConversationCorrupt
+from ...exceptions import ConversationCorrupt, ConversationError
 from ..records import (
     PARTIAL_SECONDS,
     QUARANTINE_SECONDS,
@@ -36,11 +36,12 @@ from ..records import (
     Change,
     Committed,
     Create,
+    Diverged,
     Record,
     Replacement,
 )
 from ..reports import ConversationSummary, Selection
-from ..toolkit.packed import PackedMessages, Pair, locator, to_append
+from ..toolkit.packed import PackedMessages, Pair, checked, locator, to_append
 from . import scripts
 from .replies import NOT_A_RECORD, committed_of, record_of, refusal, summary_of, text
 from .scripts import Script
@@ -91,6 +92,20 @@ class Reply(Generic[T]):
 
     value: T
     then: Operation[None] | None = None
+
+
+def understood(operation: Operation[T], reply: Any) -> Reply[T]:
+    """Return what a reply means.
+
+    Raises:
+        ConversationCorrupt: it means nothing, because of what is stored; and whatever `read` does.
+    """
+    try:
+        return operation.read(reply)
+    except (ConversationError, Diverged):
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError, struct.error) as error:
+        raise ConversationCorrupt(NOT_A_RECORD) from error
 
 
 class Operations:
@@ -181,7 +196,7 @@ class Operations:
 
         def read(reply: Any) -> Reply[Sequence[Pair]]:
             first, packed = reply
-            return Reply(PackedMessages(packed, first))
+            return Reply(PackedMessages(checked(packed), first))
 
         return script_operation(scripts.PAGE, self.keys(id)[:3], (start, stop), read)
 
@@ -194,7 +209,7 @@ class Operations:
             if not isinstance(reply[0], int):
                 raise refusal(Change(), *reply)
             position, packed = reply
-            [(found_id, data)] = PackedMessages([packed], position)
+            [(found_id, data)] = PackedMessages(checked([packed]), position)
             return Reply((position, data) if found_id == message_id else None)
 
         arguments = (locator(message_id), message_id)
@@ -273,7 +288,9 @@ class Operations:
 
         def read(reply: Any) -> Reply[tuple[int | None, list[str]]]:
             following, members = reply
-            return Reply((int(following) or None, [text(id) for id, _ in members]))
+            # What is not text was put there by somebody else, and is no id.
+            ids = [id.decode(errors="ignore") for id, _ in members]
+            return Reply((int(following) or None, [id for id in ids if id]))
 
         command = ("ZSCAN", self.index_key(owner), cursor, "COUNT", INDEX_PAGE_SIZE)
         return Operation(command, read)

@@ -105,6 +105,17 @@ def is_packed(packed: bytes) -> bool:
     return len(packed) > KEY_SIZE and len(packed) >= KEY_SIZE + 1 + packed[KEY_SIZE]
 
 
+def checked(messages: list[bytes]) -> list[bytes]:
+    """Return stored messages. Raises IndexError or ValueError where one is none: it would be found
+    out only when it is read."""
+    for packed in messages:
+        if packed[0] != _OLD and (size := packed[KEY_SIZE]):
+            if len(packed) <= KEY_SIZE + size:
+                raise ValueError("too short for its id")
+            packed[KEY_SIZE + 1 : KEY_SIZE + 1 + size].decode()
+    return messages
+
+
 def next_key(key: bytes) -> bytes:
     """Return the next sort key."""
     return (int.from_bytes(key) + 1).to_bytes(KEY_SIZE)

@@ -31,6 +31,7 @@ class Clients:
     def __init__(self, alias: str) -> None:
         self.alias = alias
         self._config: ServerConfig | None = None
+        self._answered_in = 0  # the process in which a client that is closed by now had an answer
         # By the id of the process: a socket must not be shared with the parent process.
         self._sync: dict[int, SyncClient] = {}
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClient] = (
@@ -68,6 +69,15 @@ class Clients:
             await client.open()
         return client
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether the server has answered this process."""
+        pid = os.getpid()
+        clients = (self._sync.get(pid), *self._by_loop.values())
+        return self._answered_in == pid or any(
+            client is not None and client.pid == pid and client.has_answered for client in clients
+        )
+
     def node_of(self, key: str) -> str:
         """Name the node of a cluster that has `key`; "" as long as that is not known."""
         for known in (self._sync.get(os.getpid()), *self._by_loop.values()):
@@ -80,18 +90,25 @@ class Clients:
         """Close the client of this process's threads."""
         client = self._sync.pop(os.getpid(), None)
         if client is not None:
+            self._note_closed(client)
             client.close()
 
     async def aclose(self) -> None:
         """Close the client of the running event loop."""
         client = self._by_loop.pop(asyncio.get_running_loop(), None)
         if client is not None:
+            self._note_closed(client)
             await client.close()
+
+    def _note_closed(self, client: "SyncClient | LoopClient") -> None:
+        if client.has_answered:
+            self._answered_in = client.pid
 
     def _forget_closed_loops(self) -> None:
         for loop, client in list(self._by_loop.items()):
             if loop.is_closed():
                 self._by_loop.pop(loop, None)
+                self._note_closed(client)
                 for each in with_sentinels(client.redis):
                     disconnect_now(each)
 
@@ -101,6 +118,7 @@ class SyncClient:
 
     def __init__(self, config: ServerConfig) -> None:
         self.redis = make_client(config)
+        self.pid = os.getpid()
         self._config = config
         self._deadline = Deadline(config.timeout, connecting=config.connect_timeout)
         self._wait = SlotWait(config)
@@ -122,6 +140,11 @@ class SyncClient:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._slots.put(None)
         self._wait.note(error)
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether the server has answered once."""
+        return self._wait.has_answered
 
     def send(self, operation: Operation[Any]) -> Any:
         """Return the server's reply. Needs a slot."""
@@ -165,6 +188,11 @@ class LoopClient:
         self._slots.release()
         self._wait.note(error)
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether the server has answered once."""
+        return self._wait.has_answered
+
     async def send(self, operation: Operation[Any]) -> Any:
         """Return the server's reply. Needs a slot."""
         config = self._config
@@ -204,6 +232,11 @@ class SlotWait:
         self.interval = config.timeout  # seconds until it is asked again
         self._max_concurrency = config.max_concurrency
         self._answered_at = 0.0
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether an operation had an answer."""
+        return self._answered_at > 0
 
     def note(self, error: object) -> None:
         """Record how an operation has ended."""

@@ -18,13 +18,21 @@ from ..client.config import ServerConfig, factory_of
 from ..client.deadline import Deadline
 from ..client.factory import make_client, with_sentinels
 from ..client.options import ConfigError
-from ..errors import describe_error
+from ..errors import describe_error, is_refusal
 from .server_info import OLDEST_VERSION, SAFE_POLICY, ServerInfo, fetch_info
 
 PATIENCE: Final = 3.0  # seconds for one reply of a server that may be far away
 NEAR_SHARE: Final = 0.7  # of the time for a reply, which it should not take
 ENOUGH: Final = 3  # times what a reply takes, for one that is slow
 
+_UNCHECKED = (
+    "Fix that and run the check again: the server's version, role and memory policy could not be "
+    "checked. A process that the server has not answered once is not ready."
+)
+_LOGIN = (
+    "Correct the user's name, password or rights in CACHES, or on the server, and run the check "
+    "again. Until then no process is ready."
+)
 _WRITE_SERVICE = "Write redis://SERVICE_NAME/0, as in the sentinels' configuration."
 
 
@@ -122,8 +130,7 @@ def check_server(alias: str) -> Iterator[CheckMessage]:
         if far is None:
             yield Warning(
                 f"Redis, CACHES[{alias!r}], {describe_error(error)}.",
-                hint="Fix that and run the check again: the server's version, role and memory "
-                "policy could not be checked.",
+                hint=_LOGIN if is_refusal(error) else _UNCHECKED,
                 id="convstate.W004",
             )
             return
