@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
 
-from ...exceptions import BackendUnavailable, ConversationCorrupt
+from ...exceptions import BackendUnavailable, ConversationCorrupt, ConversationError
 from ...ids import hashed_id, new_id
 from ..base import ConversationStateBackend
-from ..records import Acquired, Change, Committed, Record
+from ..records import Acquired, Change, Committed, Diverged, Record
 from ..reports import ConversationSummary, Health, Progress, PurgeReport, Selection
 from ..toolkit.listing import newest_first
 from ..toolkit.packed import Pair, packing
@@ -25,7 +25,8 @@ from .diagnostics.checks import check_entry, check_server
 from .diagnostics.server_info import adescribe, describe, key_on_each_primary
 from .errors import CLIENT_ERRORS, is_refusal, is_silence, is_unknown_command, translated
 from .listing import Listing
-from .operations import Operation, Operations, Reply, understood
+from .operations import Operation, Operations, Reply
+from .replies import MISREAD, NOT_A_RECORD
 from .restoring import Restoration
 from .slots import id_in_slot_of
 
@@ -328,7 +329,12 @@ class RedisBackend(ConversationStateBackend):
                 reply = client.send(operation)
         except CLIENT_ERRORS as error:
             raise self._failed(error) from error
-        return understood(operation, reply)
+        try:
+            return operation.read(reply)
+        except (ConversationError, Diverged):
+            raise
+        except MISREAD as error:
+            raise ConversationCorrupt(NOT_A_RECORD) from error
 
     async def _aexecute(self, make: Callable[[], Operation[T]]) -> Reply[T]:
         try:
@@ -339,7 +345,12 @@ class RedisBackend(ConversationStateBackend):
                 reply = await client.send(operation)
         except CLIENT_ERRORS as error:
             raise self._failed(error) from error
-        return understood(operation, reply)
+        try:
+            return operation.read(reply)
+        except (ConversationError, Diverged):
+            raise
+        except MISREAD as error:
+            raise ConversationCorrupt(NOT_A_RECORD) from error
 
     @property
     def misconfigured(self) -> str:

@@ -23,7 +23,8 @@ from .client.deadline import Deadline
 from .client.retrying import Attempt, retrying
 from .diagnostics.server_info import primaries
 from .errors import CLIENT_ERRORS, is_damage, is_moving, is_wrong_type, translated
-from .operations import Operation, Operations, Reply, understood
+from .operations import Operation, Operations, Reply
+from .replies import MISREAD
 
 BATCH_SIZE: Final = 100  # operations sent in one go: other clients are served between two batches
 BATCH_TIMEOUT: Final = 5.0  # seconds for one batch, if an operation may not take longer
@@ -193,8 +194,8 @@ def _understood(operation: Operation[T], result: Any) -> Reply[T] | None:
     if isinstance(result, RedisError):
         return None
     try:
-        return understood(operation, result)
-    except ConversationCorrupt:
+        return operation.read(result)
+    except (ConversationCorrupt, *MISREAD):
         return None
 
 

@@ -27,7 +27,7 @@ from functools import partial
 from itertools import chain
 from typing import Any, Final, Generic, TypeVar
 
-from ...exceptions import ConversationCorrupt, ConversationError
+from ...exceptions import ConversationCorrupt
 from ..records import (
     PARTIAL_SECONDS,
     QUARANTINE_SECONDS,
@@ -36,7 +36,6 @@ from ..records import (
     Change,
     Committed,
     Create,
-    Diverged,
     Record,
     Replacement,
 )
@@ -92,20 +91,6 @@ class Reply(Generic[T]):
 
     value: T
     then: Operation[None] | None = None
-
-
-def understood(operation: Operation[T], reply: Any) -> Reply[T]:
-    """Return what a reply means.
-
-    Raises:
-        ConversationCorrupt: it means nothing, because of what is stored; and whatever `read` does.
-    """
-    try:
-        return operation.read(reply)
-    except (ConversationError, Diverged):
-        raise
-    except (ArithmeticError, LookupError, TypeError, ValueError, struct.error) as error:
-        raise ConversationCorrupt(NOT_A_RECORD) from error
 
 
 class Operations:

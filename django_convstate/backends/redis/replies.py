@@ -30,6 +30,8 @@ from ..toolkit.writer import unjudgeable
 
 NOT_A_RECORD: Final = "The stored hash is not a django-convstate record."
 PARTIAL: Final = "A part of the conversation is missing; perhaps the server has evicted it."
+# What reading a reply may raise where what is stored is damaged.
+MISREAD: Final = (ArithmeticError, LookupError, TypeError, ValueError, struct.error)
 # See scripts/common.lua.
 PARTS: Final = struct.Struct("<4I3d10s")
 
@@ -84,7 +86,7 @@ def record_of(id: str, reply: list[Any]) -> tuple[Record, bool]:
             first=None if first is None else PackedMessages(checked([first]), dropped)[0],
             last_key=last_key,
         )
-    except (ArithmeticError, LookupError, TypeError, ValueError, struct.error):
+    except MISREAD:
         raise ConversationCorrupt(NOT_A_RECORD) from None
     if (stored_count, stored_given, len(record.state)) != (count, given, keys):
         raise ConversationCorrupt(PARTIAL)

@@ -98,13 +98,6 @@ def id_of(packed: bytes, position: int) -> str:
     return given_id(packed) or packed[:KEY_SIZE].hex()
 
 
-def is_packed(packed: bytes) -> bool:
-    """Tell whether bytes can be a stored message."""
-    if packed[:1] == b"{":
-        return True
-    return len(packed) > KEY_SIZE and len(packed) >= KEY_SIZE + 1 + packed[KEY_SIZE]
-
-
 def checked(messages: list[bytes]) -> list[bytes]:
     """Return stored messages. Raises IndexError or ValueError where one is none: it would be found
     out only when it is read."""
