@@ -316,7 +316,11 @@ def run(backend: Any, answer: Any) -> Any:
     return asyncio.run(visit())
 
 
-@pytest.mark.parametrize("part", range(8))
+# Each part is an eighth of all damages, of every kind some.
+PARTS = [0, 1, *(pytest.param(part, marks=pytest.mark.slow) for part in range(2, 8))]
+
+
+@pytest.mark.parametrize("part", PARTS)
 def test_damage_is_found_or_harmless(bench: Bench, part: int) -> None:
     wrong = []
     for name, damage in list(DAMAGES.items())[part::8]:

@@ -120,8 +120,12 @@ class SyncClient:
         self.redis = make_client(config)
         self.pid = os.getpid()
         self._config = config
-        self._deadline = Deadline(config.timeout, connecting=config.connect_timeout)
         self._wait = SlotWait(config)
+        self._deadline = Deadline(
+            config.timeout,
+            connecting=config.connect_timeout,
+            connected=self._wait.note_connection,
+        )
         # A semaphore, whose items are the slots: in C, and so ten times faster than threading's.
         self._slots: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(config.max_concurrency):
@@ -196,7 +200,8 @@ class LoopClient:
     async def send(self, operation: Operation[Any]) -> Any:
         """Return the server's reply. Needs a slot."""
         config = self._config
-        deadline = LoopDeadline(config.timeout, config.connect_timeout)
+        connected = self._wait.note_connection
+        deadline = LoopDeadline(config.timeout, config.connect_timeout, connected)
         return await aretrying(self.redis, config.tries, deadline, execute, operation)
 
     async def open(self) -> None:
@@ -232,6 +237,7 @@ class SlotWait:
         self.interval = config.timeout  # seconds until it is asked again
         self._max_concurrency = config.max_concurrency
         self._answered_at = 0.0
+        self._connected_at = 0.0
 
     @property
     def has_answered(self) -> bool:
@@ -243,11 +249,16 @@ class SlotWait:
         if not isinstance(error, (RedisError, OSError)):
             self._answered_at = time.monotonic()
 
+    def note_connection(self) -> None:
+        """Record that a connection is there: an answer may still take as long."""
+        self._connected_at = time.monotonic()
+
     def check(self, began: float) -> None:
         """Raise `BackendUnavailable` if an operation that waits since `began`, by
         `time.monotonic()`, has waited long enough."""
         now = time.monotonic()
-        silent = now - max(self._answered_at, began) > SILENT_TIMEOUTS * self.interval
+        heard_at = max(self._answered_at, self._connected_at, began)
+        silent = now - heard_at > SILENT_TIMEOUTS * self.interval
         if silent or now - began > SLOT_TIMEOUT:
             raise BackendUnavailable(
                 f"{self._max_concurrency} operations on Redis were under way for "

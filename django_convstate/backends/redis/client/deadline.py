@@ -13,7 +13,7 @@ without end.
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
@@ -29,6 +29,7 @@ class _Limit(threading.local):
     until: float | None = None  # by time.monotonic(); None: there is none
     each: float = 0.0  # seconds for one reply
     latest: float = 0.0  # how far `until` may be put off for a connection
+    connected: Callable[[], None] | None = None  # is called when one is there
 
 
 _limit = _Limit()
@@ -39,19 +40,26 @@ class Deadline:
     for no longer than `each` seconds for one reply; and for at most `connecting` seconds more where
     a connection is made. The same one may be entered again, and by several threads."""
 
-    __slots__ = ("_connecting", "_each", "_seconds")
+    __slots__ = ("_connected", "_connecting", "_each", "_seconds")
 
     def __init__(
-        self, seconds: float, each: float | None = None, *, connecting: float = 0.0
+        self,
+        seconds: float,
+        each: float | None = None,
+        *,
+        connecting: float = 0.0,
+        connected: Callable[[], None] | None = None,
     ) -> None:
         self._seconds = seconds
         self._each = seconds if each is None else each
         self._connecting = connecting
+        self._connected = connected
 
     def __enter__(self) -> None:
         _limit.until = time.monotonic() + self._seconds
         _limit.each = self._each
         _limit.latest = _limit.until + self._connecting
+        _limit.connected = self._connected
 
     def __exit__(self, *error: object) -> None:
         _limit.until = None
@@ -62,6 +70,12 @@ def put_off(replies: int = 1) -> None:
     until = _limit.until
     if until is not None:
         _limit.until = max(until, min(time.monotonic() + replies * _limit.each, _limit.latest))
+
+
+def note_connection() -> None:
+    """Tell whoever waits for the server that a connection to it is there."""
+    if _limit.until is not None and (connected := _limit.connected) is not None:
+        connected()
 
 
 def put_off_no_more() -> None:
@@ -102,16 +116,23 @@ def log_in(connection: Any) -> None:
     finally:
         del connection.send_command
     put_off()
+    note_connection()
 
 
 class LoopDeadline:
     """The same for one operation in async code: `seconds` for it, and at most `connecting` more."""
 
-    __slots__ = ("_connecting", "_latest", "_seconds", "_timeout", "_until")
+    __slots__ = ("_connecting", "_latest", "_seconds", "_timeout", "_until", "connected")
 
-    def __init__(self, seconds: float, connecting: float = 0.0) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        connecting: float = 0.0,
+        connected: Callable[[], None] | None = None,
+    ) -> None:
         self._seconds = seconds
         self._connecting = connecting
+        self.connected = connected
         self._timeout: asyncio.Timeout | None = None
         self.restart()
 
@@ -169,6 +190,12 @@ def aput_off(replies: int = 1) -> None:
         deadline.put_off(replies)
 
 
+def note_connection_of_task() -> None:
+    """See `note_connection`."""
+    if (deadline := _deadline.get()) is not None and (connected := deadline.connected) is not None:
+        connected()
+
+
 async def alog_in(connection: Any) -> None:
     """See `log_in`."""
     send_command = connection.send_command
@@ -184,6 +211,7 @@ async def alog_in(connection: Any) -> None:
     finally:
         del connection.send_command
     aput_off()
+    note_connection_of_task()
 
 
 async def in_time(reply: Awaitable[T], seconds: float, connecting: float = 0.0) -> T:

@@ -1,6 +1,7 @@
 """redis-py's clients, made so that every wait is finite and nothing is tried ten times."""
 
 import inspect
+from functools import cache
 from typing import Any
 
 import redis
@@ -97,6 +98,7 @@ def quiet(config: ServerConfig, module: Any) -> dict[str, Any]:
     return options | given
 
 
+@cache
 def _silence(module: Any) -> dict[str, Any]:
     kind = module.RedisCluster, module.Redis
     known = set.intersection(*({*inspect.signature(each).parameters} for each in kind))
