@@ -190,7 +190,7 @@ def aput_off(replies: int = 1) -> None:
         deadline.put_off(replies)
 
 
-def note_connection_of_task() -> None:
+def anote_connection() -> None:
     """See `note_connection`."""
     if (deadline := _deadline.get()) is not None and (connected := deadline.connected) is not None:
         connected()
@@ -211,7 +211,7 @@ async def alog_in(connection: Any) -> None:
     finally:
         del connection.send_command
     aput_off()
-    note_connection_of_task()
+    anote_connection()
 
 
 async def in_time(reply: Awaitable[T], seconds: float, connecting: float = 0.0) -> T:
