@@ -93,8 +93,8 @@ def test_a_server_behind_tls_is_used(
     with tls_proxy(server.port, context) as port, Proxy(port) as proxy:
         url = f"rediss://127.0.0.1:{proxy.port}/0"
         backend = on(settings, url, within=within, CONNECTION_POOL_KWARGS=pool)
-        # The proxy holds up two packets one after the other: the end of TLS's, and the login.
-        proxy.delay = 0.3 * within
+        # The proxy holds up packets one after the other: the end of TLS's handshake, and the login.
+        proxy.delay = 0.2 * within
         use(backend, in_loop)
         backend.close()
 
