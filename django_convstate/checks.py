@@ -32,6 +32,7 @@ W008  the entry of CACHES is inconsistent about Sentinel, but a server can be fo
 W009  the cache is spread over several servers
 W010  LOCATION and OPTIONS log in as different users
 W011  ConversationMiddleware is not in MIDDLEWARE
+W012  the server is too far away for its SOCKET_TIMEOUT (with --deploy)
 """
 
 import difflib

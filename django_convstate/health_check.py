@@ -18,7 +18,7 @@ class Conversations(HealthCheck):  # type: ignore[misc]
     async def run(self) -> None:
         """Raise what django-health-check shows; nothing if all is well."""
         health = await conversations.ahealth()
-        if health.using_fallback:
+        if health.using_fallback and not health.is_misconfigured:
             raise ServiceWarning(
                 health.detail or "Changes made in memory are yet to be replayed to the store."
             )

@@ -5,14 +5,13 @@ Channels, and imports nothing of it as long as CHANNEL_LAYERS is not set.
 """
 
 import asyncio
-import logging
 import os
 import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from typing import Any, ClassVar, Final
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
 
 from asgiref.sync import SyncToAsync
 from django.conf import settings
@@ -22,12 +21,9 @@ from django.utils.crypto import salted_hmac
 
 from .backends.toolkit.isolation import run_isolated
 from .conversation.conversation import Conversation, working_copy_of
+from .layer import LAYER_TIMEOUT, Operation, breaker
 
-logger = logging.getLogger("django_convstate")
-
-# In seconds. Requests and sockets go on without a layer that is unavailable.
-LAYER_TIMEOUT: Final = 1.0
-LAYER_RETRY_PAUSE: Final = 5.0
+EVERYTHING: Final = 2**31  # a count of messages that no client has
 
 Event = dict[str, Any]
 
@@ -127,64 +123,46 @@ def _event(conversation: Conversation, event: Mapping[str, Any] | None) -> Event
     return news_event(*working_copy_of(conversation).take_news()) if event is None else {**event}
 
 
-class LayerUser:
-    """What uses the channel layer, and goes on without it. Of failures in a row the first is
-    logged, with `_layer_outage`: what the failures mean."""
-
-    _layer_outage: ClassVar[str]
-    _layer_failed = False
-
-    @contextmanager
-    def _surviving_layer_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            self._note_layer_error(error)
-        else:
-            self._layer_failed = False
-
-    def _note_layer_error(self, error: Exception) -> None:
-        if not self._layer_failed:
-            logger.warning("The channel layer is unavailable: %s %r", self._layer_outage, error)
-        self._layer_failed = True
+def read_again(missed: Event | None = None) -> Event:
+    """Return the event that has consumers load the conversation and read what they have missed; if
+    that may have taken messages away, all of it."""
+    return news_event(EVERYTHING, None if (missed or {}).get("kept") is None else 0)
 
 
-class _Sender(LayerUser):
-    """Sends by the default layer. After a failure it does not try for a while, so that not every
-    response waits for a layer that is unavailable. Consumers that have missed something then read
-    it when the layer is back: see `channels/listening.py`."""
-
-    _layer_outage = "open websockets are not told what requests have saved, and read it later."
+class _Sender:
+    """Sends by the default layer, and goes on without one that is unavailable."""
 
     def __init__(self) -> None:
-        self._retry_at = 0.0
         self._stuck: threading.Thread | None = None  # one that has not come to its end in time
 
     def send(self, group: str, event: Event) -> None:
         """Send from sync code: by the event loop that this code was called from, since a layer in
         memory wakes consumers in its own loop only; else by one in a thread. Neither to connect nor
         to look up a host can be stopped, so the thread is not waited for."""
-        if not self._may_try():
-            return
-        with self._trying():
-            loop = _loop_of_caller()
-            if loop is not None:
-                asyncio.run_coroutine_threadsafe(_send(group, event), loop).result(LAYER_TIMEOUT)
+        loop = _loop_of_caller()
+        if not breaker.is_open:
+            try:
+                if loop is not None:
+                    sending = asyncio.run_coroutine_threadsafe(_send(group, event), loop)
+                    sending.result(LAYER_TIMEOUT)
+                else:
+                    self._send_in_thread(group, event)
+            except Exception as error:
+                breaker.failed(error)
             else:
-                self._send_in_thread(group, event)
+                return
+        breaker.postpone(*_later(group, event), loop)
 
     async def asend(self, group: str, event: Event) -> None:
         """See `send`."""
-        if self._may_try():
-            with self._trying():
-                await _send(group, event)
+        await breaker.attempt(partial(_send, group, event), *_later(group, event))
 
     def _send_in_thread(self, group: str, event: Event) -> None:
         sent: Future[None] = Future()
 
         def run() -> None:
             try:
-                asyncio.run(_send(group, event))
+                asyncio.run(asyncio.wait_for(_send(group, event), LAYER_TIMEOUT))
             except Exception as error:
                 sent.set_exception(error)
             else:
@@ -200,17 +178,11 @@ class _Sender(LayerUser):
             self._stuck = thread
             raise
 
-    def _may_try(self) -> bool:
-        return time.monotonic() >= self._retry_at
 
-    @contextmanager
-    def _trying(self) -> Iterator[None]:
-        with self._surviving_layer_errors():
-            try:
-                yield
-            except Exception:
-                self._retry_at = time.monotonic() + LAYER_RETRY_PAUSE
-                raise
+def _later(group: str, event: Event) -> tuple[Hashable, Operation]:
+    """Return what to send when the layer is back, and its key: once for each group, or twice."""
+    again = read_again(event)
+    return (group, again["kept"]), partial(_send, group, again)
 
 
 async def _send(group: str, event: Event) -> None:
@@ -218,8 +190,7 @@ async def _send(group: str, event: Event) -> None:
 
     layer = get_channel_layer()
     if layer is not None:
-        async with asyncio.timeout(LAYER_TIMEOUT):
-            await layer.group_send(group, event)
+        await layer.group_send(group, event)
 
 
 def _loop_of_caller() -> asyncio.AbstractEventLoop | None:

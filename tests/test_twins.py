@@ -22,6 +22,7 @@ DIFFERENT = {
     "backends/redis/backend.py RedisBackend._run": "a task makes its operation in its slot",
     "backends/redis/backend.py RedisBackend._follow_up": "a task makes its operation in its slot",
     "backends/redis/backend.py RedisBackend._execute": "a task makes its operation in its slot",
+    "backends/redis/client/deadline.py note_connection": "of a thread; of a task",
     "backends/redis/client/retrying.py retrying": "a deadline of the socket; a timeout",
     "channels/listening.py saving_interrupted": "only a task can be cancelled",
     "conversation/conversation.py Conversation._send": "only a task can be cancelled",

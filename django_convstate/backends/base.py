@@ -162,6 +162,12 @@ class ConversationStateBackend(ABC):
     def health(self) -> Health:
         """Make a round trip and tell how it went. Never raises `BackendUnavailable`."""
 
+    @property
+    def misconfigured(self) -> str:
+        """Why the store cannot be meant to be as it is, in a sentence: it has not answered this
+        process once, or refuses its login. "" where it may be in an outage, or is well. No I/O."""
+        return ""
+
     def peek(self, id: str, window: int) -> Record | None:
         """Load where nothing may be written: the expiry is not slid, if that can be helped."""
         return self.load(id, window)

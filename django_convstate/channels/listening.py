@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -30,14 +31,8 @@ from ..exceptions import (
     MessageNotFound,
 )
 from ..http.responses import explanation
-from ..news import (
-    LAYER_RETRY_PAUSE,
-    LAYER_TIMEOUT,
-    LayerUser,
-    group_name,
-    news_event,
-    session_digest,
-)
+from ..layer import LAYER_RETRY_PAUSE, breaker
+from ..news import group_name, news_event, read_again, session_digest
 from ..tracebacks import clears_own_locals
 from .scope import TOKEN_MESSAGE, ScopeConversation
 
@@ -132,7 +127,7 @@ def news_message(messages: list[Message], count: int) -> dict[str, Any]:
     return {"type": "conversation.messages", "messages": messages, "count": count}
 
 
-class Listening(LayerUser):
+class Listening:
     """The part of a consumer that has no twin."""
 
     scope: dict[str, Any]
@@ -150,7 +145,7 @@ class Listening(LayerUser):
     _id: str | None = None  # of the conversation that was loaded last
     _joined_id: str | None = None  # of the conversation whose group was joined
     _rejoin_at = 0.0
-    _layer_outage = "a socket gets no news of other sockets."
+    _layer_failed = False
 
     @clears_own_locals
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -265,8 +260,13 @@ class Listening(LayerUser):
         if is_another:
             await self._leave()
         self._joined_id = id
-        group = group_name(id)
-        has_joined = await self._try_layer(self.channel_layer.group_add(group, self.channel_name))
+        join = partial(self.channel_layer.group_add, group_name(id), self.channel_name)
+
+        async def join_later() -> None:
+            await join()
+            await self.channel_layer.send(self.channel_name, read_again())
+
+        has_joined = await breaker.attempt(join, self.channel_name, join_later)
         pause = REJOIN_INTERVAL / 2 if has_joined else LAYER_RETRY_PAUSE
         self._rejoin_at = time.monotonic() + pause
         return is_another and has_joined
@@ -277,29 +277,23 @@ class Listening(LayerUser):
 
     async def _leave(self) -> None:
         if self._joined_id is not None:
-            group = group_name(self._joined_id)
-            await self._try_layer(self.channel_layer.group_discard(group, self.channel_name))
-            self._joined_id = None
+            group, self._joined_id = group_name(self._joined_id), None
+            breaker.forget(self.channel_name)
+            leave = partial(self.channel_layer.group_discard, group, self.channel_name)
+            await breaker.attempt(leave, (group, self.channel_name), leave)
 
     async def _anotify(self, count: int, kept: int | None) -> None:
         """Notify the others of a commit. See `news_event`."""
         if self.channel_layer is not None and self._id is not None:
             group = group_name(self._id)
             news = news_event(count, kept, self.channel_name)
-            await self._try_layer(self.channel_layer.group_send(group, news))
+            send = partial(self.channel_layer.group_send, group)
+            again = read_again(news)
+            await breaker.attempt(partial(send, news), (group, again["kept"]), partial(send, again))
 
     def _notify(self, count: int, kept: int | None) -> None:
         """See `_anotify`."""
         async_to_sync(self._anotify)(count, kept)
-
-    async def _try_layer(self, operation: Awaitable[None]) -> bool:
-        """Await an operation of the channel layer, and tell whether it succeeded. News that the
-        layer loses in an outage are read from the store with the next load."""
-        with self._surviving_layer_errors():
-            async with asyncio.timeout(LAYER_TIMEOUT):
-                await operation
-            return True
-        return False
 
     @property
     def channel_receive(self) -> Callable[[], Awaitable[dict[str, Any]]]:
@@ -312,13 +306,24 @@ class Listening(LayerUser):
         self._unguarded_receive = receive
 
     async def _receive_from_layer(self) -> dict[str, Any]:
+        began = time.monotonic()
         try:
-            return await self._unguarded_receive()
+            event = await self._unguarded_receive()
         except Exception as error:
-            self._note_layer_error(error)
+            if not self._layer_failed:
+                logger.warning(
+                    "The channel layer is unavailable: a socket gets news of others late. If the "
+                    "layer is well and nothing is said, its socket_timeout is too short. %r",
+                    error,
+                )
+            self._layer_failed = True
+        else:
+            self._layer_failed = False
+            return event
         self._rejoin_at = 0.0
-        await asyncio.sleep(LAYER_RETRY_PAUSE)
-        return news_event(2**31)  # events may be lost, so load and compare
+        # One that has failed after it has waited for long need not be waited for once more.
+        await asyncio.sleep(max(0.0, began + LAYER_RETRY_PAUSE - time.monotonic()))
+        return read_again()  # events may be lost, so load and compare
 
 
 def is_token(content: Any) -> bool:

@@ -2,7 +2,8 @@
 (ready), and whether it runs at all (live). Connected in urls.py.
 
 A process that serves from memory while the store is unavailable is ready: taken out of service it
-could serve no client, and all processes would be taken out at once.
+could serve no client, and all processes would be taken out at once. One that has never reached the
+store, or whose login is refused, is not: that is a wrong setting, and no outage.
 """
 
 import dataclasses
@@ -33,7 +34,8 @@ STAFF_TIMEOUT: Final = 0.2
 def ready(request: HttpRequest) -> JsonResponse:
     """Answer 200 if conversations can be served, and 503 if not; for staff, with details."""
     health = _cache.get()
-    is_ready = health.connected or (health.using_fallback and not health.is_full)
+    serves_from_memory = health.using_fallback and not (health.is_full or health.is_misconfigured)
+    is_ready = health.connected or serves_from_memory
     status = "unavailable" if not is_ready else "degraded" if health.using_fallback else "ok"
     details = dataclasses.asdict(health) if _staff_check.is_staff(request) else {}
     return JsonResponse({"status": status, **details}, status=200 if is_ready else 503)

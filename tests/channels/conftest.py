@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from channels.layers import channel_layers
 
+from django_convstate.layer import breaker
 from tests.support.consumers import Chat, SyncChat
 from tests.support.tabs import IN_MEMORY, Browser
 
@@ -15,6 +16,7 @@ def _layer(settings: Any) -> Any:
     settings.CHANNEL_LAYERS = IN_MEMORY
     yield
     channel_layers.backends = {}
+    breaker.begin_anew()
 
 
 @pytest.fixture(params=[Chat, SyncChat], ids=["async", "sync"])

@@ -5,6 +5,7 @@ writes it back, under a short lock, and its cost grows with the conversation. It
 keys either. For much traffic or long conversations, use a backend made for them.
 """
 
+import logging
 import math
 import pickle
 import time
@@ -46,8 +47,10 @@ from ..toolkit.lease_queue import LeaseQueue
 from ..toolkit.packed import Pair
 from ..toolkit.stored import StoredConversation, apply_if_fits
 from . import document
-from .checks import CHECKS
+from .checks import CHECKS, check_capacity
 from .lock import Lock, hold
+
+logger = logging.getLogger("django_convstate")
 
 # What reading a value may raise that the cache did reach but cannot make sense of.
 _UNREADABLE = (
@@ -83,6 +86,7 @@ class CacheBackend(ConversationStateBackend):
         super().__init__(max_age=max_age)
         self.cache_alias = cache_alias
         self.key_prefix = key_prefix
+        self._is_examined = False
 
     def load(self, id: str, window: int) -> Record | None:
         """Read the document, and have the cache slide its expiry."""
@@ -301,6 +305,8 @@ class CacheBackend(ConversationStateBackend):
             ) from error
 
     def _write(self, id: str, stored: StoredConversation, previous: bytes | None) -> None:
+        if not self._is_examined:
+            self._examine()
         key, data = self._key("doc", id), document.dump(id, stored)
         self._cache.set(key, data, self._timeout(stored.expires_at(self.max_age)))
         # `set` has no result, and some caches fail in silence: a value over memcached's limit, a
@@ -314,6 +320,13 @@ class CacheBackend(ConversationStateBackend):
             f"CACHES[{self.cache_alias!r}] did not keep a document of {len(data)} bytes. "
             "If it is memcached, its limit for one item is 1 MB by default."
         )
+
+    def _examine(self) -> None:
+        """Say once in the log, too, that the cache drops what is in use: servers run no checks."""
+        self._is_examined = True
+        entry: Any = settings.CACHES[self.cache_alias]
+        for message in check_capacity(self.cache_alias, entry):
+            logger.warning("%s %s", message.msg, message.hint)
 
     def _keeps(self) -> bool:
         key = f"{self.key_prefix}:health"

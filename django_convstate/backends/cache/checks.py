@@ -5,9 +5,16 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from django.conf import settings
+from django.core.cache.backends.db import BaseDatabaseCache
+from django.core.cache.backends.filebased import FileBasedCache
+from django.core.cache.backends.locmem import LocMemCache
 from django.core.checks import CheckMessage, Error, Warning
+from django.utils.module_loading import import_string
 
 from ..toolkit.caches import check_timeout
+
+_CULLING: Final = (BaseDatabaseCache, FileBasedCache, LocMemCache)
+ENOUGH_ENTRIES: Final = 10_000  # fewer cannot be meant for conversations
 
 
 def _check_that_it_keeps(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMessage]:
@@ -39,22 +46,23 @@ def _check_replicas(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMess
         )
 
 
-def _check_capacity(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    culls = config.get("BACKEND", "").rpartition(".")[2] in {
-        "LocMemCache",
-        "FileBasedCache",
-        "DatabaseCache",
-    }
+def check_capacity(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    """Warn of a cache that drops what is in use, because it holds so many entries."""
+    try:
+        kind = import_string(config.get("BACKEND", ""))
+    except (AttributeError, ImportError):
+        return
     options = config.get("OPTIONS") or {}
     try:
         capacity = int(options.get("MAX_ENTRIES", config.get("MAX_ENTRIES", 300)))
     except (TypeError, ValueError):
         capacity = 300  # as Django does
-    if culls and capacity <= 300:
+    if isinstance(kind, type) and issubclass(kind, _CULLING) and capacity < ENOUGH_ENTRIES:
         yield Warning(
             f"CACHES[{alias!r}] holds {capacity} entries; beyond, it drops conversations that "
             "are still in use.",
-            hint="Raise OPTIONS['MAX_ENTRIES'] to more than you will ever have at a time.",
+            hint="Raise OPTIONS['MAX_ENTRIES'] to more than you will ever have at a time, "
+            f"and to {ENOUGH_ENTRIES:,} at least: a conversation takes up to three.",
             id="convstate.W002",
         )
 
@@ -63,5 +71,5 @@ CHECKS: Final[tuple[Callable[[str, Mapping[str, Any]], Iterator[CheckMessage]], 
     _check_that_it_keeps,
     _check_replicas,
     lambda alias, config: check_timeout(alias),
-    _check_capacity,
+    check_capacity,
 )

@@ -17,7 +17,7 @@ import orjson
 from ...exceptions import ConversationCorrupt
 from ..toolkit.commit_log import CommitLog
 from ..toolkit.message_list import MessageList
-from ..toolkit.packed import is_packed
+from ..toolkit.packed import checked
 from ..toolkit.stored import StoredConversation
 
 _MAGIC: Final = b"CVS2"
@@ -83,7 +83,7 @@ def parse(id: str, data: object) -> StoredConversation:
         header = orjson.loads(data[_PREFIX.size : _PREFIX.size + size])
         _check_id(header, id)
         return _stored(header, data, _PREFIX.size + size)
-    except (KeyError, TypeError, ValueError, struct.error):
+    except (LookupError, TypeError, ValueError, struct.error):
         # Without the error, which may quote what is stored.
         raise _incomplete() from None
 
@@ -92,9 +92,7 @@ def _stored(header: dict[str, Any], data: bytes, start: int) -> StoredConversati
     keys = [key for key, _ in header["state"]]
     sizes = [*(size for _, size in header["state"]), *header["messages"], header["commits"]]
     *values, commits = _cut(data, start, sizes)
-    messages = values[len(keys) :]
-    if not all(map(is_packed, messages)):
-        raise ValueError("a message")
+    messages = checked(values[len(keys) :])
     return StoredConversation(
         **_common(header),
         modified_at=_number(header["modified_at"]),

@@ -340,12 +340,16 @@ class FailoverBackend(ConversationStateBackend):
     def health(self) -> Health:
         """Tell how the primary is. In an outage it is not asked: the probes have done so."""
         health = self._recovery.outage_health() or self.primary.health()
-        return self._recovery.completed(health)
+        return self._judged(self._recovery.completed(health))
 
     async def ahealth(self) -> Health:
         """See `health`."""
         health = self._recovery.outage_health() or await self.primary.ahealth()
-        return self._recovery.completed(health)
+        return self._judged(self._recovery.completed(health))
+
+    def _judged(self, health: Health) -> Health:
+        why = "" if health.connected else self.primary.misconfigured
+        return replace(health, is_misconfigured=True, detail=why) if why else health
 
     def shard_of(self, id: str) -> str:
         """See `ConversationStateBackend.shard_of`."""

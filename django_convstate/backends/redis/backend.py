@@ -12,20 +12,21 @@ from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
 
-from ...exceptions import BackendUnavailable, ConversationCorrupt
+from ...exceptions import BackendUnavailable, ConversationCorrupt, ConversationError
 from ...ids import hashed_id, new_id
 from ..base import ConversationStateBackend
-from ..records import Acquired, Change, Committed, Record
+from ..records import Acquired, Change, Committed, Diverged, Record
 from ..reports import ConversationSummary, Health, Progress, PurgeReport, Selection
 from ..toolkit.listing import newest_first
 from ..toolkit.packed import Pair, packing
 from .client.clients import Clients
-from .client.retrying import Deadline, in_time
+from .client.deadline import Deadline, in_time
 from .diagnostics.checks import check_entry, check_server
 from .diagnostics.server_info import adescribe, describe, key_on_each_primary
-from .errors import CLIENT_ERRORS, is_unknown_command, translated
+from .errors import CLIENT_ERRORS, is_refusal, is_silence, is_unknown_command, translated
 from .listing import Listing
 from .operations import Operation, Operations, Reply
+from .replies import MISREAD, NOT_A_RECORD
 from .restoring import Restoration
 from .slots import id_in_slot_of
 
@@ -35,6 +36,15 @@ _NOT_INDEXED: Final = (
 )
 _NOT_QUARANTINED: Final = (
     "Damaged conversation %s could not be quarantined; its next load retries. %s"
+)
+
+_REFUSED: Final = (
+    "That is no outage: correct the user's name, password or rights in CACHES, or on the server. "
+    "Until then this process is not ready."
+)
+_NEVER_ANSWERED: Final = (
+    "It has not answered once since this process began, so that LOCATION in CACHES may be wrong: "
+    "until it does, this process is not ready."
 )
 
 logger = logging.getLogger("django_convstate")
@@ -63,6 +73,7 @@ class RedisBackend(ConversationStateBackend):
         self.cache_alias = cache_alias
         self._operations = Operations(key_prefix, max_age)
         self._clients = Clients(cache_alias)
+        self._misconfigured = ""
         self._listing = Listing(self._operations, self._clients)
 
     def load(self, id: str, window: int) -> Record | None:
@@ -224,28 +235,29 @@ class RedisBackend(ConversationStateBackend):
     def health(self) -> Health:
         """See `ConversationStateBackend.health`. Writes to each primary, because a server may
         answer and refuse writes alone."""
-        started, timeout, node = time.perf_counter(), self._clients.config.timeout, ""
+        started, config, node = time.perf_counter(), self._clients.config, ""
         try:
             with self._clients.sync() as client:
                 for name, probe in self._probes(client.redis):
                     node = name
                     client.send(probe)
                 latency_ms, node = (time.perf_counter() - started) * 1000, ""
-                with Deadline(timeout):
+                with Deadline(config.timeout, connecting=config.connect_timeout):
                     return Health(self.name, True, latency_ms, detail=describe(client.redis))
         except (BackendUnavailable, *CLIENT_ERRORS) as error:
             return self._unhealthy(error, node)
 
     async def ahealth(self) -> Health:
         """See `health`."""
-        started, timeout, node = time.perf_counter(), self._clients.config.timeout, ""
+        started, config, node = time.perf_counter(), self._clients.config, ""
         try:
             async with await self._clients.for_loop() as client:
                 for name, probe in self._probes(client.redis):
                     node = name
                     await client.send(probe)
                 latency_ms, node = (time.perf_counter() - started) * 1000, ""
-                detail = await in_time(adescribe(client.redis), timeout)
+                telling = adescribe(client.redis)
+                detail = await in_time(telling, config.timeout, config.connect_timeout)
                 return Health(self.name, True, latency_ms, detail=detail)
         except (BackendUnavailable, *CLIENT_ERRORS) as error:
             return self._unhealthy(error, node)
@@ -314,9 +326,15 @@ class RedisBackend(ConversationStateBackend):
     def _execute(self, operation: Operation[T]) -> Reply[T]:
         try:
             with self._clients.sync() as client:
-                return operation.read(client.send(operation))
+                reply = client.send(operation)
         except CLIENT_ERRORS as error:
-            raise translated(error, self.cache_alias) from error
+            raise self._failed(error) from error
+        try:
+            return operation.read(reply)
+        except (ConversationError, Diverged):
+            raise
+        except MISREAD as error:
+            raise ConversationCorrupt(NOT_A_RECORD) from error
 
     async def _aexecute(self, make: Callable[[], Operation[T]]) -> Reply[T]:
         try:
@@ -324,13 +342,38 @@ class RedisBackend(ConversationStateBackend):
                 # Made now and not before: of ten thousand tasks only those that have a slot may
                 # keep the loop busy, or a connection is not made in time.
                 operation = make()
-                return operation.read(await client.send(operation))
+                reply = await client.send(operation)
         except CLIENT_ERRORS as error:
-            raise translated(error, self.cache_alias) from error
+            raise self._failed(error) from error
+        try:
+            return operation.read(reply)
+        except (ConversationError, Diverged):
+            raise
+        except MISREAD as error:
+            raise ConversationCorrupt(NOT_A_RECORD) from error
+
+    @property
+    def misconfigured(self) -> str:
+        """See `ConversationStateBackend.misconfigured`."""
+        return self._misconfigured
+
+    def _failed(self, error: Exception) -> Exception:
+        """Return our exception for an error, and note whether an outage can have caused it."""
+        ours, why = translated(error, self.cache_alias), ""
+        if isinstance(ours, BackendUnavailable):
+            if is_refusal(error):
+                why = _REFUSED
+            elif is_silence(error) and not self._clients.has_answered:
+                why = _NEVER_ANSWERED
+        if why and not self._misconfigured:
+            logger.error("%s %s", ours, why)
+        self._misconfigured = why and f"{ours} {why}"
+        return ours
 
     def _probes(self, client: Any) -> Iterator[tuple[str, Operation[None]]]:
-        """Yield the name of each primary and what writes to it, in the time for one operation."""
-        until = time.perf_counter() + self._clients.config.timeout
+        """Yield the name of each primary and what writes to it, in the time in which they have to
+        be discovered."""
+        until = time.perf_counter() + self._clients.config.discovery_timeout
         stem = f"{self._operations.prefix}:health:{secrets.token_hex(8)}"  # which no other uses
         for node, key in key_on_each_primary(client, stem):
             if time.perf_counter() > until:
@@ -339,6 +382,6 @@ class RedisBackend(ConversationStateBackend):
 
     def _unhealthy(self, error: Exception, node: str) -> Health:
         if not isinstance(error, BackendUnavailable):
-            error = translated(error, self.cache_alias)
+            error = self._failed(error)
         detail = f"{error} That is node {node}." if node else str(error)
         return Health(self.name, False, detail=detail)

@@ -1,5 +1,6 @@
 """What an error of Redis or of redis-py means, without address or password."""
 
+import re
 from typing import Final
 
 from redis import exceptions
@@ -18,6 +19,10 @@ _OF_A_CLUSTER: Final = (
 )
 _DOWN: Final = "is a cluster with slots that no node serves (CLUSTERDOWN)"
 _MOVING: Final = "is moving the conversation to another node (TRYAGAIN, or redirected too often)"
+_TIMED_OUT: Final = (
+    "did not answer in time (if it is only far away, raise SOCKET_TIMEOUT in its OPTIONS: "
+    "`manage.py check --deploy` says to what)"
+)
 _BY_KIND: Final[dict[type[Exception], str]] = {
     exceptions.NoPermissionError: "refuses our commands or our keys to this user (NOPERM)",
     exceptions.AuthenticationError: "does not accept the user name or the password",
@@ -29,7 +34,7 @@ _BY_KIND: Final[dict[type[Exception], str]] = {
     exceptions.MasterDownError: "is a replica that has lost its primary (MASTERDOWN)",
     exceptions.TryAgainError: _MOVING,
     exceptions.ClusterError: _MOVING,
-    exceptions.TimeoutError: "did not answer in time",
+    exceptions.TimeoutError: _TIMED_OUT,
 }
 # For those of which redis-py makes no class of their own: how the reply begins.
 _BY_REPLY: Final = {
@@ -44,6 +49,10 @@ _BY_REPLY: Final = {
     "TTL exhausted": "is a cluster that redirects in a circle: its slots are moving",
     "All slots are not covered": _DOWN,
 }
+_DAMAGE: Final = re.compile(
+    r"attempt to (?:call|compare|concatenate|get length|index|perform)|bad argument #"
+    r"|data string too short|invalid expire|not an integer|not a valid float|out of range"
+)
 _UNTRUSTED: Final = (
     "shows a certificate that is not trusted, or is for another name: see ssl_ca_certs in "
     "CONNECTION_POOL_KWARGS"
@@ -60,6 +69,8 @@ def translated(error: Exception, alias: str) -> BackendUnavailable | Conversatio
     _drop_contents(error)
     if is_wrong_type(error):
         return ConversationCorrupt("A key of the conversation holds another type of value.")
+    if is_damage(error):
+        return ConversationCorrupt("A script cannot make sense of what is stored.")
     return BackendUnavailable(
         f"Redis, CACHES[{alias!r}], {describe_error(error)}.", transient=is_transient(error)
     )
@@ -129,6 +140,25 @@ def is_moving(error: Exception) -> bool:
 def is_wrong_type(error: Exception) -> bool:
     """Tell whether a key holds another type of value than the command is for."""
     return isinstance(error, exceptions.ResponseError) and "WRONGTYPE" in str(error)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether the server refuses the login, or what this user may do: no outage does that."""
+    error = _cause_in_a_cluster(error)
+    kinds = (exceptions.AuthenticationError, exceptions.NoPermissionError)
+    return isinstance(error, kinds) or str(error).startswith("NOAUTH")
+
+
+def is_silence(error: Exception) -> bool:
+    """Tell whether nothing that the server says was heard at all."""
+    return describe_error(error) in (_TIMED_OUT, _UNREACHABLE, _NO_PRIMARY, _UNTRUSTED)
+
+
+def is_damage(error: Exception) -> bool:
+    """Tell whether a script stumbled over what is stored: an error of Lua, or of a command that was
+    given a number out of what is stored."""
+    is_reply = isinstance(error, exceptions.ResponseError)
+    return is_reply and "user_script" in str(error) and _DAMAGE.search(str(error)) is not None
 
 
 def is_unknown_command(error: BaseException | None) -> bool:

@@ -16,13 +16,15 @@ from typing import Any, Final, TypeVar
 
 from redis.exceptions import NoScriptError, RedisError
 
-from ...exceptions import BackendUnavailable
+from ...exceptions import BackendUnavailable, ConversationCorrupt
 from ..reports import ConversationSummary, Progress, PurgeReport, Selection
 from .client.clients import Clients
-from .client.retrying import Attempt, Deadline, retrying
+from .client.deadline import Deadline
+from .client.retrying import Attempt, retrying
 from .diagnostics.server_info import primaries
-from .errors import CLIENT_ERRORS, is_moving, is_wrong_type, translated
+from .errors import CLIENT_ERRORS, is_damage, is_moving, is_wrong_type, translated
 from .operations import Operation, Operations, Reply
+from .replies import MISREAD
 
 BATCH_SIZE: Final = 100  # operations sent in one go: other clients are served between two batches
 BATCH_TIMEOUT: Final = 5.0  # seconds for one batch, if an operation may not take longer
@@ -89,7 +91,8 @@ class Listing:
         stem = self._operations.prefix + ":{"
         try:
             for key in self._keys(f"{stem}*}}:meta"):
-                yield key.decode().removeprefix(stem).removesuffix("}:meta")
+                with suppress(UnicodeDecodeError):  # which somebody else has put there
+                    yield key.decode().removeprefix(stem).removesuffix("}:meta")
         except CLIENT_ERRORS as error:
             raise translated(error, self._clients.alias) from error
 
@@ -127,7 +130,7 @@ class Listing:
     def _run(self, operations: dict[str, Operation[T]]) -> dict[str, T | None]:
         """Send operations in one round trip, and in another what then remains to be done.
 
-        The value is None where a key holds another type of value, which the next load reports.
+        The value is None where what is stored is damaged, which the next load reports.
         There is none for a conversation that is being moved to another node.
         """
         try:
@@ -137,7 +140,7 @@ class Listing:
                 unknown = [n for n, result in results.items() if isinstance(result, NoScriptError)]
                 results |= send({n: _in_full(operations[n]) for n in unknown})
                 replies: dict[str, Reply[T] | None] = {
-                    name: None if isinstance(result, RedisError) else operations[name].read(result)
+                    name: _understood(operations[name], result)
                     for name, result in results.items()
                     if not (isinstance(result, RedisError) and is_moving(result))
                 }
@@ -186,12 +189,23 @@ def _send_batch(
     return replies
 
 
+def _understood(operation: Operation[T], result: Any) -> Reply[T] | None:
+    """Return what a reply means; None where what is stored is damaged."""
+    if isinstance(result, RedisError):
+        return None
+    try:
+        return operation.read(result)
+    except (ConversationCorrupt, *MISREAD):
+        return None
+
+
 def _in_full(operation: Operation[T]) -> Operation[T]:
     return replace(operation, command=operation.full_command())
 
 
 def _concerns_one(error: RedisError) -> bool:
-    return isinstance(error, NoScriptError) or is_wrong_type(error) or is_moving(error)
+    is_damaged = is_wrong_type(error) or is_damage(error)
+    return isinstance(error, NoScriptError) or is_damaged or is_moving(error)
 
 
 def _batches(ids: Iterator[str], size: int) -> Iterator[list[str]]:

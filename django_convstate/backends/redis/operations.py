@@ -40,7 +40,7 @@ from ..records import (
     Replacement,
 )
 from ..reports import ConversationSummary, Selection
-from ..toolkit.packed import PackedMessages, Pair, locator, to_append
+from ..toolkit.packed import PackedMessages, Pair, checked, locator, to_append
 from . import scripts
 from .replies import NOT_A_RECORD, committed_of, record_of, refusal, summary_of, text
 from .scripts import Script
@@ -181,7 +181,7 @@ class Operations:
 
         def read(reply: Any) -> Reply[Sequence[Pair]]:
             first, packed = reply
-            return Reply(PackedMessages(packed, first))
+            return Reply(PackedMessages(checked(packed), first))
 
         return script_operation(scripts.PAGE, self.keys(id)[:3], (start, stop), read)
 
@@ -194,7 +194,7 @@ class Operations:
             if not isinstance(reply[0], int):
                 raise refusal(Change(), *reply)
             position, packed = reply
-            [(found_id, data)] = PackedMessages([packed], position)
+            [(found_id, data)] = PackedMessages(checked([packed]), position)
             return Reply((position, data) if found_id == message_id else None)
 
         arguments = (locator(message_id), message_id)
@@ -273,7 +273,9 @@ class Operations:
 
         def read(reply: Any) -> Reply[tuple[int | None, list[str]]]:
             following, members = reply
-            return Reply((int(following) or None, [text(id) for id, _ in members]))
+            # What is not text was put there by somebody else, and is no id.
+            ids = [id.decode(errors="ignore") for id, _ in members]
+            return Reply((int(following) or None, [id for id in ids if id]))
 
         command = ("ZSCAN", self.index_key(owner), cursor, "COUNT", INDEX_PAGE_SIZE)
         return Operation(command, read)

@@ -25,11 +25,13 @@ from ..records import (
     too_many_messages,
 )
 from ..reports import ConversationSummary, moment, moment_or_never
-from ..toolkit.packed import NO_KEY, PackedMessages
+from ..toolkit.packed import NO_KEY, PackedMessages, checked
 from ..toolkit.writer import unjudgeable
 
 NOT_A_RECORD: Final = "The stored hash is not a django-convstate record."
 PARTIAL: Final = "A part of the conversation is missing; perhaps the server has evicted it."
+# What reading a reply may raise where what is stored is damaged.
+MISREAD: Final = (ArithmeticError, LookupError, TypeError, ValueError, struct.error)
 # See scripts/common.lua.
 PARTS: Final = struct.Struct("<4I3d10s")
 
@@ -78,13 +80,13 @@ def record_of(id: str, reply: list[Any]) -> tuple[Record, bool]:
             expires_at=math.inf if expires < 0 else expires / 1000,  # -1: it never expires
             ttl=int(ttl) / 1000 or math.inf,
             state={key.decode(): value for key, value in zip(state[::2], state[1::2], strict=True)},
-            messages=PackedMessages(messages, dropped + count - len(messages)),
+            messages=PackedMessages(checked(messages), dropped + count - len(messages)),
             message_count=count,
             dropped=dropped,
-            first=None if first is None else PackedMessages([first], dropped)[0],
+            first=None if first is None else PackedMessages(checked([first]), dropped)[0],
             last_key=last_key,
         )
-    except (TypeError, ValueError, struct.error):
+    except MISREAD:
         raise ConversationCorrupt(NOT_A_RECORD) from None
     if (stored_count, stored_given, len(record.state)) != (count, given, keys):
         raise ConversationCorrupt(PARTIAL)
@@ -104,7 +106,7 @@ def committed_of(change: Change, reply: list[Any]) -> Committed:
         last_key,
         bool(repeated),
         [change.append[index][0] for index in existing] if existing else (),
-        PackedMessages(others, others_end - len(others)) if others else (),
+        PackedMessages(checked(others), others_end - len(others)) if others else (),
         others_end,
     )
 

@@ -98,11 +98,15 @@ def id_of(packed: bytes, position: int) -> str:
     return given_id(packed) or packed[:KEY_SIZE].hex()
 
 
-def is_packed(packed: bytes) -> bool:
-    """Tell whether bytes can be a stored message."""
-    if packed[:1] == b"{":
-        return True
-    return len(packed) > KEY_SIZE and len(packed) >= KEY_SIZE + 1 + packed[KEY_SIZE]
+def checked(messages: list[bytes]) -> list[bytes]:
+    """Return stored messages. Raises IndexError or ValueError where one is none: it would be found
+    out only when it is read."""
+    for packed in messages:
+        if packed[0] != _OLD and (size := packed[KEY_SIZE]):
+            if len(packed) <= KEY_SIZE + size:
+                raise ValueError("too short for its id")
+            packed[KEY_SIZE + 1 : KEY_SIZE + 1 + size].decode()
+    return messages
 
 
 def next_key(key: bytes) -> bytes:

@@ -220,7 +220,8 @@ class TestDamage:
             for byte in (0, 0x20, 0x22, 0x39, 0x7B, 0xFF):
                 damaged = whole[:position] + bytes([byte]) + whole[position + 1 :]
                 with suppress(ConversationCorrupt):
-                    document.parse(ID, damaged)
+                    read = document.parse(ID, damaged)
+                    list(read.messages.between(0, 100))  # ids and all
 
     @pytest.mark.parametrize(
         ("field", "value"),

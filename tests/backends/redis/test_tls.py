@@ -53,6 +53,22 @@ class TestTLS:
         assert store.health().connected
         store.close()
 
+    @pytest.mark.parametrize("unverified", [None, "none"])
+    def test_a_certificate_that_is_not_to_be_verified_is_not(
+        self, settings: Any, port: int, unverified: Any
+    ) -> None:
+        """As django-redis has it, where CACHES says None."""
+        pool = {"ssl_cert_reqs": unverified}
+        backend = on(settings, f"rediss://127.0.0.1:{port}/0", CONNECTION_POOL_KWARGS=pool)
+        assert backend.exists("a") is False
+
+        async def visit() -> None:
+            assert await backend.aexists("a") is False
+            await backend.aclose()
+
+        asyncio.run(visit())
+        backend.close()
+
     @pytest.mark.parametrize("address", ["127.0.0.1", "localhost"])
     def test_an_untrusted_certificate_is_refused(
         self, settings: Any, port: int, tmp_path: Path, address: str

@@ -17,8 +17,9 @@ from ....exceptions import BackendUnavailable
 from ..operations import Operation
 from .closed_loops import disconnect_now
 from .config import ServerConfig
+from .deadline import Deadline, LoopDeadline, in_time
 from .factory import make_async_client, make_client, with_sentinels
-from .retrying import Deadline, aretrying, execute, in_time, retrying
+from .retrying import aretrying, execute, retrying
 
 SLOT_TIMEOUT: Final = 5.0  # seconds that an operation may wait for a slot
 NO_ANSWER: Final = (RedisError, OSError)
@@ -31,6 +32,7 @@ class Clients:
     def __init__(self, alias: str) -> None:
         self.alias = alias
         self._config: ServerConfig | None = None
+        self._answered_in = 0  # the process in which a client that is closed by now had an answer
         # By the id of the process: a socket must not be shared with the parent process.
         self._sync: dict[int, SyncClient] = {}
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClient] = (
@@ -68,6 +70,15 @@ class Clients:
             await client.open()
         return client
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether the server has answered this process."""
+        pid = os.getpid()
+        clients = (self._sync.get(pid), *self._by_loop.values())
+        return self._answered_in == pid or any(
+            client is not None and client.pid == pid and client.has_answered for client in clients
+        )
+
     def node_of(self, key: str) -> str:
         """Name the node of a cluster that has `key`; "" as long as that is not known."""
         for known in (self._sync.get(os.getpid()), *self._by_loop.values()):
@@ -80,18 +91,25 @@ class Clients:
         """Close the client of this process's threads."""
         client = self._sync.pop(os.getpid(), None)
         if client is not None:
+            self._note_closed(client)
             client.close()
 
     async def aclose(self) -> None:
         """Close the client of the running event loop."""
         client = self._by_loop.pop(asyncio.get_running_loop(), None)
         if client is not None:
+            self._note_closed(client)
             await client.close()
+
+    def _note_closed(self, client: "SyncClient | LoopClient") -> None:
+        if client.has_answered:
+            self._answered_in = client.pid
 
     def _forget_closed_loops(self) -> None:
         for loop, client in list(self._by_loop.items()):
             if loop.is_closed():
                 self._by_loop.pop(loop, None)
+                self._note_closed(client)
                 for each in with_sentinels(client.redis):
                     disconnect_now(each)
 
@@ -101,9 +119,14 @@ class SyncClient:
 
     def __init__(self, config: ServerConfig) -> None:
         self.redis = make_client(config)
+        self.pid = os.getpid()
         self._config = config
-        self._deadline = Deadline(config.timeout)
         self._wait = SlotWait(config)
+        self._deadline = Deadline(
+            config.timeout,
+            connecting=config.connect_timeout,
+            connected=self._wait.note_connection,
+        )
         # A semaphore, whose items are the slots: in C, and so ten times faster than threading's.
         self._slots: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(config.max_concurrency):
@@ -123,6 +146,11 @@ class SyncClient:
         self._slots.put(None)
         if not isinstance(error, NO_ANSWER):
             self._wait.answered_at = time.monotonic()
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether the server has answered once."""
+        return self._wait.has_answered
 
     def send(self, operation: Operation[Any]) -> Any:
         """Return the server's reply. Needs a slot."""
@@ -167,10 +195,17 @@ class LoopClient:
         if not isinstance(error, NO_ANSWER):
             self._wait.answered_at = time.monotonic()
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether the server has answered once."""
+        return self._wait.has_answered
+
     async def send(self, operation: Operation[Any]) -> Any:
         """Return the server's reply. Needs a slot."""
-        tries, timeout = self._config.tries, self._config.timeout
-        return await aretrying(self.redis, tries, timeout, execute, operation)
+        config = self._config
+        connected = self._wait.note_connection
+        deadline = LoopDeadline(config.timeout, config.connect_timeout, connected)
+        return await aretrying(self.redis, config.tries, deadline, execute, operation)
 
     async def open(self) -> None:
         """See to it that no connection outlives the loop, and discover the nodes of a cluster.
@@ -205,12 +240,23 @@ class SlotWait:
         self.interval = config.timeout  # seconds until it is asked again
         self._max_concurrency = config.max_concurrency
         self.answered_at = 0.0  # by time.monotonic()
+        self._connected_at = 0.0
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether an operation had an answer."""
+        return self.answered_at > 0
+
+    def note_connection(self) -> None:
+        """Record that a connection is there: an answer may still take as long."""
+        self._connected_at = time.monotonic()
 
     def check(self, began: float) -> None:
         """Raise `BackendUnavailable` if an operation that waits since `began`, by
         `time.monotonic()`, has waited long enough."""
         now = time.monotonic()
-        silent = now - max(self.answered_at, began) > SILENT_TIMEOUTS * self.interval
+        heard_at = max(self.answered_at, self._connected_at, began)
+        silent = now - heard_at > SILENT_TIMEOUTS * self.interval
         if silent or now - began > SLOT_TIMEOUT:
             raise BackendUnavailable(
                 f"{self._max_concurrency} operations on Redis were under way for "

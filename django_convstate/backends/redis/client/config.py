@@ -17,7 +17,8 @@ from .options import ConfigError, dictionary, for_clients
 DEFAULT_TIMEOUT: Final = 0.25  # seconds for one answer, unless CACHES says otherwise
 DEFAULT_MAX_CONCURRENCY: Final = 50  # operations, unless CACHES says otherwise
 REPLY_SHARE: Final = 0.95  # of that time a reply is waited for; the rest is for giving up
-MIN_DISCOVERY_TIMEOUT: Final = 1.0  # seconds
+CONNECT_REPLIES: Final = 8  # replies of the server, each in that time, until a connection is there
+MIN_DISCOVERY_TIMEOUT: Final = 2.0  # seconds
 
 _LOGIN_AND_TIMEOUTS: Final = ("USERNAME", "PASSWORD", "SOCKET_TIMEOUT", "SOCKET_CONNECT_TIMEOUT")
 
@@ -37,6 +38,8 @@ class ServerConfig:
         max_concurrency: how many operations one process has under way at once.
         timeout: how long a reply is waited for, in seconds, so that an operation takes no longer
             than its time.
+        connect_timeout: how long an operation may take in addition to its time where a connection
+            is made first, in seconds. A server that is silent costs no more than one answer of it.
         discovery_timeout: how long a cluster may take to tell where its nodes are, in seconds: that
             is not a part of an operation.
         tries: how often a command is sent while its connection breaks. On a cluster, an error in
@@ -53,6 +56,7 @@ class ServerConfig:
     is_cluster: bool
     max_concurrency: int
     timeout: float
+    connect_timeout: float
     discovery_timeout: float
     tries: int
 
@@ -104,6 +108,7 @@ class ServerConfig:
             is_cluster=is_cluster,
             max_concurrency=checked.check_whole(concurrency, "max_connections", 1),
             timeout=timeout,
+            connect_timeout=CONNECT_REPLIES * timeout,
             discovery_timeout=max(MIN_DISCOVERY_TIMEOUT, timeout),
             tries=5 if is_cluster else 2,
         )

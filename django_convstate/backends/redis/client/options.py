@@ -86,7 +86,10 @@ def read_url(url: str) -> tuple[str, dict[str, Any]]:
 
 def for_clients(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that are given and for our clients."""
-    return {n: value for n, value in options.items() if n not in _NOT_FOR_US and value is not None}
+    found = {n: value for n, value in options.items() if n not in _NOT_FOR_US and value is not None}
+    if options.get("ssl_cert_reqs", "") is None:
+        found["ssl_cert_reqs"] = "none"  # as redis-py has it: the certificate is not verified
+    return found
 
 
 def check_seconds(options: dict[str, Any], *names: str) -> None:

@@ -1,21 +1,38 @@
 """System checks for the redis backend: what CACHES says, without asking the server, and what the
 server says, with `check --deploy`."""
 
+import math
+import time
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 from django_redis.pool import SentinelConnectionFactory
+from redis.exceptions import TimeoutError
 
 from ...toolkit.caches import check_alias, check_key_function, check_timeout
 from ..client.clients import Clients
 from ..client.config import ServerConfig, factory_of
+from ..client.deadline import Deadline
+from ..client.factory import make_client, with_sentinels
 from ..client.options import ConfigError
-from ..client.retrying import Deadline
-from ..errors import describe_error
+from ..errors import describe_error, is_refusal
 from .server_info import OLDEST_VERSION, SAFE_POLICY, ServerInfo, fetch_info
 
+PATIENCE: Final = 3.0  # seconds for one reply of a server that may be far away
+NEAR_SHARE: Final = 0.7  # of the time for a reply, which it should not take
+ENOUGH: Final = 3  # times what a reply takes, for one that is slow
+
+_UNCHECKED = (
+    "Fix that and run the check again: the server's version, role and memory policy could not be "
+    "checked. A process that the server has not answered once is not ready."
+)
+_LOGIN = (
+    "Correct the user's name, password or rights in CACHES, or on the server, and run the check "
+    "again. Until then no process is ready."
+)
 _WRITE_SERVICE = "Write redis://SERVICE_NAME/0, as in the sentinels' configuration."
 
 
@@ -103,25 +120,68 @@ def check_server(alias: str) -> Iterator[CheckMessage]:
     """Ask the server, or all primaries of a cluster, whether it is fit to keep conversations."""
     clients = Clients(alias)
     try:
-        with clients.sync() as client, Deadline(clients.config.timeout):
+        config = clients.config
+        with clients.sync() as client, Deadline(config.timeout, connecting=config.connect_timeout):
             servers = fetch_info(client.redis)
-        is_cluster = clients.config.is_cluster
+            began = time.perf_counter()
+            fetch_info(client.redis)
+            seconds = (time.perf_counter() - began) / max(1, len(servers))
     except Exception as error:
-        yield Warning(
-            f"Redis, CACHES[{alias!r}], {describe_error(error)}.",
-            hint="Fix that and run the check again: the server's version, role and memory policy "
-            "could not be checked.",
-            id="convstate.W004",
-        )
-        return
+        far = far_away(clients) if isinstance(error, TimeoutError) else None
+        if far is None:
+            yield Warning(
+                f"Redis, CACHES[{alias!r}], {describe_error(error)}.",
+                hint=_LOGIN if is_refusal(error) else _UNCHECKED,
+                id="convstate.W004",
+            )
+            return
+        servers, seconds = far
     finally:
         clients.close()
+    yield from check_distance(alias, config, seconds)
+    is_cluster = config.is_cluster
     # What is wrong with several nodes is said of the first of them.
     said: dict[str | None, CheckMessage] = {}
     for server in servers:
         for message in check_one(alias, server, is_cluster):
             said.setdefault(message.id, message)
     yield from said.values()
+
+
+def far_away(clients: Clients) -> tuple[list[ServerInfo], float] | None:
+    """Ask a server that did not answer in time once more, with patience: what it says, and how many
+    seconds a reply takes. None: it does not answer then either."""
+    config = clients.config
+    patient = config.kwargs | {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE}
+    config = replace(config, kwargs=patient, timeout=PATIENCE, discovery_timeout=2 * PATIENCE)
+    try:
+        client = make_client(config)
+    except Exception:
+        return None
+    try:
+        with Deadline(2 * PATIENCE, PATIENCE):
+            fetch_info(client)
+            began = time.perf_counter()
+            servers = fetch_info(client)
+            return servers, (time.perf_counter() - began) / max(1, len(servers))
+    except Exception:
+        return None
+    finally:
+        for each in with_sentinels(client):
+            each.close()
+
+
+def check_distance(alias: str, config: ServerConfig, seconds: float) -> Iterator[CheckMessage]:
+    """Check that a reply, which takes so long, comes well within its time."""
+    allowed = config.kwargs["socket_timeout"]
+    if seconds > NEAR_SHARE * allowed:
+        enough = math.ceil(ENOUGH * seconds * 10) / 10
+        yield Warning(
+            f"Redis, CACHES[{alias!r}], answers after {seconds * 1000:.0f} ms, and SOCKET_TIMEOUT "
+            f"is {allowed * 1000:.0f} ms: it counts as unavailable where it is a little slower.",
+            hint=f"Set OPTIONS['SOCKET_TIMEOUT'] to {enough:.1f}, or use a server that is nearer.",
+            id="convstate.W012",
+        )
 
 
 def check_one(alias: str, server: ServerInfo, is_cluster: bool) -> Iterator[CheckMessage]:

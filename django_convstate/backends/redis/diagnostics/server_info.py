@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError, ResponseError
 
+from ..client.deadline import aput_off, put_off
+
 OLDEST_VERSION: Final = (6, 2)
 UNKNOWN: Final = "unknown"
 SAFE_POLICY: Final = "noeviction"
@@ -49,36 +51,50 @@ class ServerInfo:
 def fetch_info(client: Any) -> list[ServerInfo]:
     """Ask the server, or each primary of a cluster. Raises `RedisError` only if one cannot be
     reached."""
+    found = []
     try:
-        return [ServerInfo.from_reply(client.info(**at), at) for at in primaries(client)]
+        for at in primaries(client):
+            found.append(ServerInfo.from_reply(client.info(**at), at))
+            put_off()
     except ResponseError:
         return [ServerInfo()]
+    return found
 
 
 async def afetch_info(client: Any) -> list[ServerInfo]:
     """See `fetch_info`."""
+    found = []
     try:
-        return [ServerInfo.from_reply(await client.info(**at), at) for at in primaries(client)]
+        for at in primaries(client):
+            found.append(ServerInfo.from_reply(await client.info(**at), at))
+            aput_off()
     except ResponseError:
         return [ServerInfo()]
+    return found
 
 
 def describe(client: Any) -> str:
     """Return one sentence for people."""
-    servers = fetch_info(client)
+    servers, keys = fetch_info(client), 0
     try:
-        return _sentence(servers, sum([client.dbsize(**at) for at in primaries(client)]))
+        for at in primaries(client):
+            keys += client.dbsize(**at)
+            put_off()
     except RedisError:
         return _sentence(servers, None)
+    return _sentence(servers, keys)
 
 
 async def adescribe(client: Any) -> str:
     """See `describe`."""
-    servers = await afetch_info(client)
+    servers, keys = await afetch_info(client), 0
     try:
-        return _sentence(servers, sum([await client.dbsize(**at) for at in primaries(client)]))
+        for at in primaries(client):
+            keys += await client.dbsize(**at)
+            aput_off()
     except RedisError:
         return _sentence(servers, None)
+    return _sentence(servers, keys)
 
 
 def key_on_each_primary(client: Any, stem: str) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 -- expires. The first entry holds the turn.
 local QUEUE = KEYS[#KEYS]
 local ENTRY, ENTRY_SIZE = '<c16d', 24
+local LONGEST = 366 * 24 * 3600 * 1000  -- ms that a lease may last; one that lasts longer is damage
 
 -- Return the entries that have not expired. Any other type of value under the key counts as none.
 local function read_queue(now)
@@ -10,7 +11,7 @@ local function read_queue(now)
     if type(packed) ~= 'string' then return entries end
     for at = 1, #packed - ENTRY_SIZE + 1, ENTRY_SIZE do
         local lease, expires = struct.unpack(ENTRY, string.sub(packed, at, at + ENTRY_SIZE - 1))
-        if expires > now then entries[#entries + 1] = {lease, expires} end
+        if expires > now and expires < now + LONGEST then entries[#entries + 1] = {lease, expires} end
     end
     return entries
 end
