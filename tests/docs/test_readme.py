@@ -141,7 +141,7 @@ class AsyncFakeModel:
 
 def kept() -> list[tuple[str, str]]:
     (summary,) = conversations.list()
-    return [(m["role"], m["content"]) for m in conversations.get(summary.id).messages]
+    return [(m["role"], m["content"]) for m in conversations.get(summary.id).messages.all()]
 
 
 def test_the_example_of_a_streamed_answer_runs() -> None:
