@@ -122,7 +122,8 @@ def select_from(
         return simple, 0
     if log.start < start:
         messages = log.values(log.start, start) + messages
-        start, head = log.start, []
+        start = log.start
+    head = []
     is_cut = start > log.dropped
     if is_cut and (first := log.first) is not None:
         if start == log.dropped + 1:

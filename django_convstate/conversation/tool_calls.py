@@ -14,7 +14,7 @@ cut between groups only. Three shapes are told apart, each message by its own:
 No I/O: plain dictionaries come in and go out.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from ..codec import JSON
@@ -84,7 +84,7 @@ class Item:
 
     def drop(self, results: Sequence[Call]) -> None:
         """Leave out some of its results; all of it, if nothing else is left."""
-        self.message = _without(self.message, list(results))
+        self.message = _without(self.message, results)
         self.is_left_out = self.is_left_out or not self.message
 
 
@@ -94,6 +94,7 @@ class History:
     def __init__(self, messages: Sequence[Plain]) -> None:
         self._items = [Item(message) for message in messages]
         self._start = 0  # what comes before it is not sent
+        self._cut = 0  # before it, what has no call may have it further back
         self.illegal = 0
         self._has_items = any(item.is_item for item in self._items)
         calling: list[Item] = []  # those whose results have to come next
@@ -105,6 +106,8 @@ class History:
                 open_items.append(item)
             if item.is_item or not item.results:
                 calling = [item] if item.calls and not item.is_item else []
+            elif len(item.orphans) == len(item.results) and _without(item.message, item.results):
+                calling = []  # what is left of it stands between a call and its results
 
     def _pair(self, item: Item, calling: list[Item], index: int) -> None:
         for result in item.results:
@@ -134,9 +137,9 @@ class History:
                 self._answer(calls, batch[-1])
             else:
                 self._leave_out(calls)
-        for item in self._items[self._start :]:
-            if item.orphans:
-                self.illegal += "redacted" not in item.message
+        for index, item in enumerate(self._items):
+            if item.orphans and index >= self._start:
+                self.illegal += index >= self._cut and "redacted" not in item.message
                 item.drop(item.orphans)
         if self._has_items:
             self._leave_out_lone_reasoning()
@@ -151,23 +154,26 @@ class History:
         if any(item.is_reasoning for item in items):
             # That of the first ones may lie before them.
             while start < asked and items[start].is_output and not items[start].is_reasoning:
-                start = max([start, *items[start].answers]) + 1
+                start += 1
+        for index, item in enumerate(items):
+            if index < start and item.answers:
+                start = max(start, item.answers[-1] + 1)
+        self._cut = start
         self._start = start if start < len(items) else 0
 
-    def _batches(self) -> Iterator[list[int]]:
-        """Yield the indexes of calls that were made in parallel."""
-        batch: list[int] = []
+    def _batches(self) -> Iterable[list[int]]:
+        """Return the indexes of calls of which none can be left out alone: the items that came of
+        one reasoning need it, and it needs the first of them."""
+        batches: dict[int, list[int]] = {}
+        origin: int | None = None
         for index, item in enumerate(self._items):
-            if batch and not (item.is_reasoning or (item.is_item and item.calls)):
-                yield batch
-                batch = []
+            if item.is_reasoning:
+                origin = index
+            elif not item.is_output:
+                origin = None
             if item.calls:
-                if item.is_item:
-                    batch.append(index)
-                else:
-                    yield [index]
-        if batch:
-            yield batch
+                batches.setdefault(index if origin is None else origin, []).append(index)
+        return batches.values()
 
     def _answer(self, calls: list[Item], end: int) -> None:
         for item in calls:
@@ -200,10 +206,8 @@ class History:
         has_reasoning = False  # whether what comes next may have come of one
         for index in range(self._start, len(self._items)):
             item = self._items[index]
-            if self._has_items:
-                has_reasoning = has_reasoning and item.is_output
-                if item.is_reasoning and group and not group[-1].is_reasoning:
-                    has_reasoning = False
+            if has_reasoning:
+                has_reasoning = item.is_output and not _begins_anew(item, group)
             if item.is_left_out:
                 continue
             if group and index > end and not has_reasoning:
@@ -212,9 +216,18 @@ class History:
             group.append(item)
             if item.answers:
                 end = max([end, *item.answers])
-            has_reasoning = has_reasoning or (self._has_items and item.is_reasoning)
+            has_reasoning = has_reasoning or item.is_reasoning
         if group:
             yield group
+
+
+def _begins_anew(item: Item, group: list[Item]) -> bool:
+    """Tell whether what a model puts out cannot have come of the reasoning before: it comes of
+    another one, or is a second answer."""
+    if not group:
+        return False
+    is_second = "role" in item.message and "role" in group[-1].message
+    return is_second or (item.is_reasoning and not group[-1].is_reasoning)
 
 
 def _is_asking(item: Item) -> bool:
@@ -292,17 +305,17 @@ def is_block(block: JSON, kind: str) -> bool:
     return isinstance(block, dict) and block.get("type") == kind
 
 
-def _without(message: Plain, results: list[Call]) -> Plain:
+def _without(message: Plain, results: Sequence[Call]) -> Plain:
     """Return a message without some of its results, the last ones of several that are the same.
     Empty: nothing is left."""
     content = message.get("content")
     if message.get("role") in ("tool", "function") or not isinstance(content, list):
         return {} if results else message
-    kept = []
+    kept, left = [], list(results)
     for block, is_first in reversed(list(zip(content, _are_first(content), strict=True))):
         result = _block_result(block, is_first)
-        if result in results:
-            results.remove(result)
+        if result in left:
+            left.remove(result)
         else:
             kept.append(block)
     return {**message, "content": kept[::-1]} if kept else {}
