@@ -205,7 +205,7 @@ def _awaited_result(message: Plain, awaited: list[JSON]) -> Plain | None:
     if id not in awaited or type(content) is not str:
         return None
     awaited.remove(id)
-    if "name" in message or "type" in message:
+    if id is None or "name" in message or "type" in message:
         return _sent(message, ())
     return {"role": "tool", "content": content, "tool_call_id": id}
 
