@@ -220,7 +220,7 @@ def _simple_calls(message: Plain, awaited: list[JSON]) -> Plain | None:
             return None
         for call in calls:
             awaited.append(call.get("id") if type(call) is dict else message)
-        if _BESIDES.isdisjoint(message):
+        if "content" in message and _BESIDES.isdisjoint(message):
             return {"role": "assistant", "content": content, "tool_calls": calls}
     return None if message.get("function_call") else _sent(message, ())
 
