@@ -159,15 +159,15 @@ def test_the_example_of_tools_runs() -> None:
 
 
 def test_the_example_of_a_stream_that_counts_runs() -> None:
-    class Model(FakeModel):
-        def create(self, stream_options: Any, **options: Any) -> Any:
-            for chunk in super().create(**options):
-                yield SimpleNamespace(usage=None, **vars(chunk))
-            yield SimpleNamespace(usage=SimpleNamespace(completion_tokens=2), choices=[])
+    def create(stream_options: Any, **options: Any) -> Any:
+        for chunk in FakeModel().create(**options):
+            yield SimpleNamespace(usage=None, **vars(chunk))
+        yield SimpleNamespace(usage=SimpleNamespace(completion_tokens=2), choices=[])
 
+    completions = SimpleNamespace(create=create)
     view = run(
         "def stream_and_count(",
-        client=Model(),
+        client=SimpleNamespace(chat=SimpleNamespace(completions=completions)),
         time=time,
         StreamingHttpResponse=StreamingHttpResponse,
     )["stream_and_count"]

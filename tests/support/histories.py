@@ -60,7 +60,7 @@ class History:
         for message in reversed(self.messages):
             kind = message.get("type", "message")
             if kind == "reasoning" or kind.endswith("_output") or message.get("role") == "user":
-                return kind == "reasoning"
+                return bool(kind == "reasoning")
         return False
 
     @property
