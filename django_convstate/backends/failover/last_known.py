@@ -34,12 +34,12 @@ class Snapshot:
         record = self.record
         stored = StoredConversation.of(record, record.messages)
         stored.messages.unloaded = record.message_count - len(record.messages)
+        stored.messages.oldest = record.first
         for now, change, committed in self.changes:
             _follow(stored, change, committed, now, max_age)
         messages = stored.messages
-        excess = max(0, len(messages.packed) - KEPT_MESSAGES)
-        del messages.packed[:excess]
-        messages.unloaded += excess
+        if (excess := len(messages.packed) - KEPT_MESSAGES) > 0:
+            messages.forget_oldest(excess)
         return stored
 
 
@@ -98,6 +98,7 @@ def _adopt_others(
     elif len(others) >= change.window:
         # Others have committed meanwhile, and may have dropped what came before these.
         messages.packed.clear()
+        messages.oldest = None
     messages.adopt(others, others_end)
     if messages.packed:
         messages.last_key = max(messages.last_key, key_of(messages.packed[-1]))
@@ -131,6 +132,7 @@ class LastKnownCache:
         snapshot = None
         if record is not None:
             size = size_of(record.messages) + sum(map(len, record.state.values()))
+            size += 0 if record.first is None else len(record.first[1])
             snapshot = Snapshot(record, size + OVERHEAD)
         with self._lock:
             self._replace(id, snapshot)

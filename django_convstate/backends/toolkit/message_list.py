@@ -47,8 +47,9 @@ class MessageList:
     """The newest of the messages, packed.
 
     `dropped` is how many came before and are gone; `unloaded` is how many come between, which the
-    store has and this process has not loaded. `given` maps the locator of an id to the key of its
-    message, for messages whose id is not their key; None: not looked up yet.
+    store has and this process has not loaded. `oldest` is the first of those, if it is known: it
+    may be a system prompt, which a model needs in an outage, too. `given` maps the locator of an id
+    to the key of its message, for messages whose id is not their key; None: not looked up yet.
     """
 
     packed: list[bytes] = field(default_factory=list)
@@ -56,6 +57,7 @@ class MessageList:
     unloaded: int = 0
     last_key: bytes = NO_KEY
     given: dict[bytes, bytes] | None = None
+    oldest: Pair | None = None
 
     @classmethod
     def of(cls, messages: Iterable[Pair], dropped: int, last_key: bytes) -> "MessageList":
@@ -65,7 +67,9 @@ class MessageList:
 
     def copy(self) -> "MessageList":
         """Return a copy that can be changed without changing this one."""
-        return MessageList(self.packed.copy(), self.dropped, self.unloaded, self.last_key)
+        copied = MessageList(self.packed.copy(), self.dropped, self.unloaded, self.last_key)
+        copied.oldest = self.oldest
+        return copied
 
     def __len__(self) -> int:
         return self.unloaded + len(self.packed)
@@ -91,9 +95,9 @@ class MessageList:
         return PackedMessages(packed, self.end - len(packed))
 
     def first(self) -> Pair | None:
-        """Return the first message that is there; None: it is not loaded."""
+        """Return the first message that is there; None: it is not known."""
         if self.unloaded or not self.packed:
-            return None
+            return self.oldest if self.unloaded else None
         return id_of(self.packed[0], self.start), data_of(self.packed[0])
 
     def between(self, start: int, stop: int) -> PackedMessages:
@@ -134,6 +138,8 @@ class MessageList:
                 if key.hex() == replacement.id
                 else pack_under(key, replacement.id, replacement.new)
             )
+        elif self.oldest is not None and self.oldest[0] == replacement.id:
+            self.oldest = replacement.id, replacement.new
 
     def truncate(self, keep: int) -> None:
         """Keep the messages before position `keep`."""
@@ -141,6 +147,14 @@ class MessageList:
         self._forget_given(self.packed[kept:])
         del self.packed[kept:]
         self.unloaded = max(0, min(self.unloaded, keep - self.dropped))
+        if not self.unloaded:
+            self.oldest = None
+
+    def forget_oldest(self, count: int) -> None:
+        """Forget the first `count` loaded messages, but for the very first."""
+        self.oldest = self.first()
+        del self.packed[:count]
+        self.unloaded += count
 
     def prepare(self, change: Change, now: float) -> Addition:
         """Return what appending the messages of `change` will do. Nothing is appended yet."""
@@ -190,6 +204,7 @@ class MessageList:
     def drop_oldest(self, count: int) -> None:
         """Drop the first `count` messages."""
         unloaded = min(count, self.unloaded)
+        self.oldest = self.oldest if not count else None
         self.dropped += count
         self.unloaded -= unloaded
         self._forget_given(self.packed[: count - unloaded])
@@ -199,6 +214,8 @@ class MessageList:
         """Take over messages that another store has, and that end at position `end` there, in the
         place of all from the first of them on."""
         start = end - len(others)
+        if start <= self.dropped:
+            self.oldest = None
         if start > self.end:
             self.packed.clear()  # there is a gap
         del self.packed[max(0, start - self.start) :]
@@ -208,6 +225,8 @@ class MessageList:
     def settle(self, dropped: int, count: int, last_key: bytes) -> None:
         """Count as another store does, with no more than `count` messages."""
         del self.packed[: max(0, len(self.packed) - count)]
+        if dropped != self.dropped:
+            self.oldest = None
         self.dropped, self.unloaded = dropped, count - len(self.packed)
         self.last_key = last_key
 
