@@ -216,7 +216,7 @@ class History:
             group.append(item)
             if item.answers:
                 end = max([end, *item.answers])
-            has_reasoning = has_reasoning or item.is_reasoning
+            has_reasoning = (has_reasoning or item.is_reasoning) and not item.stand_ins
         if group:
             yield group
 

@@ -425,6 +425,11 @@ class TestResponses:
         assert len(sent) == 7
         assert item(f"{kind}_output", "a", output=STAND_IN) in sent
 
+    def test_what_comes_after_a_stand_in_did_not_come_of_the_reasoning(self) -> None:
+        answer = {"type": "message", "role": "assistant", "content": "42"}
+        messages = said(item("reasoning"), item("function_call", "a"), answer)
+        assert messages.for_llm(1, dangling="stand_in") == [answer]
+
     def test_what_only_a_screenshot_answers_is_left_out(self) -> None:
         messages = said(user(), item("computer_call", "a"))
         assert messages.for_llm(dangling="stand_in") == [user()]
