@@ -13,12 +13,15 @@ from .codec import encode
 from .conversation.templating import alters_data
 from .exceptions import InvalidConversationType, InvalidConversationValue
 from .ids import Owner
+from .observing import in_request
 from .repository import Repository
+from .tracebacks import clears_locals
 
 MAX_KEYS: Final = 100  # of the state, in one listing
 _CURSOR: Final = re.compile(r"[0-9a-f]{28}")
 
 
+@clears_locals
 class StoreAdministration:
     """The methods of `ConversationStore` that concern many conversations."""
 
@@ -45,9 +48,10 @@ class StoreAdministration:
             InvalidBackend: the backend cannot list.
             InvalidConversationValue: one of the arguments makes no sense.
         """
+        _note_use()
         if _is_nobody(owner):
             return iter(())
-        return self._repository.scan(*_listing(owner, limit, after, keys))
+        return clears_locals(self._repository.scan)(*_listing(owner, limit, after, keys))
 
     @alters_data
     def alist(
@@ -59,9 +63,10 @@ class StoreAdministration:
         keys: Sequence[str] = (),
     ) -> AsyncIterator[ConversationSummary]:
         """See `list`."""
+        _note_use()
         if _is_nobody(owner):
             return _nothing()
-        return self._repository.ascan(*_listing(owner, limit, after, keys))
+        return clears_locals(self._repository.ascan)(*_listing(owner, limit, after, keys))
 
     @alters_data
     def purge(
@@ -121,6 +126,11 @@ class StoreAdministration:
     async def aclose(self) -> None:
         """See `close`."""
         await self._repository.aclose()
+
+
+def _note_use() -> None:
+    if (note_use := in_request.get()) is not None:
+        note_use()
 
 
 def _is_nobody(owner: Owner) -> bool:

@@ -16,9 +16,9 @@ class ConvstateConfig(AppConfig):
         from django.contrib.auth.signals import user_logged_in, user_logged_out
 
         from .checks import check_deployment, check_settings
-        from .http.login import begin_anew, note_login
+        from .http.login import end_login, note_login
 
         checks.register(check_settings)
         checks.register(check_deployment, deploy=True)
         user_logged_in.connect(note_login, dispatch_uid="django_convstate.note_login")
-        user_logged_out.connect(begin_anew, dispatch_uid="django_convstate.begin_anew")
+        user_logged_out.connect(end_login, dispatch_uid="django_convstate.end_login")

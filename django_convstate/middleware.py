@@ -2,6 +2,7 @@
 first use; saved before the response is sent or, where that is a stream, at the end of the stream.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -14,9 +15,12 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from .exceptions import ConversationCorrupt
 from .http.caching import keep_out_of_caches
+from .http.hangups import responding, responding_in_thread
 from .http.request import RequestConversation, attached_to
 from .http.responses import response_for
+from .http.saving import RequestSaving
 from .http.wrapped import forward_assignments
+from .observing import noting
 from .store import ConversationStore, conversations
 
 logger = logging.getLogger("django_convstate")
@@ -52,28 +56,43 @@ class ConversationMiddleware:
         """Handle one request."""
         if self.is_async:
             return self.__acall__(request)
-        attached = RequestConversation(request, self.get_store(request))
-        response = cast("GetResponse", self.get_response)(request)
-        for conversation in attached.to_save_now(response):
-            try:
-                conversation.save()
-            except Exception as error:
-                response = _response_to_failed_save(request, error)
-        attached.notify()
-        return attached.finish(response)
+        saving = RequestSaving(RequestConversation(request, self.get_store(request)))
+        with responding_in_thread(saving):
+            return self._respond(request, saving)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         """See `__call__`."""
-        attached = RequestConversation(request, self.get_store(request))
-        response = await cast("AsyncGetResponse", self.get_response)(request)
-        for conversation in attached.to_save_now(response):
-            try:
-                await conversation.asave()
-            except Exception as error:
-                in_thread = sync_to_async(_response_to_failed_save, thread_sensitive=False)
-                response = await in_thread(request, error)
-        await attached.anotify()
-        return attached.finish(response)
+        saving = RequestSaving(RequestConversation(request, self.get_store(request)))
+        return await responding(self._arespond(request, saving), saving)
+
+    def _respond(self, request: HttpRequest, saving: RequestSaving) -> HttpResponseBase:
+        try:
+            with noting(saving.note_use):
+                response = cast("GetResponse", self.get_response)(request)
+        except asyncio.CancelledError:  # of an async view that sync middleware waits for
+            saving.save_interrupted()
+            raise
+        try:
+            saving.save(response)
+        except Exception as error:
+            response = _response_to_failed_save(request, error)
+        saving.notify()
+        return saving.finish(response)
+
+    async def _arespond(self, request: HttpRequest, saving: RequestSaving) -> HttpResponseBase:
+        """See `_respond`."""
+        try:
+            with noting(saving.note_use):
+                response = await cast("AsyncGetResponse", self.get_response)(request)
+        except asyncio.CancelledError:
+            await saving.asave_interrupted()
+            raise
+        try:
+            await saving.asave(response)
+        except Exception as error:
+            response = await _aresponse_to_failed_save(request, error)
+        await saving.anotify()
+        return saving.finish(response)
 
     def get_store(self, request: HttpRequest) -> ConversationStore:
         """Return where the conversation of a request is kept. Override it for a store of each
@@ -99,3 +118,9 @@ class ConversationMiddleware:
 
 def _response_to_failed_save(request: HttpRequest, error: Exception) -> HttpResponseBase:
     return response_for(error, at_save=True) or response_for_exception(request, error)
+
+
+async def _aresponse_to_failed_save(request: HttpRequest, error: Exception) -> HttpResponseBase:
+    """See `_response_to_failed_save`."""
+    in_thread = sync_to_async(_response_to_failed_save, thread_sensitive=False)
+    return await in_thread(request, error)

@@ -4,10 +4,8 @@ A twin differs from its method by the await alone.
 """
 
 import logging
-import time
 from asyncio import sleep as asleep
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from time import sleep
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -15,19 +13,14 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from . import conf, ids, signals
 from .backends import backend_class, building, default_backend, get_backend, options_of
 from .backends.base import ConversationStateBackend
-from .backends.records import (
-    Acquired,
-    Change,
-    Committed,
-    Diverged,
-    Record,
-    message_too_large,
-)
+from .backends.records import Acquired, Change, Committed, Diverged, Record, message_too_large
 from .backends.reports import ConversationSummary, Health, Progress, PurgeReport, Selection
 from .backends.toolkit.packed import Pair
 from .codec import decode
 from .conversation.merge import MERGE_TRIES, merged, pause_after
 from .exceptions import ConversationBusy, ConversationCorrupt, ConversationNotFound
+from .observing import in_request, observed, observers
+from .tracebacks import Hidden, clear_locals, clears_locals
 
 _NOT_MERGED: Final = (
     "Others did not stop changing what this change began from. Nothing was written; try again."
@@ -38,12 +31,6 @@ logger = logging.getLogger("django_convstate")
 P = ParamSpec("P")
 T = TypeVar("T")
 AsyncCall = Callable[Concatenate[str, P], Awaitable[T]]
-
-# Told of each operation: its name, the backend's, how many seconds it took, and "ok" or the name of
-# the error's class. Not of a listing, whose time is mostly that of its caller.
-Observer = Callable[[str, str, float, str], None]
-
-observers: Final[list[Observer]] = []
 
 
 class Repository:
@@ -89,6 +76,7 @@ class Repository:
             self._backend = settings, self._find_backend()
         return self._backend[1]
 
+    @clears_locals
     def _find_backend(self) -> ConversationStateBackend:
         with building:
             if isinstance(self._named, ConversationStateBackend):
@@ -199,14 +187,14 @@ class Repository:
         """
         deleted = self._call(self.backend.delete, id, expected_version)
         if deleted:
-            signals.conversation_deleted.send_robust(self._sender, id=id)
+            signals.conversation_deleted.send_robust(self._sender, id=Hidden(id))
         return deleted
 
     async def adelete(self, id: str, expected_version: int | None = None) -> bool:
         """See `delete`."""
         deleted = await self._acall(self.backend.adelete, id, expected_version)
         if deleted:
-            await signals.conversation_deleted.asend_robust(self._sender, id=id)
+            await signals.conversation_deleted.asend_robust(self._sender, id=Hidden(id))
         return deleted
 
     def id_beside(self, id: str) -> str:
@@ -268,7 +256,7 @@ class Repository:
         self, selection: Selection, *, dry_run: bool, batch_size: int, progress: Progress | None
     ) -> PurgeReport:
         """Delete what is selected."""
-        with _observed("purge", self.backend):
+        with observed("purge", self.backend):
             return self.backend.purge(
                 selection, dry_run=dry_run, batch_size=batch_size, progress=progress
             )
@@ -277,19 +265,19 @@ class Repository:
         self, selection: Selection, *, dry_run: bool, batch_size: int, progress: Progress | None
     ) -> PurgeReport:
         """See `purge`."""
-        with _observed("purge", self.backend):
+        with observed("purge", self.backend):
             return await self.backend.apurge(
                 selection, dry_run=dry_run, batch_size=batch_size, progress=progress
             )
 
     def health(self) -> Health:
         """Make a round trip and tell how it went."""
-        with _observed("health", self.backend):
+        with observed("health", self.backend):
             return self.backend.health()
 
     async def ahealth(self) -> Health:
         """See `health`."""
-        with _observed("health", self.backend):
+        with observed("health", self.backend):
             return await self.backend.ahealth()
 
     def close(self) -> None:
@@ -327,47 +315,35 @@ class Repository:
         self, call: Callable[Concatenate[str, P], T], id: str, /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         ids.validate_id(id)
+        if (note_use := in_request.get()) is not None:
+            note_use()
         try:
             if not observers:
                 return call(id, *args, **kwargs)
-            with _observed(call.__name__, self.backend):
+            with observed(call.__name__, self.backend):
                 return call(id, *args, **kwargs)
         except ConversationCorrupt as error:
+            clear_locals(error)  # a receiver that fails is logged with it
             _log_quarantine(id, error)
-            signals.conversation_quarantined.send_robust(self._sender, id=id)
+            signals.conversation_quarantined.send_robust(self._sender, id=Hidden(id))
             raise
 
     async def _acall(
         self, call: AsyncCall[P, T], id: str, /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         ids.validate_id(id)
+        if (note_use := in_request.get()) is not None:
+            note_use()
         try:
             if not observers:
                 return await call(id, *args, **kwargs)
-            with _observed(call.__name__.removeprefix("a"), self.backend):
+            with observed(call.__name__.removeprefix("a"), self.backend):
                 return await call(id, *args, **kwargs)
         except ConversationCorrupt as error:
+            clear_locals(error)
             _log_quarantine(id, error)
-            await signals.conversation_quarantined.asend_robust(self._sender, id=id)
+            await signals.conversation_quarantined.asend_robust(self._sender, id=Hidden(id))
             raise
-
-
-@contextmanager
-def _observed(operation: str, backend: ConversationStateBackend) -> Iterator[None]:
-    """Tell the observers of one operation, in a with block around it."""
-    started, outcome = time.perf_counter(), "ok"
-    try:
-        yield
-    except BaseException as error:
-        outcome = type(error).__name__
-        raise
-    finally:
-        seconds = time.perf_counter() - started
-        for observer in observers.copy():
-            try:
-                observer(operation, backend.name, seconds, outcome)
-            except Exception:
-                logger.exception("An observer of the conversation store failed.")
 
 
 def _told(

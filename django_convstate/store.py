@@ -23,12 +23,14 @@ from .exceptions import (
 )
 from .ids import Owner
 from .repository import Repository
+from .tracebacks import clears_locals
 
 # Says that no owner was asked for. Not None, because that is what a view has for a visitor who is
 # not logged in, and must not match every conversation.
 ANYBODY: Final[Any] = object()
 
 
+@clears_locals
 class ConversationStore(StoreAdministration):
     """Creates, finds, lists and deletes conversations.
 
@@ -93,12 +95,7 @@ class ConversationStore(StoreAdministration):
         a day ago is not begun again.
 
         For an id that was given out before anything was stored: see `tokens.Token.is_unsaved`.
-
-        Args:
-            id: its id.
-            owner: of the conversation; if one is stored by then, it becomes theirs.
-
-        Raises as `create` does.
+        Arguments and errors are those of `create`.
         """
         id, owned = ids.validate_id(id), ids.owner_of(owner)
         return self._begin(id, owned, None, Create.EITHER, unless_deleted=True)
@@ -350,11 +347,12 @@ class ConversationStore(StoreAdministration):
     def _opened(
         self, record: Record, owner: Any, options: conf.Options, strict: bool
     ) -> Conversation:
-        if record.is_unknown and (strict or owner is not ANYBODY):
+        is_theirs = owner is ANYBODY or (owner == record.owner and not record.is_unknown)
+        if (record.degraded and not is_theirs) or (record.is_unknown and strict):
             raise BackendUnavailable(
                 "The store is unavailable, and nothing is known here of this conversation."
             )
-        if owner is not ANYBODY and owner != record.owner:
+        if not is_theirs:
             raise ConversationNotFound(_ABSENT)
         return self._loaded(record, owner, options)
 
@@ -388,11 +386,10 @@ def _visitor(owner: Any) -> str | None:
 
 
 def _checked(record: Record, owner: Any) -> Record:
-    if owner is not ANYBODY:
-        if record.is_unknown:
+    if owner is not ANYBODY and (owner is None or owner != record.owner):
+        if record.degraded and owner is not None:  # another's looks like one that is not known here
             raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
-        if owner is None or owner != record.owner:
-            raise ConversationNotFound(_ABSENT)
+        raise ConversationNotFound(_ABSENT)
     return record
 
 

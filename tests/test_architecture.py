@@ -25,7 +25,7 @@ ROOT = Path(django_convstate.__file__).parent
 # From the bottom up. A module imports from its own layer and from those before it. The longest
 # prefix that fits a module says where it belongs.
 LAYERS = [
-    ["exceptions"],
+    ["exceptions", "tracebacks"],
     ["codec", "conf", "signals"],
     ["ids", "tokens"],
     ["backends.toolkit.forksafe", "backends.toolkit.packed", "backends.toolkit.writer"],
@@ -36,6 +36,7 @@ LAYERS = [
     ["backends.locmem", "backends.cache", "backends.redis"],
     ["backends.failover"],
     ["backends"],
+    ["observing"],
     ["repository"],
     ["conversation"],
     ["administration", "news", "store", "typing"],

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from django_convstate import ConversationConflict, ConversationStore
-from django_convstate.repository import Observer, observers
+from django_convstate.observing import Observer, observers
 
 Seen = list[tuple[str, str, str]]
 

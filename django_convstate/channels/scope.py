@@ -11,16 +11,18 @@ from .. import ids, tokens
 from ..conversation.conversation import Conversation
 from ..exceptions import ConversationError, ConversationNotFound, InvalidConversationId
 from ..http import identity
-from ..http.opening import ABSENT, aopen_for, begin_for, open_for, presentable
+from ..http.opening import ABSENT_ERRORS, NotTheirs, aopen_for, begin_for, open_for, presentable
 from ..http.visitor import Visitor
 from ..identity import SUBPROTOCOL
 from ..store import ConversationStore
 from ..tokens import Token
+from ..tracebacks import clears_locals
 from . import handshake
 
 TOKEN_MESSAGE = "conversation.token"  # noqa: S105 - the type of a message that carries a token
 
 
+@clears_locals
 class ScopeConversation:
     """A handle of a conversation, not the conversation itself: a socket may be open for days, and
     what was loaded when it was opened is out of date by then.
@@ -80,9 +82,12 @@ class ScopeConversation:
         self._token_given, self._others, self._refusal = True, [], None
         if read is None:
             self._refusal = InvalidConversationId("The token that was presented is none of ours.")
-        elif not presentable([read], self._visitor):
+        elif presentable([read], self._visitor):
+            self._use(read)
+            return
+        else:
             self._refusal = ConversationNotFound("The conversation of this socket is gone.")
-        self._use(read or Token(ids.new_id(), "", is_unsaved=False))
+        self._use(Token(ids.new_id(), "", is_unsaved=False))
 
     @property
     def id(self) -> str:
@@ -108,11 +113,11 @@ class ScopeConversation:
             try:
                 conversation = self._store.get(self.id)
                 conversation = open_for(self._visitor, self._token, conversation)
-            except ABSENT as error:
+            except ABSENT_ERRORS as error:
                 if (begun := self._begun_instead_of(error)) is not None:
                     return begun
             else:
-                return self._noted(conversation)
+                return self._remember(conversation)
 
     async def aload(self) -> Conversation:
         """See `load`."""
@@ -121,34 +126,33 @@ class ScopeConversation:
             try:
                 conversation = await self._store.aget(self.id)
                 conversation = await aopen_for(self._visitor, self._token, conversation)
-            except ABSENT as error:
+            except ABSENT_ERRORS as error:
                 if (begun := self._begun_instead_of(error)) is not None:
                     return begun
             else:
-                return self._noted(conversation)
+                return self._remember(conversation)
 
     def __await__(self) -> Generator[Any, None, Conversation]:
         return self.aload().__await__()
 
     def touch(self) -> None:
-        """Restart its time to live, if it is stored.
+        """Restart its time to live, if it is stored. It may have become another's, so this is a
+        load.
 
-        Raises:
-            ConversationNotFound: it is gone.
-            BackendUnavailable: the store did not answer.
+        Raises as `load` does.
         """
-        if not self._is_unsaved and not self._store.touch(self.id):
-            raise ConversationNotFound("The conversation of this socket is gone.")
+        if not self._is_unsaved:
+            self.load()
 
     async def atouch(self) -> None:
         """See `touch`."""
-        if not self._is_unsaved and not await self._store.atouch(self.id):
-            raise ConversationNotFound("The conversation of this socket is gone.")
+        if not self._is_unsaved:
+            await self.aload()
 
     def note_saved(self, conversation: Conversation) -> None:
         """Note that the conversation is stored, if it is: from now on absent means gone."""
         if not conversation.is_new:
-            self._noted(conversation)
+            self._remember(conversation)
 
     def accept(self, scope: handshake.Scope, message: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the `websocket.accept` that tells the client which conversation this is, and the
@@ -190,13 +194,15 @@ class ScopeConversation:
         self._token = tokens.new_token(ids.new_id(), owner)
         self._is_unsaved = True
 
-    def _noted(self, conversation: Conversation) -> Conversation:
+    def _remember(self, conversation: Conversation) -> Conversation:
         self._token = tokens.new_token(conversation.id, conversation.owner)
         self._is_unsaved = False
         return conversation
 
     def _begun_instead_of(self, error: Exception) -> Conversation | None:
         """Return a new conversation in place of one that is absent; None: try the next token."""
+        if isinstance(error, NotTheirs):
+            self._is_unsaved = False
         if not self._is_unsaved:
             if self._token_given or self._responded:
                 raise error

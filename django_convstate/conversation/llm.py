@@ -116,6 +116,11 @@ def select_from(
     stop = log.end
     messages = log.values(start, stop, read)
     start = stop - len(messages)  # the oldest may have been dropped meanwhile
+    while messages and messages[0].get("role") == "tool" and log.start < start:
+        # Whether there is room for older ones depends on whether its call is left out.
+        before = max(log.start, start - 4)
+        messages = log.values(before, start) + messages
+        start = before
     head = _head(log, start) if start > log.dropped else []
     is_cut = start - len(head) > log.dropped
     if (simple := select_simple(messages, head, wanted, is_cut=is_cut)) is not None:

@@ -16,6 +16,7 @@ from django.utils.asyncio import async_unsafe
 from ..codec import JSON
 from ..exceptions import InvalidConversationType, MessageNotFound
 from ..ids import validate_message_id
+from ..tracebacks import clears_locals
 from .message import Message, message_of
 from .reading import ReadMessages
 from .streamed import StreamedMessage
@@ -24,6 +25,7 @@ from .templating import alters_data
 Finish = Callable[[], Mapping[str, JSON]]
 
 
+@clears_locals
 class Messages(ReadMessages):
     """What was said in a conversation, and what is said now; see `ReadMessages`."""
 

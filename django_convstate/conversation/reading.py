@@ -18,6 +18,7 @@ from ..codec import JSON
 from ..exceptions import ConversationInterrupted
 from ..ids import hashed_id
 from ..repository import Repository
+from ..tracebacks import clears_locals
 from . import llm
 from .message import Message
 from .templating import alters_data
@@ -26,6 +27,7 @@ from .working_copy import WorkingCopy
 logger = logging.getLogger("django_convstate")
 
 
+@clears_locals
 class ReadMessages(Sequence[Message]):
     """All messages of a conversation, oldest first; those before the window are read when needed.
 
@@ -248,6 +250,8 @@ class ReadMessages(Sequence[Message]):
 
     def __repr__(self) -> str:
         return f"<Messages: {len(self)}>"
+
+    __sentry_repr__ = __repr__
 
     def _every(self) -> list[Message]:
         refuse_async("All messages", "messages.aall()", "`async for message in messages`, or ")

@@ -16,6 +16,7 @@ from typing import Final
 from ..codec import JSON, encode
 from ..exceptions import ConversationTooLarge, InvalidConversationType, InvalidConversationValue
 from ..ids import validate_message_id
+from ..tracebacks import clear_own_locals, without_locals
 from .message import encode_message
 from .message_log import MessageLog
 
@@ -61,6 +62,7 @@ class StreamedMessage:
             InvalidConversationValue: a chunk cannot be stored, or half a character is all that
                 came of it. What came before was appended, and marked as interrupted.
         """
+        close, chunk, text = getattr(chunks, "close", None), "", ""
         try:
             for chunk in chunks:
                 text = self._add(chunk)
@@ -70,17 +72,20 @@ class StreamedMessage:
                     break
             else:
                 self._check_whole()
-        except BaseException:
-            self.end(interrupted=True)
-            raise
-        else:
             self.end()
+        except BaseException as error:
+            chunk = text = ""
+            del chunks  # none of them is for an error report
+            self.end(interrupted=True)
+            clear_own_locals(error)
+            raise
         finally:
-            if hasattr(chunks, "close"):
-                chunks.close()
+            if close is not None:
+                close()
 
     async def apass_on(self, chunks: AsyncIterable[str]) -> AsyncGenerator[str, None]:
         """See `pass_on`."""
+        close, chunk, text = getattr(chunks, "aclose", None), "", ""
         try:
             async for chunk in chunks:
                 text = self._add(chunk)
@@ -90,14 +95,16 @@ class StreamedMessage:
                     break
             else:
                 self._check_whole()
-        except BaseException:
-            self.end(interrupted=True)
-            raise
-        else:
             self.end()
+        except BaseException as error:
+            chunk = text = ""
+            del chunks  # none of them is for an error report
+            self.end(interrupted=True)
+            clear_own_locals(error)
+            raise
         finally:
-            if hasattr(chunks, "aclose"):
-                await chunks.aclose()
+            if close is not None:
+                await close()
 
     def end(self, *, interrupted: bool = False) -> None:
         """Append what has arrived as one message, the first time that this is called.
@@ -112,7 +119,7 @@ class StreamedMessage:
         text = "".join(self._parts)
         if not text:
             return
-        extra = self._extra | self._last_fields(text)
+        extra = self._extra | self._last_fields()
         marked = extra | {"interrupted": True}
         try:
             self._log.append(self._role, text, self._id, marked if interrupted else extra)
@@ -121,7 +128,7 @@ class StreamedMessage:
             if not interrupted:
                 raise
 
-    def _last_fields(self, text: str) -> dict[str, JSON]:
+    def _last_fields(self) -> dict[str, JSON]:
         """Return what `finish` adds; nothing, if that fails: what was said is worth more."""
         if self._finish is None:
             return {}
@@ -129,13 +136,15 @@ class StreamedMessage:
             fields = dict(self._finish())
             if not fields.keys().isdisjoint({"role", "content", "id"}):
                 raise InvalidConversationType("finish() cannot set role, content or id.")
-            size = len(encode(fields, "finish()"))
-            if size > self._log.options.max_message_bytes - len(encode(text, "content")):
+            size = len(encode(fields, "finish()")) + len(',"interrupted":true')
+            # A text that has to be cut anyway leaves them as much room as they need.
+            if size > (self._room if self._room >= 0 else self._log.options.max_message_bytes // 2):
                 raise ConversationTooLarge(f"What finish() returns has {size} bytes.")
-        except Exception:
-            logger.exception(
+        except Exception as error:
+            logger.error(
                 "finish() of a streamed message failed. The message is kept, without the fields "
-                "that it was to add."
+                "that it was to add.",
+                exc_info=without_locals(error),
             )
             return {}
         return fields

@@ -36,12 +36,15 @@ class WorkingCopy:
         self._options = options
         self._lease: tuple[str, str] | None = None  # of which conversation, and the token
         self.save_failed = self.is_read_only = self.unless_deleted = False
-        # A login in this request has noted it for its visitor, who claims it with whatever is saved
+        # By a login in this request it may be claimed for its visitor, as it is by what is saved
         # next. Its former token opens it no more then, so it needs no new id.
-        self.is_noted = False
+        self.is_claimable = False
         # When the conversation is saved, it must have this owner or none; "": it must have none;
         # None: the owner is not checked.
         self.visitor: str | None = None
+        # Whether a token, or a login, says that it may be the visitor's, where in an outage nothing
+        # is known of it.
+        self.owner_is_attested = False
         # Whether messages were saved of which open websockets were not told, and after which
         # position those that they have are gone; None: they are all there.
         self.has_news = False
@@ -91,7 +94,8 @@ class WorkingCopy:
         """Become what the store holds. What was not saved is forgotten."""
         self.id = record.id
         self.version = record.version
-        self.owner = record.owner
+        if not (self.owner_is_attested and record.is_unknown):
+            self.owner = record.owner
         self.ttl = record.ttl
         self._new_ttl = None
         self.degraded = record.degraded
@@ -168,6 +172,7 @@ class WorkingCopy:
             expected_version=expected_version,
             visitor=self.visitor,
             owner=owner or self._owner_to_send(),
+            owner_is_attested=self.is_claimable or self.owner_is_attested,
             ttl=self.ttl if is_new else self._new_ttl,  # of one that may be there, its own is kept
             default_ttl=self.ttl,
             expected=expected,
@@ -191,10 +196,10 @@ class WorkingCopy:
         self._new_ttl = None
 
     def _owner_to_send(self) -> str | None:
-        if self.version == 0:
-            return self.owner
-        # One that was seen in the store has its owner there. In an outage a claim has to wait.
-        return self.visitor if self.is_noted and self.owner is None and not self.degraded else None
+        if self.is_claimable and self.owner is None:
+            return self.visitor
+        # One that was seen in the store has its owner there.
+        return None if self.version else self.owner
 
     def _stage_replacements(
         self, replacements: Sequence[Replacement], change: Change, committed: Committed
@@ -358,6 +363,13 @@ class WorkingCopy:
         """Stage what has changed, and tell whether sending it gives up the lease."""
         self.stage()
         return self.pending.release(lease)
+
+    def note_unsaved(self) -> None:
+        """Take note that an interrupted turn could not be saved. That is not the view's to answer,
+        and what the store may not have received is sent once more at the end of the request."""
+        self.save_failed = False
+        if not self.pending:
+            self.discard_changes()
 
     def leave_turn(self) -> None:
         """Have what is staged from now on carry no lease."""

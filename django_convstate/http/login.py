@@ -1,37 +1,50 @@
 """What becomes of the conversation of a request when its visitor logs in or out."""
 
+from django.contrib.auth import SESSION_KEY
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 
 from .. import ids
 from ..conversation.arguments import known_owner
 from ..conversation.conversation import working_copy_of
+from ..tracebacks import clears_own_locals
 from .request import RequestConversation, attached_to
 from .visitor import NOTE, visitor_of
 
 
+@clears_own_locals
 def note_login(sender: object, request: HttpRequest, **kwargs: object) -> None:
     """Have the next load claim the conversation that this visitor had before their login, or begin
     anew, as ON_LOGIN says. Receives `user_logged_in`. No I/O with the store."""
     attached = attached_to(request)
     visitor = None if attached is None else visitor_of(attached.request, attached.store.options)
-    if attached is None or visitor is None:
+    if attached is None or visitor is None or visitor.owner is None:
         return
     if _begins_anew(attached, visitor.owner):
         attached.begin_anew(visitor.owner)
         return
+    claimable = [token.id for token in attached.presented() if not token.is_owned]
     conversation = attached.current()
-    noted = [token.id for token in attached.presented() if not token.is_owned]
     if conversation is not None and conversation.owner is None:
         copy = working_copy_of(conversation)
-        copy.visitor, copy.is_noted = visitor.owner, True
-        noted = [conversation.id]
-    elif not conversation:
-        attached.load_later()  # if another receiver of the login has used it before this one
-    attached.request.session[NOTE] = noted
+        copy.visitor, copy.is_claimable = visitor.owner, True
+        claimable = [conversation.id]
+    else:
+        attached.forget_unused()
+    _remember(attached.request, claimable)
 
 
-def begin_anew(sender: object, request: HttpRequest, **kwargs: object) -> None:
+def _remember(request: HttpRequest, claimable: list[str]) -> None:
+    session = getattr(request, "session", None)
+    if session is None or SESSION_KEY not in session:
+        return  # nobody has logged in to this session: see `claim_conversation`
+    if claimable:
+        session[NOTE] = claimable
+    else:
+        session.pop(NOTE, None)
+
+
+def end_login(sender: object, request: HttpRequest, **kwargs: object) -> None:
     """Give the request a new conversation. Receives `user_logged_out`, so that the browser's next
     user does not get that of the last one."""
     if (attached := attached_to(request)) is not None:
@@ -39,6 +52,7 @@ def begin_anew(sender: object, request: HttpRequest, **kwargs: object) -> None:
         attached.log_out(None if session is None else session.session_key)
 
 
+@clears_own_locals
 def claim_conversation(request: HttpRequest, user: ids.Owner) -> None:
     """Make the conversation that this request presents `user`'s, a user's or an owner's, for what
     logs in without Django's `login()`: a view that hands out tokens of an API, say. With ON_LOGIN
@@ -61,6 +75,7 @@ def claim_conversation(request: HttpRequest, user: ids.Owner) -> None:
         conversation.claim(owner)
 
 
+@clears_own_locals
 async def aclaim_conversation(request: HttpRequest, user: ids.Owner) -> None:
     """See `claim_conversation`."""
     owner, attached = known_owner(user), _attached_to(request)
@@ -75,10 +90,14 @@ async def aclaim_conversation(request: HttpRequest, user: ids.Owner) -> None:
         await conversation.aclaim(owner)
 
 
-def _begins_anew(attached: RequestConversation, owner: str | None) -> bool:
+def _begins_anew(attached: RequestConversation, owner: str) -> bool:
+    """Tell whether the conversation of a request is not to become this owner's."""
     conversation = attached.current()
-    is_anothers = conversation is not None and conversation.owner not in (None, owner)
-    return is_anothers or attached.store.options.on_login == "fresh"
+    if attached.store.options.on_login == "fresh":
+        if conversation is None:
+            return not any(token.is_of(owner) for token in attached.presented())
+        return conversation.owner != owner
+    return conversation is not None and conversation.owner not in (None, owner)
 
 
 def _attached_to(request: HttpRequest) -> RequestConversation:

@@ -1,30 +1,36 @@
-"""The conversation of one request: which one it is, when it is loaded, when it is saved."""
+"""The conversation of one request: which one it is, and when it is loaded. When it is saved is in
+saving.py."""
 
 import asyncio
-import logging
 import threading
 from typing import Final
 
 from asgiref.sync import markcoroutinefunction
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
-from .. import ids, news
-from ..conversation.conversation import Conversation, working_copy_of
+from ..conversation.conversation import Conversation
 from ..store import ConversationStore
 from ..tokens import Token
-from . import identity, streaming
+from ..tracebacks import clears_own_locals
+from . import identity
 from .awaitable import GuardedCoroutine
-from .opening import aopen_presented, begin_for, open_presented, presentable
+from .held import HeldTurn
+from .opening import aopen_presented, open_presented
 from .visitor import NOTE, Visitor, avisitor_of, visitor_of
-
-logger = logging.getLogger("django_convstate")
 
 # The attribute of a request under which others find what the middleware has attached to it.
 _ATTACHED: Final = "_convstate_attached"
 
 
+class LazyConversation(SimpleLazyObject):  # type: ignore[type-arg]
+    """What `request.conversation` is until it is used: Sentry is not to load it for a report."""
+
+    __sentry_repr__ = SimpleLazyObject.__repr__
+
+
+@clears_own_locals
 class RequestConversation:
     """Attaches `conversation` and `aconversation` to one request. The conversation is the one whose
     token the request presents, if it is the visitor's; else a new one; or the one that the view has
@@ -34,16 +40,18 @@ class RequestConversation:
         self.request = request
         self.store = store
         setattr(request, _ATTACHED, self)
+        identity.hide_token(request, store.options)
         self._touched = False
         # Ids of which the client has a token, or gets one with this response.
-        self._known: set[str] = set()
-        # Whether what the request presents is no longer its conversation: after a logout, say.
-        self._is_anew = False
+        self.known: set[str] = set()
+        # Lasts until the stream of the response is over.
+        self.turn: HeldTurn | None = None
+        self._presented: list[Token] | None = None  # None: not known yet
         # What the view had assigned until then, and is saved with the response.
         self._former: list[Conversation] = []
         self._visitor: Visitor | None = None  # as of the load
         # Of which conversations, and of which session, open websockets are to be closed.
-        self._logged_out: tuple[list[str], str] | None = None
+        self.logged_out: tuple[list[str], str] | None = None
         self._claimant: Visitor | None = None  # for whom `claim_conversation` was called
         # Threads, or tasks, of one request must get the same object, or the changes of one of them
         # would be lost. The locks belong to this request: other requests do not wait.
@@ -59,14 +67,14 @@ class RequestConversation:
         conversation = self.current()
         if conversation is not None and conversation is not self._loaded:
             self._former.append(conversation)
-        self._is_anew = True
+        self._presented = []  # no longer what the request is about
         self.request.conversation = self.store.create(owner)  # type: ignore[attr-defined]
 
     def log_out(self, session_key: str | None) -> None:
         """Give the request a new conversation without an owner, and have the open websockets of
         what it presented closed that were opened in this session."""
         if session_key is not None:
-            self._logged_out = [token.id for token in self.presented()], session_key
+            self.logged_out = [token.id for token in self.presented()], session_key
         self.begin_anew(None)
 
     def replace_corrupt(self) -> None:
@@ -75,124 +83,41 @@ class RequestConversation:
 
     def visit_as(self, owner: str) -> None:
         """Have this owner be the visitor, who presents what the request presents by a login."""
-        noted = [token.id for token in self.presented() if not token.is_owned]
-        self._claimant = Visitor(owner, noted)
+        claimable = [token.id for token in self.presented() if not token.is_owned]
+        self._claimant = Visitor(owner, claimable)
 
     def load_later(self) -> None:
         """Load the conversation at its next use."""
         self._loaded: Conversation | None = None
-        self._lazy = SimpleLazyObject(self.load)
+        self._lazy = LazyConversation(self.load)
         self.request.conversation = self._lazy  # type: ignore[attr-defined]
+
+    def forget_unused(self) -> None:
+        """Load the conversation anew if what was loaded is still new and empty."""
+        if self._loaded is not None and self._loaded is self.current() and not self._loaded:
+            self.load_later()
 
     def current(self) -> Conversation | None:
         """Return the conversation; None if the view has not used it yet."""
         assigned = self.request.conversation  # type: ignore[attr-defined]
         return self._loaded if assigned is self._lazy else assigned
 
+    def note_use(self) -> None:
+        """Note that what is served is made from a conversation, this one or another."""
+        self._touched = True
+
     @property
     def is_touched(self) -> bool:
-        """Whether the conversation was used, or another one assigned, in this request."""
+        """Whether a conversation was used in this request, or one assigned."""
         return self._touched or self.current() is not None
 
-    def to_save_now(self, response: HttpResponseBase) -> list[Conversation]:
-        """Return the conversations that are to be saved before the response is sent.
-
-        That of a stream is saved at the end of the stream. But a new one is stored first, so that
-        its token is valid at once: the client may use it while the stream is still being sent.
-        """
-        if response.status_code >= 500:
-            return []
-        to_save = self._replaced()
+    def used(self) -> list[Conversation]:
+        """Return what was the conversation of this request, one after the other."""
         conversation = self.current()
-        if conversation is not None and (conversation.is_new or not streaming.is_stream(response)):
-            to_save.append(conversation)
-        return [each for each in to_save if not working_copy_of(each).save_failed]
-
-    def _replaced(self) -> list[Conversation]:
-        """Return what was the conversation of this request before another took its place."""
-        if self._loaded is None or self._loaded is self.current():
-            return [*self._former]
-        return [*self._former, self._loaded]
-
-    def notify(self) -> None:
-        """Tell open websockets what the view, or the middleware, has saved."""
-        if self._logged_out is not None:
-            news.notify_of_logout(*self._logged_out)
-        for conversation in self._used():
-            news.notify_of_saved(conversation)
-
-    async def anotify(self) -> None:
-        """See `notify`."""
-        if self._logged_out is not None:
-            await news.anotify_of_logout(*self._logged_out)
-        for conversation in self._used():
-            await news.anotify_of_saved(conversation)
-
-    def _used(self) -> list[Conversation]:
-        conversation = self.current()
-        return self._replaced() + ([] if conversation is None else [conversation])
-
-    def finish(self, response: HttpResponseBase) -> HttpResponseBase:
-        """Have a stream save the conversation at its end, and put the conversation's token and the
-        rules for caches into the response.
-
-        The headers of a stream are sent before its conversation is saved, so they carry the token
-        of one that is yet to be stored, too.
-        """
-        will_be_saved = False
-        if streaming.is_stream(response) and response.status_code < 500:
-            streaming.follow(response, self._save_late, self._asave_late)
-            will_be_saved = self._to_save() is not None
-        conversation, options = self.current(), self.store.options
-        if self.is_touched:
-            identity.mark_private(response, options)
-        # Without a conversation the store may have been unavailable: the cookie stays.
-        if conversation is not None and (will_be_saved or not conversation.is_new):
-            identity.set_token(self.request, response, conversation.token, options)
-            self._known.add(conversation.id)
-        elif conversation is not None and response.status_code < 500:
-            # One that could not be begun was deleted not long ago, and cannot be for a while.
-            has_failed = working_copy_of(conversation).save_failed
-            unsaved_id = None if has_failed else conversation.id
-            identity.delete_token(self.request, response, options, unsaved_id)
-        return response
-
-    def _to_save(self) -> Conversation | None:
-        """Return the conversation, unless the view has responded itself to a save that failed."""
-        conversation = self.current()
-        has_failed = conversation is not None and working_copy_of(conversation).save_failed
-        return None if has_failed else conversation
-
-    def _save_late(self) -> None:
-        conversation = self._to_save()
-        if conversation is not None:
-            try:
-                working_copy_of(conversation).log.interrupt_streams()
-            finally:
-                conversation.save()
-            self.notify()
-            self._check_known(conversation)
-
-    async def _asave_late(self) -> None:
-        """See `_save_late`."""
-        conversation = self._to_save()
-        if conversation is not None:
-            try:
-                working_copy_of(conversation).log.interrupt_streams()
-            finally:
-                await conversation.asave()
-            await self.anotify()
-            self._check_known(conversation)
-
-    def _check_known(self, conversation: Conversation) -> None:
-        if not conversation.is_new and conversation.id not in self._known:
-            logger.warning(
-                "A stream has created conversation %s, or given it a new id, after the headers "
-                "were sent, so the client has no token of it and cannot come back to it. Use "
-                "`request.conversation` in the view, before it returns the response; in an async "
-                "view, `await request.aconversation()`.",
-                ids.hashed_id(conversation.id),
-            )
+        used = [*self._former]
+        if self._loaded is not None and self._loaded is not conversation:
+            used.append(self._loaded)
+        return used if conversation is None else [*used, conversation]
 
     def load(self) -> Conversation:
         """Return the conversation that the request presents, or a new one; the same each time."""
@@ -211,8 +136,6 @@ class RequestConversation:
         visitor = self._claimant or visitor_of(self.request, options)
         self._visitor, candidates = visitor, _candidates(presented, visitor)
         conversation = open_presented(self.store, candidates, visitor)
-        if conversation is None:
-            conversation = self._begin(candidates, visitor)
         if self._is_note_done(conversation):
             self.request.session.pop(NOTE, None)
         return conversation
@@ -227,8 +150,6 @@ class RequestConversation:
             visitor = self._claimant or await avisitor_of(self.request, options)
             self._visitor, candidates = visitor, _candidates(presented, visitor)
             conversation = await aopen_presented(self.store, candidates, visitor)
-            if conversation is None:
-                conversation = self._begin(candidates, visitor)
             if self._is_note_done(conversation):
                 await self.request.session.apop(NOTE, None)
             self._loaded = conversation
@@ -236,32 +157,30 @@ class RequestConversation:
 
     def presented(self) -> list[Token]:
         """Return what the request presents."""
-        if self._is_anew:
-            return []
-        presented = identity.presented(self.request, self.store.options)
-        self._known.update(token.id for token in presented)
-        return presented
+        if self._presented is None:
+            self._presented = identity.presented(self.request, self.store.options)
+            self.known.update(token.id for token in self._presented)
+        return self._presented
 
     def _is_note_done(self, conversation: Conversation) -> bool:
         """Tell whether the note of the login can go. In an outage it waits for the claim."""
-        is_noted = self._claimant is None and self._visitor is not None and self._visitor.noted
-        return bool(is_noted) and not conversation.degraded
+        visitor = self._visitor if self._claimant is None else None
+        return visitor is not None and bool(visitor.claimable) and not conversation.degraded
 
-    def _begin(self, candidates: list[Token], visitor: Visitor | None) -> Conversation:
-        """Return a new conversation of the visitor: under the id that an open websocket of this
-        client has for one that is not stored yet, else under a new id."""
-        for token in presentable(candidates, visitor):
-            if token.is_unsaved and (visitor is None or visitor.may_begin(token)):
-                return begin_for(visitor, self.store, token.id)
-        return self.store.create(None if visitor is None else visitor.owner)
+    @property
+    def is_turned_away(self) -> bool:
+        """Whether the client has the token of a conversation whose owner the visitor is not. Its
+        session may have ended, or be out of reach, and it is of use again after a login."""
+        visitor = self._visitor
+        return visitor is not None and not all(map(visitor.may_present, self.presented()))
 
 
 def _candidates(presented: list[Token], visitor: Visitor | None) -> list[Token]:
     """Return what is presented, and what the visitor presented when they logged in: the response
     to the login may have deleted that cookie."""
-    noted = () if visitor is None else visitor.noted
+    claimable = () if visitor is None else visitor.claimable
     known = {token.id for token in presented}
-    return [*presented, *(Token(id, "", is_unsaved=False) for id in noted if id not in known)]
+    return [*presented, *(Token(id, "", is_unsaved=False) for id in claimable if id not in known)]
 
 
 def attached_to(request: HttpRequest) -> RequestConversation | None:

@@ -1,5 +1,5 @@
 """Who makes a request: the owner that it stands for, by the setting OWNER, and the conversations
-that its login noted.
+that may be claimed for it.
 
 A login claims no conversation itself, because it must succeed while the store is unavailable. It
 notes the ids of what the browser presents in the Django session, and the next load claims the
@@ -7,7 +7,8 @@ conversation: see opening.py.
 """
 
 from collections.abc import Collection
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.core.exceptions import ImproperlyConfigured
@@ -23,16 +24,17 @@ from ..tokens import Token
 NOTE: Final = "_convstate_claim"  # the key in the Django session
 
 
-class Visitor(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Visitor:
     """Who makes a request.
 
     Attributes:
         owner: the owner that the visitor is; None: not logged in.
-        noted: ids of the conversations that were presented with their login.
+        claimable: ids of the conversations that were presented with their login.
     """
 
     owner: str | None
-    noted: Collection[str] = ()
+    claimable: Collection[str] = ()
 
     def may_present(self, token: Token) -> bool:
         """Tell whether the conversation of a token may be theirs. No I/O."""
@@ -42,7 +44,7 @@ class Visitor(NamedTuple):
 
     def may_begin(self, token: Token) -> bool:
         """Tell whether they may begin the conversation of a token that they may present."""
-        return token.is_owned or self.owner is None or token.id in self.noted
+        return token.is_owned or self.owner is None or token.id in self.claimable
 
     def __repr__(self) -> str:
         return f"<Visitor: {'not ' if self.owner is None else ''}logged in>"
@@ -60,8 +62,8 @@ def visitor_of(request: HttpRequest, options: Options) -> Visitor | None:
         return None
     owner = _owner(_found(request, options.owner), options.owner)
     session = getattr(request, "session", None)
-    noted = () if owner is None or session is None else session.get(NOTE, ())
-    return Visitor(owner, noted)
+    claimable = () if owner is None or session is None else session.get(NOTE, ())
+    return Visitor(owner, claimable)
 
 
 async def avisitor_of(request: HttpRequest, options: Options) -> Visitor | None:
@@ -70,8 +72,8 @@ async def avisitor_of(request: HttpRequest, options: Options) -> Visitor | None:
         return None
     owner = _owner(await _afound(request, options.owner), options.owner)
     session = getattr(request, "session", None)
-    noted = () if owner is None or session is None else await session.aget(NOTE, ())
-    return Visitor(owner, noted)
+    claimable = () if owner is None or session is None else await session.aget(NOTE, ())
+    return Visitor(owner, claimable)
 
 
 def _found(request: HttpRequest, setting: str) -> Any:

@@ -284,6 +284,13 @@ class TestChatCompletions:
         messages = said(*map(user, "abc"), calls("a"), user("d"))
         assert messages.for_llm(3) == [user("b"), user("c"), user("d")]
 
+    @pytest.mark.parametrize("size", [2, 3, 4])
+    def test_so_does_one_whose_results_are_cut_by_the_size(self, size: int) -> None:
+        dead = [calls("a", "b", "c"), result("a"), result("b")]
+        messages = said(user("old"), user("older"), *dead, user("new"))
+        kept = [user("old"), user("older"), user("new")]
+        assert messages.for_llm(size) == kept[-size:]
+
     def test_the_old_function_calls_are_pairs_too(self) -> None:
         call = {"role": "assistant", "content": None, "function_call": {"name": "f"}}
         answer = {"role": "function", "name": "f", "content": "42"}

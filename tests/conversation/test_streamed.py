@@ -288,6 +288,19 @@ class TestFinish:
         assert not len(Streamed(way, [], extra={"finish": finish}).messages)
         assert called == []
 
+    @pytest.mark.parametrize("length", [*range(760, 1000), 5000])
+    def test_it_costs_no_word_of_a_message_that_fits(self, way: str, length: int) -> None:
+        extra = {"finish": lambda: {"usage": {"output_tokens": 2}}}
+        streamed = Streamed(way, ["x" * length], extra=extra, max_message_bytes=1000)
+        without = Streamed(way, ["x" * length], max_message_bytes=1000)
+        (message,) = streamed.messages
+        if without.error is None:
+            assert streamed.error is None
+            assert message["content"] == "x" * length
+        else:
+            assert message["interrupted"] is True
+            assert message["usage"] == {"output_tokens": 2}
+
     @pytest.mark.parametrize(
         "finish",
         [

@@ -223,9 +223,25 @@ class TestSeveralCookiesOfOneName:
         cookies = 'a=1; conversation=one; conversation="two"; b; conversation=; conversation=one'
         assert self.presented(cookies, way) == ["one", "two"]
 
-    def test_no_more_than_five(self, way: str) -> None:
-        cookies = "; ".join(f"conversation={number % 8}" for number in range(100))
-        assert self.presented(cookies, way) == list("01234")
+    def test_no_more_than_fifty(self, way: str) -> None:
+        numbers = list(map(str, range(80)))
+        cookies = "; ".join(f"conversation={number}" for number in numbers * 2)
+        assert self.presented(cookies, way) == numbers[:50]
+
+    def test_ones_own_is_found_among_many(self, way: str, calls: Any) -> None:
+        ours = conversations.create()
+        ours["is"] = "ours"
+        ours.save()
+        others = [sign_id(new_id(), "another") for _ in range(20)] + ["x"] * 20
+        header = "; ".join(f"conversation={token}" for token in [*others, ours.token]) + "; a=1"
+        calls.clear()
+        assert Browser(way).get("look", headers={"Cookie": header}).status_code == 200
+        assert max(calls.values()) == 1, calls
+
+    def test_no_more_than_five_are_looked_for(self, way: str, calls: Any) -> None:
+        header = "; ".join(f"conversation={sign_id(new_id())}" for _ in range(20))
+        Browser(way).get("look", headers={"Cookie": header})
+        assert max(calls.values()) == 5, calls
 
     def test_a_header_is_presented_alone(self, way: str, settings: Any) -> None:
         settings.CONVERSATION_STATE = {"HEADER_NAME": "X-Tab"}
