@@ -76,6 +76,7 @@ class Snapshot:
         record = self.record
         stored = StoredConversation.of(record, record.messages)
         stored.messages.unloaded = record.message_count - len(record.messages)
+        stored.messages.oldest = record.first
         for now, change, committed in self.changes:
             _follow(stored, change, committed, now, max_age)
         stored.messages.unload(self.kept_messages)
@@ -133,6 +134,7 @@ def _adopt_others(
     elif len(others) >= change.window:
         # Others have committed meanwhile, and may have dropped what came before these.
         messages.packed.clear()
+        messages.oldest = None
     messages.adopt(others, others_end)
     if messages.packed:
         messages.last_key = max(messages.last_key, key_of(messages.packed[-1]))
