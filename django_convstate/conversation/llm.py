@@ -49,7 +49,7 @@ def estimate_tokens(message: Plain) -> int:
     return len(orjson.dumps(message)) // 4 + 1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Selection:
     """What to select. `size` counts messages, `budget` tokens, by `count`; None: no limit."""
 
