@@ -136,6 +136,20 @@ class TestKnown:
         conversation.save()
         assert prompt not in store.get(id).messages.for_llm(5)
 
+    def test_a_first_message_that_was_changed_is_known_as_it_is_now(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
+        store = ConversationStore(backend, window=5)
+        conversation = store.create()
+        (first, *_) = conversation.messages.extend([{"role": "system", "content": "Be kind."}] * 20)
+        conversation.save()
+        conversation = store.get(conversation.id)
+        conversation.messages.update(first, content="Be brief.")
+        conversation.save()
+        primary.away = True
+        conversation = store.get(conversation.id)
+        assert conversation.messages.for_llm(2)[0]["content"] == "Be brief."
+
     def test_a_first_message_that_others_may_have_dropped_is_not_known(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
