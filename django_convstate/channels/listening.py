@@ -36,7 +36,7 @@ from ..news import (
     LayerUser,
     group_name,
     news_event,
-    session_digest,
+    session_group,
 )
 from ..tracebacks import clears_own_locals
 from .scope import TOKEN_MESSAGE, ScopeConversation
@@ -149,6 +149,7 @@ class Listening(LayerUser):
     _has_handled_message = False
     _id: str | None = None  # of the conversation that was loaded last
     _joined_id: str | None = None  # of the conversation whose group was joined
+    _session_group: str | None = None  # which a logout closes; None: nobody is logged in
     _rejoin_at = 0.0
     _layer_outage = "a socket gets no news of other sockets."
 
@@ -164,6 +165,7 @@ class Listening(LayerUser):
         self._handle = handle
         self._ttl = handle.ttl
         self.seen = _requested_seen(scope)
+        self._session_group = _session_group_of(scope)
 
         async def receive_or_idle() -> Any:
             try:
@@ -247,10 +249,6 @@ class Listening(LayerUser):
         is_known = news["kept"] is None and news["count"] <= (self.seen or 0)
         return self._handle.is_open and not (is_ours or is_known)
 
-    def _is_in_session(self, digest: str) -> bool:
-        key = getattr(self.scope.get("session"), "session_key", None)
-        return self._handle.is_open and key is not None and session_digest(key) == digest
-
     def _must_join(self, id: str) -> bool:
         if self.channel_layer is None:
             return False
@@ -262,11 +260,10 @@ class Listening(LayerUser):
         if not self._must_join(id):
             return False
         is_another = id != self._joined_id
-        if is_another:
-            await self._leave()
+        if is_another and self._joined_id is not None:
+            await self._try_layer(self._discard(group_name(self._joined_id)))
         self._joined_id = id
-        group = group_name(id)
-        has_joined = await self._try_layer(self.channel_layer.group_add(group, self.channel_name))
+        has_joined = await self._try_layer(self._add(group_name(id), self._session_group))
         pause = REJOIN_INTERVAL / 2 if has_joined else LAYER_RETRY_PAUSE
         self._rejoin_at = time.monotonic() + pause
         return is_another and has_joined
@@ -277,9 +274,17 @@ class Listening(LayerUser):
 
     async def _leave(self) -> None:
         if self._joined_id is not None:
-            group = group_name(self._joined_id)
-            await self._try_layer(self.channel_layer.group_discard(group, self.channel_name))
+            groups = group_name(self._joined_id), self._session_group
+            await self._try_layer(self._discard(*groups))
             self._joined_id = None
+
+    async def _add(self, *groups: str | None) -> None:
+        for group in filter(None, groups):
+            await self.channel_layer.group_add(group, self.channel_name)
+
+    async def _discard(self, *groups: str | None) -> None:
+        for group in filter(None, groups):
+            await self.channel_layer.group_discard(group, self.channel_name)
 
     async def _anotify(self, count: int, kept: int | None) -> None:
         """Notify the others of a commit. See `news_event`."""
@@ -331,6 +336,12 @@ def pages(missing: list[range]) -> Iterator[range]:
     for positions in missing:
         for first in range(0, len(positions) or 1, PAGE_SIZE):
             yield positions[first : first + PAGE_SIZE]
+
+
+def _session_group_of(scope: dict[str, Any]) -> str | None:
+    key = getattr(scope.get("session"), "session_key", None)
+    is_logged_in = getattr(scope.get("user"), "is_authenticated", False)
+    return session_group(key) if is_logged_in and key is not None else None
 
 
 def _requested_seen(scope: dict[str, Any]) -> int | None:

@@ -50,8 +50,8 @@ class RequestConversation:
         # What the view had assigned until then, and is saved with the response.
         self._former: list[Conversation] = []
         self._visitor: Visitor | None = None  # as of the load
-        # Of which conversations, and of which session, open websockets are to be closed.
-        self.logged_out: tuple[list[str], str] | None = None
+        # The key of the session that was logged out of: its open websockets are to be closed.
+        self._logged_out: str | None = None
         self._claimant: Visitor | None = None  # for whom `claim_conversation` was called
         # Threads, or tasks, of one request must get the same object, or the changes of one of them
         # would be lost. The locks belong to this request: other requests do not wait.
@@ -71,11 +71,15 @@ class RequestConversation:
         self.request.conversation = self.store.create(owner)  # type: ignore[attr-defined]
 
     def log_out(self, session_key: str | None) -> None:
-        """Give the request a new conversation without an owner, and have the open websockets of
-        what it presented closed that were opened in this session."""
-        if session_key is not None:
-            self.logged_out = [token.id for token in self.presented()], session_key
+        """Give the request a new conversation without an owner, and have the websockets closed
+        that were opened in this session."""
+        self._logged_out = session_key or self._logged_out
         self.begin_anew(None)
+
+    def take_logged_out(self) -> str | None:
+        """Return, once, the key of the session that was logged out of; None: there is none."""
+        session_key, self._logged_out = self._logged_out, None
+        return session_key
 
     def replace_corrupt(self) -> None:
         """Give the request a new conversation of the visitor that it was loaded for."""

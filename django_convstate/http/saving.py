@@ -90,15 +90,15 @@ class RequestSaving:
 
     def notify(self) -> None:
         """Tell open websockets what the view, or the middleware, has saved."""
-        if self._attached.logged_out is not None:
-            news.notify_of_logout(*self._attached.logged_out)
+        if (session_key := self._attached.take_logged_out()) is not None:
+            news.notify_of_logout(session_key)
         for conversation in self._attached.used():
             news.notify_of_saved(conversation)
 
     async def anotify(self) -> None:
         """See `notify`."""
-        if self._attached.logged_out is not None:
-            await news.anotify_of_logout(*self._attached.logged_out)
+        if (session_key := self._attached.take_logged_out()) is not None:
+            await news.anotify_of_logout(session_key)
         for conversation in self._attached.used():
             await news.anotify_of_saved(conversation)
 
