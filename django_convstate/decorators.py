@@ -32,6 +32,8 @@ def conversation_turn(
     not at all if the view raises, or answers with a status of 500 or above. When the conversation
     is not free, or not in time, the answer is 409.
 
+    With Django REST framework put it inside of `@api_view`, which has to authenticate first.
+
     The turn of a streaming response lasts until the stream is over, and what was said by then is
     saved with it, also if the stream fails or the client hangs up.
 

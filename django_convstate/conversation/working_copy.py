@@ -2,7 +2,7 @@
 saved. No I/O: a Record comes in, Changes go out."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..backends.records import (
     Change,
@@ -45,6 +45,8 @@ class WorkingCopy:
         # Whether a token, or a login, says that it may be the visitor's, where in an outage nothing
         # is known of it.
         self.owner_is_attested = False
+        # Called with this before it is saved, and may refuse that.
+        self.before_save: Callable[[WorkingCopy], None] | None = None
         # Whether messages were saved of which open websockets were not told, and after which
         # position those that they have are gone; None: they are all there.
         self.has_news = False
@@ -145,10 +147,13 @@ class WorkingCopy:
             InvalidConversationType: the expected version is no integer.
             InvalidConversationValue, ConversationTooLarge: something bad was put into a nested
                 value. Nothing is staged then.
+            ImproperlyConfigured: the request's user is another by now. Nothing is staged.
         """
         if self.is_read_only and self.is_modified:
             self.check_writable()
         self.save_failed = True
+        if self.before_save is not None:
+            self.before_save(self)
         if expected_version is not None:
             expected_version = self._expected(expected_version)
         options = self._options

@@ -6,11 +6,15 @@ import threading
 from typing import Final
 
 from asgiref.sync import markcoroutinefunction
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
-from ..conversation.conversation import Conversation
+from ..backends.records import Create
+from ..conversation.conversation import Conversation, working_copy_of
+from ..conversation.working_copy import WorkingCopy
+from ..ids import owner_of
 from ..store import ConversationStore
 from ..tokens import Token
 from ..tracebacks import clears_own_locals
@@ -18,7 +22,7 @@ from . import identity
 from .awaitable import GuardedCoroutine
 from .held import HeldTurn
 from .opening import aopen_presented, open_presented
-from .visitor import NOTE, Visitor, avisitor_of, visitor_of
+from .visitor import NOTE, Visitor, avisitor_of, is_unloaded, visitor_of
 
 # The attribute of a request under which others find what the middleware has attached to it.
 _ATTACHED: Final = "_convstate_attached"
@@ -50,6 +54,7 @@ class RequestConversation:
         # What the view had assigned until then, and is saved with the response.
         self._former: list[Conversation] = []
         self._visitor: Visitor | None = None  # as of the load
+        self._user: object = None  # as of the load
         # The key of the session that was logged out of: its open websockets are to be closed.
         self._logged_out: str | None = None
         self._claimant: Visitor | None = None  # for whom `claim_conversation` was called
@@ -64,6 +69,8 @@ class RequestConversation:
     def begin_anew(self, owner: str | None) -> None:
         """Give the request a new conversation of this owner. What was said in the one before is
         saved with the response."""
+        for used in self.used():
+            working_copy_of(used).before_save = None  # whoever the user is from now on
         conversation = self.current()
         if conversation is not None and conversation is not self._loaded:
             self._former.append(conversation)
@@ -140,6 +147,7 @@ class RequestConversation:
         visitor = self._claimant or visitor_of(self.request, options)
         self._visitor, candidates = visitor, _candidates(presented, visitor)
         conversation = open_presented(self.store, candidates, visitor)
+        self._follow_user(conversation)
         if self._is_note_done(conversation):
             self.request.session.pop(NOTE, None)
         return conversation
@@ -154,6 +162,7 @@ class RequestConversation:
             visitor = self._claimant or await avisitor_of(self.request, options)
             self._visitor, candidates = visitor, _candidates(presented, visitor)
             conversation = await aopen_presented(self.store, candidates, visitor)
+            self._follow_user(conversation)
             if self._is_note_done(conversation):
                 await self.request.session.apop(NOTE, None)
             self._loaded = conversation
@@ -165,6 +174,34 @@ class RequestConversation:
             self._presented = identity.presented(self.request, self.store.options)
             self.known.update(token.id for token in self._presented)
         return self._presented
+
+    def _follow_user(self, conversation: Conversation) -> None:
+        if self.store.options.owner == "user" and self._claimant is None:
+            self._user = getattr(self.request, "user", None)
+            working_copy_of(conversation).before_save = self._check_user
+
+    def _check_user(self, copy: WorkingCopy) -> None:
+        """Have a new conversation be that of the user who was authenticated since the load, by
+        Django REST framework, say. For others the load has decided whose they are.
+
+        Raises:
+            ImproperlyConfigured: what is to be saved was loaded for another visitor.
+        """
+        user = getattr(self.request, "user", None)
+        if user is self._user or self._claimant is not None or is_unloaded(user):
+            return
+        owner = owner_of(user)
+        if owner == copy.owner or (owner or "") == copy.visitor or not copy.is_modified:
+            return
+        has_theirs = owner is not None and any(token.is_of(owner) for token in self.presented())
+        if copy.create is not Create.MUST_BE_NEW or has_theirs:
+            raise ImproperlyConfigured(
+                "request.user was assigned after the conversation of this request was loaded, for "
+                "another visitor, so it is not saved. Authenticate before the conversation is "
+                "used: put @conversation_turn inside of @api_view, and do not use "
+                "request.conversation in middleware where the view authenticates."
+            )
+        copy.owner = copy.visitor = owner
 
     def _is_note_done(self, conversation: Conversation) -> bool:
         """Tell whether the note of the login can go. In an outage it waits for the claim."""

@@ -47,16 +47,24 @@ class RequestSaving:
         self.is_answered = True
         if not streaming.is_stream(response) or response.status_code >= 500:
             self._end_turn(discards=response.status_code >= 500)
-        for conversation in self._to_save_now(response):
-            conversation.save()
+        try:
+            for conversation in self._to_save_now(response):
+                conversation.save()
+        except BaseException:
+            self._end_turn(discards=True)  # there will be no stream to end it
+            raise
 
     async def asave(self, response: HttpResponseBase) -> None:
         """See `save`."""
         self.is_answered = True
         if not streaming.is_stream(response) or response.status_code >= 500:
             await self._aend_turn(discards=response.status_code >= 500)
-        for conversation in self._to_save_now(response):
-            await conversation.asave()
+        try:
+            for conversation in self._to_save_now(response):
+                await conversation.asave()
+        except BaseException:
+            await self._aend_turn(discards=True)  # there will be no stream to end it
+            raise
 
     def save_interrupted(self) -> None:
         """Save what the view had said when its client hung up. Nobody waits for a response, so an
