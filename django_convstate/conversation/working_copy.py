@@ -304,6 +304,17 @@ class WorkingCopy:
         if (max_age := self._options.max_age) is not None:
             self.expires_at = min(self.expires_at, self.created_at + max_age)
 
+    def present_to(self, owner: str | None, *, is_attested: bool = False) -> None:
+        """Be opened by a visitor; None: an anonymous one. If a token, or their login, attests that
+        it may be theirs, it becomes theirs with what is saved next."""
+        self.visitor = owner or ""
+        if is_attested:
+            self.owner_is_attested = True
+            if self.is_unknown:
+                self.owner = owner
+            else:
+                self.is_claimable = True
+
     def claim(self, owner: str) -> bool:
         """Become `owner`'s, and tell whether that has to be saved.
 

@@ -1,5 +1,5 @@
-"""The privates of others that this package relies on: where a new version has no such thing, that is
-found here, by name, and not by a conversation in a cache, or by a view that is lost."""
+"""The privates of others that this package relies on: where a new version has no such thing, this
+says so, by name, and not a conversation in a cache, or a view that is lost."""
 
 import inspect
 from typing import Any
