@@ -289,8 +289,8 @@ def test_nor_with_one_of_a_view_in_a_turn(rf: RequestFactory, way: str, says: bo
     else:
 
         async def aconversation() -> Conversation:
-            request.conversation = conversations.create()
-            return request.conversation
+            request.conversation = conversation = conversations.create()
+            return conversation
 
         request.aconversation = aconversation
         error = failure(ValueError, lambda: asyncio.run(in_turn(request, TEXT)))
