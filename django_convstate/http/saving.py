@@ -145,6 +145,7 @@ class RequestSaving:
 
     def _save_rest(self) -> None:
         """End what goes on, and save what has changed."""
+        self._attached.adopt_assigned()
         to_save = self._to_save()
         try:
             for conversation in to_save:
@@ -157,6 +158,7 @@ class RequestSaving:
 
     async def _asave_rest(self) -> None:
         """See `_save_rest`."""
+        await self._attached.aadopt_assigned()
         to_save = self._to_save()
         try:
             for conversation in to_save:
