@@ -25,7 +25,7 @@ DIFFERENT = {
     "backends/redis/client/deadline.py note_connection": "of a thread; of a task",
     "backends/redis/client/retrying.py retrying": "a deadline of the socket; a timeout",
     "channels/listening.py saving_interrupted": "only a task can be cancelled",
-    "conversation/conversation.py Conversation._send": "only a task can be cancelled",
+    "conversation/sending.py send": "only a task can be cancelled",
     "conversation/reading.py ReadMessages.__iter__": "an async generator has to await all",
     "conversation/reading.py ReadMessages._newest": "only the sync one may block an event loop",
     "conversation/messages.py Messages._find": "only the sync one may block an event loop",

@@ -4,7 +4,6 @@ Between its load and its save it is plain memory, the same in sync and in async 
 its WorkingCopy; what talks to the store is here, in pairs.
 """
 
-import asyncio
 from collections.abc import Iterator, MutableMapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime
@@ -18,8 +17,8 @@ from ..repository import Repository
 from ..tracebacks import clears_locals
 from .arguments import check_ttl, known_owner, turn_wait
 from .messages import Messages
-from .pending import REFUSALS
 from .rename import arename, rename
+from .sending import asend, send
 from .templating import alters_data
 from .turn import OnBusy
 from .turns import in_aturn, in_turn
@@ -202,13 +201,13 @@ class Conversation(MutableMapping[str, JSON]):
             BackendUnavailable: `expected_version`, and nothing is known here of what is stored.
         """
         self._copy.stage(expected_version)
-        self._send()
+        send(self, self._copy, self._repository)
 
     @alters_data
     async def asave(self, expected_version: int | None = None) -> None:
         """See `save`."""
         self._copy.stage(expected_version)
-        await self._asend()
+        await asend(self, self._copy, self._repository)
 
     @alters_data
     @async_unsafe("In async code, write `async with conversation.aturn():`.")
@@ -238,7 +237,7 @@ class Conversation(MutableMapping[str, JSON]):
         """
         self._copy.check_writable()
         wait = turn_wait(on_busy, timeout, self._repository.options)
-        return in_turn(self, self._copy, self._repository, wait, clears_locals(self._send))
+        return in_turn(self, self._copy, self._repository, wait)
 
     @alters_data
     def aturn(
@@ -247,7 +246,7 @@ class Conversation(MutableMapping[str, JSON]):
         """See `turn`."""
         self._copy.check_writable()
         wait = turn_wait(on_busy, timeout, self._repository.options)
-        return in_aturn(self, self._copy, self._repository, wait, clears_locals(self._asend))
+        return in_aturn(self, self._copy, self._repository, wait)
 
     @alters_data
     def delete(self) -> None:
@@ -358,37 +357,6 @@ class Conversation(MutableMapping[str, JSON]):
         if self._copy.is_stored and not self._copy.is_claimable:
             await self._repository.acheck_visitor(self._copy.id, self._copy.visitor)
             self._copy.id = await arename(self._repository, self._copy.id)
-
-    # How a change is sent, and a turn taken.
-
-    def _send(self) -> None:
-        copy = self._copy
-        while (change := copy.pending.first) is not None:
-            try:
-                committed = self._repository.commit(copy.id, change)
-            except REFUSALS:
-                copy.refuse(change)
-                raise
-            has_created = copy.acknowledge(change, committed)
-            self._repository.announce_saved(self, has_created)
-        copy.save_failed = False
-
-    async def _asend(self) -> None:
-        copy = self._copy
-        try:
-            while (change := copy.pending.first) is not None:
-                try:
-                    committed = await self._repository.acommit(copy.id, change)
-                except REFUSALS:
-                    copy.refuse(change)
-                    raise
-                has_created = copy.acknowledge(change, committed)
-                await self._repository.aannounce_saved(self, has_created)
-        except asyncio.CancelledError:
-            # Not the view's to answer: the client has gone. The end of the request sends it.
-            copy.save_failed = False
-            raise
-        copy.save_failed = False
 
 
 def working_copy_of(conversation: Conversation) -> WorkingCopy:

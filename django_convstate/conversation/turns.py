@@ -2,15 +2,16 @@
 gives the lease back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from ..backends.records import Change, Create, Record
 from ..exceptions import ConversationInterrupted
 from ..repository import Repository
-from ..tracebacks import clear_own_locals
+from ..tracebacks import clear_own_locals, clears_locals
 from .cancellation import CANCELLED_TIMEOUT, log_unsaved, uncancelled
+from .sending import asend, send
 from .turn import Turn
 from .working_copy import WorkingCopy
 
@@ -30,17 +31,13 @@ S = TypeVar("S", bound=Saved)
 # What is raised in the block when a client hangs up: its generator is closed, its task cancelled.
 INTERRUPTIONS: Final = (GeneratorExit, asyncio.CancelledError)
 
+# The frames of a block are the project's, and keep their locals; those below a save do not.
+send_staged, asend_staged = clears_locals(send), clears_locals(asend)
+
 
 @contextmanager
-def in_turn(
-    conversation: S,
-    copy: WorkingCopy,
-    repository: Repository,
-    wait: float,
-    send: Callable[[], None],
-) -> Iterator[S]:
-    """Yield the conversation in a turn for which it waits at most `wait` seconds. `send` stores
-    what is staged."""
+def in_turn(conversation: S, copy: WorkingCopy, repository: Repository, wait: float) -> Iterator[S]:
+    """Yield the conversation in a turn for which it waits at most `wait` seconds."""
     is_released = False
     conversation.save()
     turn = Turn(repository, copy.id, wait)  # now, for a receiver may change the id
@@ -52,12 +49,12 @@ def in_turn(
                 yield conversation
                 gives_up = copy.stage_last(turn.lease)
             except INTERRUPTIONS:
-                is_released = _save_interrupted(copy, turn.lease, send)
+                is_released = _save_interrupted(conversation, copy, repository, turn.lease)
                 raise
             except BaseException:
                 copy.discard_changes()
                 raise
-            send()
+            send_staged(conversation, copy, repository)
             is_released = gives_up
     except BaseException as error:
         clear_own_locals(error)
@@ -70,11 +67,7 @@ def in_turn(
 
 @asynccontextmanager
 async def in_aturn(
-    conversation: S,
-    copy: WorkingCopy,
-    repository: Repository,
-    wait: float,
-    send: Callable[[], Coroutine[Any, Any, None]],
+    conversation: S, copy: WorkingCopy, repository: Repository, wait: float
 ) -> AsyncIterator[S]:
     """See `in_turn`."""
     is_released = False
@@ -88,12 +81,12 @@ async def in_aturn(
                 yield conversation
                 gives_up = copy.stage_last(turn.lease)
             except INTERRUPTIONS:
-                is_released = await _asave_interrupted(copy, turn.lease, send)
+                is_released = await _asave_interrupted(conversation, copy, repository, turn.lease)
                 raise
             except BaseException:
                 copy.discard_changes()
                 raise
-            await uncancelled(send())
+            await uncancelled(asend_staged(conversation, copy, repository))
             is_released = gives_up
     except BaseException as error:
         clear_own_locals(error)
@@ -103,7 +96,9 @@ async def in_aturn(
         await turn.aend(is_released=is_released or bool(copy.pending))
 
 
-def _save_interrupted(copy: WorkingCopy, lease: str, send: Callable[[], None]) -> bool:
+def _save_interrupted(
+    conversation: object, copy: WorkingCopy, repository: Repository, lease: str
+) -> bool:
     """Save what was said before the client hung up, and tell whether that has given up the lease.
     An error is only logged, because the interruption has to propagate."""
     try:
@@ -111,7 +106,7 @@ def _save_interrupted(copy: WorkingCopy, lease: str, send: Callable[[], None]) -
             copy.log.interrupt_streams()
         finally:
             gives_up = copy.stage_last(lease)
-            send()
+            send_staged(conversation, copy, repository)
     except Exception as error:
         log_unsaved(error)
         copy.note_unsaved()
@@ -120,7 +115,7 @@ def _save_interrupted(copy: WorkingCopy, lease: str, send: Callable[[], None]) -
 
 
 async def _asave_interrupted(
-    copy: WorkingCopy, lease: str, send: Callable[[], Coroutine[Any, Any, None]]
+    conversation: object, copy: WorkingCopy, repository: Repository, lease: str
 ) -> bool:
     """See `_save_interrupted`."""
     try:
@@ -128,7 +123,7 @@ async def _asave_interrupted(
             copy.log.interrupt_streams()
         finally:
             gives_up = copy.stage_last(lease)
-            await uncancelled(send(), CANCELLED_TIMEOUT)
+            await uncancelled(asend_staged(conversation, copy, repository), CANCELLED_TIMEOUT)
     except Exception as error:
         log_unsaved(error)
         copy.note_unsaved()
