@@ -104,7 +104,7 @@ def _plain(value: Any, path: str, depth: int) -> JSON:
         if isinstance(value, dict):
             return {
                 _plain_key(key, path): _plain(item, path_of(path, key), depth - 1)
-                for key, item in value.items()
+                for key, item in list(value.items())  # another thread may add to it meanwhile
             }
         return [_plain(item, f"{path}[{i}]", depth - 1) for i, item in enumerate(value)]
     if value is None or isinstance(value, bool):

@@ -11,6 +11,9 @@ class ConversationNotFound(ConversationError):
     """The store answered: no such conversation (or it belongs to another owner). The middleware
     answers 404 when a view lets it through."""
 
+    def __init__(self, message: str = "There is no such conversation.") -> None:
+        super().__init__(message)
+
 
 class MessageNotFound(ConversationError, LookupError):
     """The store answered: the conversation has no message with that id. The middleware answers 404

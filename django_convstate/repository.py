@@ -207,12 +207,12 @@ class Repository:
             ConversationNotFound: it is another owner's.
         """
         if visitor is not None:
-            _refuse_others(self._call(self.backend.peek, id, 1), visitor)
+            refuse_others(self._call(self.backend.peek, id, 1), visitor)
 
     async def acheck_visitor(self, id: str, visitor: str | None) -> None:
         """See `check_visitor`."""
         if visitor is not None:
-            _refuse_others(await self._acall(self.backend.apeek, id, 1), visitor)
+            refuse_others(await self._acall(self.backend.apeek, id, 1), visitor)
 
     def id_beside(self, id: str) -> str:
         """Return a new id to which a conversation can be moved. No I/O."""
@@ -386,13 +386,14 @@ def _decoded(summary: ConversationSummary) -> ConversationSummary:
 
 def _found(record: Record | None) -> Record:
     if record is None:
-        raise ConversationNotFound("There is no such conversation.")
+        raise ConversationNotFound
     return record
 
 
-def _refuse_others(record: Record | None, visitor: str) -> None:
-    if record is not None and record.owner not in (None, visitor):
-        raise ConversationNotFound("There is no such conversation.")
+def refuse_others(record: Record | None, visitor: str | None) -> None:
+    """Do as `Repository.check_visitor` with what was loaded."""
+    if record is not None and visitor is not None and record.owner not in (None, visitor):
+        raise ConversationNotFound
 
 
 def _log_quarantine(id: str, error: ConversationCorrupt) -> None:

@@ -353,7 +353,7 @@ class ConversationStore(StoreAdministration):
                 "The store is unavailable, and nothing is known here of this conversation."
             )
         if not is_theirs:
-            raise ConversationNotFound(_ABSENT)
+            raise ConversationNotFound
         if ttl is not None and record.is_unknown:  # it may be a new one
             record.ttl = ttl
         return self._loaded(record, owner, options)
@@ -362,9 +362,6 @@ class ConversationStore(StoreAdministration):
         owned = None if owner is ANYBODY else owner
         visitor = None if owner is ANYBODY else owner or ""
         return self._begin(id, owned, ttl, Create.EITHER, visitor=visitor)
-
-
-_ABSENT: Final = "There is no such conversation."
 
 
 def _expected_owner(id: str, owner: Owner) -> Any:
@@ -379,7 +376,7 @@ def _expected_owner(id: str, owner: Owner) -> Any:
     try:
         ids.validate_id(id)
     except InvalidConversationId:
-        raise ConversationNotFound(_ABSENT) from None
+        raise ConversationNotFound from None
     return owned
 
 
@@ -387,7 +384,7 @@ def _checked(record: Record, owner: Any) -> Record:
     if owner is not ANYBODY and (owner is None or owner != record.owner):
         if record.degraded and owner is not None:  # another's looks like one that is not known here
             raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
-        raise ConversationNotFound(_ABSENT)
+        raise ConversationNotFound
     return record
 
 

@@ -13,7 +13,7 @@ from django.utils.asyncio import async_unsafe
 from .. import ids, tokens
 from ..backends.reports import moment_or_never
 from ..codec import JSON
-from ..repository import Repository
+from ..repository import Repository, refuse_others
 from ..tracebacks import clears_locals
 from .arguments import check_ttl, known_owner, turn_wait
 from .messages import Messages
@@ -200,14 +200,14 @@ class Conversation(MutableMapping[str, JSON]):
             ConversationBusy, BackendUnavailable: the change is kept, and sent first next time.
             BackendUnavailable: `expected_version`, and nothing is known here of what is stored.
         """
-        self._copy.stage(expected_version)
-        send(self, self._copy, self._repository)
+        refusals = self._copy.stage(expected_version)
+        send(self, self._copy, self._repository, refusals)
 
     @alters_data
     async def asave(self, expected_version: int | None = None) -> None:
         """See `save`."""
-        self._copy.stage(expected_version)
-        await asend(self, self._copy, self._repository)
+        refusals = self._copy.stage(expected_version)
+        await asend(self, self._copy, self._repository, refusals)
 
     @alters_data
     @async_unsafe("In async code, write `async with conversation.aturn():`.")
@@ -299,19 +299,19 @@ class Conversation(MutableMapping[str, JSON]):
             ConversationNotFound: there is none (any more), or it has become another owner's.
         """
         copy, repository = self._copy, self._repository
-        if copy.is_read_only:
-            copy.reload(repository.peek(copy.id))
-        else:
-            copy.reload(repository.load(copy.id))
+        load = repository.peek if copy.is_read_only else repository.load
+        record = load(copy.id)
+        refuse_others(record, copy.visitor)
+        copy.load(record)
 
     @alters_data
     async def areload(self) -> None:
         """See `reload`."""
         copy, repository = self._copy, self._repository
-        if copy.is_read_only:
-            copy.reload(await repository.apeek(copy.id))
-        else:
-            copy.reload(await repository.aload(copy.id))
+        load = repository.apeek if copy.is_read_only else repository.aload
+        record = await load(copy.id)
+        refuse_others(record, copy.visitor)
+        copy.load(record)
 
     @alters_data
     def claim(self, owner: ids.Owner) -> None:

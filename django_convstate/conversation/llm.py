@@ -11,7 +11,7 @@ import orjson
 from ..backends.toolkit.packed import Pair
 from ..codec import JSON
 from ..exceptions import InvalidConversationType, InvalidConversationValue
-from .message_log import MessageLog
+from .message_view import MessageView
 from .tool_calls import LEADING_ROLES, History, Item, Plain, is_block
 
 # What chat completion APIs take. Everything else that a message has is ours or the project's.
@@ -100,52 +100,50 @@ def is_leading(message: Plain) -> bool:
     return message.get("role") in LEADING_ROLES
 
 
-def reach(log: MessageLog, start: int, stop: int) -> tuple[int, int]:
-    """Return which messages are looked at if those from `start` to `stop` are wanted. If they have
+def reach(view: MessageView, start: int, window: int) -> int:
+    """Return from where on messages are looked at if those from `start` on are wanted. If they have
     to be read, so are some before them, because some may be left out."""
-    if log.missing(start, stop) is None:
-        return start, stop
-    return max(log.dropped, start - log.options.window), stop
+    return start if view.missing(start, view.end) is None else max(view.dropped, start - window)
 
 
 def select_from(
-    log: MessageLog, wanted: Selection, read: Sequence[Pair], start: int
+    view: MessageView, wanted: Selection, read: Sequence[Pair], start: int
 ) -> tuple[list[Plain], int]:
-    """Do as `select` with the messages of a log from `start` on, of which the `read` ones come
+    """Do as `select` with the messages of a view from `start` on, of which the `read` ones come
     first, and with those before them that are in memory."""
-    stop = log.end
-    messages = log.values(start, stop, read)
+    stop = view.end
+    messages = view.values(start, stop, read)
     start = stop - len(messages)  # the oldest may have been dropped meanwhile
-    while messages and messages[0].get("role") == "tool" and log.start < start:
+    while messages and messages[0].get("role") == "tool" and view.start < start:
         # Whether there is room for older ones depends on whether its call is left out.
-        before = max(log.start, start - 4)
-        messages = log.values(before, start) + messages
+        before = max(view.start, start - 4)
+        messages = view.values(before, start) + messages
         start = before
-    head = _head(log, start) if start > log.dropped else []
-    is_cut = start - len(head) > log.dropped
+    head = _head(view, start) if start > view.dropped else []
+    is_cut = start - len(head) > view.dropped
     if (simple := select_simple(messages, head, wanted, is_cut=is_cut)) is not None:
         return simple, 0
-    if log.start < start:
-        messages = log.values(log.start, start) + messages
-        start = log.start
+    if view.start < start:
+        messages = view.values(view.start, start) + messages
+        start = view.start
     head = []
-    is_cut = start > log.dropped
-    if is_cut and (first := log.first) is not None:
-        if start == log.dropped + 1:
+    is_cut = start > view.dropped
+    if is_cut and (first := view.first) is not None:
+        if start == view.dropped + 1:
             messages, is_cut = [first, *messages], False
         elif is_leading(first):
             head = [first]
     return select(messages, head, wanted, is_cut=is_cut)
 
 
-def _head(log: MessageLog, stop: int) -> list[Plain]:
+def _head(view: MessageView, stop: int) -> list[Plain]:
     """Return the leading instructions before position `stop`, as far as they are in memory."""
     head: list[Plain] = []
-    if (first := log.first) is not None:
+    if (first := view.first) is not None:
         head.append(first)
-    position = log.dropped + len(head)
-    while all(map(is_leading, head[-1:])) and log.start <= position < stop:
-        head += log.values(position, position + 1)
+    position = view.dropped + len(head)
+    while all(map(is_leading, head[-1:])) and view.start <= position < stop:
+        head += view.values(position, position + 1)
         position += 1
     return head if not head or is_leading(head[-1]) else head[:-1]
 

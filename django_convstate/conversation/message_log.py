@@ -5,7 +5,6 @@ A position counts the messages that were dropped, too, so that those which are t
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import count
 
 from ..backends.records import Change, Committed, Record, Replacement
 from ..backends.toolkit.packed import (
@@ -13,7 +12,6 @@ from ..backends.toolkit.packed import (
     NO_KEY,
     PackedMessages,
     Pair,
-    bodies_of,
     data_of,
     header_of,
     id_of,
@@ -21,22 +19,29 @@ from ..backends.toolkit.packed import (
     packed_of,
     to_append,
 )
-from ..codec import JSON, decode, decode_all, encode
+from ..codec import JSON, decode, encode
 from ..conf import Options
-from ..exceptions import ConversationCorrupt, InvalidConversationType, InvalidConversationValue
+from ..exceptions import InvalidConversationType, InvalidConversationValue
 from ..ids import next_message_id, validate_message_id
 from .limits import check_room, check_size
-from .message import Message, encode_item, encode_message, object_of, redacted
+from .memory_lock import MemoryLock
+from .message import encode_item, encode_message, object_of, redacted
+from .message_view import MessageView
 from .pending import NOTHING, MessageChanges, Settled, joined, shifted
 
 
 class MessageLog:
     """Stored are the messages at positions `dropped` to `_stored_end`, of which those before
     `_kept_end` are still wanted. The newest are in memory: `_tail` as loaded, then `_recent`, as
-    saved or staged since. Behind the kept ones come those that were appended."""
+    saved or staged since. Behind the kept ones come those that were appended.
 
-    def __init__(self, options: Options) -> None:
+    Threads may read and write at the same time. What a WorkingCopy calls to load and to save is
+    called with its lock held.
+    """
+
+    def __init__(self, options: Options, lock: MemoryLock) -> None:
         self.options = options
+        self.lock = lock
         # How to interrupt each message that is being streamed, by what streams it.
         self.streams: dict[object, Callable[[], None]] = {}
         # Where, as (start, stop), others have appended between our load and our saves. Noted only
@@ -82,17 +87,18 @@ class MessageLog:
     def append(self, role: str, content: JSON, id: str | None, extra: Mapping[str, JSON]) -> str:
         """Add a message at the end, unless it is there already, and return its id. Raises as
         `check` does."""
-        if id is not None:
-            if self.peek(validate_message_id(id)) is None:
-                self._appended.append(pack(id, self.check(role, content, id, extra)))
-                self._once.add(id)
-                self._current.pop(id, None)  # of a message that was dropped
-            return id
-        self._last_id = made = next_message_id(self._last_id, self._last_key)
-        key = made.to_bytes(KEY_SIZE)
-        new_id = key.hex()
-        self._appended.append(b"%b\0%b" % (key, self.check(role, content, new_id, extra)))
-        return new_id
+        with self.lock.held:
+            if id is not None:
+                if self.peek(validate_message_id(id)) is None:
+                    self._appended.append(pack(id, self.check(role, content, id, extra)))
+                    self._once.add(id)
+                    self._current.pop(id, None)  # of a message that was dropped
+                return id
+            self._last_id = made = next_message_id(self._last_id, self._last_key)
+            key = made.to_bytes(KEY_SIZE)
+            new_id = key.hex()
+            self._appended.append(b"%b\0%b" % (key, self.check(role, content, new_id, extra)))
+            return new_id
 
     def extend(self, items: Iterable[dict[str, JSON]]) -> list[str]:
         """Add JSON objects at the end as they are, all or none, and return their ids."""
@@ -100,20 +106,19 @@ class MessageLog:
             raise InvalidConversationType(
                 f"extend takes JSON objects, one after the other, not {type(items).__name__}."
             )
-        made: list[bytes] = []
-        last_id = self._last_id
-        try:
-            for number, item in enumerate(items):
-                data = encode_item(item, f"item {number}")
-                check_room(self.options, len(self) + len(made) + 1)
-                check_size(self.options, data)
+        encoded: list[bytes] = []
+        for number, item in enumerate(items):
+            encoded.append(encode_item(item, f"item {number}"))
+            check_room(self.options, len(self) + len(encoded))
+            check_size(self.options, encoded[-1])
+        with self.lock.held:
+            check_room(self.options, len(self) + len(encoded))
+            keys: list[bytes] = []
+            for data in encoded:
                 self._last_id = next_message_id(self._last_id, self._last_key)
-                made.append(b"%b\0%b" % (self._last_id.to_bytes(KEY_SIZE), data))
-        except BaseException:
-            self._last_id = last_id
-            raise
-        self._appended += made
-        return [message[:KEY_SIZE].hex() for message in made]
+                keys.append(self._last_id.to_bytes(KEY_SIZE))
+                self._appended.append(b"%b\0%b" % (keys[-1], data))
+        return [key.hex() for key in keys]
 
     def check(self, role: str, content: JSON, id: str, extra: Mapping[str, JSON]) -> bytes:
         """Return a message as it is stored, if it may be appended.
@@ -130,21 +135,31 @@ class MessageLog:
 
     def truncate(self, size: int) -> None:
         """Keep the first `size` messages."""
-        position = self.dropped + size
-        if size <= 0:
-            self._replaced, self._current = {}, {}
-        elif position < self._kept_end and (self._replaced or self._current):
-            start = self._start
-            for place, message in enumerate([*packed_of(self._tail), *self._recent], start):
-                if place >= position:
-                    self._replaced.pop(id := id_of(message, place), None)
-                    self._current.pop(id, None)
-        first_dropped = max(0, position - self._kept_end)
-        for message in self._appended[first_dropped:]:
-            self._once.discard(id := id_of(message, 0))
-            self._remade.pop(id, None)
-        del self._appended[first_dropped:]
-        self._kept_end = min(self._kept_end, position)
+        with self.lock.held:
+            position = self.dropped + size
+            if size <= 0:
+                self._replaced, self._current = {}, {}
+            elif position < self._kept_end and (self._replaced or self._current):
+                start = self._start
+                for place, message in enumerate([*packed_of(self._tail), *self._recent], start):
+                    if place >= position:
+                        self._replaced.pop(id := id_of(message, place), None)
+                        self._current.pop(id, None)
+            first_dropped = max(0, position - self._kept_end)
+            for message in self._appended[first_dropped:]:
+                self._once.discard(id := id_of(message, 0))
+                self._remade.pop(id, None)
+            del self._appended[first_dropped:]
+            self._kept_end = min(self._kept_end, position)
+
+    def take_back(self, end: int) -> bool:
+        """Drop the last message, which ends at position `end`. False: it is not the last any
+        more."""
+        with self.lock.held:
+            is_last = self.end == end
+            if is_last:
+                self.truncate(len(self) - 1)
+            return is_last
 
     def update(self, id: str, data: bytes, fields: Mapping[str, JSON]) -> None:
         """Change some fields of a message that has these bytes.
@@ -152,16 +167,25 @@ class MessageLog:
         Raises:
             InvalidConversationValue, ConversationTooLarge: as `check` does.
         """
-        if "id" in fields:
-            raise InvalidConversationValue("The id of a message cannot be changed.")
-        new = encode(object_of(decode(data)) | dict(fields), "message")
-        check_size(self.options, new)
-        old = self._replaced[id][0] if id in self._replaced else data
-        self._replace(id, old, new)
+        with self.lock.held:
+            if "id" in fields:
+                raise InvalidConversationValue("The id of a message cannot be changed.")
+            data = self._newest(id, data)
+            new = encode(object_of(decode(data)) | dict(fields), "message")
+            check_size(self.options, new)
+            old = self._replaced[id][0] if id in self._replaced else data
+            self._replace(id, old, new)
 
     def redact(self, id: str, data: bytes) -> None:
         """Leave of a message nothing but its id, its role and its time."""
-        self._replace(id, None, encode(redacted(id, object_of(decode(data))), "message"))
+        with self.lock.held:
+            data = self._newest(id, data)
+            self._replace(id, None, encode(redacted(id, object_of(decode(data))), "message"))
+
+    def _newest(self, id: str, data: bytes) -> bytes:
+        """Return the bytes of a message that was found with `data`: another thread, or task, may
+        have changed it since."""
+        return self.peek(id) or self._as_replaced(id, data)
 
     def _replace(self, id: str, old: bytes | None, new: bytes) -> None:
         for index, message in enumerate(self._appended):
@@ -294,12 +318,14 @@ class MessageLog:
     # Reading.
 
     def __len__(self) -> int:
-        return self._kept_end - self.dropped + len(self._appended)
+        with self.lock.held:
+            return self._kept_end - self.dropped + len(self._appended)
 
     @property
     def end(self) -> int:
         """The position after the last message."""
-        return self._kept_end + len(self._appended)
+        with self.lock.held:
+            return self._kept_end + len(self._appended)
 
     @property
     def _start(self) -> int:
@@ -307,36 +333,36 @@ class MessageLog:
         return self._stored_end - len(self._recent) - len(self._tail)
 
     @property
-    def start(self) -> int:
-        """The position from which on the wanted messages are in memory."""
-        return max(self.dropped, min(self._start, self._kept_end))
-
-    @property
-    def first(self) -> dict[str, JSON] | None:
-        """The first message, if it is known, and further back than what is in memory."""
-        if self._first is None or not self._first[0] == self.dropped < self.start:
-            return None
-        return object_of(decode(self._as_replaced(*self._first[1])))
-
-    def _note_first(self) -> None:
-        """Keep the first message when those in memory are about to be given up."""
-        if self._start == self.dropped < self._stored_end:
-            packed = (packed_of(self._tail) or self._recent)[0]
-            self._first = self.dropped, (id_of(packed, self.dropped), data_of(packed))
-
-    @property
     def is_complete(self) -> bool:
         """Whether all messages are in memory."""
-        return self._start <= self.dropped
+        with self.lock.held:
+            return self._start <= self.dropped
+
+    def view(self) -> MessageView:
+        """Return the messages as they are now, to be read."""
+        with self.lock.held:
+            replaced = {id: new for id, (_, new) in self._replaced.items()}
+            return MessageView(
+                self.dropped,
+                self._stored_end,
+                self._kept_end,
+                self._tail,
+                self._recent.copy(),
+                self._appended.copy(),
+                self._first,
+                self._current | replaced,
+                self._offline,
+            )
 
     def peek(self, id: str) -> bytes | None:
         """Return the bytes of a message that is in memory and still wanted; None: it is not."""
-        wanted = len(self._tail) + len(self._recent) - (self._stored_end - self._kept_end)
-        stored = [*packed_of(self._tail), *self._recent][: max(0, wanted)]
-        for position, message in enumerate([*stored, *self._appended], self._start):
-            if id_of(message, position) == id:
-                return self._as_replaced(id, data_of(message))
-        return None
+        with self.lock.held:
+            wanted = len(self._tail) + len(self._recent) - (self._stored_end - self._kept_end)
+            stored = [*packed_of(self._tail), *self._recent][: max(0, wanted)]
+            for position, message in enumerate([*stored, *self._appended], self._start):
+                if id_of(message, position) == id:
+                    return self._as_replaced(id, data_of(message))
+            return None
 
     def wanted(self, id: str, found: tuple[int, bytes] | None) -> bytes | None:
         """Return the bytes of a message that the store has found, as it is by now; None: there is
@@ -345,48 +371,11 @@ class MessageLog:
             return None
         return self._as_replaced(id, found[1])
 
-    def window_start(self, size: int) -> int:
-        """Return where the newest `size` messages begin, as far back as they can be reached."""
-        first = max(self.dropped, self.end - size)
-        if self._offline:
-            first = max(first, min(self._start, self._kept_end))
-        return first
-
-    def missing(self, start: int, stop: int) -> tuple[int, int] | None:
-        """Return the bounds of the messages among `start` to `stop` that are not in memory."""
-        stop = min(stop, self._start, self._kept_end)
-        return (start, stop) if start < stop else None
-
-    def assemble(self, read: Sequence[Pair], start: int, stop: int) -> list[Message]:
-        """Return the messages at positions `start` to `stop`, of which the `read` ones come
-        first."""
-        found = self._packed(read, start, stop)
-        first = stop - len(found)
-        return Message.each(self._values(found, first), found, first)
-
-    def values(self, start: int, stop: int, read: Sequence[Pair] = ()) -> list[dict[str, JSON]]:
-        """Do as `assemble`, and return plain dictionaries."""
-        found = self._packed(read, start, stop)
-        return self._values(found, stop - len(found))
-
-    def _packed(self, read: Sequence[Pair], start: int, stop: int) -> list[bytes]:
-        found = [*packed_of(read)]
-        first, recent = self._start, self._stored_end - len(self._recent)
-        kept = min(stop, self._kept_end)
-        found += packed_of(self._tail)[max(0, start - first) : max(0, kept - first)]
-        found += self._recent[max(0, start - recent) : max(0, kept - recent)]
-        found += self._appended[max(0, start - self._kept_end) : max(0, stop - self._kept_end)]
-        return found
-
-    def _values(self, packed: list[bytes], start: int) -> list[dict[str, JSON]]:
-        bodies = bodies_of(packed)
-        if self._replaced or self._current:
-            ids = map(id_of, packed, count(start))
-            bodies = list(map(self._as_replaced, ids, bodies))
-        values = decode_all(bodies)
-        if not {dict}.issuperset(map(type, values)):
-            raise ConversationCorrupt("Among the stored messages is something else.")
-        return values
+    def _note_first(self) -> None:
+        """Keep the first message when those in memory are about to be given up."""
+        if self._start == self.dropped < self._stored_end:
+            packed = (packed_of(self._tail) or self._recent)[0]
+            self._first = self.dropped, (id_of(packed, self.dropped), data_of(packed))
 
     def interrupt_streams(self) -> None:
         """Append what is being streamed as far as it has come, whatever may still hold its

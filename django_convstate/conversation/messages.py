@@ -178,11 +178,15 @@ class Messages(ReadMessages):
         Raises:
             IndexError: there is none.
         """
-        if not len(self):
-            raise IndexError("pop from a conversation without messages")
-        message = self[-1]
-        self.truncate(len(self) - 1)
-        return message
+        log = self._copy.log
+        while True:  # another thread may append meanwhile
+            view = log.view()
+            if view.end == view.dropped:
+                raise IndexError("pop from a conversation without messages")
+            self._copy.check_known()
+            message = self._slice(view, view.end - 1, view.end)[0]
+            if log.take_back(view.end):
+                return message
 
     def truncate(self, size: int) -> None:
         """Keep the first `size` messages and drop the others. A negative `size` counts from the

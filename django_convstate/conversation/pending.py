@@ -53,7 +53,10 @@ class Pending:
     @property
     def first(self) -> Change | None:
         """The change to send next; None: there is none."""
-        return self._queue[0][0] if self._queue else None
+        try:
+            return self._queue[0][0]
+        except IndexError:  # no question before, for another thread may take it out
+            return None
 
     def add(self, change: Change) -> None:
         """Add a change as the last one."""

@@ -21,6 +21,7 @@ from ..repository import Repository
 from ..tracebacks import clears_locals
 from . import llm
 from .message import Message
+from .message_view import MessageView
 from .templating import alters_data
 from .working_copy import WorkingCopy
 
@@ -54,14 +55,14 @@ class ReadMessages(Sequence[Message]):
         Async code is refused more than WINDOW of them, however many there are: they may have to be
         read. Up to WINDOW it gets those in memory; after `truncate` that may be fewer.
         """
-        start, stop = self._newest(size, "awindow")
-        return self._copy.log.assemble(self._read(start, stop), start, stop)
+        view, start = self._newest(size, "awindow")
+        return view.assemble(self._read(view, start, view.end), start, view.end)
 
     @alters_data
     async def awindow(self, size: int | None = None) -> list[Message]:
         """See `window`. Reads what is not in memory."""
-        start, stop = self._anewest(size, "awindow")
-        return self._copy.log.assemble(await self._aread(start, stop), start, stop)
+        view, start = self._anewest(size, "awindow")
+        return view.assemble(await self._aread(view, start, view.end), start, view.end)
 
     def for_llm(
         self,
@@ -95,8 +96,9 @@ class ReadMessages(Sequence[Message]):
             InvalidConversationValue: an argument cannot be one.
         """
         wanted = self._wanted(size, system, budget, count, fields, dangling)
-        start, stop = llm.reach(self._copy.log, *self._newest(wanted.size or 1, "afor_llm"))
-        return self._selected(wanted, self._read(start, stop), start)
+        view, start = self._newest(wanted.size or 1, "afor_llm")
+        start = llm.reach(view, start, self._copy.log.options.window)
+        return self._selected(wanted, view, self._read(view, start, view.end), start)
 
     @alters_data
     async def afor_llm(
@@ -111,17 +113,18 @@ class ReadMessages(Sequence[Message]):
     ) -> list[dict[str, JSON]]:
         """See `for_llm`. Reads what is not in memory."""
         wanted = self._wanted(size, system, budget, count, fields, dangling)
-        start, stop = llm.reach(self._copy.log, *self._anewest(wanted.size or 1, "afor_llm"))
-        return self._selected(wanted, await self._aread(start, stop), start)
+        view, start = self._anewest(wanted.size or 1, "afor_llm")
+        start = llm.reach(view, start, self._copy.log.options.window)
+        return self._selected(wanted, view, await self._aread(view, start, view.end), start)
 
     def _wanted(self, size: int | None, *limits: Any) -> llm.Selection:
         return llm.Selection.of(self._size(size), *limits)
 
     def _selected(
-        self, wanted: llm.Selection, read: Sequence[Pair], start: int
+        self, wanted: llm.Selection, view: MessageView, read: Sequence[Pair], start: int
     ) -> list[dict[str, JSON]]:
         log = self._copy.log
-        sent, illegal = llm.select_from(log, wanted, read, start)
+        sent, illegal = llm.select_from(view, wanted, read, start)
         if illegal and not log.has_warned:
             log.has_warned = True
             logger.warning(
@@ -135,19 +138,21 @@ class ReadMessages(Sequence[Message]):
     def _size(self, size: int | None) -> int:
         return self._copy.log.options.window if size is None else max(0, operator.index(size))
 
-    def _newest(self, size: int | None, twin: str) -> tuple[int, int]:
-        """Return the bounds of the newest messages, which sync code may read."""
-        log, wanted = self._copy.log, self._size(size)
-        if wanted > log.options.window:
+    def _newest(self, size: int | None, twin: str) -> tuple[MessageView, int]:
+        """Return what is in memory, and where the newest messages begin, which sync code may
+        read."""
+        wanted = self._size(size)
+        if wanted > self._copy.log.options.window:
             refuse_async("More than WINDOW messages", f"messages.{twin}({wanted})")
-        start = log.window_start(wanted)
-        if log.missing(start, log.end) and is_async():
-            start = max(start, log.start)  # it must not depend on luck whether this raises
-        return start, log.end
+        view = self._copy.log.view()
+        start = view.window_start(wanted)
+        if view.missing(start, view.end) and is_async():
+            start = max(start, view.start)  # it must not depend on luck whether this raises
+        return view, start
 
-    def _anewest(self, size: int | None, twin: str) -> tuple[int, int]:
-        log = self._copy.log
-        return log.window_start(self._size(size)), log.end
+    def _anewest(self, size: int | None, twin: str) -> tuple[MessageView, int]:
+        view = self._copy.log.view()
+        return view, view.window_start(self._size(size))
 
     def all(self) -> list[Message]:
         """Return every message. Reads those before the window from the store."""
@@ -164,34 +169,31 @@ class ReadMessages(Sequence[Message]):
         Raises:
             ConversationInterrupted: it was deleted, shortened or has expired in the meantime.
         """
-        start, stop = self._bounds(start, stop)
-        return self._copy.log.assemble(self._read(start, stop), start, stop)
+        view = self._copy.log.view()
+        start, stop = _bounds(view, start, stop)
+        return view.assemble(self._read(view, start, stop), start, stop)
 
     @alters_data
     async def apage(self, start: int, stop: int) -> list[Message]:
         """See `page`."""
-        start, stop = self._bounds(start, stop)
-        return self._copy.log.assemble(await self._aread(start, stop), start, stop)
+        view = self._copy.log.view()
+        start, stop = _bounds(view, start, stop)
+        return view.assemble(await self._aread(view, start, stop), start, stop)
 
-    def _read(self, start: int, stop: int) -> Sequence[Pair]:
+    def _read(self, view: MessageView, start: int, stop: int) -> Sequence[Pair]:
         """Return those of the messages `start` to `stop` that are not in memory."""
-        missing = self._copy.log.missing(start, stop)
+        missing = view.missing(start, stop)
         read = self._repository.read_messages(self._copy.id, *missing) if missing else ()
         if missing and len(read) < missing[1] - missing[0]:
             self._check_dropped(read, missing, self._repository.exists(self._copy.id))
         return read
 
-    async def _aread(self, start: int, stop: int) -> Sequence[Pair]:
-        missing = self._copy.log.missing(start, stop)
+    async def _aread(self, view: MessageView, start: int, stop: int) -> Sequence[Pair]:
+        missing = view.missing(start, stop)
         read = await self._repository.aread_messages(self._copy.id, *missing) if missing else ()
         if missing and len(read) < missing[1] - missing[0]:
             self._check_dropped(read, missing, await self._repository.aexists(self._copy.id))
         return read
-
-    def _bounds(self, start: int, stop: int) -> tuple[int, int]:
-        log = self._copy.log
-        start, stop, _ = slice(start, stop).indices(log.end)
-        return max(start, log.dropped), stop
 
     def _check_dropped(self, read: Sequence[Pair], missing: tuple[int, int], exists: bool) -> None:
         """Check that what is missing was dropped as the oldest, if that is how it is set: then what
@@ -215,13 +217,14 @@ class ReadMessages(Sequence[Message]):
     def __getitem__(self, wanted: int | slice) -> Message | list[Message]:
         if not self._is_among_newest(wanted):
             refuse_async("Messages counted from the first", "messages.apage(start, stop)")
-        positions = range(len(self))[wanted]  # checks as a list does
+        view = self._copy.log.view()
+        positions = range(view.dropped, view.end)[wanted]  # checks as a list does
         if isinstance(positions, int):
-            return self._slice(positions, positions + 1)[0]
+            return self._slice(view, positions, positions + 1)[0]
         if not positions:
             return []
         first, last = sorted((positions[0], positions[-1]))
-        found = self._slice(first, last + 1)
+        found = self._slice(view, first, last + 1)
         first = last + 1 - len(found)  # the oldest may have been dropped meanwhile
         return [found[position - first] for position in positions if position >= first]
 
@@ -255,14 +258,19 @@ class ReadMessages(Sequence[Message]):
 
     def _every(self) -> list[Message]:
         refuse_async("All messages", "messages.aall()", "`async for message in messages`, or ")
-        return self._slice(0, len(self))
+        view = self._copy.log.view()
+        return self._slice(view, view.dropped, view.end)
 
-    def _slice(self, start: int, stop: int) -> list[Message]:
-        log = self._copy.log
-        start, stop = log.dropped + start, log.dropped + stop
-        if log.missing(start, stop):  # in async code only after truncate
+    def _slice(self, view: MessageView, start: int, stop: int) -> list[Message]:
+        """Return the messages at positions `start` to `stop`."""
+        if view.missing(start, stop):  # in async code only after truncate
             refuse_async("These messages", "messages.apage(start, stop)")
-        return log.assemble(self._read(start, stop), start, stop)
+        return view.assemble(self._read(view, start, stop), start, stop)
+
+
+def _bounds(view: MessageView, start: int, stop: int) -> tuple[int, int]:
+    start, stop, _ = slice(start, stop).indices(view.end)
+    return max(start, view.dropped), stop
 
 
 def refuse_async(what: str, awaited: str, rather: str = "") -> None:

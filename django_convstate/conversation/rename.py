@@ -17,7 +17,7 @@ def rename(repository: Repository, id: str) -> str:
     except BackendUnavailable:
         found = repository.rename(id, new_id)  # perhaps only the answer was lost
     if not found:
-        raise ConversationNotFound("There is no such conversation.")
+        raise ConversationNotFound
     return new_id
 
 
@@ -29,5 +29,5 @@ async def arename(repository: Repository, id: str) -> str:
     except BackendUnavailable:
         found = await repository.arename(id, new_id)  # perhaps only the answer was lost
     if not found:
-        raise ConversationNotFound("There is no such conversation.")
+        raise ConversationNotFound
     return new_id

@@ -2,14 +2,19 @@
 
 import asyncio
 
+from ..exceptions import ConversationConflict
 from ..repository import Repository
 from .pending import REFUSALS
 from .working_copy import WorkingCopy
 
 
-def send(conversation: object, copy: WorkingCopy, repository: Repository) -> None:
-    """Store what is staged. `conversation` is what the signals are about. Raises as
-    `Conversation.save` does."""
+def send(conversation: object, copy: WorkingCopy, repository: Repository, refusals: int) -> None:
+    """Store what is staged. Raises as `Conversation.save` does.
+
+    Args:
+        conversation: what the signals are about.
+        refusals: how many changes of it had been refused when this was staged.
+    """
     while (change := copy.pending.first) is not None:
         try:
             committed = repository.commit(copy.id, change)
@@ -18,10 +23,14 @@ def send(conversation: object, copy: WorkingCopy, repository: Repository) -> Non
             raise
         has_created = copy.acknowledge(change, committed)
         repository.announce_saved(conversation, has_created)
+    if copy.refusals != refusals:
+        raise _refused_with_another()
     copy.save_failed = False
 
 
-async def asend(conversation: object, copy: WorkingCopy, repository: Repository) -> None:
+async def asend(
+    conversation: object, copy: WorkingCopy, repository: Repository, refusals: int
+) -> None:
     """See `send`."""
     try:
         while (change := copy.pending.first) is not None:
@@ -36,4 +45,13 @@ async def asend(conversation: object, copy: WorkingCopy, repository: Repository)
         # Not the view's to answer: the client has gone. The end of the request sends it.
         copy.save_failed = False
         raise
+    if copy.refusals != refusals:
+        raise _refused_with_another()
     copy.save_failed = False
+
+
+def _refused_with_another() -> ConversationConflict:
+    return ConversationConflict(
+        "Another thread or task was saving the same object, and the store has refused that. What "
+        "was to be saved here is forgotten with it: reload() and decide again."
+    )

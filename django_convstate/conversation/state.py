@@ -7,6 +7,7 @@ from ..backends.records import COUNTER_MAX, COUNTER_MIN, entry_size
 from ..codec import JSON, decode, encode, path_of
 from ..conf import Options
 from ..exceptions import ConversationTooLarge, InvalidConversationType, InvalidConversationValue
+from .memory_lock import MemoryLock
 
 _IMMUTABLE: Final = (str, int, float, bool, type(None))
 # Of a Conversation, which are taken for keys of its state.
@@ -23,10 +24,14 @@ class State(MutableMapping[str, JSON]):
 
     A list or dict that was handed out may be changed by its holder without our notice. So those,
     and only those, are encoded again to see whether they differ from what is stored.
+
+    Threads may read and write at the same time. What a WorkingCopy calls to save is called with its
+    lock held.
     """
 
-    def __init__(self, options: Options, stored: dict[str, bytes]) -> None:
+    def __init__(self, options: Options, stored: dict[str, bytes], lock: MemoryLock) -> None:
         """Begin with what the store holds."""
+        self._lock = lock
         self._options = options
         self._stored = stored  # what the store holds, as far as is known
         self._encoded = stored.copy()  # the same with what was assigned, counted and deleted since
@@ -48,43 +53,47 @@ class State(MutableMapping[str, JSON]):
         self._size = None
 
     def __getitem__(self, key: str) -> JSON:
-        if key in self._values:
-            return self._values[key]
-        try:
-            data = self._encoded[key]
-        except KeyError:
-            raise _no_such_key(key) from None
-        self._values[key] = value = decode(data)
-        return value
+        with self._lock.held:  # all threads have to be handed out the same list or dictionary
+            if key in self._values:
+                return self._values[key]
+            try:
+                data = self._encoded[key]
+            except KeyError:
+                raise _no_such_key(key) from None
+            self._values[key] = value = decode(data)
+            return value
 
     def __setitem__(self, key: str, value: JSON) -> None:
-        key = _plain_key(key)
-        self._put(key, encode(value, "state", key))
-        self._values[key] = value
-        self._assigned.add(key)
-        self._counted.pop(key, None)
+        with self._lock.held:
+            key = _plain_key(key)
+            self._put(key, encode(value, "state", key))
+            self._values[key] = value
+            self._assigned.add(key)
+            self._counted.pop(key, None)
 
     def setdefault(self, key: str, default: JSON = None) -> JSON:
         """Return the value of a key, which is `default` if there is none. A list or a dictionary
         that others begin at the same time is merged with it."""
-        if key not in self:
-            self[key] = default
-            if isinstance(default, (list, dict)) and key not in self._stored:
-                self._assigned.discard(key)
-        return self[key]
+        with self._lock.held:
+            if key not in self:
+                self[key] = default
+                if isinstance(default, (list, dict)) and key not in self._stored:
+                    self._assigned.discard(key)
+            return self[key]
 
     def __delitem__(self, key: str) -> None:
-        data = self._encoded.pop(key)
-        if self._size is not None:
-            self._size -= entry_size(key, data)
-        self._values.pop(key, None)
-        self._counted.pop(key, None)
+        with self._lock.held:
+            data = self._encoded.pop(key)
+            if self._size is not None:
+                self._size -= entry_size(key, data)
+            self._values.pop(key, None)
+            self._counted.pop(key, None)
 
     def __contains__(self, key: object) -> bool:
         return key in self._encoded
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._encoded)
+        return iter(tuple(self._encoded))  # which another thread may change meanwhile
 
     def __len__(self) -> int:
         return len(self._encoded)
@@ -96,33 +105,35 @@ class State(MutableMapping[str, JSON]):
 
     def incr(self, key: str, delta: int) -> int:
         """Add `delta` to a counter (one that is not there is 0). Return the sum as known here."""
-        key = _plain_key(key)
-        current, path = self.get(key, 0), path_of("state", key)
-        for what, number in ((path, current), ("delta", delta)):
-            if isinstance(number, bool) or not isinstance(number, int):
-                raise InvalidConversationType(
-                    f"{what} is of type {type(number).__name__}; only integers can be counted."
-                )
-        total = current + delta
-        if not all(COUNTER_MIN <= each <= COUNTER_MAX for each in (current, delta, total)):
-            raise InvalidConversationValue(f"{path} would leave the signed 64-bit range.")
-        # A number assigned or deleted since the last commit is not the one that is stored, so what
-        # is added becomes part of what is set.
-        as_stored = (
-            self._encoded.get(key) == self._stored.get(key) and key not in self._sent_anyway()
-        )
-        counts = key in self._counted or as_stored
-        self._put(key, b"%d" % total)
-        self._values[key] = total
-        if counts:
-            self._counted[key] = self._counted.get(key, 0) + delta
-        return int(total)
+        with self._lock.held:
+            key = _plain_key(key)
+            current, path = self.get(key, 0), path_of("state", key)
+            for what, number in ((path, current), ("delta", delta)):
+                if isinstance(number, bool) or not isinstance(number, int):
+                    raise InvalidConversationType(
+                        f"{what} is of type {type(number).__name__}; only integers can be counted."
+                    )
+            total = current + delta
+            if not all(COUNTER_MIN <= each <= COUNTER_MAX for each in (current, delta, total)):
+                raise InvalidConversationValue(f"{path} would leave the signed 64-bit range.")
+            # A number assigned or deleted since the last commit is not the one that is stored, so
+            # what is added becomes part of what is set.
+            as_stored = (
+                self._encoded.get(key) == self._stored.get(key) and key not in self._sent_anyway()
+            )
+            counts = key in self._counted or as_stored
+            self._put(key, b"%d" % total)
+            self._values[key] = total
+            if counts:
+                self._counted[key] = self._counted.get(key, 0) + delta
+            return int(total)
 
     @property
     def is_modified(self) -> bool:
         """Whether there is something to save."""
-        now = self._now()
-        return bool(self._counted or self._stored.keys() - now.keys() or self._changed(now))
+        with self._lock.held:
+            now = self._now()
+            return bool(self._counted or self._stored.keys() - now.keys() or self._changed(now))
 
     def collect_changes(
         self,

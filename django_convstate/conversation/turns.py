@@ -43,18 +43,23 @@ def in_turn(conversation: S, copy: WorkingCopy, repository: Repository, wait: fl
     turn = Turn(repository, copy.id, wait)  # now, for a receiver may change the id
     copy.enter_turn(turn.lease)
     try:
-        _continue(copy, turn.acquire())
+        record = turn.acquire()
+        for is_last_try in (False, False, True):
+            if _has_continued(copy, record, forgets=is_last_try):
+                break
+            conversation.save()
+            record = repository.load(copy.id)
         with turn.renewing():
             try:
                 yield conversation
-                gives_up = copy.stage_last(turn.lease)
+                refusals, gives_up = copy.stage_last(turn.lease)
             except INTERRUPTIONS:
                 is_released = _save_interrupted(conversation, copy, repository, turn.lease)
                 raise
             except BaseException:
                 copy.discard_changes()
                 raise
-            send_staged(conversation, copy, repository)
+            send_staged(conversation, copy, repository, refusals)
             is_released = gives_up
     except BaseException as error:
         clear_own_locals(error)
@@ -75,18 +80,23 @@ async def in_aturn(
     turn = Turn(repository, copy.id, wait)  # now, for a receiver may change the id
     copy.enter_turn(turn.lease)
     try:
-        _continue(copy, await turn.aacquire())
+        record = await turn.aacquire()
+        for is_last_try in (False, False, True):
+            if _has_continued(copy, record, forgets=is_last_try):
+                break
+            await conversation.asave()
+            record = await repository.aload(copy.id)
         async with turn.arenewing():
             try:
                 yield conversation
-                gives_up = copy.stage_last(turn.lease)
+                refusals, gives_up = copy.stage_last(turn.lease)
             except INTERRUPTIONS:
                 is_released = await _asave_interrupted(conversation, copy, repository, turn.lease)
                 raise
             except BaseException:
                 copy.discard_changes()
                 raise
-            await uncancelled(asend_staged(conversation, copy, repository))
+            await uncancelled(asend_staged(conversation, copy, repository, refusals))
             is_released = gives_up
     except BaseException as error:
         clear_own_locals(error)
@@ -105,8 +115,8 @@ def _save_interrupted(
         try:
             copy.log.interrupt_streams()
         finally:
-            gives_up = copy.stage_last(lease)
-            send_staged(conversation, copy, repository)
+            refusals, gives_up = copy.stage_last(lease)
+            send_staged(conversation, copy, repository, refusals)
     except Exception as error:
         log_unsaved(error)
         copy.note_unsaved()
@@ -122,8 +132,9 @@ async def _asave_interrupted(
         try:
             copy.log.interrupt_streams()
         finally:
-            gives_up = copy.stage_last(lease)
-            await uncancelled(asend_staged(conversation, copy, repository), CANCELLED_TIMEOUT)
+            refusals, gives_up = copy.stage_last(lease)
+            sent = asend_staged(conversation, copy, repository, refusals)
+            await uncancelled(sent, CANCELLED_TIMEOUT)
     except Exception as error:
         log_unsaved(error)
         copy.note_unsaved()
@@ -131,8 +142,19 @@ async def _asave_interrupted(
     return gives_up
 
 
+def _has_continued(copy: WorkingCopy, record: Record | None, *, forgets: bool) -> bool:
+    """Continue with what the turn before has left. False: another thread or task has changed
+    something since we saved, which has to be saved first. Unless it `forgets` that, as after a
+    receiver of `conversation_saved` that changes something each time."""
+    with copy.lock.held:
+        if copy.is_modified and not forgets:
+            return False
+        _continue(copy, record)
+        return True
+
+
 def _continue(copy: WorkingCopy, record: Record | None) -> None:
-    """Continue with what the turn before has left.
+    """Do as `_has_continued`, whatever has changed.
 
     Raises:
         ConversationInterrupted: that is nothing.

@@ -17,9 +17,10 @@ from ..backends.records import (
 )
 from ..backends.toolkit.writer import ThisProcess
 from ..conf import Options
-from ..exceptions import ConversationInterrupted, ConversationNotFound
+from ..exceptions import ConversationInterrupted
 from ..ids import new_id
 from .arguments import check_version
+from .memory_lock import MemoryLock
 from .message_log import MessageLog
 from .pending import NOTHING, Pending
 from .state import State
@@ -38,6 +39,8 @@ class WorkingCopy:
     def __init__(self, options: Options) -> None:
         """Prepare for `begin` or `load`, one of which has to follow."""
         self._options = options
+        self.lock = MemoryLock()
+        self.refusals = 0  # of changes, by the store
         self._lease: tuple[str, str] | None = None  # of which conversation, and the token
         self.save_failed = self.is_read_only = self.unless_deleted = False
         # By a login in this request it may be claimed for its visitor, as it is by what is saved
@@ -57,7 +60,7 @@ class WorkingCopy:
         self._kept: int | None = None
         self.window = options.window  # how many messages of others a commit returns at most
         self.existing: Sequence[str] = ()  # the ids that the last commit found there already
-        self.log = MessageLog(options)
+        self.log = MessageLog(options, self.lock)
 
     def begin(
         self,
@@ -69,57 +72,49 @@ class WorkingCopy:
         unless_deleted: bool = False,
     ) -> None:
         """Become an empty conversation that is not stored yet."""
-        self.id = id
-        self.version = 0
-        self.owner = owner
-        self.ttl = self._options.ttl if ttl is None else ttl
-        self._new_ttl: float | None = None
-        self.degraded, self.unconfirmed = False, True
-        self.created_at = self.modified_at = self.last_accessed = self.expires_at = 0.0
-        self.create = create
-        self.unless_deleted = unless_deleted
-        self.state = State(self._options, {})
-        self.log.reset_to(None)
-        self.pending = Pending()
+        with self.lock.held:
+            self.id = id
+            self.version = 0
+            self.owner = owner
+            self.ttl = self._options.ttl if ttl is None else ttl
+            self._new_ttl: float | None = None
+            self.degraded, self.unconfirmed = False, True
+            self.created_at = self.modified_at = self.last_accessed = self.expires_at = 0.0
+            self.create = create
+            self.unless_deleted = unless_deleted
+            self.state = State(self._options, {}, self.lock)
+            self.log.reset_to(None)
+            self.pending = Pending()
 
     def begin_anew(self) -> None:
         """Become an empty conversation of the same visitor, under a new id."""
         self.begin(new_id(), owner=self.visitor or None)
 
-    def reload(self, record: Record) -> None:
-        """Become what the store holds by now. What was not saved is forgotten.
-
-        Raises:
-            ConversationNotFound: it has become another owner's.
-        """
-        if self.visitor is not None and record.owner not in (None, self.visitor):
-            raise ConversationNotFound("There is no such conversation any more.")
-        self.load(record)
-
     def load(self, record: Record) -> None:
         """Become what the store holds. What was not saved is forgotten."""
-        self.id = record.id
-        self.version = record.version
-        is_unknown = record.is_unknown
-        if not (self.owner_is_attested and is_unknown):
-            self.owner = record.owner
-        # One of which not even that is known has what is configured, if it is begun anew.
-        is_blank = is_unknown and record.ttl == math.inf
-        self.ttl = self._options.ttl if is_blank else record.ttl
-        self._new_ttl = None
-        self.degraded, self.unconfirmed = record.degraded, record.unconfirmed
-        self.created_at = record.created_at
-        self.modified_at = record.modified_at
-        self.last_accessed = record.last_accessed
-        self.expires_at = self._expiry() if is_unknown else record.expires_at
-        # Loaded blind in an outage: the conversation may or may not exist, or have been deleted,
-        # so the commit must accept each. The store may be back before this is saved.
-        self.unless_deleted = is_unknown
-        self.create = Create.EITHER if is_unknown else Create.MUST_EXIST
-        self.save_failed = False
-        self.state = State(self._options, record.state)
-        self.log.reset_to(record)
-        self.pending = Pending()
+        with self.lock.held:
+            self.id = record.id
+            self.version = record.version
+            is_unknown = record.degraded and record.is_unknown
+            if not (self.owner_is_attested and is_unknown):
+                self.owner = record.owner
+            # One of which not even that is known has what is configured, if it is begun anew.
+            is_blank = is_unknown and record.ttl == math.inf
+            self.ttl = self._options.ttl if is_blank else record.ttl
+            self._new_ttl = None
+            self.degraded, self.unconfirmed = record.degraded, record.unconfirmed
+            self.created_at = record.created_at
+            self.modified_at = record.modified_at
+            self.last_accessed = record.last_accessed
+            self.expires_at = self._expiry() if is_unknown else record.expires_at
+            # Loaded blind in an outage: the conversation may or may not exist, or have been
+            # deleted, so the commit must accept each. The store may be back before this is saved.
+            self.unless_deleted = is_unknown
+            self.create = Create.EITHER if is_unknown else Create.MUST_EXIST
+            self.save_failed = False
+            self.state = State(self._options, record.state, self.lock)
+            self.log.reset_to(record)
+            self.pending = Pending()
 
     @property
     def is_stored(self) -> bool:
@@ -148,8 +143,11 @@ class WorkingCopy:
 
     # Saving: stage, send each of `pending`, acknowledge.
 
-    def stage(self, expected_version: int | None = None, owner: str | None = None) -> None:
+    def stage(self, expected_version: int | None = None, owner: str | None = None) -> int:
         """Make a Change of what has changed, and regard it as stored from now on.
+
+        Returns:
+            How many `refusals` there were: if there are more when all is sent, it was refused.
 
         Raises:
             InvalidConversationType: the expected version is no integer.
@@ -163,52 +161,54 @@ class WorkingCopy:
         self.save_failed = True
         if self.before_save is not None:
             self.before_save(self)
-        if expected_version is not None:
-            self.check_known()
-            expected_version = self._expected(expected_version)
-        options = self._options
-        changed, unset, counted, expected = self.state.collect_changes()
-        keep, appended, once, replaced, seen = self.log.collect_changes()
-        if not (
-            changed
-            or unset
-            or counted
-            or appended is not NOTHING
-            or replaced
-            or keep is not None
-            or owner is not None
-            or self._new_ttl is not None
-        ):
-            return
-        is_new = self.create is Create.MUST_BE_NEW
-        change = Change(
-            create=self.create,
-            unless_deleted=self.unless_deleted,
-            expected_version=expected_version,
-            visitor=self.visitor,
-            owner=owner or self._owner_to_send(),
-            owner_is_attested=self.is_claimable or self.owner_is_attested,
-            ttl=self.ttl if is_new else self._new_ttl,  # of one that may be there, its own is kept
-            default_ttl=self.ttl,
-            expected=expected,
-            set=changed,
-            unset=unset,
-            increment=counted,
-            max_state_bytes=options.max_state_bytes,
-            replace=replaced,
-            keep_messages=keep,
-            append=appended,
-            once=once,
-            max_messages=options.max_messages,
-            drop_oldest=options.when_full == "drop_oldest",
-            commit=ThisProcess.writer.begin(self.id),
-            lease=self.lease,
-            seen=seen,
-            window=self.window,
-        )
-        self.pending.add(change)
-        self.create = Create.MUST_EXIST
-        self._new_ttl = None
+        with self.lock.held:
+            if expected_version is not None:
+                self.check_known()
+                expected_version = self._expected(expected_version)
+            options = self._options
+            changed, unset, counted, expected = self.state.collect_changes()
+            keep, appended, once, replaced, seen = self.log.collect_changes()
+            if not (
+                changed
+                or unset
+                or counted
+                or appended is not NOTHING
+                or replaced
+                or keep is not None
+                or owner is not None
+                or self._new_ttl is not None
+            ):
+                return self.refusals
+            is_new = self.create is Create.MUST_BE_NEW
+            change = Change(
+                create=self.create,
+                unless_deleted=self.unless_deleted,
+                expected_version=expected_version,
+                visitor=self.visitor,
+                owner=owner or self._owner_to_send(),
+                owner_is_attested=self.is_claimable or self.owner_is_attested,
+                ttl=self.ttl if is_new else self._new_ttl,  # one that may be there keeps its own
+                default_ttl=self.ttl,
+                expected=expected,
+                set=changed,
+                unset=unset,
+                increment=counted,
+                max_state_bytes=options.max_state_bytes,
+                replace=replaced,
+                keep_messages=keep,
+                append=appended,
+                once=once,
+                max_messages=options.max_messages,
+                drop_oldest=options.when_full == "drop_oldest",
+                commit=ThisProcess.writer.begin(self.id),
+                lease=self.lease,
+                seen=seen,
+                window=self.window,
+            )
+            self.pending.add(change)
+            self.create = Create.MUST_EXIST
+            self._new_ttl = None
+            return self.refusals
 
     def _owner_to_send(self) -> str | None:
         if self.is_claimable and self.owner is None:
@@ -245,9 +245,11 @@ class WorkingCopy:
 
     def refuse(self, change: Change) -> None:
         """Take note that the store has refused a change, and with it all that wait."""
-        self.pending.clear()
-        # What was to be new is not the one that is there.
-        self.create = change.create
+        with self.lock.held:
+            self.refusals += 1
+            self.pending.clear()
+            # What was to be new is not the one that is there.
+            self.create = change.create
 
     def _expected(self, version: int) -> int:
         check_version(version)
@@ -261,35 +263,36 @@ class WorkingCopy:
     def acknowledge(self, change: Change, committed: Committed) -> bool:
         """Take note that the store has applied a change, and tell whether it has begun the
         conversation."""
-        has_created = change.create is Create.MUST_BE_NEW or (
-            change.create is Create.EITHER and committed.version == 1
-        )
-        taken = self.pending.take(change)
-        if taken is None:
-            return has_created  # another task has taken note of it
-        expected_end, others_wait = taken
-        if others_wait or not self.log.settle_if_expected(committed, expected_end):
-            self.log.settle(self.pending.settle(change, committed, expected_end))
-        self.existing = committed.existing
-        if change.once and (replacements := self.log.remade(change, committed)):
-            self._stage_replacements(replacements, change, committed)
-        if committed.replaced:
-            self.log.adopt(committed.replaced)
-        if committed.merged:
-            self.state.note_merged(committed.merged)
-        keep = change.keep_messages
-        if keep is not None:
-            self.has_news = True
-            self._kept = keep if self._kept is None else min(keep, self._kept)
-        elif change.append is not NOTHING:
-            self.has_news = True
-        self.version = committed.version
-        self.degraded, self.unconfirmed = committed.degraded, committed.unconfirmed
-        self.owner = change.owner or self.owner
-        self.last_accessed = self.modified_at = time.time()
-        self.expires_at = committed.expires_at
-        self.created_at = self.created_at or self.last_accessed
-        return has_created
+        with self.lock.held:
+            has_created = change.create is Create.MUST_BE_NEW or (
+                change.create is Create.EITHER and committed.version == 1
+            )
+            taken = self.pending.take(change)
+            if taken is None:
+                return has_created  # another task has taken note of it
+            expected_end, others_wait = taken
+            if others_wait or not self.log.settle_if_expected(committed, expected_end):
+                self.log.settle(self.pending.settle(change, committed, expected_end))
+            self.existing = committed.existing
+            if change.once and (replacements := self.log.remade(change, committed)):
+                self._stage_replacements(replacements, change, committed)
+            if committed.replaced:
+                self.log.adopt(committed.replaced)
+            if committed.merged:
+                self.state.note_merged(committed.merged)
+            keep = change.keep_messages
+            if keep is not None:
+                self.has_news = True
+                self._kept = keep if self._kept is None else min(keep, self._kept)
+            elif change.append is not NOTHING:
+                self.has_news = True
+            self.version = committed.version
+            self.degraded, self.unconfirmed = committed.degraded, committed.unconfirmed
+            self.owner = change.owner or self.owner
+            self.last_accessed = self.modified_at = time.time()
+            self.expires_at = committed.expires_at
+            self.created_at = self.created_at or self.last_accessed
+            return has_created
 
     def take_news(self) -> tuple[int, int | None]:
         """Return where the messages end, and after which position others have to read them anew."""
@@ -355,9 +358,10 @@ class WorkingCopy:
 
     def discard_changes(self) -> None:
         """Go back to what the store holds, as far as is known."""
-        self.pending.clear()
-        self.state.discard_changes()
-        self.log.discard_changes()
+        with self.lock.held:
+            self.pending.clear()
+            self.state.discard_changes()
+            self.log.discard_changes()
 
     # A turn.
 
@@ -372,14 +376,16 @@ class WorkingCopy:
         Raises:
             RuntimeError: there is a turn under way.
         """
-        if self._lease is not None:
-            raise RuntimeError("This conversation is in a turn already; they cannot be nested.")
-        self._lease = self.id, lease
+        with self.lock.held:
+            if self._lease is not None:
+                raise RuntimeError("This conversation is in a turn already; they cannot be nested.")
+            self._lease = self.id, lease
 
-    def stage_last(self, lease: str) -> bool:
-        """Stage what has changed, and tell whether sending it gives up the lease."""
-        self.stage()
-        return self.pending.release(lease)
+    def stage_last(self, lease: str) -> tuple[int, bool]:
+        """Stage what has changed, and tell as well whether sending it gives up the lease."""
+        refusals = self.stage()
+        with self.lock.held:
+            return refusals, self.pending.release(lease)
 
     def note_unsaved(self) -> None:
         """Take note that an interrupted turn could not be saved. That is not the view's to answer,

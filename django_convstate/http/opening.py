@@ -27,7 +27,6 @@ class NotTheirs(ConversationNotFound):
 
 # So that one request cannot make us look for more conversations than that.
 MAX_LOOKUPS: Final = 5
-_ABSENT: Final = "There is no such conversation."
 
 
 ABSENT_ERRORS = (ConversationNotFound, ConversationCorrupt)
@@ -108,7 +107,7 @@ def open_for(visitor: Visitor | None, token: Token, conversation: Conversation) 
         try:
             conversation.claim(owner)
         except _NOT_CLAIMED:
-            raise NotTheirs(_ABSENT) from None
+            raise NotTheirs from None
     return conversation
 
 
@@ -120,7 +119,7 @@ async def aopen_for(
         try:
             await conversation.aclaim(owner)
         except _NOT_CLAIMED:
-            raise NotTheirs(_ABSENT) from None
+            raise NotTheirs from None
     return conversation
 
 
@@ -157,5 +156,5 @@ def _has_to_claim(visitor: Visitor, token: Token, copy: WorkingCopy) -> bool:
         # What is known here may be from before they claimed it, or said since by another.
         raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
     if not may_open:
-        raise NotTheirs(_ABSENT)
+        raise NotTheirs
     return is_claimable and not copy.is_unknown  # which is claimed with what is saved next

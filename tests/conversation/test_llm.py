@@ -515,4 +515,6 @@ def test_a_handle_knows_no_more_of_the_first_message_than_it_needs() -> None:
     conversation = store.create()
     conversation.messages.extend([system(), *map(user, "ab")])
     conversation.save()
-    assert working_copy_of(store.get(conversation.id)).log.first is None, "it is in the window"
+    assert working_copy_of(store.get(conversation.id)).log.view().first is None, (
+        "it is in the window"
+    )

@@ -112,7 +112,7 @@ class TestMessages:
         for number in range(50):
             conversation.messages.append("user", str(number))
             conversation.save()
-        assert working_copy_of(conversation).log.missing(0, 50) == (0, 45)
+        assert working_copy_of(conversation).log.view().missing(0, 50) == (0, 45)
         assert contents(conversation) == [str(number) for number in range(50)]
 
     def test_reading_messages_of_a_deleted_conversation_is_interrupted(

@@ -331,7 +331,7 @@ class HandleBesideModel(RuleBasedStateMachine):
             assert body == self.bodies[message.id]
             assert stored.messages.find(message.id) == message
         count = len(self.handle.messages)
-        _, loaded_from = working_copy_of(self.handle).log.missing(0, count) or (0, 0)
+        _, loaded_from = working_copy_of(self.handle).log.view().missing(0, count) or (0, 0)
         seen = [message.id for message in self.handle.messages.all()]
         assert seen[loaded_from:] == ids[loaded_from:count]
 
