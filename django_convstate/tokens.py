@@ -7,6 +7,7 @@ SECRET_KEY: another visitor who presents it is turned away without asking the st
 
 import base64
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -74,6 +75,11 @@ class Token:
 
     def __repr__(self) -> str:
         return "<Token>"  # which may be in a report of an error, and is as good as a password
+
+
+def ids_without_owner(tokens: Iterable[Token]) -> list[str]:
+    """Return the ids of those tokens whose conversations had no owner: what a login may claim."""
+    return [token.id for token in tokens if not token.is_owned]
 
 
 def new_token(id: str, owner: str | None) -> Token:

@@ -105,19 +105,17 @@ def planted(name: str | None) -> Case:
 def planted_before_login(name: str | None) -> Case:
     other = Person()
     other.say("http", "planted")
-    olga = Person()
-    olga.token = other.token
-    olga.log_in("olga")
-    olga.say("http", f"{SECRET} first")
-    if name is not None:
-        other.log_in(name)
-    return Case(olga, other, olga.id)
+    return _planted_in_browser_of_olga(other, name)
 
 
 def unsaved_planted_before_login(name: str | None) -> Case:
     """That of a websocket in which nothing was said."""
     other = Person()
     other.look("websocket")
+    return _planted_in_browser_of_olga(other, name)
+
+
+def _planted_in_browser_of_olga(other: Person, name: str | None) -> Case:
     olga = Person()
     olga.token = other.token
     olga.log_in("olga")

@@ -8,6 +8,7 @@ from .. import ids
 from ..conversation.arguments import known_owner
 from ..conversation.conversation import working_copy_of
 from ..store import conversations
+from ..tokens import ids_without_owner
 from ..tracebacks import clears_own_locals
 from . import identity
 from .request import RequestConversation, attached_to
@@ -28,7 +29,7 @@ def note_login(sender: object, request: HttpRequest, **kwargs: object) -> None:
     if _begins_anew(attached, visitor.owner):
         attached.begin_anew(visitor.owner)
         return
-    claimable = [token.id for token in attached.presented() if not token.is_owned]
+    claimable = ids_without_owner(attached.presented())
     conversation = attached.current()
     if conversation is not None and conversation.owner is None:
         copy = working_copy_of(conversation)
@@ -42,7 +43,7 @@ def _note_early(request: HttpRequest | None) -> None:
     """Note the login of a middleware before ours, or of a test client, which presents nothing."""
     if request is not None and conversations.options.on_login == "claim":
         presented = identity.presented(request, conversations.options)
-        _remember(request, [token.id for token in presented if not token.is_owned])
+        _remember(request, ids_without_owner(presented))
 
 
 def _remember(request: HttpRequest, claimable: list[str]) -> None:

@@ -88,11 +88,7 @@ def _begin(
 
 def create_for(visitor: Visitor | None, store: ConversationStore) -> Conversation:
     """Return a new conversation of the visitor."""
-    if visitor is None:
-        return store.create()
-    conversation = store.create(visitor.owner)
-    working_copy_of(conversation).visitor = visitor.owner or ""
-    return conversation
+    return _presented_new(visitor, store.create(None if visitor is None else visitor.owner))
 
 
 def open_for(visitor: Visitor | None, token: Token, conversation: Conversation) -> Conversation:
@@ -125,10 +121,12 @@ async def aopen_for(
 
 def begin_for(visitor: Visitor | None, store: ConversationStore, id: str) -> Conversation:
     """Return a new conversation under an id that was given out before anything was stored."""
-    if visitor is None:
-        return store.begin(id)
-    conversation = store.begin(id, visitor.owner)
-    working_copy_of(conversation).present_to(visitor.owner)
+    return _presented_new(visitor, store.begin(id, None if visitor is None else visitor.owner))
+
+
+def _presented_new(visitor: Visitor | None, conversation: Conversation) -> Conversation:
+    if visitor is not None:
+        working_copy_of(conversation).present_to(visitor.owner)
     return conversation
 
 

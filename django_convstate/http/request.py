@@ -18,7 +18,7 @@ from ..conversation.working_copy import WorkingCopy
 from ..exceptions import ConversationCorrupt
 from ..ids import owner_of
 from ..store import ConversationStore
-from ..tokens import Token
+from ..tokens import Token, ids_without_owner
 from ..tracebacks import clears_own_locals
 from . import identity
 from .awaitable import GuardedCoroutine
@@ -112,8 +112,7 @@ class RequestConversation:
 
     def visit_as(self, owner: str) -> None:
         """Have this owner be the visitor, who presents what the request presents by a login."""
-        claimable = [token.id for token in self.presented() if not token.is_owned]
-        self._claimant = Visitor(owner, claimable)
+        self._claimant = Visitor(owner, ids_without_owner(self.presented()))
         self._logins += 1
 
     def load_later(self) -> None:

@@ -4,6 +4,7 @@ for nobody else.
 """
 
 import logging
+import weakref
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
@@ -26,12 +27,17 @@ class RequestSaving:
     def __init__(self, attached: RequestConversation) -> None:
         self._attached = attached
         self.is_answered = False  # the view, and the middleware within ours, are done
-        self.stream: streaming.Stream | streaming.AsyncStream | None = None  # of the response
+        self._stream: weakref.ref[streaming.Stream | streaming.AsyncStream] | None = None
 
     @property
     def note_use(self) -> Callable[[], None]:
         """What has to be called when a conversation is used for this request."""
         return self._attached.note_use
+
+    @property
+    def stream(self) -> streaming.Stream | streaming.AsyncStream | None:
+        """What the response streams; None: nothing, or it was dropped."""
+        return None if self._stream is None else self._stream()
 
     @property
     def view(self) -> object:
@@ -123,7 +129,10 @@ class RequestSaving:
         has_failed = conversation is not None and working_copy_of(conversation).save_failed
         will_be_saved = False
         if streaming.is_stream(response) and response.status_code < 500:
-            self.stream = streaming.follow(response, self._save_late, self._asave_late)
+            # Weak, or a dropped response would wait for the garbage collector to end its stream.
+            self._stream = weakref.ref(
+                streaming.follow(response, self._save_late, self._asave_late)
+            )
             will_be_saved = not has_failed
         # A stream may use it yet, after its headers were sent.
         if self._attached.is_touched or (will_be_saved and self._attached.presented()):

@@ -30,7 +30,12 @@ KEYS = [
 def measured(make: Callable[[], object]) -> tuple[int, object]:
     """Return how many bytes of memory an object takes, and the object. Threads of other tests may
     take some meanwhile, so the least of several times counts."""
-    return min((_measured(make) for _ in range(5)), key=lambda found: found[0])
+    gc.collect()
+    gc.freeze()  # so that a collection takes no time for what was there before
+    try:
+        return min((_measured(make) for _ in range(5)), key=lambda found: found[0])
+    finally:
+        gc.unfreeze()
 
 
 def _measured(make: Callable[[], object]) -> tuple[int, object]:
