@@ -24,9 +24,11 @@ from django_convstate.backends.toolkit.stored import StoredConversation
 from django_convstate.channels.scope import ScopeConversation
 from django_convstate.conversation.conversation import working_copy_of
 from django_convstate.conversation.pending import Settled
+from django_convstate.conversation.reading import ReadMessages
 from django_convstate.http.identity import PartitionedMorsel
 from django_convstate.http.visitor import Visitor
 from django_convstate.ids import hashed_id
+from django_convstate.repository import Repository
 from django_convstate.tokens import new_token, sign_id
 from django_convstate.tracebacks import Hidden
 from tests.support.messages import pairs
@@ -159,6 +161,7 @@ def instances() -> dict[str, Any]:
             made,
             made.messages,
             made.messages[0],
+            ReadMessages(copy, Repository(conversations, None, {})),
             copy,
             copy.state,
             copy.log,

@@ -77,7 +77,7 @@ class TestStore:
         assert CountingBackend.calls == {"commit": 2, "acommit": 1}
         conversation = store.get("whatsapp:+15550100")
         assert contents(conversation) == ["hello", "are you there?"]
-        assert conversation.messages[0]["source"] == "webhook"
+        assert conversation.messages[-2]["source"] == "webhook"
         assert conversation.ttl == 60
         with pytest.raises(InvalidConversationValue):
             store.append("whatsapp:+15550100", "user", float("nan"))

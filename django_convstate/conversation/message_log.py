@@ -7,14 +7,7 @@ A position counts the messages that were dropped, too, so that those which are t
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 
-from ..backends.records import (
-    Change,
-    Committed,
-    Record,
-    Replacement,
-    message_too_large,
-    too_many_messages,
-)
+from ..backends.records import Change, Committed, Record, Replacement
 from ..backends.toolkit.packed import (
     KEY_SIZE,
     NO_KEY,
@@ -30,14 +23,11 @@ from ..backends.toolkit.packed import (
 )
 from ..codec import JSON, decode, decode_all, encode
 from ..conf import Options
-from ..exceptions import (
-    ConversationCorrupt,
-    InvalidConversationType,
-    InvalidConversationValue,
-)
+from ..exceptions import ConversationCorrupt, InvalidConversationType, InvalidConversationValue
 from ..ids import next_message_id, validate_message_id
+from .limits import check_room, check_size
 from .message import Message, encode_item, encode_message, object_of, redacted
-from .pending import NOTHING, MessageChanges, Settled, shifted
+from .pending import NOTHING, MessageChanges, Settled, joined, shifted
 
 
 class MessageLog:
@@ -52,6 +42,7 @@ class MessageLog:
         # Where, as (start, stop), others have appended between our load and our saves. Noted only
         # for those who put a list here, because a conversation may be saved any number of times.
         self.remote_ranges: list[tuple[int, int]] | None = None
+        self.has_warned = False  # of messages that no API takes
 
     def reset_to(self, record: Record | None) -> None:
         """Hold the newest messages of a record, and nothing else. None: of a conversation that is
@@ -59,11 +50,14 @@ class MessageLog:
         self._tail: Sequence[Pair] = ()
         self._last_key, self._offline = NO_KEY, False
         self.dropped = self._stored_end = 0
+        # The first message and its position, as it was last known.
+        self._first: tuple[int, Pair] | None = None
         if record is not None:
             self._tail = record.messages
             self._last_key, self._offline = record.last_key, record.degraded
             self.dropped = record.dropped
             self._stored_end = record.dropped + record.message_count
+            self._first = None if record.first is None else (record.dropped, record.first)
         self._kept_end = self._stored_end
         self._recent: list[bytes] = []
         self._last_id = 0  # of those that were made here
@@ -111,8 +105,8 @@ class MessageLog:
         try:
             for number, item in enumerate(items):
                 data = encode_item(item, f"item {number}")
-                self._check_room(len(made))
-                self._check_size(data)
+                check_room(self.options, len(self) + len(made) + 1)
+                check_size(self.options, data)
                 self._last_id = next_message_id(self._last_id, self._last_key)
                 made.append(b"%b\0%b" % (self._last_id.to_bytes(KEY_SIZE), data))
         except BaseException:
@@ -129,22 +123,10 @@ class MessageLog:
             ConversationTooLarge: it is over MAX_MESSAGE_BYTES, or one more than MAX_MESSAGES.
         """
         if self.options.max_messages is not None:
-            self._check_room(0)
+            check_room(self.options, len(self) + 1)
         data = encode_message(role, content, id, extra)
-        if len(data) > self.options.max_message_bytes:
-            self._check_size(data)
+        check_size(self.options, data)
         return data
-
-    def _check_room(self, more: int) -> None:
-        limit = self.options.max_messages
-        if limit is not None and self.options.when_full == "refuse":
-            count = len(self) + more + 1
-            if count > limit:
-                raise too_many_messages(count, limit)
-
-    def _check_size(self, data: bytes) -> None:
-        if len(data) > self.options.max_message_bytes:
-            raise message_too_large(len(data), self.options.max_message_bytes)
 
     def truncate(self, size: int) -> None:
         """Keep the first `size` messages."""
@@ -173,7 +155,7 @@ class MessageLog:
         if "id" in fields:
             raise InvalidConversationValue("The id of a message cannot be changed.")
         new = encode(object_of(decode(data)) | dict(fields), "message")
-        self._check_size(new)
+        check_size(self.options, new)
         old = self._replaced[id][0] if id in self._replaced else data
         self._replace(id, old, new)
 
@@ -251,6 +233,8 @@ class MessageLog:
 
     def _cut(self, end: int) -> None:
         """Forget what is in memory from position `end` on."""
+        if end <= self.dropped:
+            self._first = None
         surplus = self._stored_end - end
         from_tail = max(0, surplus - len(self._recent))
         del self._recent[max(0, len(self._recent) - surplus) :]
@@ -269,6 +253,7 @@ class MessageLog:
         if is_expected:
             self._last_key = committed.last_key
             if len(self._recent) > self.options.window:
+                self._note_first()
                 self._tail = ()
                 del self._recent[: -self.options.window]
         return is_expected
@@ -276,6 +261,7 @@ class MessageLog:
     def settle(self, settled: Settled) -> None:
         """Take note of a commit after which others have appended, or are still to be sent."""
         change, committed = settled.change, settled.committed
+        self._note_first()
         self._last_key = committed.last_key
         known = [*packed_of(self._tail), *self._recent]
         split = max(0, len(known) - settled.later)
@@ -289,12 +275,14 @@ class MessageLog:
         elif committed.repeated:
             stored = packed_of(committed.others)  # the newest of all
         else:
-            stored = _joined(before, before_end, committed) + own
+            stored = joined(before, before_end, committed) + own
         room = min(committed.message_count, max(self.options.window, len(own)))
         newest = stored[len(stored) - min(len(stored), room) :]
         self._tail = PackedMessages(newest, committed.end - len(newest))
         self._recent = later
         self.dropped = committed.dropped
+        if remote < 0:  # others have dropped some, and perhaps added others
+            self._first = None
         if settled.later or settled.is_cut or self._kept_end == self._stored_end:
             self._kept_end += settled.stored_end - self._stored_end
         else:
@@ -317,6 +305,24 @@ class MessageLog:
     def _start(self) -> int:
         """The position of the first message in memory."""
         return self._stored_end - len(self._recent) - len(self._tail)
+
+    @property
+    def start(self) -> int:
+        """The position from which on the wanted messages are in memory."""
+        return max(self.dropped, min(self._start, self._kept_end))
+
+    @property
+    def first(self) -> dict[str, JSON] | None:
+        """The first message, if it is known, and further back than what is in memory."""
+        if self._first is None or not self._first[0] == self.dropped < self.start:
+            return None
+        return object_of(decode(self._as_replaced(*self._first[1])))
+
+    def _note_first(self) -> None:
+        """Keep the first message when those in memory are about to be given up."""
+        if self._start == self.dropped < self._stored_end:
+            packed = (packed_of(self._tail) or self._recent)[0]
+            self._first = self.dropped, (id_of(packed, self.dropped), data_of(packed))
 
     @property
     def is_complete(self) -> bool:
@@ -358,10 +364,10 @@ class MessageLog:
         first = stop - len(found)
         return Message.each(self._values(found, first), found, first)
 
-    def values(self, start: int, stop: int) -> list[dict[str, JSON]]:
-        """Return the messages at positions `start` to `stop`, which are in memory, as plain
-        dictionaries."""
-        return self._values(self._packed((), start, stop), start)
+    def values(self, start: int, stop: int, read: Sequence[Pair] = ()) -> list[dict[str, JSON]]:
+        """Do as `assemble`, and return plain dictionaries."""
+        found = self._packed(read, start, stop)
+        return self._values(found, stop - len(found))
 
     def _packed(self, read: Sequence[Pair], start: int, stop: int) -> list[bytes]:
         found = [*packed_of(read)]
@@ -387,12 +393,3 @@ class MessageLog:
         generator: a traceback, or an event loop that is about to close it."""
         for interrupt in list(self.streams.values()):
             interrupt()
-
-
-def _joined(before: list[bytes], before_end: int, committed: Committed) -> list[bytes]:
-    """Return the messages before a commit's own: those known, with those of others."""
-    others = packed_of(committed.others)
-    start = committed.others_end - len(others)
-    if start > before_end:
-        return others  # there is a gap, of messages that are further back than the window
-    return before[: max(0, len(before) - (before_end - start))] + others

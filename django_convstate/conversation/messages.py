@@ -4,44 +4,32 @@ import operator
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
+    Callable,
     Generator,
     Iterable,
-    Iterator,
-    Sequence,
+    Mapping,
 )
-from typing import Any, Final, overload
+from typing import overload
 
 from django.utils.asyncio import async_unsafe
 
-from ..backends.toolkit.packed import PackedMessages, Pair
 from ..codec import JSON
-from ..exceptions import ConversationInterrupted, InvalidConversationType, MessageNotFound
+from ..exceptions import InvalidConversationType, MessageNotFound
 from ..ids import validate_message_id
-from ..repository import Repository
 from ..tracebacks import clears_locals
 from .message import Message, message_of
+from .reading import ReadMessages
 from .streamed import StreamedMessage
 from .templating import alters_data
-from .working_copy import WorkingCopy
 
-# What chat completion APIs take; everything else that a message may have is ours or the project's.
-LLM_FIELDS: Final = ("role", "content", "name", "tool_calls", "tool_call_id")
+Finish = Callable[[], Mapping[str, JSON]]
 
 
 @clears_locals
-class Messages(Sequence[Message]):
-    """All messages of a conversation, oldest first; those before the window are read when needed.
+class Messages(ReadMessages):
+    """What was said in a conversation, and what is said now; see `ReadMessages`."""
 
-    As a sequence it has the messages that are there. `page` and `dropped` count positions, from the
-    first message that there ever was, so that they stay the same when the oldest are dropped.
-    """
-
-    __slots__ = ("_copy", "_repository")
-
-    def __init__(self, copy: WorkingCopy, repository: Repository) -> None:
-        self._copy = copy
-        self._repository = repository
+    __slots__ = ()
 
     def append(self, /, role: str, content: JSON, *, id: str | None = None, **extra: JSON) -> str:
         """Add a message at the end, with a `timestamp` (ISO 8601, UTC) unless `extra` has one.
@@ -121,19 +109,25 @@ class Messages(Sequence[Message]):
         """See `redact`."""
         self._copy.log.redact(id, await self._afind(validate_message_id(id)))
 
-    @property
-    def dropped(self) -> int:
-        """How many of the oldest messages were dropped because of WHEN_FULL: the position of the
-        first one that is there."""
-        return self._copy.log.dropped
-
     @overload
     def stream(
-        self, role: str, chunks: Iterable[str], *, id: str | None = None, **extra: JSON
+        self,
+        role: str,
+        chunks: Iterable[str],
+        *,
+        id: str | None = None,
+        finish: Finish | None = None,
+        **extra: JSON,
     ) -> Generator[str, None, None]: ...
     @overload
     def stream(
-        self, role: str, chunks: AsyncIterable[str], *, id: str | None = None, **extra: JSON
+        self,
+        role: str,
+        chunks: AsyncIterable[str],
+        *,
+        id: str | None = None,
+        finish: Finish | None = None,
+        **extra: JSON,
     ) -> AsyncGenerator[str, None]: ...
     def stream(
         self,
@@ -141,6 +135,7 @@ class Messages(Sequence[Message]):
         chunks: Iterable[str] | AsyncIterable[str],
         *,
         id: str | None = None,
+        finish: Finish | None = None,
         **extra: JSON,
     ) -> Generator[str, None, None] | AsyncGenerator[str, None]:
         """Pass the chunks of a message through unchanged, and append it when it has come to its
@@ -153,6 +148,10 @@ class Messages(Sequence[Message]):
             role: as for `append`.
             chunks: an iterable or async iterable of str, closed at the end.
             id, extra: as for `append`.
+            finish: returns further fields, which are known only when the stream has ended: tokens,
+                the time to the first one. Called once, before the message is appended, also if it
+                was interrupted. If it raises, or what it returns cannot be stored, that is logged,
+                and the message is kept without.
 
         Returns:
             A generator or async generator, as `chunks` is.
@@ -163,7 +162,7 @@ class Messages(Sequence[Message]):
             ConversationTooLarge: the message has grown over MAX_MESSAGE_BYTES. What fits is
                 appended as interrupted.
         """
-        message = StreamedMessage(self._copy.log, role, id, extra)
+        message = StreamedMessage(self._copy.log, role, id, extra, finish)
         if isinstance(chunks, Iterable):
             return message.pass_on(chunks)
         if isinstance(chunks, AsyncIterable):
@@ -171,75 +170,6 @@ class Messages(Sequence[Message]):
         raise InvalidConversationType(
             f"Chunks come from an iterable or an async iterable, not {type(chunks).__name__}."
         )
-
-    def window(self, size: int | None = None) -> list[Message]:
-        """Return the newest `size` messages (None: WINDOW), oldest first; in an outage, those of
-        them that are known here."""
-        return self._between(*self._newest(size))
-
-    def for_llm(self, size: int | None = None) -> list[dict[str, JSON]]:
-        """Return the newest `size` messages (None: WINDOW), as plain dictionaries with the fields
-        that chat completion APIs take."""
-        log, (start, stop) = self._copy.log, self._newest(size)
-        is_here = log.missing(start, stop) is None
-        return [
-            {field: message[field] for field in LLM_FIELDS if field in message}
-            for message in (log.values(start, stop) if is_here else self._between(start, stop))
-        ]
-
-    def _newest(self, size: int | None) -> tuple[int, int]:
-        log = self._copy.log
-        wanted = log.options.window if size is None else max(0, operator.index(size))
-        return log.window_start(wanted), log.end
-
-    def all(self) -> list[Message]:
-        """Return every message. Reads those before the window from the store."""
-        return self.page(0, self._copy.log.end)
-
-    @alters_data
-    async def aall(self) -> list[Message]:
-        """See `all`."""
-        return await self.apage(0, self._copy.log.end)
-
-    def page(self, start: int, stop: int) -> list[Message]:
-        """Return messages `start` to `stop`, as a slice does. Reads what is not in memory.
-
-        Raises:
-            ConversationInterrupted: it was deleted, shortened or has expired in the meantime.
-        """
-        start, stop = self._bounds(start, stop)
-        missing = self._copy.log.missing(start, stop)
-        read = self._repository.read_messages(self._copy.id, *missing) if missing else []
-        if missing and len(read) < missing[1] - missing[0]:
-            self._check_dropped(read, missing, self._repository.exists(self._copy.id))
-        return self._copy.log.assemble(read, start, stop)
-
-    @alters_data
-    async def apage(self, start: int, stop: int) -> list[Message]:
-        """See `page`."""
-        start, stop = self._bounds(start, stop)
-        missing = self._copy.log.missing(start, stop)
-        read = await self._repository.aread_messages(self._copy.id, *missing) if missing else []
-        if missing and len(read) < missing[1] - missing[0]:
-            self._check_dropped(read, missing, await self._repository.aexists(self._copy.id))
-        return self._copy.log.assemble(read, start, stop)
-
-    def _bounds(self, start: int, stop: int) -> tuple[int, int]:
-        log = self._copy.log
-        start, stop, _ = slice(start, stop).indices(log.end)
-        return max(start, log.dropped), stop
-
-    def _check_dropped(self, read: Sequence[Pair], missing: tuple[int, int], exists: bool) -> None:
-        """Check that what is missing was dropped as the oldest, if that is how it is set: then what
-        is left comes right before the messages in memory."""
-        drops = self._copy.log.options.when_full == "drop_oldest"
-        is_end = not read or (
-            isinstance(read, PackedMessages) and read.start + len(read) == missing[1]
-        )
-        if not (drops and exists and is_end):
-            raise ConversationInterrupted(
-                "The conversation was deleted, shortened or has expired since it was loaded."
-            )
 
     @alters_data
     def pop(self) -> Message:
@@ -271,60 +201,6 @@ class Messages(Sequence[Message]):
     def clear(self) -> None:
         """Drop all messages. See `truncate` for what others may have added."""
         self.truncate(0)
-
-    def __len__(self) -> int:
-        return len(self._copy.log)
-
-    @overload
-    def __getitem__(self, wanted: int) -> Message: ...
-    @overload
-    def __getitem__(self, wanted: slice) -> list[Message]: ...
-    def __getitem__(self, wanted: int | slice) -> Message | list[Message]:
-        positions = range(len(self))[wanted]  # checks as a list does
-        if isinstance(positions, int):
-            return self._slice(positions, positions + 1)[0]
-        if not positions:
-            return []
-        first, last = sorted((positions[0], positions[-1]))
-        found = self._slice(first, last + 1)
-        first = last + 1 - len(found)  # the oldest may have been dropped meanwhile
-        return [found[position - first] for position in positions if position >= first]
-
-    def __iter__(self) -> Iterator[Message]:
-        return iter(self._slice(0, len(self)))
-
-    async def __aiter__(self) -> AsyncIterator[Message]:
-        for message in await self.aall():
-            yield message
-
-    def __reversed__(self) -> Iterator[Message]:
-        return reversed(self._slice(0, len(self)))
-
-    def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
-        """Return the position of the first message that equals `value`, as a list does."""
-        return self._slice(0, len(self)).index(value, start, len(self) if stop is None else stop)
-
-    def __repr__(self) -> str:
-        return f"<Messages: {len(self)}>"
-
-    __sentry_repr__ = __repr__
-
-    def _slice(self, start: int, stop: int) -> list[Message]:
-        dropped = self._copy.log.dropped
-        return self._between(dropped + start, dropped + stop)
-
-    def _between(self, start: int, stop: int) -> list[Message]:
-        if self._copy.log.missing(start, stop):
-            return self._page_from_sync_code(start, stop)
-        return self._copy.log.assemble([], start, stop)
-
-    @async_unsafe(
-        "These messages are not in memory, and reading them here would block the event loop. "
-        "Write `await conversation.messages.apage(start, stop)`, or raise "
-        "CONVERSATION_STATE['WINDOW']."
-    )
-    def _page_from_sync_code(self, start: int, stop: int) -> list[Message]:
-        return self.page(start, stop)
 
     def _find(self, id: str) -> bytes:
         data = self._copy.log.peek(id)

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from ..backends.records import Change, Committed, Replacement
-from ..backends.toolkit.packed import NO_KEY, Pair
+from ..backends.toolkit.packed import NO_KEY, Pair, packed_of
 from ..exceptions import (
     ConversationConflict,
     ConversationCorrupt,
@@ -138,3 +138,12 @@ def shifted(position: int, change: Change, committed: Committed, expected_end: i
         id for id, _ in islice(change.append, position - before) if id in committed.existing
     ]
     return position + committed.others_end - before - len(existing)
+
+
+def joined(before: list[bytes], before_end: int, committed: Committed) -> list[bytes]:
+    """Return the messages before a commit's own: those known, with those of others."""
+    others = packed_of(committed.others)
+    start = committed.others_end - len(others)
+    if start > before_end:
+        return others  # there is a gap, of messages that are further back than the window
+    return before[: max(0, len(before) - (before_end - start))] + others

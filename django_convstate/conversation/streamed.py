@@ -1,16 +1,26 @@
 """A message that arrives in chunks: passed through unchanged, and appended as one at its end."""
 
+import logging
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+)
 from functools import partial
 from typing import Final
 
 from ..codec import JSON, encode
 from ..exceptions import ConversationTooLarge, InvalidConversationType, InvalidConversationValue
 from ..ids import validate_message_id
-from ..tracebacks import clear_own_locals
+from ..tracebacks import clear_own_locals, without_locals
 from .message import encode_message
 from .message_log import MessageLog
+
+logger = logging.getLogger("django_convstate")
 
 MADE_ID: Final = "0" * 20  # takes as many bytes as the id that the message will get
 
@@ -18,14 +28,23 @@ MADE_ID: Final = "0" * 20  # takes as many bytes as the id that the message will
 class StreamedMessage:
     """One message in the making: what has arrived of it so far."""
 
-    def __init__(self, log: MessageLog, role: str, id: str | None, extra: dict[str, JSON]) -> None:
-        """Expect the content of a message. Raises as `MessageLog.check` does."""
+    def __init__(
+        self,
+        log: MessageLog,
+        role: str,
+        id: str | None,
+        extra: dict[str, JSON],
+        finish: Callable[[], Mapping[str, JSON]] | None = None,
+    ) -> None:
+        """Expect the content of a message. `finish` returns what else it has in the end. Raises as
+        `MessageLog.check` does."""
         if "content" in extra:
             raise InvalidConversationType("The content of a streamed message is made of chunks.")
         self._log = log
         self._role = role
         self._id = id
         self._extra = extra
+        self._finish = finish
         # How many bytes of JSON the content may take.
         made = MADE_ID if id is None else validate_message_id(id)
         self._room = log.options.max_message_bytes - len(log.check(role, "", made, extra))
@@ -100,13 +119,35 @@ class StreamedMessage:
         text = "".join(self._parts)
         if not text:
             return
-        marked = self._extra | {"interrupted": True}
+        extra = self._extra | self._last_fields()
+        marked = extra | {"interrupted": True}
         try:
-            self._log.append(self._role, text, self._id, marked if interrupted else self._extra)
+            self._log.append(self._role, text, self._id, marked if interrupted else extra)
         except ConversationTooLarge:
             self._log.append(self._role, self._cut(text, marked), self._id, marked)
             if not interrupted:
                 raise
+
+    def _last_fields(self) -> dict[str, JSON]:
+        """Return what `finish` adds; nothing, if that fails: what was said is worth more."""
+        if self._finish is None:
+            return {}
+        try:
+            fields = dict(self._finish())
+            if not fields.keys().isdisjoint({"role", "content", "id"}):
+                raise InvalidConversationType("finish() cannot set role, content or id.")
+            size = len(encode(fields, "finish()")) + len(',"interrupted":true')
+            # A text that has to be cut anyway leaves them as much room as they need.
+            if size > (self._room if self._room >= 0 else self._log.options.max_message_bytes // 2):
+                raise ConversationTooLarge(f"What finish() returns has {size} bytes.")
+        except Exception as error:
+            logger.error(
+                "finish() of a streamed message failed. The message is kept, without the fields "
+                "that it was to add.",
+                exc_info=without_locals(error),
+            )
+            return {}
+        return fields
 
     def _add(self, chunk: object) -> str:
         """Take a chunk, and return what can be sent on."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Any
 
 from django.templatetags.static import static
 
@@ -20,7 +21,7 @@ class Answer:
     """What is left to say: the words, and the further fields of their message."""
 
     text: str
-    extra: dict[str, str]
+    extra: dict[str, Any]
 
 
 def reply_to(conversation: Conversation, text: str, id: str | None = None) -> str:
@@ -78,7 +79,7 @@ def _note_reply(conversation: Conversation, topic: Topic, reply: Reply) -> None:
         conversation.pop("itinerary", None)
 
 
-def _extra(conversation: Conversation, reply: Reply) -> dict[str, str]:
+def _extra(conversation: Conversation, reply: Reply) -> dict[str, Any]:
     domain = conversation.setdefault("domain", "general")
     conversation.setdefault("intentSpecific", False)
     image = static(f"concierge/images/{domain}.svg")

@@ -24,7 +24,7 @@ class TestRemembering:
         assert "SameSite=Lax" in tab.headers["set-cookie"]
         assert list(conversations.list()) == [], "nothing is stored for nothing"
         assert (await tab.say("hello"))["messages"] == ["hello"]
-        assert conversations.get(id_of(tab.token)).messages[0]["content"] == "hello"
+        assert conversations.get(id_of(tab.token)).messages[-1]["content"] == "hello"
 
     async def test_each_message_is_handled_on_a_fresh_load(self, browser: Browser) -> None:
         token = stored("before")
@@ -236,7 +236,7 @@ class TestOneTurn:
             while "type" in await tab.hear():
                 pass
         await browser.leave()
-        said = [message["content"] for message in conversations.get(id_of(token)).messages]
+        said = [m["content"] for m in conversations.get(id_of(token)).messages.all()]
         assert said == ["question", "answer"] * 3
 
     async def test_a_socket_that_waited_too_long_for_its_turn_is_closed(
@@ -269,7 +269,7 @@ class TestCancelled:
             await tab.future
         assert contents(await other.hear()) == ["unanswered"]
         conversation = conversations.get(id_of(token))
-        assert [m["content"] for m in conversation.messages] == ["hello", "unanswered"]
+        assert [m["content"] for m in conversation.messages.all()] == ["hello", "unanswered"]
         async with conversation.aturn("reject"):
             pass
         await browser.leave()

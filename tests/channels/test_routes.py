@@ -86,7 +86,7 @@ async def opened(consumer: Any) -> tuple[Doors, Tab]:
 
 
 def said(id: str) -> list[Any]:
-    return [message["content"] for message in conversations.get(id).messages]
+    return [message["content"] for message in conversations.get(id).messages.all()]
 
 
 async def test_what_is_said_is_in_the_conversation_of_the_url(rooms: Doors) -> None:

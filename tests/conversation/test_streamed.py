@@ -1,7 +1,8 @@
 """A message that is made of a stream."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from django_convstate.exceptions import InvalidConversationType
 class Source:
     """Chunks that know whether they have been closed."""
 
-    def __init__(self, chunks: list[Any]) -> None:
+    def __init__(self, chunks: Iterable[Any]) -> None:
         self.chunks = iter(chunks)
         self.closed = 0
 
@@ -35,7 +36,7 @@ class Source:
 
 
 class AsyncSource:
-    def __init__(self, chunks: list[Any]) -> None:
+    def __init__(self, chunks: Iterable[Any]) -> None:
         self.chunks = iter(chunks)
         self.closed = 0
 
@@ -55,7 +56,7 @@ class Streamed:
     """What `messages.stream` makes of `chunks`, of which `read` are read before it is closed."""
 
     def __init__(
-        self, way: str, chunks: list[Any], read: int | None = None, **options: Any
+        self, way: str, chunks: Iterable[Any], read: int | None = None, **options: Any
     ) -> None:
         extra = options.pop("extra", {})
         self.conversation = ConversationStore("locmem", **options).create()
@@ -238,3 +239,108 @@ class TestAnswer:
             asyncio.run(asyncio.wait_for(read(), 0.1))
         (message,) = messages
         assert (message["content"], message["interrupted"]) == ("a", True)
+
+
+class TestFinish:
+    """Fields that are known only when a stream has ended."""
+
+    def test_its_fields_are_of_the_message(self, way: str) -> None:
+        usage = {"usage": {"output_tokens": 2}, "first_token_ms": 312.5}
+        extra = {"model": "m", "finish": lambda: usage}
+        streamed = Streamed(way, ["hello ", "you"], extra=extra)
+        message = streamed.messages[-1]
+        assert message["content"] == "hello you"
+        assert {**usage, "model": "m"}.items() <= message.items()
+
+    def test_it_is_called_once_after_the_last_chunk(self, way: str) -> None:
+        seen: list[int] = []
+
+        def finish() -> dict[str, Any]:
+            seen.append(len(streamed_so_far))
+            return {"chunks": len(streamed_so_far)}
+
+        streamed_so_far: list[str] = []
+
+        def chunks() -> Iterator[str]:
+            for text in "abc":
+                streamed_so_far.append(text)
+                yield text
+
+        streamed = Streamed(way, chunks(), extra={"finish": finish})
+        assert seen == [3]
+        assert streamed.messages[-1]["chunks"] == 3
+
+    def test_an_interrupted_message_has_what_is_known_by_then(self, way: str) -> None:
+        extra = {"finish": lambda: {"first_token_ms": 312}}
+        streamed = Streamed(way, ["hello ", "you"], read=1, extra=extra)
+        message = streamed.messages[-1]
+        assert message["content"] == "hello "
+        assert message["interrupted"] is True
+        assert message["first_token_ms"] == 312
+
+    def test_without_text_there_is_nothing_to_finish(self, way: str) -> None:
+        called: list[bool] = []
+
+        def finish() -> dict[str, Any]:
+            called.append(True)
+            return {}
+
+        assert not len(Streamed(way, [], extra={"finish": finish}).messages)
+        assert called == []
+
+    @pytest.mark.parametrize("length", [*range(760, 1000), 5000])
+    def test_it_costs_no_word_of_a_message_that_fits(self, way: str, length: int) -> None:
+        extra = {"finish": lambda: {"usage": {"output_tokens": 2}}}
+        streamed = Streamed(way, ["x" * length], extra=extra, max_message_bytes=1000)
+        without = Streamed(way, ["x" * length], max_message_bytes=1000)
+        (message,) = streamed.messages
+        if without.error is None:
+            assert streamed.error is None
+            assert message["content"] == "x" * length
+        else:
+            assert message["interrupted"] is True
+            assert message["usage"] == {"output_tokens": 2}
+
+    @pytest.mark.parametrize(
+        "finish",
+        [
+            lambda: 1 / 0,
+            lambda: None,
+            lambda: "usage",
+            lambda: {"usage": object()},
+            lambda: {1: "a key that is no string"},
+            lambda: {"cost": float("nan")},
+            lambda: {"content": "another"},
+            lambda: {"id": "another"},
+            lambda: {"usage": "x" * 90_000},
+            "not callable",
+        ],
+    )
+    @pytest.mark.parametrize("read", [None, 1])
+    def test_what_goes_wrong_in_it_loses_no_message(
+        self, way: str, finish: Any, read: int | None, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        streamed = Streamed(way, ["hello ", "you"], read=read, extra={"finish": finish, "n": 1})
+        assert streamed.error is None
+        (message,) = streamed.messages
+        assert message["content"] == ("hello you" if read is None else "hello ")
+        assert message["n"] == 1
+        assert not {"usage", "cost"} & message.keys()
+        (record,) = (r for r in caplog.records if r.levelno == logging.ERROR)
+        assert "kept" in record.getMessage()
+
+
+def test_two_people_rate_two_messages_and_two_fields_of_one() -> None:
+    conversation = conversations.create()
+    ids = [conversation.messages.append("assistant", text) for text in ("one", "two")]
+    conversation.save()
+    ada, bob = (conversations.get(conversation.id) for _ in range(2))
+    ada.messages.update(ids[0], feedback="up")
+    bob.messages.update(ids[0], comment="well said")
+    bob.messages.update(ids[1], feedback="down")
+    ada.save()
+    bob.save()
+    one, two = conversations.get(conversation.id).messages
+    assert (one["feedback"], one["comment"], one["content"]) == ("up", "well said", "one")
+    assert two["feedback"] == "down"
+    assert ada.messages[0]["feedback"] == bob.messages[0]["feedback"] == "up"

@@ -72,7 +72,7 @@ async def test_an_async_generator_that_is_closed_leaves_question_and_answer(
         assert [await anext(chunks), await anext(chunks)] == ["one ", "two "]
     assert conversation.is_modified is False
     again = await store.aget(conversation.id)
-    assert [m["content"] for m in again.messages] == ["hello", "one two "]
+    assert [m["content"] for m in again.messages.all()] == ["hello", "one two "]
     assert again.messages[-1]["interrupted"] is True
     async with again.aturn("reject"):
         pass
@@ -179,7 +179,7 @@ class TestACancelledTask:
         with pytest.raises(asyncio.CancelledError):
             await task
         again = await self.store.aget(self.conversation.id)
-        assert [m["content"] for m in again.messages] == ["hello"]
+        assert [m["content"] for m in again.messages.all()] == ["hello"]
         async with again.aturn("reject"):
             pass
 
@@ -209,7 +209,7 @@ class TestACancelledTask:
         backend.is_away = False
         await self.conversation.asave()
         again = await self.store.aget(self.conversation.id)
-        assert [m["content"] for m in again.messages] == ["hello"]
+        assert [m["content"] for m in again.messages.all()] == ["hello"]
         async with again.aturn("reject"):
             pass
 

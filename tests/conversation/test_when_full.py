@@ -80,7 +80,8 @@ def test_a_page_counts_what_was_dropped(way: str, full: Conversation) -> None:
 def test_a_window_is_of_what_is_there(full: Conversation, size: int) -> None:
     expected = numbers(*range(3, 8))[5 - min(size, 5) :]
     assert [message["content"] for message in full.messages.window(size)] == expected
-    assert [message["content"] for message in full.messages.for_llm(size)] == expected
+    sent = [message["content"] for message in full.messages.for_llm(size)]
+    assert sent == (expected or numbers(7)), "a model is sent the newest message in any case"
 
 
 def test_what_was_said_and_is_not_saved_counts_too(way: str, full: Conversation) -> None:

@@ -4,6 +4,7 @@ somewhere."""
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ import django_convstate
 from django_convstate import (
     ConversationConflict,
     ConversationNotFound,
+    MessageNotFound,
     claim_conversation,
     conf,
     conversations,
@@ -127,6 +129,56 @@ class FakeModel:
         yield SimpleNamespace(choices=[])
 
 
+def test_the_example_of_tools_runs() -> None:
+    """The model calls two tools, and answers when it has their results."""
+
+    def create(model: str, messages: list[dict[str, Any]], tools: list[str]) -> Any:
+        asked.append(messages)
+        made: dict[str, Any] = {"role": "assistant", "content": "It is warm in both."}
+        calls = [] if len(asked) > 1 else [SimpleNamespace(id=id) for id in ("a", "b")]
+        if calls:
+            made = {"role": "assistant", "tool_calls": [vars(call) for call in calls]}
+        answer = SimpleNamespace(
+            content=made.get("content"), tool_calls=calls, model_dump=lambda exclude_none: made
+        )
+        return SimpleNamespace(choices=[SimpleNamespace(message=answer)])
+
+    asked: list[list[dict[str, Any]]] = []
+    completions = SimpleNamespace(create=create)
+    view = run(
+        "def ask_with_tools(",
+        client=SimpleNamespace(chat=SimpleNamespace(completions=completions)),
+        prompt_of_today=lambda: "Today is Monday.",
+        result_of=lambda call: f"{call.id}: 30 °C",
+        TOOLS=[],
+    )["ask_with_tools"]
+    assert "It is warm in both." in as_json(post(view, text="hello"))
+    roles = ["system", "user", "assistant", "tool", "tool"]
+    assert [[m["role"] for m in messages] for messages in asked] == [roles[:2], roles]
+    assert [m["tool_call_id"] for m in asked[1][3:]] == ["a", "b"]
+
+
+def test_the_example_of_a_stream_that_counts_runs() -> None:
+    def create(stream_options: Any, **options: Any) -> Any:
+        for chunk in FakeModel().create(**options):
+            yield SimpleNamespace(usage=None, **vars(chunk))
+        yield SimpleNamespace(usage=SimpleNamespace(completion_tokens=2), choices=[])
+
+    completions = SimpleNamespace(create=create)
+    view = run(
+        "def stream_and_count(",
+        client=SimpleNamespace(chat=SimpleNamespace(completions=completions)),
+        time=time,
+        StreamingHttpResponse=StreamingHttpResponse,
+    )["stream_and_count"]
+    response = ConversationMiddleware(view)(RequestFactory().post("/", {"text": "hello"}))
+    assert b"".join(response) == b"hello you"  # type: ignore[arg-type]
+    (summary,) = conversations.list()
+    answer = conversations.get(summary.id).messages[-1]
+    assert answer["tokens"] == 2
+    assert answer["first_word_after"] >= 0
+
+
 class AsyncFakeModel:
     def __init__(self) -> None:
         self.chat = SimpleNamespace(completions=self)
@@ -141,7 +193,7 @@ class AsyncFakeModel:
 
 def kept() -> list[tuple[str, str]]:
     (summary,) = conversations.list()
-    return [(m["role"], m["content"]) for m in conversations.get(summary.id).messages]
+    return [(m["role"], m["content"]) for m in conversations.get(summary.id).messages.all()]
 
 
 def test_the_example_of_a_streamed_answer_runs() -> None:
@@ -212,14 +264,28 @@ async def test_the_example_of_an_async_view_runs() -> None:
 
 
 def test_the_example_of_a_webhook_runs() -> None:
+    asked: list[list[dict[str, Any]]] = []
+
     def answer_to(messages: list[dict[str, Any]]) -> str:
+        asked.append(messages)
         return f"answer to {len(messages)}"
 
-    incoming = run("def incoming(", conversations=conversations, answer_to=answer_to)["incoming"]
+    jobs: list[Any] = []
+    incoming = run(
+        "def incoming(",
+        conversations=conversations,
+        answer_to=answer_to,
+        enqueue=lambda *job: jobs.append(job),
+        MessageNotFound=MessageNotFound,
+    )["incoming"]
     log = run("def log(", conversations=conversations)["log"]
     told = [log("+15550100", "hello", delivery) for delivery in ("SM1", "SM1")]
     assert told == ["kept", "known already"]
-    incoming("+15550100", "are you there?")
+    for _ in range(2):
+        incoming("+15550100", "are you there?", "SM2")
+    for job, *arguments in jobs:
+        job(*arguments)
+    assert len(asked) == 1, "a redelivery asks no model"
     messages = conversations.get("whatsapp:+15550100").messages
     assert [message["content"] for message in messages] == [
         "hello",

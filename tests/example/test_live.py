@@ -126,7 +126,7 @@ async def browser(application: Any) -> AsyncIterator[Browser]:
 
 
 def roles(conversation: Conversation) -> list[str]:
-    return [message["role"] for message in conversation.messages]
+    return [message["role"] for message in conversation.messages.all()]
 
 
 class TestSocket:

@@ -62,7 +62,7 @@ def touching_first(view: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def said(conversation: Conversation) -> str:
-    return ", ".join(message["content"] for message in conversation.messages)
+    return ", ".join(message["content"] for message in conversation.messages.all())
 
 
 def say(request: Any) -> HttpResponse:

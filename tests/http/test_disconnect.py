@@ -200,7 +200,7 @@ async def test_an_async_stream_uses_no_thread(place: str, settings: Any) -> None
     seen: list[Any] = []
 
     async def look(request: Any) -> HttpResponse:
-        seen.extend((await request.aconversation()).messages)
+        seen.extend(await (await request.aconversation()).messages.aall())
         return HttpResponse()
 
     await ConversationMiddleware(look)(request)  # type: ignore[misc]

@@ -76,6 +76,7 @@ class Snapshot:
         record = self.record
         stored = StoredConversation.of(record, record.messages)
         stored.messages.unloaded = record.message_count - len(record.messages)
+        stored.messages.oldest = record.first
         for now, change, committed in self.changes:
             _follow(stored, change, committed, now, max_age)
         stored.messages.unload(self.kept_messages)
@@ -100,12 +101,13 @@ def _follow(
     if committed.existing:
         appended = [pair for pair in appended if pair[0] not in committed.existing]
     _adopt_others(stored, change, committed, committed.end - len(appended))
-    known = [each for each in change.replace if messages.data(each.id) is not None]
+    # What a repeated answer has is newer than what was replaced then.
+    for each in () if committed.repeated else change.replace:
+        messages.replace(each)  # if it is known: others may have dropped it here
     applied = replace(
         change,
         expected={},
-        # What a repeated answer has is newer than what was replaced then.
-        replace=[] if committed.repeated else [replace(each, old=None) for each in known],
+        replace=[],
         keep_messages=None,
         append=appended,
         once=(),
@@ -133,6 +135,7 @@ def _adopt_others(
     elif len(others) >= change.window:
         # Others have committed meanwhile, and may have dropped what came before these.
         messages.packed.clear()
+        messages.oldest = None
     messages.adopt(others, others_end)
     if messages.packed:
         messages.last_key = max(messages.last_key, key_of(messages.packed[-1]))
@@ -282,20 +285,26 @@ class LastKnownCache:
 
     def _cut(self, snapshot: Snapshot) -> Snapshot | None:
         """Return what one conversation may take of a snapshot that takes more: its changes applied,
-        and not all of its messages. None: that is still too much."""
-        record = snapshot.compacted(self._max_age).record
-        packed = record.messages.packed if isinstance(record.messages, PackedMessages) else []
-        size = OVERHEAD + memory_of_record(replace(record, messages=(), first=None))
-        kept = 0
-        for each in reversed(packed):
-            size += BYTES_OVERHEAD + len(each)
-            if size > self._max_bytes // SHARE:
+        and not all of its messages: the first, and the newest; or the newest, if the first leaves
+        no room for one. None: that is still too much."""
+        stored = snapshot.stored(self._max_age)
+        record = stored.record("", snapshot.kept_messages, self._max_age)
+        packed = stored.messages.packed
+        for first in (stored.messages.first(), None):
+            size = OVERHEAD + memory_of_record(replace(record, messages=(), first=first))
+            kept = 0
+            for each in reversed(packed):
+                size += BYTES_OVERHEAD + len(each)
+                if size > self._max_bytes // SHARE:
+                    break
+                kept += 1
+            if kept:
                 break
-            kept += 1
         if not kept and packed:
             return None
         messages = PackedMessages(packed[len(packed) - kept :], record.end - kept)
-        record = replace(record, messages=messages, first=None)
+        is_all = kept == len(stored.messages)
+        record = replace(record, messages=messages, first=None if is_all else first)
         size = OVERHEAD + memory_of_record(record)
         if size > self._max_bytes // SHARE:
             return None

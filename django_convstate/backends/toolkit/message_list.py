@@ -10,7 +10,7 @@ from typing import Final
 
 from ...exceptions import BackendUnavailable
 from ..records import Change, Replacement
-from .memory import BYTES_OVERHEAD, GIVEN_OVERHEAD
+from .memory import BYTES_OVERHEAD, GIVEN_OVERHEAD, PAIR_OVERHEAD
 from .packed import (
     CLOCK_SLACK_MS,
     KEY_SIZE,
@@ -49,9 +49,10 @@ class MessageList:
     """The newest of the messages, packed.
 
     `dropped` is how many came before and are gone; `unloaded` is how many come between, which the
-    store has and this process has not loaded. `given` maps the locator of an id to the key of its
-    message, for messages whose id is not their key; None: not looked up yet. `packed_size` is in
-    bytes; None: not computed yet.
+    store has and this process has not loaded. `oldest` is the first of those, if it is known: it
+    may be a system prompt, which a model needs in an outage, too. `given` maps the locator of an id
+    to the key of its message, for messages whose id is not their key; None: not looked up yet.
+    `packed_size` is in bytes; None: not computed yet.
     """
 
     packed: list[bytes] = field(default_factory=list)
@@ -59,6 +60,7 @@ class MessageList:
     unloaded: int = 0
     last_key: bytes = NO_KEY
     given: dict[bytes, bytes] | None = None
+    oldest: Pair | None = None
     packed_size: int | None = None
 
     @classmethod
@@ -69,7 +71,9 @@ class MessageList:
 
     def copy(self) -> "MessageList":
         """Return a copy that can be changed without changing this one."""
-        return MessageList(self.packed.copy(), self.dropped, self.unloaded, self.last_key)
+        copied = MessageList(self.packed.copy(), self.dropped, self.unloaded, self.last_key)
+        copied.oldest = self.oldest
+        return copied
 
     def __len__(self) -> int:
         return self.unloaded + len(self.packed)
@@ -99,6 +103,7 @@ class MessageList:
             + getsizeof(self.packed)
             + len(self.packed) * BYTES_OVERHEAD
             + len(self.given or ()) * GIVEN_OVERHEAD
+            + (0 if self.oldest is None else PAIR_OVERHEAD + len(self.oldest[1]))
         )
 
     def newest(self, window: int) -> PackedMessages:
@@ -107,9 +112,9 @@ class MessageList:
         return PackedMessages(packed, self.end - len(packed))
 
     def first(self) -> Pair | None:
-        """Return the first message that is there; None: it is not loaded."""
+        """Return the first message that is there; None: it is not known."""
         if self.unloaded or not self.packed:
-            return None
+            return self.oldest if self.unloaded else None
         return id_of(self.packed[0], self.start), data_of(self.packed[0])
 
     def between(self, start: int, stop: int) -> PackedMessages:
@@ -152,6 +157,8 @@ class MessageList:
             )
             if self.packed_size is not None:
                 self.packed_size += len(new) - len(old)
+        elif self.oldest is not None and self.oldest[0] == replacement.id:
+            self.oldest = replacement.id, replacement.new
 
     def truncate(self, keep: int) -> None:
         """Keep the messages before position `keep`."""
@@ -159,6 +166,8 @@ class MessageList:
         self._forget(self.packed[kept:])
         del self.packed[kept:]
         self.unloaded = max(0, min(self.unloaded, keep - self.dropped))
+        if not self.unloaded:
+            self.oldest = None
 
     def prepare(self, change: Change, now: float) -> Addition:
         """Return what appending the messages of `change` will do. Nothing is appended yet."""
@@ -210,14 +219,18 @@ class MessageList:
     def drop_oldest(self, count: int) -> None:
         """Drop the first `count` messages."""
         unloaded = min(count, self.unloaded)
+        self.oldest = self.oldest if not count else None
         self.dropped += count
         self.unloaded -= unloaded
         self._forget(self.packed[: count - unloaded])
         del self.packed[: count - unloaded]
 
     def unload(self, keep: int) -> None:
-        """Keep in memory only the newest `keep` messages of those that are."""
-        surplus = max(0, len(self.packed) - keep)
+        """Keep in memory only the newest `keep` messages of those that are, and the first."""
+        surplus = len(self.packed) - keep
+        if surplus <= 0:
+            return
+        self.oldest = self.first()
         self._forget(self.packed[:surplus])
         del self.packed[:surplus]
         self.unloaded += surplus
@@ -226,6 +239,8 @@ class MessageList:
         """Take over messages that another store has, and that end at position `end` there, in the
         place of all from the first of them on."""
         start = end - len(others)
+        if start <= self.dropped:
+            self.oldest = None
         if start > self.end:
             self.packed.clear()  # there is a gap
         del self.packed[max(0, start - self.start) :]
@@ -235,6 +250,8 @@ class MessageList:
     def settle(self, dropped: int, count: int, last_key: bytes) -> None:
         """Count as another store does, with no more than `count` messages."""
         del self.packed[: max(0, len(self.packed) - count)]
+        if dropped != self.dropped:
+            self.oldest = None
         self.dropped, self.unloaded = dropped, count - len(self.packed)
         self.last_key, self.packed_size = last_key, None
 

@@ -166,6 +166,7 @@ class StoredConversation:
     def record(self, id: str, window: int, max_age: float | None) -> Record:
         """Return what `load` answers, with the newest `window` messages."""
         messages = self.messages
+        newest = messages.newest(window)
         return Record(
             id=id,
             version=self.version,
@@ -176,10 +177,10 @@ class StoredConversation:
             expires_at=self.expires_at(max_age),
             ttl=self.ttl,
             state=self.state.copy(),
-            messages=messages.newest(window),
+            messages=newest,
             message_count=len(messages),
             dropped=messages.dropped,
-            first=messages.first() if window < len(messages) else None,
+            first=messages.first() if len(newest) < len(messages) else None,
             last_key=messages.last_key,
         )
 

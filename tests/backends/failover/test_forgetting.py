@@ -361,7 +361,7 @@ class TestSizes:
             for number in range(20):
                 backend.commit(f"c{number}", append(b"x" * 1000))
             primary.commit("large", Change(set={"k": b"x" * 150_000}))
-            primary.commit("long", append(*[b"x" * 1000] * 1000))
+            primary.commit("long", append(b"first", *[b"x" * 1000] * 999))
             backend.load("large", 1000)
             backend.load("long", 1000)
             assert not is_known(backend, "large")
@@ -369,7 +369,19 @@ class TestSizes:
             assert known is not None
             assert known.message_count == known.end == 1000
             assert 50 < len(known.messages) < 100
+            assert known.first is not None
+            assert known.first[1] == b"first"
             assert all(is_known(backend, f"c{number}") for number in range(20))
+
+    def test_a_first_message_that_leaves_no_room_for_the_newest_is_forgotten(
+        self, primary: Switched
+    ) -> None:
+        with made(primary, known_bytes=400_000) as backend:
+            primary.commit("a", append(b"x" * 95_000, b"2" * 10_000, b"3" * 10_000))
+            backend.load("a", 50)
+            known = backend._offline.load("a", 50)
+            assert known is not None
+            assert (known.first, bodies(known.messages)) == (None, [b"2" * 10_000, b"3" * 10_000])
 
     def test_one_that_grows_too_large_is_cut_or_forgotten(self, primary: Switched) -> None:
         with made(primary, known_bytes=400_000) as backend:

@@ -107,6 +107,59 @@ class TestKnown:
         with pytest.raises(BackendUnavailable):
             conversation.messages.all()
 
+    def test_the_first_message_is_known_though_the_window_does_not_reach_it(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
+        """It may be the system prompt, without which a model is another one."""
+        prompt = {"role": "system", "content": "Be kind."}
+        store = ConversationStore(backend, window=5)
+        conversation = store.create()
+        id = conversation.id
+        conversation.messages.extend([prompt])
+        for number in range(130):
+            conversation.messages.extend([{"role": "user", "content": str(number)}])
+        conversation.save()
+        store.get(id)
+        backend.commit(id, append(b'{"role":"user","content":"again"}'))
+        primary.away = True
+        conversation = store.get(id)
+        assert [m["content"] for m in conversation.messages.for_llm(2)] == ["Be kind.", "again"]
+        conversation.messages.extend([{"role": "user", "content": "in it"}])
+        conversation.save()
+        conversation = store.get(id)
+        assert [m["content"] for m in conversation.messages.for_llm(2)] == ["Be kind.", "in it"]
+        conversation.messages.truncate(50)
+        conversation.save()
+        assert store.get(id).messages.for_llm(2) == [prompt]
+        conversation.messages.clear()
+        conversation.messages.extend([{"role": "user", "content": "anew"}] * 6)
+        conversation.save()
+        assert prompt not in store.get(id).messages.for_llm(5)
+
+    def test_a_first_message_that_was_changed_is_known_as_it_is_now(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
+        store = ConversationStore(backend, window=5)
+        conversation = store.create()
+        (first, *_) = conversation.messages.extend([{"role": "system", "content": "Be kind."}] * 20)
+        conversation.save()
+        conversation = store.get(conversation.id)
+        conversation.messages.update(first, content="Be brief.")
+        conversation.save()
+        primary.away = True
+        conversation = store.get(conversation.id)
+        assert conversation.messages.for_llm(2)[0]["content"] == "Be brief."
+
+    def test_a_first_message_that_others_may_have_dropped_is_not_known(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
+        primary.commit("a", append(*numbers(0, 20)))
+        backend.load("a", 5)
+        primary.others.commit("a", append(*numbers(20, 40), keep_messages=0))
+        backend.commit("a", append(b"new", window=5))
+        primary.away = True
+        assert record_of(backend, "a").first is None
+
     def test_a_counter_that_others_replaced_is_remembered(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:

@@ -13,7 +13,8 @@ from django_convstate.backends.toolkit.memory import (
     memory_of_state,
     memory_of_texts,
 )
-from django_convstate.backends.toolkit.packed import PackedMessages
+from django_convstate.backends.toolkit.message_list import MessageList
+from django_convstate.backends.toolkit.packed import NO_KEY, PackedMessages
 from django_convstate.backends.toolkit.stored import StoredConversation
 from tests.support.messages import pairs
 
@@ -78,6 +79,20 @@ def test_messages(length: int, count: int) -> None:
     assert 0.9 * used <= LIST + memory_of_messages(packed) <= 1.2 * used + 200  # type: ignore[arg-type]
     used, tuples = measured(lambda: pairs(*[value(length) for _ in range(count)]))
     assert used <= LIST + memory_of_messages(tuples) <= 1.6 * used + 200  # type: ignore[arg-type]
+
+
+def test_the_first_message_is_counted_though_those_behind_it_are_not_loaded() -> None:
+    def make() -> MessageList:
+        messages = MessageList.of(pairs(value(10_000), *[value(100)] * 50), 0, NO_KEY)
+        messages.unload(10)
+        return messages
+
+    used, messages = measured(make)
+    assert isinstance(messages, MessageList)
+    assert used > 10_000
+    assert 0.9 * used <= LIST + messages.memory <= 1.2 * used
+    messages.truncate(0)
+    assert messages.memory < 1000
 
 
 def test_a_change() -> None:
