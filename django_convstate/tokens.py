@@ -9,9 +9,10 @@ import base64
 from typing import Final, NamedTuple
 
 from django.conf import settings
-from django.core.signing import BadSignature, Signer, TimestampSigner
+from django.core.signing import BadSignature, Signer, TimestampSigner, b62_decode, b62_encode
 from django.utils.crypto import constant_time_compare, salted_hmac
 
+from . import clock
 from .exceptions import InvalidConversationId
 from .ids import validate_id
 
@@ -57,11 +58,24 @@ class Token(NamedTuple):
 
     def signed(self, *, unsaved: bool) -> str:
         """Return it as a client holds it. See `sign_id`."""
-        signer = TimestampSigner(salt=_UNSAVED_SALT) if unsaved else Signer(salt=_SALT)
+        signer = _UnsavedSigner(salt=_UNSAVED_SALT) if unsaved else Signer(salt=_SALT)
         return signer.sign(_SEPARATOR.join(filter(None, (self.id, self.owner_digest))))
 
     def __repr__(self) -> str:
         return "<Token>"  # which may be in a report of an error, and is as good as a password
+
+
+class _UnsavedSigner(TimestampSigner):
+    """Signs with the time, by our clock."""
+
+    def timestamp(self) -> str:
+        """Return what is appended to the value."""
+        return b62_encode(int(clock.time()))
+
+    def age_of(self, token: str) -> float:
+        """Return how many seconds ago it signed a token."""
+        signed_at = token.rsplit(self.sep, 2)[1]
+        return clock.time() - b62_decode(signed_at)
 
 
 def new_token(id: str, owner: str | None) -> Token:
@@ -84,10 +98,9 @@ def read_token(token: str) -> Token | None:
     """Return what `token` says; None if we did not sign it (SECRET_KEY_FALLBACKS count)."""
     if (value := _unsign(Signer(salt=_SALT), token)) is not None:
         return _token(value, is_unsaved=False)
-    signer = TimestampSigner(salt=_UNSAVED_SALT)
+    signer = _UnsavedSigner(salt=_UNSAVED_SALT)
     if (value := _unsign(signer, token)) is not None:
-        is_recent = _unsign(signer, token, max_age=UNSAVED_SECONDS) is not None
-        return _token(value, is_unsaved=is_recent)
+        return _token(value, is_unsaved=signer.age_of(token) <= UNSAVED_SECONDS)
     value = _unsign(Signer(salt=_UNSAVED_SALT_OF_0_1), token)
     return None if value is None else _token(value, is_unsaved=False)
 
@@ -106,9 +119,9 @@ def _token(value: str, is_unsaved: bool) -> Token | None:
         return None
 
 
-def _unsign(signer: Signer, token: str, **options: int) -> str | None:
+def _unsign(signer: Signer, token: str) -> str | None:
     try:
-        return signer.unsign(token, **options)
+        return signer.unsign(token)
     except (BadSignature, UnicodeEncodeError):
         return None
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
 from django.core.checks import CheckMessage, Warning
 
-from .. import conf
+from .. import clock, conf
 from ..exceptions import ConversationConflict
 from .base import ConversationStateBackend
 from .records import (
@@ -70,7 +70,7 @@ class LocMemBackend(ConversationStateBackend):
 
     def commit(self, id: str, change: Change) -> Committed:
         """Apply the change under the lock; a new conversation may push out others."""
-        now = time.time()
+        now = clock.time()
         with self._lock:
             stored = self._alive(id, now)
             if stored is not None and stored.commits.has(change.commit):
@@ -100,29 +100,29 @@ class LocMemBackend(ConversationStateBackend):
     def peek(self, id: str, window: int) -> Record | None:
         """See `ConversationStateBackend.peek`."""
         with self._lock:
-            stored = self._alive(id, time.time())
+            stored = self._alive(id, clock.time())
             return stored.record(id, window, self.max_age) if stored else None
 
     def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """See `ConversationStateBackend.read_messages`."""
         with self._lock:
-            stored = self._alive(id, time.time())
+            stored = self._alive(id, clock.time())
             return stored.messages.between(start, stop) if stored else []
 
     def find(self, id: str, message_id: str) -> tuple[int, bytes] | None:
         """See `ConversationStateBackend.find`."""
         with self._lock:
-            stored = self._alive(id, time.time())
+            stored = self._alive(id, clock.time())
             return stored.messages.find(message_id) if stored else None
 
     def exists(self, id: str) -> bool:
         """See `ConversationStateBackend.exists`."""
         with self._lock:
-            return self._alive(id, time.time()) is not None
+            return self._alive(id, clock.time()) is not None
 
     def touch(self, id: str, ttl: float | None = None) -> bool:
         """See `ConversationStateBackend.touch`."""
-        now = time.time()
+        now = clock.time()
         with self._lock:
             stored = self._alive(id, now)
             if stored is None:
@@ -133,7 +133,7 @@ class LocMemBackend(ConversationStateBackend):
     def delete(self, id: str, expected_version: int | None = None) -> bool:
         """See `ConversationStateBackend.delete`."""
         with self._lock:
-            stored = self._alive(id, time.time())
+            stored = self._alive(id, clock.time())
             if stored is None:
                 return False
             Change(expected_version=expected_version).refuse_unless_fits(stored.version, None)
@@ -142,7 +142,7 @@ class LocMemBackend(ConversationStateBackend):
 
     def rename(self, id: str, new_id: str, expected_version: int | None = None) -> bool:
         """See `ConversationStateBackend.rename`."""
-        now = time.time()
+        now = clock.time()
         with self._lock:
             stored = self._alive(id, now)
             if stored is None:
@@ -159,7 +159,7 @@ class LocMemBackend(ConversationStateBackend):
         self, id: str, record: Record, messages: Iterable[Pair], *, unless_deleted: bool = False
     ) -> None:
         """See `ConversationStateBackend.restore`."""
-        restored, now = StoredConversation.of(record, messages), time.time()
+        restored, now = StoredConversation.of(record, messages), clock.time()
         with self._lock:
             stored = self._alive(id, now)
             refuse_restore(
@@ -216,7 +216,7 @@ class LocMemBackend(ConversationStateBackend):
         keys: Sequence[str] = (),
     ) -> Iterator[ConversationSummary]:
         """Yield what is stored at the moment of the call, newest saved first."""
-        now = time.time()
+        now = clock.time()
         with self._lock:
             found = [
                 stored.summary(id, self.max_age, keys)
@@ -234,7 +234,7 @@ class LocMemBackend(ConversationStateBackend):
         progress: Progress | None = None,
     ) -> PurgeReport:
         """See `ConversationStateBackend.purge`."""
-        now = time.time()
+        now = clock.time()
 
         def selected(stored: StoredConversation) -> bool:
             if selection.only_expired:
@@ -282,7 +282,7 @@ class LocMemBackend(ConversationStateBackend):
         ]
 
     def _load(self, id: str, window: int) -> Record | None:
-        now = time.time()
+        now = clock.time()
         stored = self._alive(id, now)
         if stored is None:
             return None
@@ -311,7 +311,7 @@ class LocMemBackend(ConversationStateBackend):
         del self._conversations[id]
         # The oldest first: an id comes to the end when it is buried again.
         self._tombstones.pop(id, None)
-        self._tombstones[id] = time.time() + TOMBSTONE_SECONDS, new_id
+        self._tombstones[id] = clock.time() + TOMBSTONE_SECONDS, new_id
         if len(self._tombstones) > TOMBSTONES_PER_CONVERSATION * self.max_conversations:
             del self._tombstones[next(iter(self._tombstones))]
 

@@ -1,9 +1,9 @@
 """What is in memory of a conversation: what was loaded, what has changed since, what waits to be
 saved. No I/O: a Record comes in, Changes go out."""
 
-import time
 from collections.abc import Sequence
 
+from .. import clock
 from ..backends.records import (
     Change,
     Committed,
@@ -263,7 +263,7 @@ class WorkingCopy:
         self.version = committed.version
         self.degraded = committed.degraded
         self.owner = change.owner or self.owner
-        self.last_accessed = self.modified_at = time.time()
+        self.last_accessed = self.modified_at = clock.time()
         self.expires_at = committed.expires_at
         self.created_at = self.created_at or self.last_accessed
         return has_created
@@ -289,7 +289,7 @@ class WorkingCopy:
             raise ConversationInterrupted("The conversation was deleted or has expired.")
         if ttl is not None:
             self.ttl, self._new_ttl = ttl, None
-        self.last_accessed = time.time()
+        self.last_accessed = clock.time()
         self.expires_at = self.last_accessed + self.ttl
         if (max_age := self._options.max_age) is not None:
             self.expires_at = min(self.expires_at, self.created_at + max_age)

@@ -29,6 +29,14 @@ def presentable(tokens: Sequence[Token], visitor: Visitor | None) -> list[Token]
     return sorted(filter(visitor.may_present, tokens), key=lambda token: not token.is_owned)
 
 
+def candidates_of(presented: Sequence[Token], visitor: Visitor | None) -> list[Token]:
+    """Return what is presented, and what the visitor presented when they logged in: the response
+    to the login may have deleted that cookie."""
+    noted = () if visitor is None else visitor.noted
+    known = {token.id for token in presented}
+    return [*presented, *(Token(id, "", is_unsaved=False) for id in noted if id not in known)]
+
+
 def open_presented(
     store: ConversationStore, tokens: Sequence[Token], visitor: Visitor | None
 ) -> Conversation | None:
@@ -83,6 +91,17 @@ async def aopen_for(
         except _NOT_CLAIMED:
             raise _absent() from None
     return conversation
+
+
+def begin_presented(
+    store: ConversationStore, tokens: Sequence[Token], visitor: Visitor | None
+) -> Conversation:
+    """Return a new conversation of the visitor: under the id that an open websocket of this client
+    has for one that is not stored yet, else under a new id."""
+    for token in presentable(tokens, visitor):
+        if token.is_unsaved and (visitor is None or visitor.may_begin(token)):
+            return begin_for(visitor, store, token.id)
+    return store.create(None if visitor is None else visitor.owner)
 
 
 def begin_for(visitor: Visitor | None, store: ConversationStore, id: str) -> Conversation:

@@ -16,7 +16,7 @@ from ..store import ConversationStore
 from ..tokens import Token
 from . import identity, streaming
 from .awaitable import GuardedCoroutine
-from .opening import aopen_presented, begin_for, open_presented, presentable
+from .opening import aopen_presented, begin_presented, candidates_of, open_presented
 from .visitor import NOTE, Visitor, avisitor_of, visitor_of
 
 logger = logging.getLogger("django_convstate")
@@ -209,10 +209,10 @@ class RequestConversation:
         self._touched = True
         presented, options = self.presented(), self.store.options
         visitor = self._claimant or visitor_of(self.request, options)
-        self._visitor, candidates = visitor, _candidates(presented, visitor)
+        self._visitor, candidates = visitor, candidates_of(presented, visitor)
         conversation = open_presented(self.store, candidates, visitor)
         if conversation is None:
-            conversation = self._begin(candidates, visitor)
+            conversation = begin_presented(self.store, candidates, visitor)
         if self._is_note_done(conversation):
             self.request.session.pop(NOTE, None)
         return conversation
@@ -225,10 +225,10 @@ class RequestConversation:
             self._touched = True
             presented, options = self.presented(), self.store.options
             visitor = self._claimant or await avisitor_of(self.request, options)
-            self._visitor, candidates = visitor, _candidates(presented, visitor)
+            self._visitor, candidates = visitor, candidates_of(presented, visitor)
             conversation = await aopen_presented(self.store, candidates, visitor)
             if conversation is None:
-                conversation = self._begin(candidates, visitor)
+                conversation = begin_presented(self.store, candidates, visitor)
             if self._is_note_done(conversation):
                 await self.request.session.apop(NOTE, None)
             self._loaded = conversation
@@ -246,22 +246,6 @@ class RequestConversation:
         """Tell whether the note of the login can go. In an outage it waits for the claim."""
         is_noted = self._claimant is None and self._visitor is not None and self._visitor.noted
         return bool(is_noted) and not conversation.degraded
-
-    def _begin(self, candidates: list[Token], visitor: Visitor | None) -> Conversation:
-        """Return a new conversation of the visitor: under the id that an open websocket of this
-        client has for one that is not stored yet, else under a new id."""
-        for token in presentable(candidates, visitor):
-            if token.is_unsaved and (visitor is None or visitor.may_begin(token)):
-                return begin_for(visitor, self.store, token.id)
-        return self.store.create(None if visitor is None else visitor.owner)
-
-
-def _candidates(presented: list[Token], visitor: Visitor | None) -> list[Token]:
-    """Return what is presented, and what the visitor presented when they logged in: the response
-    to the login may have deleted that cookie."""
-    noted = () if visitor is None else visitor.noted
-    known = {token.id for token in presented}
-    return [*presented, *(Token(id, "", is_unsaved=False) for id in noted if id not in known)]
 
 
 def attached_to(request: HttpRequest) -> RequestConversation | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from django_convstate import signals
+from django_convstate import clock, signals
 from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
@@ -43,7 +43,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._time, self._ahead = time.time, 0.0
-        monkeypatch.setattr(time, "time", lambda: self._time() + self._ahead)
+        monkeypatch.setattr(clock, "time", lambda: self._time() + self._ahead)
 
     def forward(self, seconds: float) -> None:
         self._ahead += seconds

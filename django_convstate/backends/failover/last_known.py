@@ -6,11 +6,11 @@ in an outage are the record copied and the changes applied.
 """
 
 import threading
-import time
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from ... import clock
 from ...exceptions import InvalidConversationValue
 from ..records import Change, Committed, Record
 from ..toolkit.packed import key_of, size_of
@@ -124,7 +124,7 @@ class LastKnownCache:
                 return None
             self._snapshots.move_to_end(id)
             stored = snapshot.stored(self._max_age)
-        return None if stored.expires_at(self._max_age) <= time.time() else stored
+        return None if stored.expires_at(self._max_age) <= clock.time() else stored
 
     def put(self, id: str, record: Record | None) -> None:
         """Keep the conversation as the primary has loaded it; None: it has none."""
@@ -137,7 +137,7 @@ class LastKnownCache:
 
     def apply(self, id: str, change: Change, committed: Committed) -> None:
         """Keep a change that the primary has applied, with its answer."""
-        now = time.time()
+        now = clock.time()
         with self._lock:
             snapshot = self._snapshots.get(id)
             if snapshot is None:
@@ -162,7 +162,7 @@ class LastKnownCache:
             snapshot = self._snapshots.get(id)
             if snapshot is not None and found:
                 stored = snapshot.stored(self._max_age)
-                stored.touch(time.time(), ttl)
+                stored.touch(clock.time(), ttl)
                 snapshot = Snapshot(self._record(stored), snapshot.size)
             self._replace(id, snapshot if found else None)
 

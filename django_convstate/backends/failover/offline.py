@@ -5,11 +5,11 @@ All of it is memory, so that there is nothing to await.
 """
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
+from ... import clock
 from ...exceptions import BackendUnavailable
 from ..locmem import LocMemBackend
 from ..records import Acquired, Change, Committed, Create, Record
@@ -128,7 +128,7 @@ class OfflineStore:
 
     def delete(self, id: str, expected_version: int | None) -> bool:
         """Delete the conversation, and journal that in the place of its earlier changes."""
-        delete = Delete(time.time())
+        delete = Delete(clock.time())
         with self._writing(id, delete, presume_exists=True):
             found = self.fallback.delete(id, expected_version)
             if found:
@@ -155,6 +155,13 @@ class OfflineStore:
         now. The caller holds the lock."""
         self.fallback.discard(id)
         self.known.forget(id)
+
+    def abandon(self) -> None:
+        """Drop all that waits for replay."""
+        with self.lock:
+            for id in self.journal.ids():
+                self.journal.drop(id)
+            self.fallback.clear()
 
     def _check_owner(self, id: str, change: Change, base: StoredConversation | None) -> None:
         """Refuse to give an owner to what may be another owner's."""
@@ -216,5 +223,5 @@ class OfflineStore:
 
 def _unknown() -> StoredConversation:
     """Return what stands for a conversation of which nothing is known. Its version is 0."""
-    now = time.time()
+    now = clock.time()
     return StoredConversation(now, now, now)

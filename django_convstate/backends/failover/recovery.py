@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Final
 
@@ -102,6 +103,15 @@ class Recovery:
                 journal.pending,
                 len(journal.ids()),
             )
+
+    def end_outage(self, restore: Callable[[], object]) -> None:
+        """See `FailoverBackend.end_outage`."""
+        self.stop()  # while the primary is unavailable, so that it is not probed
+        restore()
+        for shard in list(self._shards.values()):
+            shard.breaker.close()
+            shard.readable = True
+        self.stop()
 
     def outage_health(self) -> Health | None:
         """Return the health in an outage, without asking the primary. None: there is none."""

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ... import ids
+from ... import clock, ids
 from ...conversation.merge import MERGE_TRIES, merged, pause_after
 from ...exceptions import (
     BackendUnavailable,
@@ -108,7 +108,7 @@ class Replayer:
         try:
             committed = self._merging(id, _rebased(change, pending))
         except ConversationInterrupted:
-            if pending.base is None or pending.base.expires_at(primary.max_age) > time.time():
+            if pending.base is None or pending.base.expires_at(primary.max_age) > clock.time():
                 raise  # it has not expired: others have deleted it, and so it stays deleted
             with suppress(ConversationConflict):  # it is restored already, perhaps by us
                 self._restore(id, pending.base)
@@ -146,7 +146,7 @@ class Replayer:
         """Make a conversation that has expired in the outage what it was before. Those of its
         messages that were not known here count as dropped."""
         record = base.record(id, 0, self._primary.max_age)
-        record.last_accessed, record.dropped = time.time(), base.messages.start
+        record.last_accessed, record.dropped = clock.time(), base.messages.start
         messages = PackedMessages(base.messages.packed, base.messages.start)
         self._primary.restore(id, record, messages, unless_deleted=True)
 
