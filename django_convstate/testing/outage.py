@@ -1,6 +1,6 @@
 """A store that is unavailable for a while."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
@@ -51,8 +51,8 @@ def _cut_off(backend: ConversationStateBackend) -> None:
     """Put what refuses before the methods of a backend, or of the one that it falls back from."""
     primary = backend.primary if isinstance(backend, FailoverBackend) else backend
     for name in _OPERATIONS:
-        setattr(primary, name, _refuse)
-        setattr(primary, f"a{name}", _arefuse)
+        setattr(primary, name, _refusal(name))
+        setattr(primary, f"a{name}", _arefusal(name))
     health = Health(primary.name, connected=False, detail=_DETAIL)
 
     async def ahealth() -> Health:
@@ -67,12 +67,20 @@ def _restore(primary: ConversationStateBackend) -> None:
         delattr(primary, f"a{name}")
 
 
-def _refuse(*args: Any, **kwargs: Any) -> Any:
-    raise BackendUnavailable(_DETAIL)
+def _refusal(name: str) -> Callable[..., Any]:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise BackendUnavailable(_DETAIL)
+
+    refuse.__name__ = name  # which observers are told
+    return refuse
 
 
-async def _arefuse(*args: Any, **kwargs: Any) -> Any:
-    raise BackendUnavailable(_DETAIL)
+def _arefusal(name: str) -> Callable[..., Any]:
+    async def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise BackendUnavailable(_DETAIL)
+
+    refuse.__name__ = f"a{name}"
+    return refuse
 
 
 async def _ascan(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:

@@ -107,6 +107,7 @@ class Recovery:
     def end_outage(self, restore: Callable[[], object]) -> None:
         """See `FailoverBackend.end_outage`."""
         self.stop()  # while the primary is unavailable, so that it is not probed
+        self._announce_outage()  # one that was too short for the thread to notice
         restore()
         for shard in list(self._shards.values()):
             shard.breaker.close()
