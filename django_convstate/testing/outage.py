@@ -52,7 +52,7 @@ def _cut_off(backend: ConversationStateBackend) -> None:
     primary = backend.primary if isinstance(backend, FailoverBackend) else backend
     for name in _OPERATIONS:
         setattr(primary, name, _refusal(name))
-        setattr(primary, f"a{name}", _arefusal(name))
+        setattr(primary, f"a{name}", _arefusal(f"a{name}"))
     health = Health(primary.name, connected=False, detail=_DETAIL)
 
     async def ahealth() -> Health:
@@ -79,7 +79,7 @@ def _arefusal(name: str) -> Callable[..., Any]:
     async def refuse(*args: Any, **kwargs: Any) -> Any:
         raise BackendUnavailable(_DETAIL)
 
-    refuse.__name__ = f"a{name}"
+    refuse.__name__ = name  # which observers are told
     return refuse
 
 

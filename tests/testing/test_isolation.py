@@ -21,7 +21,8 @@ from django_convstate.testing import clock, empty_store, seed, store_away
 
 
 def keys(prefix: str) -> list[str]:
-    return sorted(key.decode() for key in caches["redis"]._cache.get_client().keys(f"{prefix}*"))
+    redis: Any = caches["redis"]
+    return sorted(key.decode() for key in redis._cache.get_client().keys(f"{prefix}*"))
 
 
 def test_a_store_is_empty_and_then_as_it_was(store: ConversationStore) -> None:
