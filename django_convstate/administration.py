@@ -14,11 +14,13 @@ from .conversation.templating import alters_data
 from .exceptions import InvalidConversationType, InvalidConversationValue
 from .ids import Owner
 from .repository import Repository
+from .tracebacks import clears_locals
 
 MAX_KEYS: Final = 100  # of the state, in one listing
 _CURSOR: Final = re.compile(r"[0-9a-f]{28}")
 
 
+@clears_locals
 class StoreAdministration:
     """The methods of `ConversationStore` that concern many conversations."""
 
@@ -47,7 +49,7 @@ class StoreAdministration:
         """
         if _is_nobody(owner):
             return iter(())
-        return self._repository.scan(*_listing(owner, limit, after, keys))
+        return clears_locals(self._repository.scan)(*_listing(owner, limit, after, keys))
 
     @alters_data
     def alist(
@@ -61,7 +63,7 @@ class StoreAdministration:
         """See `list`."""
         if _is_nobody(owner):
             return _nothing()
-        return self._repository.ascan(*_listing(owner, limit, after, keys))
+        return clears_locals(self._repository.ascan)(*_listing(owner, limit, after, keys))
 
     @alters_data
     def purge(

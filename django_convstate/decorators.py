@@ -1,6 +1,7 @@
 """Decorators for views."""
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
 from functools import wraps
 from typing import Any, TypeVar, cast, overload
 
@@ -9,6 +10,9 @@ from django.http import HttpRequest, HttpResponseBase
 
 from .conversation.turn import OnBusy, check_on_busy
 from .exceptions import ConversationBusy
+from .http import streaming
+from .http.held import HeldTurn
+from .http.request import hold_turn
 from .http.responses import response_for
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -25,7 +29,10 @@ def conversation_turn(
 
     What the view has changed is saved with the end of the turn, before the response goes out; and
     not at all if the view raises, or answers with a status of 500 or above. When the conversation
-    is not free, or not in time, the answer is 409. A streaming response begins after the turn.
+    is not free, or not in time, the answer is 409.
+
+    The turn of a streaming response lasts until the stream is over, and what was said by then is
+    saved with it, also if the stream fails or the client hangs up.
 
     Args:
         on_busy: as for `Conversation.turn`.
@@ -43,8 +50,12 @@ def _turn_of(view: Callable[..., Any], on_busy: OnBusy) -> Callable[..., HttpRes
     @wraps(view)
     def in_turn(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
-            with request.conversation.turn(on_busy):  # type: ignore[attr-defined]
-                return _checked(view(request, *args, **kwargs))
+            with ExitStack() as turn:
+                turn.enter_context(request.conversation.turn(on_busy))  # type: ignore[attr-defined]
+                response = _checked(view(request, *args, **kwargs))
+                if streaming.is_stream(response):
+                    hold_turn(request, response, HeldTurn(turn.pop_all()))
+                return response
         except _Failed as failed:
             return failed.response
         except ConversationBusy as error:
@@ -58,8 +69,12 @@ def _aturn_of(view: Callable[..., Any], on_busy: OnBusy) -> Callable[..., Any]:
     async def in_turn(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         conversation = await request.aconversation()  # type: ignore[attr-defined]
         try:
-            async with conversation.aturn(on_busy):
-                return _checked(await view(request, *args, **kwargs))
+            async with AsyncExitStack() as turn:
+                await turn.enter_async_context(conversation.aturn(on_busy))
+                response = _checked(await view(request, *args, **kwargs))
+                if streaming.is_stream(response):
+                    hold_turn(request, response, HeldTurn(turn.pop_all()))
+                return response
         except _Failed as failed:
             return failed.response
         except ConversationBusy as error:

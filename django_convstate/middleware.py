@@ -2,6 +2,7 @@
 first use; saved before the response is sent or, where that is a stream, at the end of the stream.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -14,6 +15,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from .exceptions import ConversationCorrupt
 from .http.caching import keep_out_of_caches
+from .http.hangups import responding, responding_in_thread
 from .http.request import RequestConversation, attached_to
 from .http.responses import response_for
 from .http.wrapped import forward_assignments
@@ -53,25 +55,40 @@ class ConversationMiddleware:
         if self.is_async:
             return self.__acall__(request)
         attached = RequestConversation(request, self.get_store(request))
-        response = cast("GetResponse", self.get_response)(request)
-        for conversation in attached.to_save_now(response):
-            try:
-                conversation.save()
-            except Exception as error:
-                response = _response_to_failed_save(request, error)
-        attached.notify()
-        return attached.finish(response)
+        with responding_in_thread(attached):
+            return self._respond(request, attached)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         """See `__call__`."""
         attached = RequestConversation(request, self.get_store(request))
-        response = await cast("AsyncGetResponse", self.get_response)(request)
-        for conversation in attached.to_save_now(response):
-            try:
-                await conversation.asave()
-            except Exception as error:
-                in_thread = sync_to_async(_response_to_failed_save, thread_sensitive=False)
-                response = await in_thread(request, error)
+        return await responding(self._arespond(request, attached), attached)
+
+    def _respond(self, request: HttpRequest, attached: RequestConversation) -> HttpResponseBase:
+        try:
+            response = cast("GetResponse", self.get_response)(request)
+        except asyncio.CancelledError:  # of an async view that sync middleware waits for
+            attached.save_interrupted()
+            raise
+        try:
+            attached.save(response)
+        except Exception as error:
+            response = _response_to_failed_save(request, error)
+        attached.notify()
+        return attached.finish(response)
+
+    async def _arespond(
+        self, request: HttpRequest, attached: RequestConversation
+    ) -> HttpResponseBase:
+        """See `_respond`."""
+        try:
+            response = await cast("AsyncGetResponse", self.get_response)(request)
+        except asyncio.CancelledError:
+            await attached.asave_interrupted()
+            raise
+        try:
+            await attached.asave(response)
+        except Exception as error:
+            response = await _aresponse_to_failed_save(request, error)
         await attached.anotify()
         return attached.finish(response)
 
@@ -99,3 +116,9 @@ class ConversationMiddleware:
 
 def _response_to_failed_save(request: HttpRequest, error: Exception) -> HttpResponseBase:
     return response_for(error, at_save=True) or response_for_exception(request, error)
+
+
+async def _aresponse_to_failed_save(request: HttpRequest, error: Exception) -> HttpResponseBase:
+    """See `_response_to_failed_save`."""
+    in_thread = sync_to_async(_response_to_failed_save, thread_sensitive=False)
+    return await in_thread(request, error)

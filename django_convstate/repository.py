@@ -15,19 +15,13 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from . import conf, ids, signals
 from .backends import backend_class, building, default_backend, get_backend, options_of, stand_ins
 from .backends.base import ConversationStateBackend
-from .backends.records import (
-    Acquired,
-    Change,
-    Committed,
-    Diverged,
-    Record,
-    message_too_large,
-)
+from .backends.records import Acquired, Change, Committed, Diverged, Record, message_too_large
 from .backends.reports import ConversationSummary, Health, Progress, PurgeReport, Selection
 from .backends.toolkit.packed import Pair
 from .codec import decode
 from .conversation.merge import MERGE_TRIES, merged, pause_after
 from .exceptions import ConversationBusy, ConversationCorrupt, ConversationNotFound
+from .tracebacks import Hidden, clear_locals, clears_locals
 
 _NOT_MERGED: Final = (
     "Others did not stop changing what this change began from. Nothing was written; try again."
@@ -89,6 +83,7 @@ class Repository:
             self._backend = settings, self._find_backend()
         return stand_ins[-1](self._backend[1]) if stand_ins else self._backend[1]
 
+    @clears_locals
     def _find_backend(self) -> ConversationStateBackend:
         with building:
             if isinstance(self._named, ConversationStateBackend):
@@ -199,14 +194,14 @@ class Repository:
         """
         deleted = self._call(self.backend.delete, id, expected_version)
         if deleted:
-            signals.conversation_deleted.send_robust(self._sender, id=id)
+            signals.conversation_deleted.send_robust(self._sender, id=Hidden(id))
         return deleted
 
     async def adelete(self, id: str, expected_version: int | None = None) -> bool:
         """See `delete`."""
         deleted = await self._acall(self.backend.adelete, id, expected_version)
         if deleted:
-            await signals.conversation_deleted.asend_robust(self._sender, id=id)
+            await signals.conversation_deleted.asend_robust(self._sender, id=Hidden(id))
         return deleted
 
     def id_beside(self, id: str) -> str:
@@ -333,8 +328,9 @@ class Repository:
             with _observed(call.__name__, self.backend):
                 return call(id, *args, **kwargs)
         except ConversationCorrupt as error:
+            clear_locals(error)  # a receiver that fails is logged with it
             _log_quarantine(id, error)
-            signals.conversation_quarantined.send_robust(self._sender, id=id)
+            signals.conversation_quarantined.send_robust(self._sender, id=Hidden(id))
             raise
 
     async def _acall(
@@ -347,8 +343,9 @@ class Repository:
             with _observed(call.__name__.removeprefix("a"), self.backend):
                 return await call(id, *args, **kwargs)
         except ConversationCorrupt as error:
+            clear_locals(error)
             _log_quarantine(id, error)
-            await signals.conversation_quarantined.asend_robust(self._sender, id=id)
+            await signals.conversation_quarantined.asend_robust(self._sender, id=Hidden(id))
             raise
 
 
@@ -360,6 +357,7 @@ def _observed(operation: str, backend: ConversationStateBackend) -> Iterator[Non
         yield
     except BaseException as error:
         outcome = type(error).__name__
+        clear_locals(error)  # an observer that fails is logged with it
         raise
     finally:
         seconds = time.perf_counter() - started

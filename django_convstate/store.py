@@ -23,12 +23,14 @@ from .exceptions import (
 )
 from .ids import Owner
 from .repository import Repository
+from .tracebacks import clears_locals
 
 # Says that no owner was asked for. Not None, because that is what a view has for a visitor who is
 # not logged in, and must not match every conversation.
 ANYBODY: Final[Any] = object()
 
 
+@clears_locals
 class ConversationStore(StoreAdministration):
     """Creates, finds, lists and deletes conversations.
 
@@ -93,12 +95,7 @@ class ConversationStore(StoreAdministration):
         a day ago is not begun again.
 
         For an id that was given out before anything was stored: see `tokens.Token.is_unsaved`.
-
-        Args:
-            id: its id.
-            owner: of the conversation; if one is stored by then, it becomes theirs.
-
-        Raises as `create` does.
+        Arguments and errors are those of `create`.
         """
         id, owned = ids.validate_id(id), ids.owner_of(owner)
         return self._begin(id, owned, None, Create.EITHER, unless_deleted=True)

@@ -6,7 +6,8 @@ SECRET_KEY: another visitor who presents it is turned away without asking the st
 """
 
 import base64
-from typing import Final, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Final
 
 from django.conf import settings
 from django.core.signing import BadSignature, Signer, TimestampSigner, b62_decode, b62_encode
@@ -15,6 +16,7 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 from . import clock
 from .exceptions import InvalidConversationId
 from .ids import validate_id
+from .tracebacks import clears_locals
 
 _SALT: Final = "django_convstate.token"
 _UNSAVED_SALT: Final = "django_convstate.token.begin"
@@ -26,7 +28,8 @@ _SEPARATOR: Final = "!"  # of id and digest: in a cookie it needs no quotes, in 
 UNSAVED_SECONDS: Final = 12 * 3600
 
 
-class Token(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Token:
     """What a token of ours says.
 
     Attributes:
@@ -54,7 +57,7 @@ class Token(NamedTuple):
 
     def renewed(self, owner: str) -> "Token":
         """Return it with the digest of its owner by the present SECRET_KEY."""
-        return self._replace(owner_digest=_digest(self.id, owner, settings.SECRET_KEY))
+        return replace(self, owner_digest=_digest(self.id, owner, settings.SECRET_KEY))
 
     def signed(self, *, unsaved: bool) -> str:
         """Return it as a client holds it. See `sign_id`."""
@@ -84,6 +87,7 @@ def new_token(id: str, owner: str | None) -> Token:
     return token if owner is None else token.renewed(owner)
 
 
+@clears_locals
 def sign_id(id: str, owner: str | None = None, *, unsaved: bool = False) -> str:
     """Return the token for `id`: what a client holds, and the only thing accepted back.
 
@@ -94,6 +98,7 @@ def sign_id(id: str, owner: str | None = None, *, unsaved: bool = False) -> str:
     return new_token(id, owner).signed(unsaved=unsaved)
 
 
+@clears_locals
 def read_token(token: str) -> Token | None:
     """Return what `token` says; None if we did not sign it (SECRET_KEY_FALLBACKS count)."""
     if (value := _unsign(Signer(salt=_SALT), token)) is not None:
@@ -105,6 +110,7 @@ def read_token(token: str) -> Token | None:
     return None if value is None else _token(value, is_unsaved=False)
 
 
+@clears_locals
 def unsign_token(token: str) -> str | None:
     """Return the id in `token`; None if we did not sign it."""
     read = read_token(token)

@@ -25,7 +25,7 @@ ROOT = Path(django_convstate.__file__).parent
 # From the bottom up. A module imports from its own layer and from those before it. The longest
 # prefix that fits a module says where it belongs.
 LAYERS = [
-    ["clock", "exceptions"],
+    ["clock", "exceptions", "tracebacks"],
     ["codec", "conf", "signals"],
     ["ids", "tokens"],
     ["backends.toolkit.forksafe", "backends.toolkit.packed", "backends.toolkit.writer"],

@@ -1,6 +1,7 @@
 """What is wrong with the settings is said by a system check, not by the first request alone."""
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -423,3 +424,10 @@ def test_a_backend_whose_extra_is_missing_says_what_to_install() -> None:
 def test_missing_channels_says_what_to_install() -> None:
     said = without(("channels",), "import django_convstate.channels")
     assert "pip install django-convstate[channels]" in said
+
+
+def test_the_package_can_be_imported_before_there_are_settings() -> None:
+    environment = dict(os.environ)
+    environment.pop("DJANGO_SETTINGS_MODULE", None)
+    code = "import django_convstate, django_convstate.middleware, django_convstate.decorators"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

@@ -19,7 +19,7 @@ WORDS = [
     (r"\bawait ", ""),
     (r"\bAsync(\w+)", r"\1"),
     (r"\basynccontextmanager\b", "contextmanager"),
-    (r"\b(_?)a(join|load|notify|open|page|save|touch|turn)\(", r"\1\2("),
+    (r"\b(_?)a(join|load|notify|open|page|save|saving_interrupted|touch|turn)\(", r"\1\2("),
 ]
 
 

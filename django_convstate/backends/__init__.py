@@ -11,6 +11,7 @@ from django.utils.module_loading import import_string
 
 from .. import conf
 from ..exceptions import InvalidBackend
+from ..tracebacks import clears_locals
 from .base import ConversationStateBackend
 from .failover import FailoverBackend
 from .locmem import LocMemBackend
@@ -72,6 +73,7 @@ def options_of(cls: type[ConversationStateBackend]) -> tuple[str, ...]:
     return (*cls.option_names, "fallback") if cls.can_fall_back else cls.option_names
 
 
+@clears_locals
 def get_backend(name: str, **options: Any) -> ConversationStateBackend:
     """Build a backend, with `options` over those in CONVERSATION_STATE.
 

@@ -141,7 +141,7 @@ class Change:
     default_ttl: float = DEFAULT_TTL
     expected: Mapping[str, bytes | None] = field(repr=False, default_factory=dict)
     set: Mapping[str, bytes] = field(repr=False, default_factory=dict)
-    unset: Sequence[str] = ()
+    unset: Sequence[str] = field(repr=False, default=())
     increment: Mapping[str, int] = field(repr=False, default_factory=dict)
     max_state_bytes: int | None = None
     replace: Sequence[Replacement] = ()

@@ -15,11 +15,13 @@ from ..conversation.conversation import Conversation, working_copy_of
 from ..conversation.message import Message
 from ..exceptions import BackendUnavailable, ConversationError
 from ..ids import hashed_id
+from ..tracebacks import clears_own_locals
 from . import listening
 
 logger = logging.getLogger("django_convstate")
 
 
+@clears_own_locals
 class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
     """Override `receive_message`. Has to be inside a `ConversationMiddlewareStack`."""
 
@@ -112,7 +114,8 @@ class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
             conversation = self._load()
             with conversation.turn() if self.one_turn else nullcontext():
                 self._catch_up(conversation)
-                self.receive_message(conversation, content)
+                with listening.saving_interrupted(conversation, self.save_conversation):
+                    self.receive_message(conversation, content)
                 self.save_conversation(conversation)
 
     def _decoded(self, text: str | None) -> Any:

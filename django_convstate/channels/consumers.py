@@ -13,11 +13,13 @@ from ..conversation.conversation import Conversation, working_copy_of
 from ..conversation.message import Message
 from ..exceptions import BackendUnavailable, ConversationError
 from ..ids import hashed_id
+from ..tracebacks import clears_own_locals
 from . import listening
 
 logger = logging.getLogger("django_convstate")
 
 
+@clears_own_locals
 class AsyncConversationConsumer(listening.Listening, AsyncJsonWebsocketConsumer):
     """Override `receive_message`. Has to be inside a `ConversationMiddlewareStack`."""
 
@@ -110,7 +112,8 @@ class AsyncConversationConsumer(listening.Listening, AsyncJsonWebsocketConsumer)
             conversation = await self._load()
             async with conversation.aturn() if self.one_turn else nullcontext():
                 await self._catch_up(conversation)
-                await self.receive_message(conversation, content)
+                async with listening.asaving_interrupted(conversation, self.save_conversation):
+                    await self.receive_message(conversation, content)
                 await self.save_conversation(conversation)
 
     async def _decoded(self, text: str | None) -> Any:

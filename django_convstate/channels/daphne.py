@@ -15,6 +15,8 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ..tracebacks import clears_own_locals
+
 
 class DaphneHeaders:
     """Has to be outermost, because a server is recognized by the `send` that it passes."""
@@ -22,6 +24,7 @@ class DaphneHeaders:
     def __init__(self, inner: Any) -> None:
         self.inner = inner
 
+    @clears_own_locals
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Run one connection, with headers that get through."""
         if _drops_headers(send):

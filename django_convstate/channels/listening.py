@@ -5,13 +5,15 @@ consumers notify each other, and what an error means to the client.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
 
+from ..conversation.cancellation import CANCELLED_TIMEOUT, log_unsaved, uncancelled
 from ..conversation.conversation import Conversation, working_copy_of
 from ..conversation.message import Message
 from ..exceptions import (
@@ -36,6 +38,7 @@ from ..news import (
     news_event,
     session_digest,
 )
+from ..tracebacks import clears_own_locals
 from .scope import TOKEN_MESSAGE, ScopeConversation
 
 logger = logging.getLogger("django_convstate")
@@ -78,6 +81,39 @@ def log_error(error: ConversationError) -> int | None:
     raise error
 
 
+@contextmanager
+def saving_interrupted(
+    conversation: Conversation, save: Callable[[Conversation], None]
+) -> Iterator[None]:
+    """Save what a handler had said when the server cancelled it, as servers do some seconds after
+    its client has disconnected. An error is only logged, because the cancellation propagates."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        try:
+            working_copy_of(conversation).log.interrupt_streams()
+            save(conversation)
+        except Exception as error:
+            log_unsaved(error)
+        raise
+
+
+@asynccontextmanager
+async def asaving_interrupted(
+    conversation: Conversation, save: Callable[[Conversation], Coroutine[Any, Any, None]]
+) -> AsyncIterator[None]:
+    """See `saving_interrupted`."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        try:
+            working_copy_of(conversation).log.interrupt_streams()
+            await uncancelled(save(conversation), CANCELLED_TIMEOUT)
+        except Exception as error:
+            log_unsaved(error)
+        raise
+
+
 def id_changed() -> ConversationNotFound:
     """Return the error for a handler after which the socket's conversation has another id."""
     return ConversationNotFound(
@@ -116,6 +152,7 @@ class Listening(LayerUser):
     _rejoin_at = 0.0
     _layer_outage = "a socket gets no news of other sockets."
 
+    @clears_own_locals
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Run one connection."""
         handle = scope.get("conversation")

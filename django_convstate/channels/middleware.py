@@ -10,6 +10,7 @@ from django.apps import apps
 
 from ..http.visitor import avisitor_of
 from ..store import ConversationStore, conversations
+from ..tracebacks import clears_own_locals
 from .daphne import DaphneHeaders
 from .handshake import request_of
 from .scope import ScopeConversation
@@ -27,6 +28,7 @@ class ConversationMiddleware:
     def __init__(self, inner: Application) -> None:
         self.inner = inner
 
+    @clears_own_locals
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Run one connection; other protocols pass through unchanged."""
         if scope["type"] != "websocket":

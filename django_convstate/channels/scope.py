@@ -16,11 +16,13 @@ from ..http.visitor import Visitor
 from ..identity import SUBPROTOCOL
 from ..store import ConversationStore
 from ..tokens import Token
+from ..tracebacks import clears_locals
 from . import handshake
 
 TOKEN_MESSAGE = "conversation.token"  # noqa: S105 - the type of a message that carries a token
 
 
+@clears_locals
 class ScopeConversation:
     """A handle of a conversation, not the conversation itself: a socket may be open for days, and
     what was loaded when it was opened is out of date by then.
@@ -80,9 +82,12 @@ class ScopeConversation:
         self._token_given, self._others, self._refusal = True, [], None
         if read is None:
             self._refusal = InvalidConversationId("The token that was presented is none of ours.")
-        elif not presentable([read], self._visitor):
+        elif presentable([read], self._visitor):
+            self._use(read)
+            return
+        else:
             self._refusal = ConversationNotFound("The conversation of this socket is gone.")
-        self._use(read or Token(ids.new_id(), "", is_unsaved=False))
+        self._use(Token(ids.new_id(), "", is_unsaved=False))
 
     @property
     def id(self) -> str:

@@ -16,6 +16,7 @@ from ..backends.reports import moment_or_never
 from ..codec import JSON
 from ..exceptions import InvalidConversationValue
 from ..repository import Repository
+from ..tracebacks import clears_locals
 from .arguments import check_ttl, known_owner
 from .messages import Messages
 from .pending import REFUSALS
@@ -26,6 +27,7 @@ from .turns import in_aturn, in_turn
 from .working_copy import WorkingCopy
 
 
+@clears_locals
 class Conversation(MutableMapping[str, JSON]):
     """One conversation. Use it as a dictionary; `messages` is the list of what was said.
 
@@ -62,6 +64,11 @@ class Conversation(MutableMapping[str, JSON]):
     def __bool__(self) -> bool:
         # `if request.conversation` asks whether anything was said or noted, not for a key.
         return bool(len(self._copy.state) or len(self._copy.log))
+
+    def get(self, key: str, default: JSON = None) -> JSON:
+        """Return the value under a key, or `default`."""
+        # Not as the base class does it, where each missing key would have its traceback cleared.
+        return self._copy.state.get(key, default)
 
     @alters_data
     def clear(self) -> None:
@@ -103,8 +110,7 @@ class Conversation(MutableMapping[str, JSON]):
 
     @property
     def token(self) -> str:
-        """The id with our signature, and a digest of the owner: what a client may hold, in a cookie
-        or a header. Another one once the conversation has an owner."""
+        """The id and a digest of the owner, signed: what a client may hold."""
         return tokens.sign_id(self._copy.id, self._copy.owner)
 
     @property
@@ -170,6 +176,8 @@ class Conversation(MutableMapping[str, JSON]):
             f"{len(copy.state)} keys, {len(copy.log)} messages>"
         )
 
+    __sentry_repr__ = __repr__
+
     # What talks to the store.
 
     @alters_data
@@ -214,7 +222,9 @@ class Conversation(MutableMapping[str, JSON]):
 
         It saves what had changed before, waits for all that came earlier, loads what they have
         left, and at the end, however late that is, saves what has changed in the block at once.
-        After an exception that is forgotten. If the process dies, the turn is over within seconds.
+        After an exception that is forgotten; but if the client hangs up in the middle, which is a
+        GeneratorExit or a cancelled task here, what was said until then is saved, and what is being
+        streamed is marked as interrupted. If the process dies, the turn is over within seconds.
 
         Args:
             on_busy: "wait" until it is free, or "reject" if it is not free at once.
@@ -226,7 +236,7 @@ class Conversation(MutableMapping[str, JSON]):
             RuntimeError: this object is in a turn already.
         """
         wait = self._turn_wait(on_busy, timeout)
-        return in_turn(self, self._copy, self._repository, wait, self._send)
+        return in_turn(self, self._copy, self._repository, wait, clears_locals(self._send))
 
     @alters_data
     def aturn(
@@ -234,7 +244,7 @@ class Conversation(MutableMapping[str, JSON]):
     ) -> AbstractAsyncContextManager["Conversation"]:
         """See `turn`."""
         wait = self._turn_wait(on_busy, timeout)
-        return in_aturn(self, self._copy, self._repository, wait, self._asend)
+        return in_aturn(self, self._copy, self._repository, wait, clears_locals(self._asend))
 
     @alters_data
     def delete(self) -> None:
@@ -356,18 +366,19 @@ class Conversation(MutableMapping[str, JSON]):
 
     async def _asend(self) -> None:
         copy = self._copy
-        while (change := copy.pending.first) is not None:
-            try:
-                committed = await self._repository.acommit(copy.id, change)
-            except REFUSALS:
-                copy.refuse(change)
-                raise
-            except asyncio.CancelledError:
-                # Not the view's to answer: the client has gone. The end of the stream sends it.
-                copy.save_failed = False
-                raise
-            has_created = copy.acknowledge(change, committed)
-            await self._repository.aannounce_saved(self, has_created)
+        try:
+            while (change := copy.pending.first) is not None:
+                try:
+                    committed = await self._repository.acommit(copy.id, change)
+                except REFUSALS:
+                    copy.refuse(change)
+                    raise
+                has_created = copy.acknowledge(change, committed)
+                await self._repository.aannounce_saved(self, has_created)
+        except asyncio.CancelledError:
+            # Not the view's to answer: the client has gone. The end of the request sends it.
+            copy.save_failed = False
+            raise
         copy.save_failed = False
 
     def _turn_wait(self, on_busy: OnBusy, timeout: float | None) -> float:

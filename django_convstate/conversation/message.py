@@ -42,6 +42,15 @@ class Message(dict[str, JSON]):
         """What `messages.find`, `update` and `redact` know it by."""
         return id_of(*self._source)
 
+    def __repr__(self) -> str:
+        role, content = self.get("role"), self.get("content")
+        said = f"{len(content)} characters" if isinstance(content, str) else f"{len(self)} fields"
+        return (
+            f"<Message: {role[:20]!r}, {said}>" if isinstance(role, str) else f"<Message: {said}>"
+        )
+
+    __sentry_repr__ = __repr__
+
     def copy(self) -> dict[str, JSON]:
         """Return a plain dictionary, which can be changed."""
         return dict(self)

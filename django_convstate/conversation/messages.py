@@ -19,6 +19,7 @@ from ..codec import JSON
 from ..exceptions import ConversationInterrupted, InvalidConversationType, MessageNotFound
 from ..ids import validate_message_id
 from ..repository import Repository
+from ..tracebacks import clears_locals
 from .message import Message, message_of
 from .streamed import StreamedMessage
 from .templating import alters_data
@@ -28,6 +29,7 @@ from .working_copy import WorkingCopy
 LLM_FIELDS: Final = ("role", "content", "name", "tool_calls", "tool_call_id")
 
 
+@clears_locals
 class Messages(Sequence[Message]):
     """All messages of a conversation, oldest first; those before the window are read when needed.
 
@@ -300,6 +302,8 @@ class Messages(Sequence[Message]):
 
     def __repr__(self) -> str:
         return f"<Messages: {len(self)}>"
+
+    __sentry_repr__ = __repr__
 
     def _slice(self, start: int, stop: int) -> list[Message]:
         dropped = self._copy.log.dropped

@@ -92,6 +92,8 @@ class State(MutableMapping[str, JSON]):
     def __repr__(self) -> str:
         return f"<State: {len(self)} keys>"
 
+    __sentry_repr__ = __repr__
+
     def incr(self, key: str, delta: int) -> int:
         """Add `delta` to a counter (one that is not there is 0). Return the sum as known here."""
         key = _plain_key(key)

@@ -8,6 +8,7 @@ from typing import Final
 from ..codec import JSON, encode
 from ..exceptions import ConversationTooLarge, InvalidConversationType, InvalidConversationValue
 from ..ids import validate_message_id
+from ..tracebacks import clear_own_locals
 from .message import encode_message
 from .message_log import MessageLog
 
@@ -42,6 +43,7 @@ class StreamedMessage:
             InvalidConversationValue: a chunk cannot be stored, or half a character is all that
                 came of it. What came before was appended, and marked as interrupted.
         """
+        close, chunk, text = getattr(chunks, "close", None), "", ""
         try:
             for chunk in chunks:
                 text = self._add(chunk)
@@ -51,17 +53,20 @@ class StreamedMessage:
                     break
             else:
                 self._check_whole()
-        except BaseException:
-            self.end(interrupted=True)
-            raise
-        else:
             self.end()
+        except BaseException as error:
+            chunk = text = ""
+            del chunks  # none of them is for an error report
+            self.end(interrupted=True)
+            clear_own_locals(error)
+            raise
         finally:
-            if hasattr(chunks, "close"):
-                chunks.close()
+            if close is not None:
+                close()
 
     async def apass_on(self, chunks: AsyncIterable[str]) -> AsyncGenerator[str, None]:
         """See `pass_on`."""
+        close, chunk, text = getattr(chunks, "aclose", None), "", ""
         try:
             async for chunk in chunks:
                 text = self._add(chunk)
@@ -71,14 +76,16 @@ class StreamedMessage:
                     break
             else:
                 self._check_whole()
-        except BaseException:
-            self.end(interrupted=True)
-            raise
-        else:
             self.end()
+        except BaseException as error:
+            chunk = text = ""
+            del chunks  # none of them is for an error report
+            self.end(interrupted=True)
+            clear_own_locals(error)
+            raise
         finally:
-            if hasattr(chunks, "aclose"):
-                await chunks.aclose()
+            if close is not None:
+                await close()
 
     def end(self, *, interrupted: bool = False) -> None:
         """Append what has arrived as one message, the first time that this is called.

@@ -10,8 +10,8 @@ import asyncio
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final, Literal
 
@@ -19,6 +19,7 @@ from ..backends.records import Record
 from ..backends.toolkit.isolation import run_isolated
 from ..exceptions import ConversationBusy, ConversationError
 from ..repository import Repository
+from ..tracebacks import clears_locals
 from .wakeups import Waiter, turn_ended
 
 OnBusy = Literal["wait", "reject"]
@@ -29,6 +30,7 @@ POLL_INTERVAL: Final = 0.25  # seconds, per waiter ahead of us
 RELEASE_TIMEOUT: Final = 1.0  # seconds, for the release of a task that is being cancelled
 
 
+@clears_locals
 class Turn:
     """A turn of conversation `id`, from queueing for it to its end."""
 
@@ -93,8 +95,7 @@ class Turn:
             done.set()
             thread.join()
 
-    @asynccontextmanager
-    async def arenewing(self) -> AsyncIterator[None]:
+    def arenewing(self) -> "_Renewal":
         """See `renewing`. The lease is renewed by a task."""
 
         async def renew() -> None:
@@ -104,12 +105,7 @@ class Turn:
                 with suppress(ConversationError):
                     is_held = await self._repository.arenew(self.id, self.lease, LEASE)
 
-        task = asyncio.create_task(renew(), name="convstate-turn")
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
+        return _Renewal(renew)
 
     def end(self, *, is_released: bool) -> None:
         """Give the lease back, unless a commit does or did, and wake who may be next."""
@@ -132,6 +128,22 @@ class Turn:
         with suppress(ConversationError, TimeoutError):
             async with asyncio.timeout(RELEASE_TIMEOUT):
                 await self._repository.arelease(self.id, self.lease)
+
+
+class _Renewal:
+    """Runs a task for as long as a block does. No generator, because an event loop that is closed
+    would close that before the block is done."""
+
+    def __init__(self, renew: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._renew = renew
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.create_task(self._renew(), name="convstate-turn")
+
+    async def __aexit__(self, *error: object) -> None:
+        if not self._task.done():  # as that of a closed event loop is
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
 
 def check_on_busy(on_busy: object) -> None:

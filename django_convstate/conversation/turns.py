@@ -1,11 +1,14 @@
 """A turn of a conversation: it saves, takes the lease, loads, and at the end saves once more and
 gives the lease back."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from ..repository import Repository
+from ..tracebacks import clear_own_locals
+from .cancellation import CANCELLED_TIMEOUT, log_unsaved, uncancelled
 from .turn import Turn
 from .working_copy import WorkingCopy
 
@@ -21,6 +24,9 @@ class Saved(Protocol):
 
 
 S = TypeVar("S", bound=Saved)
+
+# What is raised in the block when a client hangs up: its generator is closed, its task cancelled.
+INTERRUPTIONS: Final = (GeneratorExit, asyncio.CancelledError)
 
 
 @contextmanager
@@ -43,11 +49,17 @@ def in_turn(
             try:
                 yield conversation
                 gives_up = copy.stage_last(turn.lease)
+            except INTERRUPTIONS:
+                is_released = _save_interrupted(copy, turn.lease, send)
+                raise
             except BaseException:
                 copy.discard_changes()
                 raise
             send()
             is_released = gives_up
+    except BaseException as error:
+        clear_own_locals(error)
+        raise
     finally:
         copy.leave_turn()
         # What could not be sent may be sent once more, and gives up the lease then.
@@ -60,7 +72,7 @@ async def in_aturn(
     copy: WorkingCopy,
     repository: Repository,
     wait: float,
-    send: Callable[[], Awaitable[None]],
+    send: Callable[[], Coroutine[Any, Any, None]],
 ) -> AsyncIterator[S]:
     """See `in_turn`."""
     is_released = False
@@ -73,11 +85,50 @@ async def in_aturn(
             try:
                 yield conversation
                 gives_up = copy.stage_last(turn.lease)
+            except INTERRUPTIONS:
+                is_released = await _asave_interrupted(copy, turn.lease, send)
+                raise
             except BaseException:
                 copy.discard_changes()
                 raise
-            await send()
+            await uncancelled(send())
             is_released = gives_up
+    except BaseException as error:
+        clear_own_locals(error)
+        raise
     finally:
         copy.leave_turn()
         await turn.aend(is_released=is_released or bool(copy.pending))
+
+
+def _save_interrupted(copy: WorkingCopy, lease: str, send: Callable[[], None]) -> bool:
+    """Save what was said before the client hung up, and tell whether that has given up the lease.
+    An error is only logged, because the interruption has to propagate."""
+    try:
+        try:
+            copy.log.interrupt_streams()
+        finally:
+            gives_up = copy.stage_last(lease)
+            send()
+    except Exception as error:
+        log_unsaved(error)
+        copy.note_unsaved()
+        return False
+    return gives_up
+
+
+async def _asave_interrupted(
+    copy: WorkingCopy, lease: str, send: Callable[[], Coroutine[Any, Any, None]]
+) -> bool:
+    """See `_save_interrupted`."""
+    try:
+        try:
+            copy.log.interrupt_streams()
+        finally:
+            gives_up = copy.stage_last(lease)
+            await uncancelled(send(), CANCELLED_TIMEOUT)
+    except Exception as error:
+        log_unsaved(error)
+        copy.note_unsaved()
+        return False
+    return gives_up

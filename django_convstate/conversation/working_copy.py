@@ -359,6 +359,13 @@ class WorkingCopy:
         self.stage()
         return self.pending.release(lease)
 
+    def note_unsaved(self) -> None:
+        """Take note that an interrupted turn could not be saved. That is not the view's to answer,
+        and what the store may not have received is sent once more at the end of the request."""
+        self.save_failed = False
+        if not self.pending:
+            self.discard_changes()
+
     def leave_turn(self) -> None:
         """Have what is staged from now on carry no lease."""
         self._lease = None

@@ -17,6 +17,7 @@ from django.utils.cache import patch_cache_control, patch_vary_headers
 
 from ..conf import Options
 from ..tokens import Token, read_token
+from ..tracebacks import Hidden
 
 logger = logging.getLogger("django_convstate")
 
@@ -45,6 +46,19 @@ def presented_tokens(request: HttpRequest, options: Options) -> list[str]:
     """
     header = _header_token(request, options)
     return [header] if header else _cookie_tokens(request, options)
+
+
+def hide_token(request: HttpRequest, options: Options) -> None:
+    """Have an error report show the request's token as stars, whatever cookie or header it is in:
+    Django hides only those whose names look like a secret. To all others it is what it was."""
+    values: list[tuple[dict[str, str], str]] = []
+    if options.cookie_name in request.COOKIES:
+        values += (request.COOKIES, str(options.cookie_name)), (request.META, "HTTP_COOKIE")
+    if options.header_name:
+        values.append((request.META, f"HTTP_{options.header_name.upper().replace('-', '_')}"))
+    for mapping, name in values:
+        if name in mapping:
+            mapping[name] = Hidden(mapping[name])
 
 
 def is_cookie_secure(options: Options) -> bool:
@@ -116,6 +130,11 @@ class PartitionedMorsel(Morsel[str]):
     def OutputString(self, attrs: Container[str] | None = None) -> str:  # noqa: N802 - as in Morsel
         """Return the cookie as it is sent."""
         return f"{super().OutputString(attrs)}; Partitioned"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.key}>"  # without the token
+
+    __sentry_repr__ = __repr__
 
 
 def _partition(response: HttpResponseBase, name: str) -> None:

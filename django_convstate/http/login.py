@@ -6,10 +6,12 @@ from django.http import HttpRequest
 from .. import ids
 from ..conversation.arguments import known_owner
 from ..conversation.conversation import working_copy_of
+from ..tracebacks import clears_own_locals
 from .request import RequestConversation, attached_to
 from .visitor import NOTE, visitor_of
 
 
+@clears_own_locals
 def note_login(sender: object, request: HttpRequest, **kwargs: object) -> None:
     """Have the next load claim the conversation that this visitor had before their login, or begin
     anew, as ON_LOGIN says. Receives `user_logged_in`. No I/O with the store."""
@@ -39,6 +41,7 @@ def begin_anew(sender: object, request: HttpRequest, **kwargs: object) -> None:
         attached.log_out(None if session is None else session.session_key)
 
 
+@clears_own_locals
 def claim_conversation(request: HttpRequest, user: ids.Owner) -> None:
     """Make the conversation that this request presents `user`'s, a user's or an owner's, for what
     logs in without Django's `login()`: a view that hands out tokens of an API, say. With ON_LOGIN
@@ -61,6 +64,7 @@ def claim_conversation(request: HttpRequest, user: ids.Owner) -> None:
         conversation.claim(owner)
 
 
+@clears_own_locals
 async def aclaim_conversation(request: HttpRequest, user: ids.Owner) -> None:
     """See `claim_conversation`."""
     owner, attached = known_owner(user), _attached_to(request)

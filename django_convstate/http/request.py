@@ -6,16 +6,19 @@ import threading
 from typing import Final
 
 from asgiref.sync import markcoroutinefunction
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
 from .. import ids, news
+from ..conversation.cancellation import CANCELLED_TIMEOUT, log_unsaved, uncancelled
 from ..conversation.conversation import Conversation, working_copy_of
 from ..store import ConversationStore
 from ..tokens import Token
+from ..tracebacks import clears_own_locals
 from . import identity, streaming
 from .awaitable import GuardedCoroutine
+from .held import HeldTurn
 from .opening import aopen_presented, begin_presented, candidates_of, open_presented
 from .visitor import NOTE, Visitor, avisitor_of, visitor_of
 
@@ -25,6 +28,13 @@ logger = logging.getLogger("django_convstate")
 _ATTACHED: Final = "_convstate_attached"
 
 
+class LazyConversation(SimpleLazyObject):  # type: ignore[type-arg]
+    """What `request.conversation` is until it is used: Sentry is not to load it for a report."""
+
+    __sentry_repr__ = SimpleLazyObject.__repr__
+
+
+@clears_own_locals
 class RequestConversation:
     """Attaches `conversation` and `aconversation` to one request. The conversation is the one whose
     token the request presents, if it is the visitor's; else a new one; or the one that the view has
@@ -34,6 +44,10 @@ class RequestConversation:
         self.request = request
         self.store = store
         setattr(request, _ATTACHED, self)
+        self.is_answered = False  # the view, and the middleware within ours, are done
+        self.stream: streaming.Stream | streaming.AsyncStream | None = None  # of the response
+        self._turn: HeldTurn | None = None
+        identity.hide_token(request, store.options)
         self._touched = False
         # Ids of which the client has a token, or gets one with this response.
         self._known: set[str] = set()
@@ -81,7 +95,7 @@ class RequestConversation:
     def load_later(self) -> None:
         """Load the conversation at its next use."""
         self._loaded: Conversation | None = None
-        self._lazy = SimpleLazyObject(self.load)
+        self._lazy = LazyConversation(self.load)
         self.request.conversation = self._lazy  # type: ignore[attr-defined]
 
     def current(self) -> Conversation | None:
@@ -94,7 +108,51 @@ class RequestConversation:
         """Whether the conversation was used, or another one assigned, in this request."""
         return self._touched or self.current() is not None
 
-    def to_save_now(self, response: HttpResponseBase) -> list[Conversation]:
+    def hold(self, turn: HeldTurn) -> None:
+        """Let a turn last until the stream of the response is over."""
+        self._turn = turn
+
+    @property
+    def view(self) -> object:
+        """The view that the request is for; None: that is not known yet."""
+        match = self.request.resolver_match
+        return None if match is None else match.func
+
+    def save(self, response: HttpResponseBase) -> None:
+        """Save what is to be saved before the response is sent.
+
+        Raises as `Conversation.save` does.
+        """
+        self.is_answered = True
+        if not streaming.is_stream(response) or response.status_code >= 500:
+            self._end_turn(discards=response.status_code >= 500)
+        for conversation in self._to_save_now(response):
+            conversation.save()
+
+    async def asave(self, response: HttpResponseBase) -> None:
+        """See `save`."""
+        self.is_answered = True
+        if not streaming.is_stream(response) or response.status_code >= 500:
+            await self._aend_turn(discards=response.status_code >= 500)
+        for conversation in self._to_save_now(response):
+            await conversation.asave()
+
+    def save_interrupted(self) -> None:
+        """Save what the view had said when its client hung up. Nobody waits for a response, so an
+        error is only logged."""
+        try:
+            self._save_rest()
+        except Exception as error:
+            log_unsaved(error)
+
+    async def asave_interrupted(self) -> None:
+        """See `save_interrupted`. It takes limited time, and is not cancelled."""
+        try:
+            await uncancelled(self._asave_rest(), CANCELLED_TIMEOUT)
+        except Exception as error:
+            log_unsaved(error)
+
+    def _to_save_now(self, response: HttpResponseBase) -> list[Conversation]:
         """Return the conversations that are to be saved before the response is sent.
 
         That of a stream is saved at the end of the stream. But a new one is stored first, so that
@@ -102,11 +160,12 @@ class RequestConversation:
         """
         if response.status_code >= 500:
             return []
-        to_save = self._replaced()
-        conversation = self.current()
-        if conversation is not None and (conversation.is_new or not streaming.is_stream(response)):
-            to_save.append(conversation)
-        return [each for each in to_save if not working_copy_of(each).save_failed]
+        later = self.current() if streaming.is_stream(response) else None
+        return [each for each in self._to_save() if each is not later or each.is_new]
+
+    def _to_save(self) -> list[Conversation]:
+        """Return what was used, but that of which the view has answered a failed save itself."""
+        return [each for each in self._used() if not working_copy_of(each).save_failed]
 
     def _replaced(self) -> list[Conversation]:
         """Return what was the conversation of this request before another took its place."""
@@ -139,11 +198,12 @@ class RequestConversation:
         The headers of a stream are sent before its conversation is saved, so they carry the token
         of one that is yet to be stored, too.
         """
+        conversation, options = self.current(), self.store.options
+        has_failed = conversation is not None and working_copy_of(conversation).save_failed
         will_be_saved = False
         if streaming.is_stream(response) and response.status_code < 500:
-            streaming.follow(response, self._save_late, self._asave_late)
-            will_be_saved = self._to_save() is not None
-        conversation, options = self.current(), self.store.options
+            self.stream = streaming.follow(response, self._save_late, self._asave_late)
+            will_be_saved = not has_failed
         if self.is_touched:
             identity.mark_private(response, options)
         # Without a conversation the store may have been unavailable: the cookie stays.
@@ -152,40 +212,59 @@ class RequestConversation:
             self._known.add(conversation.id)
         elif conversation is not None and response.status_code < 500:
             # One that could not be begun was deleted not long ago, and cannot be for a while.
-            has_failed = working_copy_of(conversation).save_failed
             unsaved_id = None if has_failed else conversation.id
             identity.delete_token(self.request, response, options, unsaved_id)
         return response
 
-    def _to_save(self) -> Conversation | None:
-        """Return the conversation, unless the view has responded itself to a save that failed."""
-        conversation = self.current()
-        has_failed = conversation is not None and working_copy_of(conversation).save_failed
-        return None if has_failed else conversation
-
     def _save_late(self) -> None:
-        conversation = self._to_save()
-        if conversation is not None:
-            try:
-                working_copy_of(conversation).log.interrupt_streams()
-            finally:
-                conversation.save()
-            self.notify()
-            self._check_known(conversation)
+        self._save_rest()
+        self._check_known()
 
     async def _asave_late(self) -> None:
         """See `_save_late`."""
-        conversation = self._to_save()
-        if conversation is not None:
-            try:
-                working_copy_of(conversation).log.interrupt_streams()
-            finally:
-                await conversation.asave()
-            await self.anotify()
-            self._check_known(conversation)
+        await self._asave_rest()
+        self._check_known()
 
-    def _check_known(self, conversation: Conversation) -> None:
-        if not conversation.is_new and conversation.id not in self._known:
+    def _save_rest(self) -> None:
+        """End what goes on, and save what has changed."""
+        to_save = self._to_save()
+        try:
+            for conversation in to_save:
+                working_copy_of(conversation).log.interrupt_streams()
+        finally:
+            self._end_turn(discards=False)
+            for conversation in to_save:
+                conversation.save()
+        self.notify()
+
+    async def _asave_rest(self) -> None:
+        """See `_save_rest`."""
+        to_save = self._to_save()
+        try:
+            for conversation in to_save:
+                working_copy_of(conversation).log.interrupt_streams()
+        finally:
+            await self._aend_turn(discards=False)
+            for conversation in to_save:
+                await conversation.asave()
+        await self.anotify()
+
+    def _end_turn(self, *, discards: bool) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.end(discards=discards)
+
+    async def _aend_turn(self, *, discards: bool) -> None:
+        """See `_end_turn`."""
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            await turn.aend(discards=discards)
+
+    def _check_known(self) -> None:
+        conversation = self.current()
+        if conversation is None or conversation.is_new:
+            return
+        if conversation.id not in self._known:
             logger.warning(
                 "A stream has created conversation %s, or given it a new id, after the headers "
                 "were sent, so the client has no token of it and cannot come back to it. Use "
@@ -259,3 +338,12 @@ def is_touched(request: HttpRequest) -> bool:
     """Tell whether the conversation of a request was used or assigned."""
     attached = attached_to(request)
     return attached is not None and attached.is_touched
+
+
+def hold_turn(request: HttpRequest, response: StreamingHttpResponse, turn: HeldTurn) -> None:
+    """Let a turn last until the stream of `response` is over. The middleware ends it then, or as
+    soon as it sees that there is no such stream."""
+    if (attached := attached_to(request)) is not None:
+        attached.hold(turn)
+    else:
+        streaming.follow(response, turn.end, turn.aend)

@@ -13,7 +13,7 @@ from typing import Final
 
 from django.http import HttpResponse
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_noop
+from django.utils.translation import gettext_lazy
 
 from ..exceptions import (
     BackendUnavailable,
@@ -32,27 +32,27 @@ logger = logging.getLogger("django_convstate")
 
 _PACKAGE: Final = str(Path(__file__).parents[1])
 _RESPONSES: Final = (
-    (ConversationTooLarge, 413, gettext_noop("That is too large for your conversation.")),
-    (InvalidConversationId, 400, gettext_noop("That cannot be the id of a conversation.")),
-    (InvalidConversationValue, 400, gettext_noop("That cannot be kept in your conversation.")),
-    (ConversationNotFound, 404, gettext_noop("There is no such conversation.")),
-    (MessageNotFound, 404, gettext_noop("The conversation has no such message.")),
+    (ConversationTooLarge, 413, gettext_lazy("That is too large for your conversation.")),
+    (InvalidConversationId, 400, gettext_lazy("That cannot be the id of a conversation.")),
+    (InvalidConversationValue, 400, gettext_lazy("That cannot be kept in your conversation.")),
+    (ConversationNotFound, 404, gettext_lazy("There is no such conversation.")),
+    (MessageNotFound, 404, gettext_lazy("The conversation has no such message.")),
     (
         ConversationConflict,
         409,
-        gettext_noop("Your conversation has changed meanwhile. Please load it again."),
+        gettext_lazy("Your conversation has changed meanwhile. Please load it again."),
     ),
     (
         ConversationBusy,
         409,
-        gettext_noop(
+        gettext_lazy(
             "Something else is under way in your conversation. Please try again in a moment."
         ),
     ),
     (
         (ConversationInterrupted, ConversationCorrupt),
         400,
-        gettext_noop("Your conversation has ended. Please begin a new one."),
+        gettext_lazy("Your conversation has ended. Please begin a new one."),
     ),
 )
 
@@ -71,7 +71,7 @@ def response_for(error: Exception, *, at_save: bool = False) -> HttpResponse | N
     that is busy or has changed, 503 for an unavailable store; None for other errors."""
     for kinds, status, sentence in _RESPONSES:
         if isinstance(error, kinds):
-            lines = [_(sentence)]
+            lines = [str(sentence)]
             if isinstance(error, _EXPLAINED):
                 lines.append(explanation(error))
                 origin = "at the save after the view" if at_save else _origin(error)

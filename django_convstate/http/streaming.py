@@ -4,16 +4,18 @@ A stream may end in many ways: by exhaustion, by an error of its own, by a clien
 (a generator is closed, a task is cancelled), or before its first chunk. Each leads here, once.
 """
 
+import _thread
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any, Final, TypeGuard
 
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from django.http import HttpResponseBase, StreamingHttpResponse
 
-from ..exceptions import BackendUnavailable
+from ..backends.toolkit.isolation import run_isolated
+from ..conversation.cancellation import uncancelled
 from .responses import explanation
 
 logger = logging.getLogger("django_convstate")
@@ -34,19 +36,29 @@ def is_stream(response: HttpResponseBase) -> TypeGuard[StreamingHttpResponse]:
 def follow(
     response: StreamingHttpResponse,
     save: Callable[[], None],
-    asave: Callable[[], Awaitable[None]],
-) -> None:
-    """Have `save`, or for an async iterator `asave`, called once when the stream has ended."""
+    asave: Callable[[], Coroutine[Any, Any, None]],
+) -> "Stream | AsyncStream":
+    """Have `save`, or for an async iterator `asave`, called once when the stream has ended. Return
+    what the content is now."""
     # Not `response.streaming_content`: its wrapper cannot be closed, and refers to the response, so
     # that a dropped response would wait for the garbage collector.
     content = response._iterator  # type: ignore[attr-defined]
     stream = AsyncStream(content, asave) if response.is_async else Stream(content, save)
     response.streaming_content = stream  # which also lets `response.close()` call `stream.close()`
+    return stream
+
+
+async def end(stream: "Stream | AsyncStream") -> None:
+    """End the stream of a response that will not be sent."""
+    if isinstance(stream, AsyncStream):
+        await stream.aclose()
+    else:
+        await sync_to_async(stream.close)()
 
 
 class Stream:
     """The content of a sync response. Servers may or may not iterate it; they always call `close`,
-    through the response."""
+    through the response. Another middleware may drop the response, which calls `__del__`."""
 
     def __init__(self, content: Iterator[Any], save: Callable[[], None]) -> None:
         self._content = content
@@ -58,6 +70,7 @@ class Stream:
             for part in self._content:  # noqa: UP028 - `yield from` would close the content itself
                 yield part
         except BaseException:
+            part = None  # which is not for an error report
             self.close()
             raise
         self._finish()
@@ -76,6 +89,13 @@ class Stream:
             with suppress(Exception):
                 self._finish()
 
+    def __del__(self) -> None:
+        # Python may call this at any moment in any thread, whatever locks that holds. Not by
+        # `threading`, which would wait for the new thread.
+        if not self._is_over:
+            with suppress(RuntimeError):  # the interpreter is about to exit
+                _thread.start_new_thread(run_isolated, (self.close,))
+
     def _finish(self) -> None:
         self._is_over = True
         try:
@@ -93,7 +113,9 @@ class AsyncStream:
     `close`; while another middleware has the response, that is dropped, which calls `__del__`.
     """
 
-    def __init__(self, content: AsyncIterator[Any], save: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, content: AsyncIterator[Any], save: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
         self._content = content
         self._save = save
         self._is_over = False
@@ -104,6 +126,7 @@ class AsyncStream:
             async for part in self._content:
                 yield part
         except BaseException:
+            part = None
             await self.aclose()
             raise
         await self._finish()
@@ -142,27 +165,11 @@ class AsyncStream:
 
     async def _finish(self) -> None:
         self._is_over = True
-        saving = asyncio.ensure_future(self._save_in_time())
-        cancelled = None
-        while not saving.done():
-            # A cancellation, even a second one, must not cancel the save.
-            try:
-                await asyncio.wait([saving])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        failed = saving.exception()
-        if failed is not None:
-            _log(failed)
-        if cancelled is not None:
-            raise cancelled
-        saving.result()
-
-    async def _save_in_time(self) -> None:
         try:
-            async with asyncio.timeout(END_TIMEOUT):
-                await self._save()
-        except TimeoutError:
-            raise BackendUnavailable(f"The store gave no answer within {END_TIMEOUT} s.") from None
+            await uncancelled(self._save(), END_TIMEOUT)
+        except Exception as error:
+            _log(error)
+            raise
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -7,7 +7,8 @@ conversation: see opening.py.
 """
 
 from collections.abc import Collection
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.core.exceptions import ImproperlyConfigured
@@ -23,7 +24,8 @@ from ..tokens import Token
 NOTE: Final = "_convstate_claim"  # the key in the Django session
 
 
-class Visitor(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Visitor:
     """Who makes a request.
 
     Attributes:

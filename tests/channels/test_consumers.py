@@ -1,14 +1,17 @@
 """Websockets through Channels' own test client: sync and async consumers do the same."""
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.test import AsyncClient
 
-from django_convstate import InvalidBackend, conversations
+from django_convstate import Conversation, InvalidBackend, conversations
 from django_convstate.tokens import sign_id, unsign_token
 from tests.support.consumers import Chat, SyncChat
-from tests.support.tabs import PATIENCE, Browser, id_of, stored
+from tests.support.tabs import PATIENCE, Browser, contents, id_of, stored
 
 # Before each message Channels looks after the connections to the database, if there are any.
 pytestmark = pytest.mark.django_db
@@ -248,3 +251,62 @@ class TestOneTurn:
             await tab.send_json_to({"say": "me, too"})
             assert await tab.close_code() == 4409
         assert len(conversations.get(id_of(token)).messages) == 0
+
+
+class TestCancelled:
+    """By the server, which some seconds after a client has disconnected ends what it began."""
+
+    @pytest.mark.parametrize("one_turn", [False, True])
+    async def test_what_a_handler_had_said_is_saved(
+        self, one_turn: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Chat, "one_turn", one_turn)
+        browser, token = Browser(Chat), stored("hello")
+        tab, other = await browser.open(token), await browser.open(token)
+        assert await tab.ask(say="unanswered", dawdle=60) == {"type": "dawdling"}
+        tab.future.cancel()
+        with suppress(asyncio.CancelledError):
+            await tab.future
+        assert contents(await other.hear()) == ["unanswered"]
+        conversation = conversations.get(id_of(token))
+        assert [m["content"] for m in conversation.messages] == ["hello", "unanswered"]
+        async with conversation.aturn("reject"):
+            pass
+        await browser.leave()
+
+    async def test_an_error_of_that_save_is_logged(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        browser, token = Browser(Chat), stored("hello")
+        tab = await browser.open(token)
+        assert await tab.ask(say="unanswered", dawdle=60) == {"type": "dawdling"}
+        conversations.delete(id_of(token))
+        tab.future.cancel()
+        with suppress(asyncio.CancelledError):
+            await tab.future
+        assert "ConversationInterrupted" in caplog.text
+        await browser.leave()
+
+    async def test_a_sync_handler_that_waits_for_async_code_is_saved(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = asyncio.Event()
+
+        async def model() -> None:
+            asked.set()
+            await asyncio.sleep(60)
+
+        class Waiting(SyncChat):
+            def receive_message(self, conversation: Conversation, content: Any) -> None:
+                conversation.messages.append("user", content["say"])
+                async_to_sync(model)()
+
+        browser, token = Browser(Waiting), stored("hello")
+        tab = await browser.open(token)
+        await tab.send_json_to({"say": "unanswered"})
+        await asked.wait()
+        tab.future.cancel()
+        with suppress(asyncio.CancelledError):
+            await tab.future
+        assert conversations.get(id_of(token)).messages[-1]["content"] == "unanswered"
+        await browser.leave()

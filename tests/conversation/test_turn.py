@@ -257,7 +257,7 @@ class TestLosingIt:
         again = store.get(conversation.id)
         assert (again["count"], said(again)) == (1, ["u0", "a0"])
 
-    async def test_a_cancelled_task_releases_its_turn(
+    async def test_a_cancelled_task_saves_and_releases_its_turn(
         self, store: ConversationStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         conversation = await store.aopen(f"webhook:{time.time_ns()}")
@@ -284,7 +284,8 @@ class TestLosingIt:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        assert await store.aexists(conversation.id) is False
-        async with (await store.aopen(conversation.id)).aturn("reject"):
+        again = await store.aget(conversation.id)
+        assert dict(again) == {"a": 1}, "which the block had said before it was cancelled"
+        async with again.aturn("reject"):
             pass
         await store.aclose()

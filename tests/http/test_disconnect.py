@@ -8,7 +8,6 @@ from contextlib import aclosing, suppress
 from typing import Any, ClassVar
 
 import pytest
-from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import AsyncRequestFactory
 
@@ -19,6 +18,7 @@ from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Committed, Create
 from django_convstate.http import streaming
 from django_convstate.middleware import ConversationMiddleware
+from tests.support.connections import Connection
 from tests.support.streams import amodel, text
 from tests.support.visits import WORDS, check_kept, stored, until_saved
 
@@ -44,53 +44,6 @@ def slow(settings: Any) -> Iterator[None]:
     settings.CONVERSATION_STATE_BACKEND = "tests.http.test_disconnect.SlowBackend"
     yield
     conversations.purge(everything=True)
-
-
-class Handler(ASGIHandler):
-    """Knows the file with the body, which Django does not close after each kind of trouble."""
-
-    async def read_body(self, receive: Any) -> Any:
-        self.body = await super().read_body(receive)
-        return self.body
-
-
-class Connection:
-    """An ASGI server with one client, which goes away after `count` chunks: while the next one is
-    awaited, or, if `jammed`, while the last one is still on its way."""
-
-    def __init__(self, count: int, *, jammed: bool = False) -> None:
-        self.count = count
-        self.jammed = jammed
-        self.sent: list[bytes] = []
-        self.headers: dict[bytes, bytes] = {}
-        self.gone = asyncio.Event()
-        self.asked = False
-
-    async def get(self, url: str) -> None:
-        path, _, query = url.partition("?")
-        scope = AsyncRequestFactory()._base_scope(path=path, query_string=query)  # type: ignore[attr-defined]
-        handler = Handler()
-        try:
-            await handler(scope | {"type": "http"}, self.receive, self.send)
-        finally:
-            handler.body.close()
-
-    async def receive(self) -> dict[str, Any]:
-        if not self.asked:
-            self.asked = True
-            return {"type": "http.request", "body": b""}
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Any) -> None:
-        if message["type"] == "http.response.start":
-            self.headers = dict(message["headers"])
-        elif message.get("body"):
-            self.sent.append(message["body"])
-        if len(self.sent) == self.count:
-            self.gone.set()
-            if self.jammed:
-                await asyncio.sleep(60)
 
 
 class TestDisconnect:

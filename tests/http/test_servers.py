@@ -95,11 +95,11 @@ class Site:
         finally:
             connection.close()
 
-    def open(self, view: str, conversation: Conversation) -> socket.socket:
+    def open(self, view: str, conversation: Conversation, way: str = "") -> socket.socket:
         """Ask, and be ready to read."""
         wire = socket.create_connection(("127.0.0.1", self.port), timeout=30)
         wire.sendall(
-            f"GET /{self.way}/{view} HTTP/1.1\r\nHost: localhost\r\n"
+            f"GET /{way or self.way}/{view} HTTP/1.1\r\nHost: localhost\r\n"
             f"Cookie: conversation={conversation.token}\r\n\r\n".encode()
         )
         return wire
@@ -253,6 +253,66 @@ def test_a_sync_or_async_iterator_that_django_converts_is_saved(site: Site, tmp_
     conversation.reload()
     assert conversation.messages[0]["content"] == "hello"
     assert all(text(30).startswith(m["content"]) for m in conversation.messages[1:])
+
+
+@only_asgi
+def test_a_client_that_hangs_up_on_a_sync_view_leaves_all_that_it_says(
+    site: Site, tmp_path: Path
+) -> None:
+    conversation, asked = site.begin(), tmp_path / "asked"
+    with site.open(f"ask?pause=1.5&asked={asked}", conversation, "sync"):
+        wait_until(asked.exists)
+    wait_until(lambda: len(site.store.get(conversation.id).messages) == 2)
+    conversation.reload()
+    assert [m["content"] for m in conversation.messages] == ["hello", text(1)]
+    assert conversation.version == 2
+
+
+@only_asgi
+def test_a_client_that_hangs_up_on_an_async_view_leaves_what_it_had_said(
+    site: Site, tmp_path: Path
+) -> None:
+    conversation, asked = site.begin(), tmp_path / "asked"
+    with site.open(f"ask?pause=60&asked={asked}", conversation):
+        wait_until(asked.exists)
+    site.check_kept(conversation, 0)
+    assert len(conversation.messages) == 1
+
+
+@only_asgi
+def test_a_client_that_hangs_up_on_a_failing_view_leaves_nothing(
+    site: Site, tmp_path: Path
+) -> None:
+    conversation, asked = site.begin(), tmp_path / "asked"
+    with site.open(f"ask?pause=1&status=500&asked={asked}", conversation, "sync"):
+        wait_until(asked.exists)
+    # When another one that has begun later is done, so is the first.
+    asked.unlink()
+    with site.open(f"ask?pause=1.5&asked={asked}", conversation, "sync"):
+        wait_until(asked.exists)
+    wait_until(lambda: len(site.store.get(conversation.id).messages) == 2)
+    assert site.store.get(conversation.id).version == 2
+
+
+@pytest.mark.parametrize("view", ["turn", "turn_inside"])
+def test_a_client_that_hangs_up_during_a_turn_leaves_what_was_sent(site: Site, view: str) -> None:
+    conversation = site.begin()
+    with site.open(f"{view}?{ENDLESS}", conversation) as wire:
+        read_words(wire, 3)
+    site.check_kept(conversation, 3)
+    with conversation.turn("reject"):
+        pass
+
+
+def test_turns_that_stream_follow_each_other(site: Site) -> None:
+    conversation = site.begin()
+    wires = [site.open("turn?words=4&pause=0.1", conversation) for _ in range(3)]
+    for wire in wires:
+        with wire:
+            read_words(wire, 4)
+    wait_until(lambda: len(site.store.get(conversation.id).messages) == 6)
+    conversation.reload()
+    assert [m["content"] for m in conversation.messages] == ["hello", text(4)] * 3
 
 
 def test_interrupted_answers_follow_each_other(site: Site) -> None:

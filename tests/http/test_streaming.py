@@ -1,17 +1,21 @@
 """Streams: through Django's test clients, and through its handlers, driven by hand up to the point
 where the client goes away. `tests/http/test_servers.py` does the same with real ones."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.http import StreamingHttpResponse
 from django.test import Client, RequestFactory
 
 from django_convstate import (
     InvalidConversationValue,
     conversations,
 )
-from tests.support.streams import text
+from django_convstate.middleware import ConversationMiddleware
+from tests.support.servers import wait_until
+from tests.support.streams import model, text
 from tests.support.visits import WORDS, Visit, check_kept, stored, wsgi
 
 pytestmark = pytest.mark.urls("tests.support.streams")
@@ -174,3 +178,18 @@ class TestBrokenOff:
         response = Client().get("/sync/mixed")
         response.close()
         check_kept("", interrupted=False)
+
+    def test_a_sync_stream_that_is_dropped_is_saved(self) -> None:
+        """By a middleware that sends another response, and closes nothing."""
+        request = RequestFactory().get("/")
+
+        def view(request: Any) -> StreamingHttpResponse:
+            request.conversation.messages.append("user", "hello")
+            request.conversation.save()
+            request.conversation.messages.append("user", "anybody?")
+            return StreamingHttpResponse(model(request))
+
+        response = ConversationMiddleware(view)(request)
+        del response, request
+        gc.collect()
+        wait_until(lambda: len(stored().messages) == 2)

@@ -12,6 +12,7 @@ from django.core.management import CommandError, call_command
 
 from django_convstate import Conversation, conversations
 from django_convstate.management.durations import format_duration, parse_duration
+from tests.support.reports import CANARY
 
 
 @pytest.fixture
@@ -325,3 +326,28 @@ class TestDurations:
     )
     def test_format(self, seconds: float, text: str) -> None:
         assert format_duration(seconds) == text
+
+
+@pytest.mark.usefixtures("shared")
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["inspect_sessions"],
+        ["inspect_sessions", "--json"],
+        ["inspect_sessions", "{id}"],
+        ["inspect_sessions", "{id}", "--json"],
+        ["inspect_sessions", "--stats"],
+        ["inspect_sessions", "--health", "--json"],
+        ["purge_sessions", "--idle", "2h", "--dry-run"],
+        ["purge_sessions", "--owner", "u1", "--dry-run"],
+    ],
+    ids=" ".join,
+)
+def test_no_command_shows_what_was_said_or_a_token(args: list[str]) -> None:
+    """Ids and owners are shown to the operator, who names conversations by them."""
+    conversation = make("u1", text=CANARY)
+    conversation["note"] = {"text": CANARY}
+    conversation.save()
+    shown = run(*(each.format(id=conversation.id) for each in args))
+    assert CANARY not in shown
+    assert conversation.token not in shown

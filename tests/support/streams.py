@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
-from django.http import FileResponse, StreamingHttpResponse
+from django.http import FileResponse, HttpResponse, StreamingHttpResponse
 from django.urls import path
 from django.utils.decorators import sync_and_async_middleware
 
 from django_convstate import conversations
+from django_convstate.decorators import conversation_turn
 
 
 def word(number: int) -> str:
@@ -53,6 +54,57 @@ async def aanswer(request: Any) -> StreamingHttpResponse:
     messages = (await request.aconversation()).messages
     messages.append("user", "hello")
     return StreamingHttpResponse(messages.stream("assistant", amodel(request)))
+
+
+def ask(request: Any) -> HttpResponse:
+    """Does not stream. Creates the file `asked` before it thinks about its answer."""
+    request.conversation.messages.append("user", "hello")
+    Path(request.GET["asked"]).touch()
+    time.sleep(float(request.GET["pause"]))
+    request.conversation.messages.append("assistant", text(1))
+    return HttpResponse(status=int(request.GET.get("status", 200)))
+
+
+async def aask(request: Any) -> HttpResponse:
+    (await request.aconversation()).messages.append("user", "hello")
+    Path(request.GET["asked"]).touch()  # noqa: ASYNC240
+    await asyncio.sleep(float(request.GET["pause"]))
+    (await request.aconversation()).messages.append("assistant", text(1))
+    return HttpResponse(status=int(request.GET.get("status", 200)))
+
+
+@conversation_turn
+def turn(request: Any) -> StreamingHttpResponse:
+    return answer(request)
+
+
+@conversation_turn
+async def aturn(request: Any) -> StreamingHttpResponse:
+    return await aanswer(request)
+
+
+def turn_inside(request: Any) -> StreamingHttpResponse:
+    conversation = request.conversation
+    assert not conversation.is_new
+
+    def content() -> Iterator[str]:
+        with conversation.turn():
+            conversation.messages.append("user", "hello")
+            yield from conversation.messages.stream("assistant", model(request))
+
+    return StreamingHttpResponse(content())
+
+
+async def aturn_inside(request: Any) -> StreamingHttpResponse:
+    conversation = await request.aconversation()
+
+    async def content() -> AsyncIterator[str]:
+        async with conversation.aturn():
+            conversation.messages.append("user", "hello")
+            async for word in conversation.messages.stream("assistant", amodel(request)):
+                yield word
+
+    return StreamingHttpResponse(content())
 
 
 def sse(request: Any) -> StreamingHttpResponse:
@@ -244,6 +296,9 @@ def dawdling(get_response: Any) -> Any:
 
 VIEWS: list[tuple[Any, Any]] = [
     (answer, aanswer),
+    (ask, aask),
+    (turn, aturn),
+    (turn_inside, aturn_inside),
     (sse, asse),
     (mixed, amixed),
     (late, alate),

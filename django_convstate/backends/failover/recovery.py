@@ -14,6 +14,7 @@ from django.dispatch import Signal
 
 from ... import ids, signals
 from ...exceptions import BackendUnavailable, ConversationError
+from ...tracebacks import without_locals
 from ..base import ConversationStateBackend
 from ..records import Change
 from ..reports import Health
@@ -180,10 +181,11 @@ class Recovery:
         except ConversationError:
             shard.breaker.close()  # it did answer
         except Exception as error:
-            logger.exception(
+            logger.error(
                 "The %s backend could not be probed because of an unexpected error. It counts as "
                 "unavailable, and is probed again.",
                 self._primary.name,
+                exc_info=without_locals(error),
             )
             shard.breaker.probe_failed(type(error).__name__)
         else:
@@ -205,11 +207,12 @@ class Recovery:
             except BackendUnavailable as error:
                 # One change that takes too long says little of the others.
                 shard.breaker.failed(shard.breaker.era, str(error), transient=error.transient)
-            except Exception:
-                logger.exception(
+            except Exception as error:
+                logger.error(
                     "Replay of conversation %s failed because of an unexpected error. Its changes "
                     "are kept, and replay is tried again.",
                     ids.hashed_id(id),
+                    exc_info=without_locals(error),
                 )
             time.sleep(random.uniform(0, REPLAY_PAUSE))  # noqa: S311 - hides nothing
 

@@ -56,12 +56,24 @@ _NO_PRIMARY: Final = (
 
 
 def translated(error: Exception, alias: str) -> BackendUnavailable | ConversationCorrupt:
-    """Return our exception for one of `CLIENT_ERRORS` from CACHES[alias]."""
+    """Return our exception for one of `CLIENT_ERRORS` from CACHES[alias], to be raised from it."""
+    _drop_contents(error)
     if is_wrong_type(error):
         return ConversationCorrupt("A key of the conversation holds another type of value.")
     return BackendUnavailable(
         f"Redis, CACHES[{alias!r}], {describe_error(error)}.", transient=is_transient(error)
     )
+
+
+def _drop_contents(error: BaseException | None) -> None:
+    """Leave out of what the server said what it was sent, or has stored: ids and texts."""
+    while isinstance(error, exceptions.RedisError):
+        said, arguments, _ = str(error).partition(", with args beginning with")
+        if arguments:
+            error.args = (said,)
+        elif isinstance(error, exceptions.InvalidResponse):
+            error.args = ("The reply breaks the protocol.",)
+        error = error.__cause__ or error.__context__
 
 
 def describe_error(error: Exception) -> str:

@@ -22,7 +22,7 @@ import hashlib
 import math
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import Any, Final, Generic, TypeVar
@@ -68,8 +68,8 @@ class Operation(Generic[T]):
         script: which script the command runs by its SHA-1; None for a plain command.
     """
 
-    command: tuple[Argument, ...]
-    read: Callable[[Any], "Reply[T]"]
+    command: tuple[Argument, ...] = field(repr=False)
+    read: Callable[[Any], "Reply[T]"] = field(repr=False)
     script: Script | None = None
 
     @property
@@ -89,7 +89,7 @@ class Reply(Generic[T]):
     """What the server's reply means. `then` is what remains to be done, in a round trip of its own
     because an owner's index lives in another slot. It may fail: the next caller does it."""
 
-    value: T
+    value: T = field(repr=False)
     then: Operation[None] | None = None
 
 

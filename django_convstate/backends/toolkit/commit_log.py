@@ -23,7 +23,7 @@ MAX_RANGES: Final = 4096  # of one writer; beyond that, the lowest can no longer
 Ranges = list[tuple[int, int]]  # first and last number of each
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class CommitLog:
     """The writers of the last day, the latest one last."""
 

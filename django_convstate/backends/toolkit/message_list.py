@@ -31,7 +31,7 @@ _OLD_ID: Final = re.compile("#(0|[1-9][0-9]*)")
 OLDER_MESSAGES: Final = "The older messages cannot be read while the store is unavailable."
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Addition:
     """What appending does: the messages as they are packed, which keys were given to ids that are
     no keys, which ids were there already, and the last key after it."""

@@ -179,6 +179,8 @@ class PackedMessages(Sequence[Pair]):
     def __repr__(self) -> str:
         return f"<PackedMessages: {len(self)}>"
 
+    __sentry_repr__ = __repr__
+
 
 def to_append(messages: Sequence[Pair]) -> list[bytes]:
     """Return messages with their locators in the place of their keys; not to be changed."""

@@ -21,6 +21,7 @@ from .factory import make_async_client, make_client, with_sentinels
 from .retrying import Deadline, aretrying, execute, in_time, retrying
 
 SLOT_TIMEOUT: Final = 5.0  # seconds that an operation may wait for a slot
+NO_ANSWER: Final = (RedisError, OSError)
 SILENT_TIMEOUTS: Final = 2  # timeouts without any answer, after which no operation waits any more
 
 
@@ -120,7 +121,8 @@ class SyncClient:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._slots.put(None)
-        self._wait.note(error)
+        if not isinstance(error, NO_ANSWER):
+            self._wait.answered_at = time.monotonic()
 
     def send(self, operation: Operation[Any]) -> Any:
         """Return the server's reply. Needs a slot."""
@@ -162,7 +164,8 @@ class LoopClient:
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._slots.release()
-        self._wait.note(error)
+        if not isinstance(error, NO_ANSWER):
+            self._wait.answered_at = time.monotonic()
 
     async def send(self, operation: Operation[Any]) -> Any:
         """Return the server's reply. Needs a slot."""
@@ -201,18 +204,13 @@ class SlotWait:
     def __init__(self, config: ServerConfig) -> None:
         self.interval = config.timeout  # seconds until it is asked again
         self._max_concurrency = config.max_concurrency
-        self._answered_at = 0.0
-
-    def note(self, error: object) -> None:
-        """Record how an operation has ended."""
-        if not isinstance(error, (RedisError, OSError)):
-            self._answered_at = time.monotonic()
+        self.answered_at = 0.0  # by time.monotonic()
 
     def check(self, began: float) -> None:
         """Raise `BackendUnavailable` if an operation that waits since `began`, by
         `time.monotonic()`, has waited long enough."""
         now = time.monotonic()
-        silent = now - max(self._answered_at, began) > SILENT_TIMEOUTS * self.interval
+        silent = now - max(self.answered_at, began) > SILENT_TIMEOUTS * self.interval
         if silent or now - began > SLOT_TIMEOUT:
             raise BackendUnavailable(
                 f"{self._max_concurrency} operations on Redis were under way for "
