@@ -163,3 +163,25 @@ def test_a_server_that_dies_in_a_test_is_no_error_of_it(
     backend.finish()  # as at the end of the process
     assert "left to expire" in caplog.text
     assert "lost with this process" not in caplog.text
+
+
+def test_a_backend_of_ones_own_that_was_built_for_a_test_is_closed() -> None:
+    closed: list[str] = []
+
+    class Remote(LocMemBackend):
+        name = "remote"
+        option_names = ("max_age", "key_prefix")
+        is_shared = True
+
+        def __init__(self, *, max_age: float | None = None, key_prefix: str = "convstate") -> None:
+            super().__init__(max_age=max_age)
+            self.key_prefix = key_prefix
+
+        def close(self) -> None:
+            closed.append(self.key_prefix)
+
+    store = ConversationStore(Remote(key_prefix="mine"))
+    with empty_store():
+        seed([("user", "hi")], store=store)
+    (prefix,) = closed
+    assert prefix.startswith("mine.test-")
