@@ -347,11 +347,12 @@ class ConversationStore(StoreAdministration):
     def _opened(
         self, record: Record, owner: Any, options: conf.Options, strict: bool
     ) -> Conversation:
-        if record.is_unknown and (strict or owner is not ANYBODY):
+        is_theirs = owner is ANYBODY or (owner == record.owner and not record.is_unknown)
+        if (record.degraded and not is_theirs) or (record.is_unknown and strict):
             raise BackendUnavailable(
                 "The store is unavailable, and nothing is known here of this conversation."
             )
-        if owner is not ANYBODY and owner != record.owner:
+        if not is_theirs:
             raise ConversationNotFound(_ABSENT)
         return self._loaded(record, owner, options)
 
@@ -385,11 +386,10 @@ def _visitor(owner: Any) -> str | None:
 
 
 def _checked(record: Record, owner: Any) -> Record:
-    if owner is not ANYBODY:
-        if record.is_unknown:
+    if owner is not ANYBODY and (owner is None or owner != record.owner):
+        if record.degraded and owner is not None:  # another's looks like one that is not known here
             raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
-        if owner is None or owner != record.owner:
-            raise ConversationNotFound(_ABSENT)
+        raise ConversationNotFound(_ABSENT)
     return record
 
 

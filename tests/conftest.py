@@ -93,6 +93,15 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def stoppable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that a test may stop, if it starts it again and leaves nothing on it."""
+    options = ("--appendonly", "yes", "--appendfsync", "always")
+    server = Server(tmp_path_factory.mktemp("stoppable"), free_ports(1)[0], *options)
+    with running([server]):
+        yield server
+
+
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest) -> str:
     """The name of each place in turn, ready for use."""

@@ -109,6 +109,8 @@ class Change:
         expected_version: refuse unless this is the stored version.
         visitor: refuse if it is another owner's than this one's; "": if it has an owner.
         owner: take ownership; refused where it is another owner's. None leaves it alone.
+        is_owner_verified: a token, or a login, says that it may be this owner's. So it is accepted
+            where in an outage nothing is known of the conversation, and checked when replayed.
         ttl: idle seconds from now on; None keeps what there is.
         default_ttl: idle seconds of a new one where `ttl` is None.
         expected: state key to the bytes that a nested change of it began from (None: there were
@@ -137,6 +139,7 @@ class Change:
     expected_version: int | None = None
     visitor: str | None = field(repr=False, default=None)
     owner: str | None = field(repr=False, default=None)
+    is_owner_verified: bool = False
     ttl: float | None = None
     default_ttl: float = DEFAULT_TTL
     expected: Mapping[str, bytes | None] = field(repr=False, default_factory=dict)

@@ -11,7 +11,7 @@ from .. import ids, tokens
 from ..conversation.conversation import Conversation
 from ..exceptions import ConversationError, ConversationNotFound, InvalidConversationId
 from ..http import identity
-from ..http.opening import ABSENT, aopen_for, begin_for, open_for, presentable
+from ..http.opening import ABSENT, NotTheirs, aopen_for, begin_for, open_for, presentable
 from ..http.visitor import Visitor
 from ..identity import SUBPROTOCOL
 from ..store import ConversationStore
@@ -202,6 +202,8 @@ class ScopeConversation:
 
     def _begun_instead_of(self, error: Exception) -> Conversation | None:
         """Return a new conversation in place of one that is absent; None: try the next token."""
+        if isinstance(error, NotTheirs):
+            self._is_unsaved = False
         if not self._is_unsaved:
             if self._token_given or self._responded:
                 raise error

@@ -42,6 +42,9 @@ class WorkingCopy:
         # When the conversation is saved, it must have this owner or none; "": it must have none;
         # None: the owner is not checked.
         self.visitor: str | None = None
+        # Whether a token, or a login, says that it may be the visitor's, where in an outage nothing
+        # is known of it.
+        self.is_owner_verified = False
         # Whether messages were saved of which open websockets were not told, and after which
         # position those that they have are gone; None: they are all there.
         self.has_news = False
@@ -91,7 +94,8 @@ class WorkingCopy:
         """Become what the store holds. What was not saved is forgotten."""
         self.id = record.id
         self.version = record.version
-        self.owner = record.owner
+        if not (self.is_owner_verified and record.is_unknown):
+            self.owner = record.owner
         self.ttl = record.ttl
         self._new_ttl = None
         self.degraded = record.degraded
@@ -168,6 +172,7 @@ class WorkingCopy:
             expected_version=expected_version,
             visitor=self.visitor,
             owner=owner or self._owner_to_send(),
+            is_owner_verified=self.is_noted or self.is_owner_verified,
             ttl=self.ttl if is_new else self._new_ttl,  # of one that may be there, its own is kept
             default_ttl=self.ttl,
             expected=expected,
@@ -191,10 +196,10 @@ class WorkingCopy:
         self._new_ttl = None
 
     def _owner_to_send(self) -> str | None:
-        if self.version == 0:
-            return self.owner
-        # One that was seen in the store has its owner there. In an outage a claim has to wait.
-        return self.visitor if self.is_noted and self.owner is None and not self.degraded else None
+        if self.is_noted and self.owner is None:
+            return self.visitor
+        # One that was seen in the store has its owner there.
+        return None if self.version else self.owner
 
     def _stage_replacements(
         self, replacements: Sequence[Replacement], change: Change, committed: Committed

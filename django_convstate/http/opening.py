@@ -5,6 +5,7 @@ owner to a visitor who is logged in, unless their own login noted it: it is clai
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from ..conversation.conversation import Conversation, working_copy_of
 from ..exceptions import (
@@ -17,6 +18,14 @@ from ..exceptions import (
 from ..store import ConversationStore
 from ..tokens import Token
 from .visitor import Visitor
+
+
+class NotTheirs(ConversationNotFound):
+    """It is there, and not for this visitor. Outside of this package that is no difference."""
+
+
+_ABSENT: Final = "There is no such conversation."
+
 
 ABSENT = (ConversationNotFound, ConversationCorrupt)
 _NOT_CLAIMED = (ConversationConflict, ConversationInterrupted)  # others were faster
@@ -39,45 +48,61 @@ def candidates_of(presented: Sequence[Token], visitor: Visitor | None) -> list[T
 
 def open_presented(
     store: ConversationStore, tokens: Sequence[Token], visitor: Visitor | None
-) -> Conversation | None:
-    """Return the first conversation among those of the tokens that the visitor may open; None:
-    there is none.
+) -> Conversation:
+    """Return the first conversation among those of the tokens that the visitor may open, or a new
+    one of theirs: under the id that an open websocket has for one that is not stored yet, if there
+    is one, else under a new id.
 
     Raises:
         BackendUnavailable: the store is unavailable, and it is not known here whether they may.
     """
+    absent: list[Token] = []
     for token in presentable(tokens, visitor):
         try:
             return open_for(visitor, token, store.get(token.id))
-        except ABSENT:
+        except NotTheirs:
             continue
-    return None
+        except ABSENT:
+            absent.append(token)
+    return _begin(store, absent, visitor)
 
 
 async def aopen_presented(
     store: ConversationStore, tokens: Sequence[Token], visitor: Visitor | None
-) -> Conversation | None:
+) -> Conversation:
     """See `open_presented`."""
+    absent: list[Token] = []
     for token in presentable(tokens, visitor):
         try:
             return await aopen_for(visitor, token, await store.aget(token.id))
-        except ABSENT:
+        except NotTheirs:
             continue
-    return None
+        except ABSENT:
+            absent.append(token)
+    return _begin(store, absent, visitor)
+
+
+def _begin(
+    store: ConversationStore, absent: Sequence[Token], visitor: Visitor | None
+) -> Conversation:
+    for token in absent:
+        if token.is_unsaved and (visitor is None or visitor.may_begin(token)):
+            return begin_for(visitor, store, token.id)
+    return store.create(None if visitor is None else visitor.owner)
 
 
 def open_for(visitor: Visitor | None, token: Token, conversation: Conversation) -> Conversation:
     """Return the conversation of a presentable token, claimed if the visitor's login noted it.
 
     Raises:
-        ConversationNotFound: it is not for this visitor.
+        NotTheirs: it is not for this visitor.
         BackendUnavailable: as `open_presented` has it.
     """
     if (owner := _owner_to_be(visitor, token, conversation)) is not None:
         try:
             conversation.claim(owner)
         except _NOT_CLAIMED:
-            raise _absent() from None
+            raise NotTheirs(_ABSENT) from None
     return conversation
 
 
@@ -89,19 +114,8 @@ async def aopen_for(
         try:
             await conversation.aclaim(owner)
         except _NOT_CLAIMED:
-            raise _absent() from None
+            raise NotTheirs(_ABSENT) from None
     return conversation
-
-
-def begin_presented(
-    store: ConversationStore, tokens: Sequence[Token], visitor: Visitor | None
-) -> Conversation:
-    """Return a new conversation of the visitor: under the id that an open websocket of this client
-    has for one that is not stored yet, else under a new id."""
-    for token in presentable(tokens, visitor):
-        if token.is_unsaved and (visitor is None or visitor.may_begin(token)):
-            return begin_for(visitor, store, token.id)
-    return store.create(None if visitor is None else visitor.owner)
 
 
 def begin_for(visitor: Visitor | None, store: ConversationStore, id: str) -> Conversation:
@@ -122,16 +136,15 @@ def _owner_to_be(visitor: Visitor | None, token: Token, conversation: Conversati
     if copy.is_unknown:
         if not visitor.may_begin(token):
             raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
-        if token.is_owned:
-            copy.owner = owner
+        copy.owner = owner
+        copy.is_owner_verified = True  # by the token, or by their login
         return None
     if copy.owner == owner:
         return None
     if copy.owner is not None or owner is None or token.id not in visitor.noted:
-        raise _absent()
-    copy.is_noted = True
-    return None if copy.degraded else owner  # a claim waits until the store is available
-
-
-def _absent() -> ConversationNotFound:
-    return ConversationNotFound("There is no such conversation.")
+        if copy.degraded and owner is not None:
+            # What is known here may be from before they claimed it, or said since by another.
+            raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
+        raise NotTheirs(_ABSENT)
+    copy.is_noted = copy.is_owner_verified = True
+    return owner

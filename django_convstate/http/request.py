@@ -19,7 +19,7 @@ from ..tracebacks import clears_own_locals
 from . import identity, streaming
 from .awaitable import GuardedCoroutine
 from .held import HeldTurn
-from .opening import aopen_presented, begin_presented, candidates_of, open_presented
+from .opening import aopen_presented, candidates_of, open_presented
 from .visitor import NOTE, Visitor, avisitor_of, visitor_of
 
 logger = logging.getLogger("django_convstate")
@@ -290,8 +290,6 @@ class RequestConversation:
         visitor = self._claimant or visitor_of(self.request, options)
         self._visitor, candidates = visitor, candidates_of(presented, visitor)
         conversation = open_presented(self.store, candidates, visitor)
-        if conversation is None:
-            conversation = begin_presented(self.store, candidates, visitor)
         if self._is_note_done(conversation):
             self.request.session.pop(NOTE, None)
         return conversation
@@ -306,8 +304,6 @@ class RequestConversation:
             visitor = self._claimant or await avisitor_of(self.request, options)
             self._visitor, candidates = visitor, candidates_of(presented, visitor)
             conversation = await aopen_presented(self.store, candidates, visitor)
-            if conversation is None:
-                conversation = begin_presented(self.store, candidates, visitor)
             if self._is_note_done(conversation):
                 await self.request.session.apop(NOTE, None)
             self._loaded = conversation

@@ -15,7 +15,7 @@ from django.utils.module_loading import import_string
 
 from ..conversation.conversation import Conversation
 from ..http.identity import presented, presented_tokens
-from ..http.opening import aopen_presented, begin_presented, candidates_of, open_presented
+from ..http.opening import aopen_presented, candidates_of, open_presented
 from ..http.visitor import avisitor_of, visitor_of
 from ..middleware import ConversationMiddleware
 from ..store import ConversationStore, conversations
@@ -56,10 +56,7 @@ def conversation_of(client: AnyClient) -> Conversation:
     request = _request_of(client)
     store = _store_of(request)
     tokens, visitor = presented(request, store.options), visitor_of(request, store.options)
-    candidates = candidates_of(tokens, visitor)
-    conversation = open_presented(store, candidates, visitor)
-    if conversation is None:
-        conversation = begin_presented(store, candidates, visitor)
+    conversation = open_presented(store, candidates_of(tokens, visitor), visitor)
     _keep(client, request, store, conversation)
     return conversation
 
@@ -69,10 +66,7 @@ async def aconversation_of(client: AnyClient) -> Conversation:
     request = _request_of(client)
     store = _store_of(request)
     tokens, visitor = presented(request, store.options), await avisitor_of(request, store.options)
-    candidates = candidates_of(tokens, visitor)
-    conversation = await aopen_presented(store, candidates, visitor)
-    if conversation is None:
-        conversation = begin_presented(store, candidates, visitor)
+    conversation = await aopen_presented(store, candidates_of(tokens, visitor), visitor)
     _keep(client, request, store, conversation)
     return conversation
 

@@ -167,7 +167,7 @@ class OfflineStore:
         """Refuse to give an owner to what may be another owner's."""
         if change.owner is None or change.create is Create.MUST_BE_NEW or base is not None:
             return
-        if not self._is_complete(id):
+        if not (change.is_owner_verified or self._is_complete(id)):
             raise BackendUnavailable(
                 "Cannot verify the owner while the store is unavailable.", transient=False
             )

@@ -28,10 +28,12 @@ class TestStore:
             conversation.save()
         primary.away = True
         assert store.get(conversation.id, owner="u2").degraded
+        for id in (conversation.id, new_id()):  # another owner's looks like one that is absent
+            for find in (store.get, store.peek, store.open):
+                with pytest.raises(BackendUnavailable):
+                    find(id, owner="u1")
         with pytest.raises(ConversationNotFound):
-            store.get(conversation.id, owner="u1")
-        with pytest.raises(BackendUnavailable):
-            store.get(new_id(), owner="u1")
+            store.get(new_id(), owner=None)
         with pytest.raises(BackendUnavailable):
             asyncio.run(store.aget(new_id(), owner="u1"))
 

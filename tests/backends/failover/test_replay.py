@@ -309,6 +309,20 @@ class TestTrouble:
         outage.commit(owner="2")
         assert outage.end().owner == "2"
 
+    def test_an_owner_that_a_token_or_a_login_says_is_accepted_and_checked_in_replay(
+        self, outage: Outage
+    ) -> None:
+        outage.others.commit("theirs", Change(owner="1", append=pairs(b"secret")))
+        outage.others.commit("nobody's", Change(append=pairs(b"before")))
+        for id in ("theirs", "nobody's"):
+            change = Change(owner="2", visitor="2", is_owner_verified=True, append=pairs(b"new"))
+            outage.backend.commit(id, change)
+            assert record_of(outage.backend, id).owner == "2"
+        outage.end()
+        assert messages_of(outage.others, "theirs") == [b"secret"]
+        assert messages_of(outage.others, "nobody's") == [b"before", b"new"]
+        assert record_of(outage.others, "nobody's").owner == "2"
+
     def test_a_truncation_of_an_unknown_conversation_drops_what_is_stored(
         self, outage: Outage
     ) -> None:
