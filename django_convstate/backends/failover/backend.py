@@ -3,10 +3,10 @@ was changed. No error of an outage reaches the caller, and nothing that was acce
 
 import atexit
 import weakref
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from asgiref.sync import sync_to_async
 
@@ -354,6 +354,33 @@ class FailoverBackend(ConversationStateBackend):
     def shard_of(self, id: str) -> str:
         """See `ConversationStateBackend.shard_of`."""
         return self.primary.shard_of(id)
+
+    def isolated(self, name: str) -> "FailoverBackend":
+        """See `ConversationStateBackend.isolated`."""
+        known_conversations, known_bytes, _, outage_memory = self._known_limits
+        return FailoverBackend(
+            self.primary.isolated(name),
+            cast("LocMemBackend", self.fallback.isolated(name)),
+            outage_memory=outage_memory,
+            known_conversations=known_conversations,
+            known_bytes=known_bytes,
+            journal_bytes=self._journal_bytes,
+        )
+
+    def erase(self) -> None:
+        """See `ConversationStateBackend.erase`. What waits for replay is dropped, too."""
+        self._offline.abandon()
+        self._recovery.stop()
+        self.primary.erase()
+
+    def age(self, seconds: float) -> None:
+        """See `ConversationStateBackend.age`."""
+        self.primary.age(seconds)
+
+    def end_outage(self, restore: Callable[[], object]) -> None:
+        """Call `restore`, take the primary for available then, and replay at once. For tests that
+        have made the outage: no probe is waited for, and none leaves its conversation."""
+        self._recovery.end_outage(restore)
 
     def close(self) -> None:
         """Replay what is possible, and close connections. What cannot be replayed is kept in

@@ -4,9 +4,11 @@ The commands are plain ones of Redis 6.2, in Lua scripts; no module is needed.
 """
 
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -261,6 +263,22 @@ class RedisBackend(ConversationStateBackend):
                 return Health(self.name, True, latency_ms, detail=detail)
         except (BackendUnavailable, *CLIENT_ERRORS) as error:
             return self._unhealthy(error, node)
+
+    def isolated(self, name: str) -> "RedisBackend":
+        """See `ConversationStateBackend.isolated`. Shares the connections."""
+        operations = Operations(f"{self._operations.prefix}.{name}", self.max_age)
+        other = copy(self)
+        listing = Listing(operations, self._clients)
+        vars(other).update(_operations=operations, _listing=listing)
+        return other
+
+    def erase(self) -> None:
+        """See `ConversationStateBackend.erase`."""
+        self._listing.erase()
+
+    def age(self, seconds: float) -> None:
+        """See `ConversationStateBackend.age`."""
+        self._listing.age(math.ceil(seconds * 1000))
 
     def close(self) -> None:
         """See `ConversationStateBackend.close`: the client of all threads."""
