@@ -51,7 +51,7 @@ class LocMemBackend(ConversationStateBackend):
     """
 
     name: ClassVar = "locmem"
-    option_names: ClassVar = ("max_age", "max_conversations", "max_bytes")
+    option_names: ClassVar[tuple[str, ...]] = ("max_age", "max_conversations", "max_bytes")
     is_shared: ClassVar = False
 
     def __init__(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..repository import observers
+from ..observing import observers
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from django_convstate import BackendUnavailable, ConversationStore, conversations
-from django_convstate.repository import observers
+from django_convstate.observing import observers
 from django_convstate.testing import aseed, assert_store_calls, seed, store_away
 
 pytestmark = pytest.mark.usefixtures("emptied")

@@ -73,7 +73,7 @@ class CacheBackend(ConversationStateBackend):
     a second one. Its twins run in a thread, as the caches' own do."""
 
     name: ClassVar = "cache"
-    option_names: ClassVar = ("max_age", "cache_alias", "key_prefix")
+    option_names: ClassVar[tuple[str, ...]] = ("max_age", "cache_alias", "key_prefix")
     can_scan: ClassVar = False
     expires_natively: ClassVar = True
 

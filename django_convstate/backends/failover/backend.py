@@ -1,8 +1,6 @@
 """Asks the primary while it is available. In an outage it goes on in memory, and replays later what
 was changed. No error of an outage reaches the caller, and nothing that was accepted is dropped."""
 
-import atexit
-import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,8 +13,8 @@ from ..base import ConversationStateBackend
 from ..locmem import LocMemBackend
 from ..records import Acquired, Change, Committed, Record
 from ..reports import ConversationSummary, Health, PurgeReport, Selection
-from ..toolkit import forksafe
 from ..toolkit.packed import Pair
+from .instances import instances
 from .journal import Journal
 from .last_known import LastKnownCache
 from .offline import OfflineStore
@@ -68,7 +66,7 @@ class FailoverBackend(ConversationStateBackend):
         self._known_limits = known_conversations, known_bytes, primary.max_age, outage_memory
         self._journal_bytes = journal_bytes
         self._begin()
-        _instances.add(self)
+        instances.add(self)
 
     def _begin(self) -> None:
         self._known = LastKnownCache(*self._known_limits)
@@ -396,20 +394,3 @@ class FailoverBackend(ConversationStateBackend):
     def finish(self) -> None:
         """Replay what is possible, and log how much is lost, because the process ends."""
         self._recovery.stop(for_good=True)
-
-
-_instances: Final["weakref.WeakSet[FailoverBackend]"] = weakref.WeakSet()
-
-
-def _replay_at_exit() -> None:
-    for backend in list(_instances):
-        backend.finish()
-
-
-def _begin_in_child() -> None:
-    for backend in list(_instances):
-        backend.begin_in_child()
-
-
-atexit.register(_replay_at_exit)
-forksafe.reset_in_child(_begin_in_child)

@@ -25,7 +25,7 @@ from .client.clients import Clients
 from .client.deadline import Deadline, in_time
 from .diagnostics.checks import check_entry, check_server
 from .diagnostics.server_info import adescribe, describe, key_on_each_primary
-from .errors import CLIENT_ERRORS, is_refusal, is_silence, is_unknown_command, translated
+from .errors import CLIENT_ERRORS, is_unknown_command, misconfiguration, translated
 from .listing import Listing
 from .operations import Operation, Operations, Reply
 from .replies import MISREAD, NOT_A_RECORD
@@ -40,15 +40,6 @@ _NOT_QUARANTINED: Final = (
     "Damaged conversation %s could not be quarantined; its next load retries. %s"
 )
 
-_REFUSED: Final = (
-    "That is no outage: correct the user's name, password or rights in CACHES, or on the server. "
-    "Until then this process is not ready."
-)
-_NEVER_ANSWERED: Final = (
-    "It has not answered once since this process began, so that LOCATION in CACHES may be wrong: "
-    "until it does, this process is not ready."
-)
-
 logger = logging.getLogger("django_convstate")
 
 P = ParamSpec("P")
@@ -60,7 +51,7 @@ class RedisBackend(ConversationStateBackend):
     the methods are those of `ConversationStateBackend`."""
 
     name: ClassVar = "redis"
-    option_names: ClassVar = ("max_age", "cache_alias", "key_prefix")
+    option_names: ClassVar[tuple[str, ...]] = ("max_age", "cache_alias", "key_prefix")
     expires_natively: ClassVar = True
     can_fall_back: ClassVar = True
 
@@ -379,10 +370,7 @@ class RedisBackend(ConversationStateBackend):
         """Return our exception for an error, and note whether an outage can have caused it."""
         ours, why = translated(error, self.cache_alias), ""
         if isinstance(ours, BackendUnavailable):
-            if is_refusal(error):
-                why = _REFUSED
-            elif is_silence(error) and not self._clients.has_answered:
-                why = _NEVER_ANSWERED
+            why = misconfiguration(error, has_answered=self._clients.has_answered)
         if why and not self._misconfigured:
             logger.error("%s %s", ours, why)
         self._misconfigured = why and f"{ours} {why}"
