@@ -103,12 +103,12 @@ async def test_async_code_is_at_the_same_time() -> None:
 
 
 def test_tokens_and_messages_are_dated_by_it() -> None:
-    token = sign_id("a", unsaved=True)
-    clock.move(UNSAVED_SECONDS - 60)
+    token = sign_id("a", unsaved=True)  # with the hour in which that was
+    clock.move(UNSAVED_SECONDS - 3660)
     read = read_token(token)
     assert read is not None
     assert read.is_unsaved
-    clock.move(61)
+    clock.move(3661)
     late = read_token(token)
     assert late is not None
     assert not late.is_unsaved

@@ -1,4 +1,4 @@
-"""The failover backends of this process: what becomes of them when it ends, and when it is forked."""
+"""The failover backends of this process: what becomes of them at its end, and after a fork."""
 
 import atexit
 import weakref
