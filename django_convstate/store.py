@@ -341,7 +341,7 @@ class ConversationStore(StoreAdministration):
         copy = WorkingCopy(options)
         copy.load(record)
         copy.is_read_only = read_only
-        copy.visitor = _visitor(owner)
+        copy.visitor = None if owner is ANYBODY else owner or ""
         return Conversation(self._repository, copy)
 
     def _opened(
@@ -360,7 +360,8 @@ class ConversationStore(StoreAdministration):
 
     def _opened_anew(self, id: str, owner: Any, ttl: float | None) -> Conversation:
         owned = None if owner is ANYBODY else owner
-        return self._begin(id, owned, ttl, Create.EITHER, visitor=_visitor(owner))
+        visitor = None if owner is ANYBODY else owner or ""
+        return self._begin(id, owned, ttl, Create.EITHER, visitor=visitor)
 
 
 _ABSENT: Final = "There is no such conversation."
@@ -380,11 +381,6 @@ def _expected_owner(id: str, owner: Owner) -> Any:
     except InvalidConversationId:
         raise ConversationNotFound(_ABSENT) from None
     return owned
-
-
-def _visitor(owner: Any) -> str | None:
-    """Return the owner that a conversation must have at its save: see `WorkingCopy.visitor`."""
-    return None if owner is ANYBODY else owner or ""
 
 
 def _checked(record: Record, owner: Any) -> Record:

@@ -12,7 +12,9 @@ from django.http import HttpRequest
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 
-from ..conversation.conversation import Conversation
+from ..backends.records import Create
+from ..conversation.conversation import Conversation, working_copy_of
+from ..conversation.working_copy import WorkingCopy
 from ..exceptions import ConversationCorrupt
 from ..store import ConversationStore
 from ..tokens import Token
@@ -122,6 +124,27 @@ class RequestConversation:
         """Return the conversation; None if the view has not used it yet."""
         assigned = self.request.conversation  # type: ignore[attr-defined]
         return self._loaded if assigned is self._lazy else assigned
+
+    def adopt_assigned(self) -> None:
+        """Give the visitor what the view has made itself, by `conversations.create()`."""
+        if (copy := self._assigned_new()) is not None:
+            visitor = visitor_of(self.request, self.store.options)
+            copy.owner = None if visitor is None else visitor.owner
+
+    async def aadopt_assigned(self) -> None:
+        """See `adopt_assigned`."""
+        if (copy := self._assigned_new()) is not None:
+            visitor = await avisitor_of(self.request, self.store.options)
+            copy.owner = None if visitor is None else visitor.owner
+
+    def _assigned_new(self) -> WorkingCopy | None:
+        conversation = self.current()
+        if conversation is None or conversation is self._loaded or not conversation.is_modified:
+            return None
+        copy = working_copy_of(conversation)
+        # One that was opened by its id may be there, and be for others, too.
+        is_new = copy.create is Create.MUST_BE_NEW and copy.owner is None and copy.visitor is None
+        return copy if is_new else None
 
     def note_use(self) -> None:
         """Note that what is served is made from a conversation, this one or another."""

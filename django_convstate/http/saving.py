@@ -47,6 +47,7 @@ class RequestSaving:
         self.is_answered = True
         if not streaming.is_stream(response) or response.status_code >= 500:
             self._end_turn(discards=response.status_code >= 500)
+        self._attached.adopt_assigned()
         for conversation in self._to_save_now(response):
             conversation.save()
 
@@ -55,6 +56,7 @@ class RequestSaving:
         self.is_answered = True
         if not streaming.is_stream(response) or response.status_code >= 500:
             await self._aend_turn(discards=response.status_code >= 500)
+        await self._attached.aadopt_assigned()
         for conversation in self._to_save_now(response):
             await conversation.asave()
 
