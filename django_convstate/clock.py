@@ -1,9 +1,9 @@
 """What time it is, for all that expires and all that is dated.
 
 Write `clock.time()`, and do not import the functions by name: `django_convstate.testing.clock`
-moves both. What is dated, or kept by a server, goes by `time`; how long something lives in the memory
-of this process, by `monotonic`: a wall clock that is set makes nothing there expire. Waits, time
-limits and measurements go by the module `time`: they really take place.
+moves both. What is dated, or kept by a server, goes by `time`; how long something lives in the
+memory of this process, by `monotonic`: a wall clock that is set makes nothing there expire. Waits,
+time limits and measurements go by the module `time`: they really take place.
 """
 
 import time as _time
