@@ -33,12 +33,14 @@ W009  the cache is spread over several servers
 W010  LOCATION and OPTIONS log in as different users
 W011  ConversationMiddleware is not in MIDDLEWARE
 W012  the server is too far away for its SOCKET_TIMEOUT (with --deploy)
+W013  AuthenticationMiddleware is not in MIDDLEWARE, and OWNER is "user"
 """
 
 import difflib
 from collections.abc import Iterator
 from typing import Any, Final
 
+from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 from django.utils.module_loading import import_string
@@ -139,6 +141,15 @@ def _check_middleware() -> Iterator[CheckMessage]:
                 hint=f"Move {settings.MIDDLEWARE[ours[0]]!r} behind it.",
                 id="convstate.E019",
             )
+    if apps.is_installed("django.contrib.auth") and not _places_of(NEEDED[-1]):
+        yield Warning(
+            "AuthenticationMiddleware is not in MIDDLEWARE, so each visitor counts as not logged "
+            "in, unless a view or other middleware sets request.user.",
+            hint=f"Add {NEEDED[-1]!r} before ConversationMiddleware. Where an API authenticates by "
+            "token alone, silence this; for websockets alone, too. If conversations have no "
+            "owners, set CONVERSATION_STATE['OWNER'] to None.",
+            id="convstate.W013",
+        )
 
 
 def _places_of(middleware: str) -> list[int]:

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponseBase
 from .conversation.turn import OnBusy, check_on_busy
 from .exceptions import ConversationBusy
 from .http import streaming
-from .http.held import HeldTurn
+from .http.held import Discarded, HeldTurn
 from .http.responses import response_for
 from .http.saving import hold_turn
 from .tracebacks import clears_own_locals
@@ -31,6 +31,8 @@ def conversation_turn(
     What the view has changed is saved with the end of the turn, before the response goes out; and
     not at all if the view raises, or answers with a status of 500 or above. When the conversation
     is not free, or not in time, the answer is 409.
+
+    With Django REST framework put it inside of `@api_view`, which has to authenticate first.
 
     The turn of a streaming response lasts until the stream is over, and what was said by then is
     saved with it, also if the stream fails or the client hangs up.
@@ -54,12 +56,14 @@ def _turn_of(view: Callable[..., Any], on_busy: OnBusy) -> Callable[..., HttpRes
         try:
             with ExitStack() as turn:
                 turn.enter_context(request.conversation.turn(on_busy))  # type: ignore[attr-defined]
-                response = _checked(view(request, *args, **kwargs))
+                response: HttpResponseBase = view(request, *args, **kwargs)
+                if response.status_code >= 500:
+                    raise Discarded
                 if streaming.is_stream(response):
                     hold_turn(request, response, HeldTurn(turn.pop_all()))
                 return response
-        except _Failed as failed:
-            return failed.response
+        except Discarded:
+            return response
         except ConversationBusy as error:
             return cast("HttpResponseBase", response_for(error))
 
@@ -74,26 +78,15 @@ def _aturn_of(view: Callable[..., Any], on_busy: OnBusy) -> Callable[..., Any]:
         try:
             async with AsyncExitStack() as turn:
                 await turn.enter_async_context(conversation.aturn(on_busy))
-                response = _checked(await view(request, *args, **kwargs))
+                response: HttpResponseBase = await view(request, *args, **kwargs)
+                if response.status_code >= 500:
+                    raise Discarded
                 if streaming.is_stream(response):
                     hold_turn(request, response, HeldTurn(turn.pop_all()))
                 return response
-        except _Failed as failed:
-            return failed.response
+        except Discarded:
+            return response
         except ConversationBusy as error:
             return cast("HttpResponseBase", response_for(error))
 
     return in_turn
-
-
-class _Failed(Exception):
-    """Ends a turn without saving it, for the sake of a response that is an error."""
-
-    def __init__(self, response: HttpResponseBase) -> None:
-        self.response = response
-
-
-def _checked(response: HttpResponseBase) -> HttpResponseBase:
-    if response.status_code >= 500:
-        raise _Failed(response)
-    return response

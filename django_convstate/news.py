@@ -5,9 +5,10 @@ Channels, and imports nothing of it as long as CHANNEL_LAYERS is not set.
 """
 
 import asyncio
+import logging
 import os
 import threading
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -24,6 +25,8 @@ from .conversation.conversation import Conversation, working_copy_of
 from .layer import LAYER_TIMEOUT, Operation, breaker
 
 EVERYTHING: Final = 2**31  # a count of messages that no client has
+
+logger = logging.getLogger("django_convstate")
 
 Event = dict[str, Any]
 
@@ -46,15 +49,15 @@ def news_event(count: int, kept: int | None = None, sender: str = "") -> Event:
     return {"type": "conversation.news", "count": count, "kept": kept, "sender": sender}
 
 
-def logout_event(session_key: str) -> Event:
-    """Return the event, handled by `conversation_logout` of a consumer, that closes those sockets
-    of its group that were opened in a session which has ended."""
-    return {"type": "conversation.logout", "session": session_digest(session_key)}
+def session_group(session_key: str) -> str:
+    """Return the name of the group of all consumers whose socket was opened in a session. Whoever
+    reads it in the layer cannot use it."""
+    digest = salted_hmac("django_convstate.session", session_key, algorithm="sha256").hexdigest()
+    return f"convstate.session.{digest}"
 
 
-def session_digest(session_key: str) -> str:
-    """Return what stands for a session in an event: whoever reads the layer cannot use it."""
-    return salted_hmac("django_convstate.session", session_key, algorithm="sha256").hexdigest()
+# Handled by `conversation_logout` of a consumer, which closes its socket.
+_LOGOUT_EVENT: Final[Event] = {"type": "conversation.logout"}
 
 
 @async_unsafe("In async code, write `await anotify(conversation)`.")
@@ -94,19 +97,22 @@ async def anotify_of_saved(conversation: Conversation) -> None:
         await anotify(conversation)
 
 
-def notify_of_logout(ids: Iterable[str], session_key: str) -> None:
-    """Close the websockets of conversations that were opened in a session which has ended."""
+def notify_of_logout(session_key: str) -> None:
+    """Close the websockets that were opened in a session which has ended."""
     if has_layer():
-        with suppress(SynchronousOnlyOperation):  # by a sync middleware within an event loop
-            for id in ids:
-                _send_logout(id, session_key)
+        try:
+            _send_logout(session_key)
+        except SynchronousOnlyOperation:  # by a sync middleware within an event loop
+            logger.warning(
+                "The websockets of a session that has ended stay open: a sync middleware that runs "
+                "within an event loop cannot reach the channel layer."
+            )
 
 
-async def anotify_of_logout(ids: Iterable[str], session_key: str) -> None:
+async def anotify_of_logout(session_key: str) -> None:
     """See `notify_of_logout`."""
     if has_layer():
-        for id in ids:
-            await _sender.asend(group_name(id), logout_event(session_key))
+        await _sender.asend(session_group(session_key), _LOGOUT_EVENT)
 
 
 def has_layer() -> bool:
@@ -114,9 +120,9 @@ def has_layer() -> bool:
     return bool(getattr(settings, "CHANNEL_LAYERS", None))
 
 
-@async_unsafe("In async code, write `await anotify_of_logout(ids, session_key)`.")
-def _send_logout(id: str, session_key: str) -> None:
-    _sender.send(group_name(id), logout_event(session_key))
+@async_unsafe("In async code, write `await anotify_of_logout(session_key)`.")
+def _send_logout(session_key: str) -> None:
+    _sender.send(session_group(session_key), _LOGOUT_EVENT)
 
 
 def _event(conversation: Conversation, event: Mapping[str, Any] | None) -> Event:

@@ -10,6 +10,7 @@ from textwrap import dedent
 from typing import Any, get_type_hints
 
 import pytest
+from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.core.checks import Error, Warning, run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
@@ -274,6 +275,10 @@ class Ours(ConversationMiddleware):
     pass
 
 
+class Users(AuthenticationMiddleware):
+    pass
+
+
 OURS = "django_convstate.middleware.ConversationMiddleware"
 OF_A_PROJECT = f"{__name__}.Ours"
 SESSION = "django.contrib.sessions.middleware.SessionMiddleware"
@@ -285,8 +290,8 @@ USER = "django.contrib.auth.middleware.AuthenticationMiddleware"
     [
         ([SESSION, USER, OURS], []),
         ([SESSION, USER, OF_A_PROJECT], []),
-        ([SESSION, OURS], []),
-        ([OURS], []),
+        ([SESSION, OURS], ["W013"]),
+        ([OURS], ["W013"]),
         ([], ["W011"]),
         ([SESSION, USER], ["W011"]),
         ([SESSION, USER, OURS, OURS], ["E018"]),
@@ -297,6 +302,7 @@ USER = "django.contrib.auth.middleware.AuthenticationMiddleware"
         ([OURS, SESSION, USER, OURS], ["E018", "E019", "E019"]),
         ([SESSION, USER, "no.such.Middleware", OURS], []),
         ([SESSION, USER, "tests.http.test_caching.touching", OURS], []),
+        ([SESSION, f"{__name__}.Users", OURS], []),
     ],
 )
 def test_the_places_of_the_middleware_are_checked(
@@ -309,8 +315,23 @@ def test_the_places_of_the_middleware_are_checked(
 
 
 def test_without_users_as_owners_the_middleware_needs_no_user(settings: Any) -> None:
-    settings.MIDDLEWARE = [OURS, SESSION, USER]
-    assert found(settings, {"OWNER": None}) == []
+    for settings.MIDDLEWARE in ([OURS, SESSION, USER], [OURS]):
+        assert found(settings, {"OWNER": None}) == []
+
+
+def test_without_the_app_of_users_nor_does_it(settings: Any) -> None:
+    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if "auth" not in app]
+    settings.MIDDLEWARE = [OURS]
+    assert found(settings) == []
+
+
+def test_an_api_of_tokens_alone_silences_that(settings: Any) -> None:
+    settings.MIDDLEWARE = [OURS]
+    for silenced in ([], ["convstate.W013"]):
+        settings.SILENCED_SYSTEM_CHECKS = silenced
+        out = io.StringIO()
+        call_command("check", stdout=out, stderr=out)
+        assert ("W013" in out.getvalue()) == (not silenced)
 
 
 def test_the_middleware_needs_its_app(settings: Any) -> None:

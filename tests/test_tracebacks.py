@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from django.http import HttpResponse
+from django.test import RequestFactory
 
 from django_convstate import (
     BackendUnavailable,
@@ -31,6 +33,7 @@ from django_convstate import (
 )
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.decorators import conversation_turn
 from django_convstate.exceptions import InvalidConversationType, MessageNotFound
 from django_convstate.observing import observers
 from django_convstate.tracebacks import (
@@ -264,6 +267,37 @@ def test_no_local_of_ours_leaves_with_an_error(
     scene = Scene(store, call)
     error = failure(kind, lambda: run(scene))
     assert leaks(error) == []
+
+
+@pytest.mark.parametrize("says", [False, True])
+def test_nor_with_one_of_a_view_in_a_turn(rf: RequestFactory, way: str, says: bool) -> None:
+    """The request has the token, and the view's arguments may be texts."""
+
+    def view(request: Any, text: str) -> HttpResponse:
+        if says:
+            request.conversation.messages.append("user", text)
+        raise ValueError("from the view")
+
+    async def aview(request: Any, text: str) -> HttpResponse:
+        return view(request, text)
+
+    request: Any = rf.get(f"/{TEXT}", {"say": TEXT})
+    in_turn: Any = conversation_turn(view if way == "sync" else aview)
+    if way == "sync":
+        request.conversation = conversations.create()
+        error = failure(ValueError, lambda: in_turn(request, TEXT))
+    else:
+
+        async def aconversation() -> Conversation:
+            request.conversation = conversation = conversations.create()
+            return conversation
+
+        request.aconversation = aconversation
+        error = failure(ValueError, lambda: asyncio.run(in_turn(request, TEXT)))
+    ours = [frame for frame in frames_of(error) if frame.tb_frame.f_code.co_name == "in_turn"]
+    assert ours, "the frame of the decorator is there"
+    assert leaks(error, "django_convstate") == []
+    assert not any(frame.tb_frame.f_locals for frame in ours)
 
 
 @pytest.mark.usefixtures("valkey")

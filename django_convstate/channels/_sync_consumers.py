@@ -133,8 +133,8 @@ class ConversationConsumer(listening.Listening, JsonWebsocketConsumer):
                 self._catch_up(self._load(), event["kept"])
 
     def conversation_logout(self, event: dict[str, Any]) -> None:
-        """Receive that a session has ended: if this socket was opened in it, close it."""
-        if self._is_in_session(event["session"]):
+        """Receive that the session has ended in which this socket was opened, and close it."""
+        if self._handle.is_open:
             self.close(listening.GONE)
 
     def conversation_idle(self, event: dict[str, Any]) -> None:

@@ -131,8 +131,8 @@ class AsyncConversationConsumer(listening.Listening, AsyncJsonWebsocketConsumer)
                 await self._catch_up(await self._load(), event["kept"])
 
     async def conversation_logout(self, event: dict[str, Any]) -> None:
-        """Receive that a session has ended: if this socket was opened in it, close it."""
-        if self._is_in_session(event["session"]):
+        """Receive that the session has ended in which this socket was opened, and close it."""
+        if self._handle.is_open:
             await self.close(listening.GONE)
 
     async def conversation_idle(self, event: dict[str, Any]) -> None:

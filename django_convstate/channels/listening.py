@@ -32,7 +32,7 @@ from ..exceptions import (
 )
 from ..http.responses import explanation
 from ..layer import LAYER_RETRY_PAUSE, breaker
-from ..news import group_name, news_event, read_again, session_digest
+from ..news import group_name, news_event, read_again, session_group
 from ..tracebacks import clears_own_locals
 from .scope import TOKEN_MESSAGE, ScopeConversation
 
@@ -144,6 +144,7 @@ class Listening:
     _has_handled_message = False
     _id: str | None = None  # of the conversation that was loaded last
     _joined_id: str | None = None  # of the conversation whose group was joined
+    _session_group: str | None = None  # which a logout closes; None: nobody is logged in
     _rejoin_at = 0.0
     _layer_failed = False
 
@@ -159,6 +160,7 @@ class Listening:
         self._handle = handle
         self._ttl = handle.ttl
         self.seen = _requested_seen(scope)
+        self._session_group = _session_group_of(scope)
 
         async def receive_or_idle() -> Any:
             try:
@@ -242,10 +244,6 @@ class Listening:
         is_known = news["kept"] is None and news["count"] <= (self.seen or 0)
         return self._handle.is_open and not (is_ours or is_known)
 
-    def _is_in_session(self, digest: str) -> bool:
-        key = getattr(self.scope.get("session"), "session_key", None)
-        return self._handle.is_open and key is not None and session_digest(key) == digest
-
     def _must_join(self, id: str) -> bool:
         if self.channel_layer is None:
             return False
@@ -257,10 +255,10 @@ class Listening:
         if not self._must_join(id):
             return False
         is_another = id != self._joined_id
-        if is_another:
-            await self._leave()
+        if is_another and self._joined_id is not None:
+            await self._discard(group_name(self._joined_id))
         self._joined_id = id
-        join = partial(self.channel_layer.group_add, group_name(id), self.channel_name)
+        join = partial(self._add, group_name(id), self._session_group)
 
         async def join_later() -> None:
             await join()
@@ -277,10 +275,19 @@ class Listening:
 
     async def _leave(self) -> None:
         if self._joined_id is not None:
-            group, self._joined_id = group_name(self._joined_id), None
             breaker.forget(self.channel_name)
-            leave = partial(self.channel_layer.group_discard, group, self.channel_name)
-            await breaker.attempt(leave, (group, self.channel_name), leave)
+            await self._discard(group_name(self._joined_id))
+            self._joined_id = None
+            if self._session_group is not None:
+                await self._discard(self._session_group)
+
+    async def _add(self, *groups: str | None) -> None:
+        for group in filter(None, groups):
+            await self.channel_layer.group_add(group, self.channel_name)
+
+    async def _discard(self, group: str) -> None:
+        leave = partial(self.channel_layer.group_discard, group, self.channel_name)
+        await breaker.attempt(leave, (group, self.channel_name), leave)
 
     async def _anotify(self, count: int, kept: int | None) -> None:
         """Notify the others of a commit. See `news_event`."""
@@ -336,6 +343,12 @@ def pages(missing: list[range]) -> Iterator[range]:
     for positions in missing:
         for first in range(0, len(positions) or 1, PAGE_SIZE):
             yield positions[first : first + PAGE_SIZE]
+
+
+def _session_group_of(scope: dict[str, Any]) -> str | None:
+    key = getattr(scope.get("session"), "session_key", None)
+    is_logged_in = getattr(scope.get("user"), "is_authenticated", False)
+    return session_group(key) if is_logged_in and key is not None else None
 
 
 def _requested_seen(scope: dict[str, Any]) -> int | None:

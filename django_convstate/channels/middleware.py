@@ -22,8 +22,9 @@ Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
 
 class ConversationMiddleware:
-    """Puts `scope["conversation"]` into the scope of a websocket, without any I/O, and tells the
-    client with the handshake's response which one it is. Its visitor is that of the handshake."""
+    """Puts `scope["conversation"]` into the scope of a websocket, without a call to the store,
+    and tells the client with the handshake's response which one it is. Its visitor is that of the
+    handshake."""
 
     def __init__(self, inner: Application) -> None:
         self.inner = inner

@@ -12,7 +12,8 @@ logger = logging.getLogger("django_convstate")
 
 T = TypeVar("T")
 
-CANCELLED_TIMEOUT: Final = 5.0  # seconds that a task which is cancelled waits for a save
+# Seconds that a task which is cancelled, or a stream that has ended, waits for a save.
+CANCELLED_TIMEOUT: Final = 5.0
 
 # An event loop keeps only weak references to its tasks.
 _background: Final[set["asyncio.Task[Any]"]] = set()
@@ -22,7 +23,7 @@ def in_background(work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
     """Run `work` in a task of its own, which is kept until it has ended."""
     task = asyncio.create_task(work)
     _background.add(task)
-    task.add_done_callback(_discard)
+    task.add_done_callback(_background.discard)
     return task
 
 
@@ -72,9 +73,3 @@ def log_unsaved(error: BaseException) -> None:
         type(error).__name__,
         error,
     )
-
-
-def _discard(task: "asyncio.Task[Any]") -> None:
-    _background.discard(task)
-    if not task.cancelled():
-        task.exception()  # or asyncio would log that nobody has asked for it

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Protocol, TypeVar
 
+from ..backends.records import Change, Create, Record
+from ..exceptions import ConversationInterrupted
 from ..repository import Repository
 from ..tracebacks import clear_own_locals
 from .cancellation import CANCELLED_TIMEOUT, log_unsaved, uncancelled
@@ -44,7 +46,7 @@ def in_turn(
     turn = Turn(repository, copy.id, wait)  # now, for a receiver may change the id
     copy.enter_turn(turn.lease)
     try:
-        copy.begin_turn(turn.acquire())
+        _continue(copy, turn.acquire())
         with turn.renewing():
             try:
                 yield conversation
@@ -80,7 +82,7 @@ async def in_aturn(
     turn = Turn(repository, copy.id, wait)  # now, for a receiver may change the id
     copy.enter_turn(turn.lease)
     try:
-        copy.begin_turn(await turn.aacquire())
+        _continue(copy, await turn.aacquire())
         async with turn.arenewing():
             try:
                 yield conversation
@@ -132,3 +134,26 @@ async def _asave_interrupted(
         copy.note_unsaved()
         return False
     return gives_up
+
+
+def _continue(copy: WorkingCopy, record: Record | None) -> None:
+    """Continue with what the turn before has left.
+
+    Raises:
+        ConversationInterrupted: that is nothing.
+        ConversationConflict: it was to be a new one, or is another owner's.
+    """
+    if record is not None:
+        # An unknown record says nothing of what is stored: a new conversation stays as it is, with
+        # its owner, and the commit checks the id.
+        if record.is_unknown and copy.create is Create.MUST_BE_NEW:
+            return
+        if not record.is_unknown:
+            change = Change(create=copy.create, visitor=copy.visitor)
+            change.refuse_unless_fits(record.version, record.owner)
+        copy.load(record)
+    elif copy.degraded:
+        # Another process may have accepted it in an outage, and not replayed it yet.
+        copy.begin(copy.id, owner=copy.owner, create=Create.EITHER, unless_deleted=True)
+    elif copy.is_stored:
+        raise ConversationInterrupted("The conversation was deleted or has expired.")

@@ -2,7 +2,7 @@
 saved. No I/O: a Record comes in, Changes go out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .. import clock
 from ..backends.records import (
@@ -49,6 +49,8 @@ class WorkingCopy:
         # Whether a token, or a login, says that it may be the visitor's, where in an outage nothing
         # is known of it.
         self.owner_is_attested = False
+        # Called with this before it is saved, and may refuse that.
+        self.before_save: Callable[[WorkingCopy], None] | None = None
         # Whether messages were saved of which open websockets were not told, and after which
         # position those that they have are gone; None: they are all there.
         self.has_news = False
@@ -154,10 +156,13 @@ class WorkingCopy:
             BackendUnavailable: there is one, and it is not known here what is stored.
             InvalidConversationValue, ConversationTooLarge: something bad was put into a nested
                 value. Nothing is staged then.
+            ImproperlyConfigured: the request's user is another by now. Nothing is staged.
         """
         if self.is_read_only and self.is_modified:
             self.check_writable()
         self.save_failed = True
+        if self.before_save is not None:
+            self.before_save(self)
         if expected_version is not None:
             self.check_known()
             expected_version = self._expected(expected_version)
@@ -316,6 +321,17 @@ class WorkingCopy:
         idle, max_age = self.last_accessed + self.ttl, self._options.max_age
         return idle if max_age is None else min(idle, self.created_at + max_age)
 
+    def present_to(self, owner: str | None, *, is_attested: bool = False) -> None:
+        """Be opened by a visitor; None: an anonymous one. If a token, or their login, attests that
+        it may be theirs, it becomes theirs with what is saved next."""
+        self.visitor = owner or ""
+        if is_attested:
+            self.owner_is_attested = True
+            if self.is_unknown:
+                self.owner = owner
+            else:
+                self.is_claimable = True
+
     def claim(self, owner: str) -> bool:
         """Become `owner`'s, and tell whether that has to be saved.
 
@@ -359,28 +375,6 @@ class WorkingCopy:
         if self._lease is not None:
             raise RuntimeError("This conversation is in a turn already; they cannot be nested.")
         self._lease = self.id, lease
-
-    def begin_turn(self, record: Record | None) -> None:
-        """Continue with what the turn before has left.
-
-        Raises:
-            ConversationInterrupted: that is nothing.
-            ConversationConflict: it was to be a new one, or is another owner's.
-        """
-        if record is not None:
-            # An unknown record says nothing of what is stored: a new conversation stays as it is,
-            # with its owner, and the commit checks the id.
-            if record.is_unknown and self.create is Create.MUST_BE_NEW:
-                return
-            if not record.is_unknown:
-                change = Change(create=self.create, visitor=self.visitor)
-                change.refuse_unless_fits(record.version, record.owner)
-            self.load(record)
-        elif self.degraded:
-            # Another process may have accepted it in an outage, and not replayed it yet.
-            self.begin(self.id, owner=self.owner, create=Create.EITHER, unless_deleted=True)
-        elif self.is_stored:
-            raise ConversationInterrupted("The conversation was deleted or has expired.")
 
     def stage_last(self, lease: str) -> bool:
         """Stage what has changed, and tell whether sending it gives up the lease."""

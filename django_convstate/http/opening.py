@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..conversation.conversation import Conversation, working_copy_of
+from ..conversation.working_copy import WorkingCopy
 from ..exceptions import (
     BackendUnavailable,
     ConversationConflict,
@@ -111,7 +112,7 @@ def open_for(visitor: Visitor | None, token: Token, conversation: Conversation) 
         NotTheirs: it is not for this visitor.
         BackendUnavailable: as `open_presented` has it.
     """
-    if (owner := _authorized(visitor, token, conversation)) is not None:
+    if (owner := _presented(visitor, token, conversation)) is not None:
         try:
             conversation.claim(owner)
         except _NOT_CLAIMED:
@@ -123,7 +124,7 @@ async def aopen_for(
     visitor: Visitor | None, token: Token, conversation: Conversation
 ) -> Conversation:
     """See `open_for`."""
-    if (owner := _authorized(visitor, token, conversation)) is not None:
+    if (owner := _presented(visitor, token, conversation)) is not None:
         try:
             await conversation.aclaim(owner)
         except _NOT_CLAIMED:
@@ -136,32 +137,33 @@ def begin_for(visitor: Visitor | None, store: ConversationStore, id: str) -> Con
     if visitor is None:
         return store.begin(id)
     conversation = store.begin(id, visitor.owner)
-    working_copy_of(conversation).visitor = visitor.owner or ""
+    working_copy_of(conversation).present_to(visitor.owner)
     return conversation
 
 
-def _authorized(visitor: Visitor | None, token: Token, conversation: Conversation) -> str | None:
-    """Return the owner that has to claim the conversation; None: it need not be claimed."""
+def _presented(visitor: Visitor | None, token: Token, conversation: Conversation) -> str | None:
+    """Present a conversation to a visitor. Return the owner that has to claim it; None: it need not
+    be claimed.
+
+    Raises as `open_for` does.
+    """
     if visitor is None:
         return None
-    copy, owner = working_copy_of(conversation), visitor.owner
-    is_theirs, is_claimable = copy.owner == owner, token.id in visitor.claimable
-    copy.visitor = owner or ""
-    if copy.is_unknown and not conversation and copy.owner is None:
-        # Nothing of it is known here. The token, or their login, says whose it may be.
-        is_theirs = visitor.may_begin(token)
-    elif copy.owner is None and owner is not None and is_claimable:
-        is_theirs = True
-    if not is_theirs:
-        if copy.degraded and owner is not None:
-            # What is known here may be from before they claimed it, or said since by another.
-            raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
+    copy = working_copy_of(conversation)
+    has_to_claim = _has_to_claim(visitor, token, copy)
+    copy.present_to(visitor.owner, is_attested=has_to_claim or copy.is_unknown)
+    return visitor.owner if has_to_claim else None
+
+
+def _has_to_claim(visitor: Visitor, token: Token, copy: WorkingCopy) -> bool:
+    is_claimable = copy.owner is None and token.id in visitor.claimable
+    if copy.is_unknown and copy.owner is None and not (len(copy.state) or len(copy.log)):
+        may_open = visitor.may_begin(token)  # the token, or their login, attests that
+    else:
+        may_open = is_claimable or copy.owner == visitor.owner
+    if not may_open and copy.degraded and visitor.owner is not None:
+        # What is known here may be from before they claimed it, or said since by another.
+        raise BackendUnavailable("Cannot verify the owner while the store is unavailable.")
+    if not may_open:
         raise NotTheirs(_ABSENT)
-    if copy.owner == owner and not copy.is_unknown:
-        return None
-    copy.owner_is_attested = True
-    if copy.is_unknown:
-        copy.owner = owner
-        return None
-    copy.is_claimable = True
-    return owner
+    return is_claimable and not copy.is_unknown  # which is claimed with what is saved next

@@ -16,6 +16,7 @@ from ..backends.records import Create
 from ..conversation.conversation import Conversation, working_copy_of
 from ..conversation.working_copy import WorkingCopy
 from ..exceptions import ConversationCorrupt
+from ..ids import owner_of
 from ..store import ConversationStore
 from ..tokens import Token
 from ..tracebacks import clears_own_locals
@@ -23,7 +24,7 @@ from . import identity
 from .awaitable import GuardedCoroutine
 from .held import HeldTurn
 from .opening import aopen_presented, candidates_of, create_for, open_presented
-from .visitor import NOTE, Visitor, avisitor_of, visitor_of
+from .visitor import NOTE, Visitor, avisitor_of, is_unloaded, visitor_of
 
 logger = logging.getLogger("django_convstate")
 
@@ -63,8 +64,9 @@ class RequestConversation:
         # What the view had assigned until then, and is saved with the response.
         self._former: list[Conversation] = []
         self._visitor: Visitor | None = None  # as of the load
-        # Of which conversations, and of which session, open websockets are to be closed.
-        self.logged_out: tuple[list[str], str] | None = None
+        self._user: object = None  # as of the load
+        # The key of the session that was logged out of: its open websockets are to be closed.
+        self._logged_out: str | None = None
         self._claimant: Visitor | None = None  # for whom `claim_conversation` was called
         # Threads, or tasks, of one request must get the same object, or the changes of one of them
         # would be lost. The locks belong to this request: other requests do not wait.
@@ -79,6 +81,8 @@ class RequestConversation:
     def begin_anew(self, owner: str | None) -> None:
         """Give the request a new conversation of this owner. What was said in the one before is
         saved with the response."""
+        for used in self.used():
+            working_copy_of(used).before_save = None  # whoever the user is from now on
         conversation = self.current()
         if conversation is not None and conversation is not self._loaded:
             self._former.append(conversation)
@@ -88,11 +92,15 @@ class RequestConversation:
         self.request.conversation = create_for(visitor, self.store)  # type: ignore[attr-defined]
 
     def log_out(self, session_key: str | None) -> None:
-        """Give the request a new conversation without an owner, and have the open websockets of
-        what it presented closed that were opened in this session."""
-        if session_key is not None:
-            self.logged_out = [token.id for token in self.presented()], session_key
+        """Give the request a new conversation without an owner, and have the websockets closed
+        that were opened in this session."""
+        self._logged_out = session_key or self._logged_out
         self.begin_anew(None)
+
+    def take_logged_out(self) -> str | None:
+        """Return, once, the key of the session that was logged out of; None: there is none."""
+        session_key, self._logged_out = self._logged_out, None
+        return session_key
 
     def replace_corrupt(self, error: ConversationCorrupt) -> None:
         """Give the request a new conversation of the same visitor, unless another is damaged."""
@@ -191,6 +199,7 @@ class RequestConversation:
         visitor = self._claimant or visitor_of(self.request, options)
         self._visitor, candidates = visitor, candidates_of(presented, visitor)
         conversation = open_presented(self.store, candidates, visitor)
+        self._follow_user(conversation)
         if self._is_note_done(conversation):
             self.request.session.pop(NOTE, None)
         return conversation
@@ -216,6 +225,7 @@ class RequestConversation:
         visitor = self._claimant or await avisitor_of(self.request, options)
         self._visitor, candidates = visitor, candidates_of(presented, visitor)
         conversation = await aopen_presented(self.store, candidates, visitor)
+        self._follow_user(conversation)
         if self._is_note_done(conversation):
             await self.request.session.apop(NOTE, None)
         return conversation
@@ -232,6 +242,34 @@ class RequestConversation:
             self._presented = identity.presented(self.request, self.store.options)
             self.known.update(token.id for token in self._presented)
         return self._presented
+
+    def _follow_user(self, conversation: Conversation) -> None:
+        if self.store.options.owner == "user" and self._claimant is None:
+            self._user = getattr(self.request, "user", None)
+            working_copy_of(conversation).before_save = self._check_user
+
+    def _check_user(self, copy: WorkingCopy) -> None:
+        """Have a new conversation be that of the user who was authenticated since the load, by
+        Django REST framework, say. For others the load has decided whose they are.
+
+        Raises:
+            ImproperlyConfigured: what is to be saved was loaded for another visitor.
+        """
+        user = getattr(self.request, "user", None)
+        if user is self._user or self._claimant is not None or is_unloaded(user):
+            return
+        owner = owner_of(user)
+        if owner == copy.owner or (owner or "") == copy.visitor or not copy.is_modified:
+            return
+        has_theirs = owner is not None and any(token.is_of(owner) for token in self.presented())
+        if copy.create is not Create.MUST_BE_NEW or has_theirs:
+            raise ImproperlyConfigured(
+                "request.user was assigned after the conversation of this request was loaded, for "
+                "another visitor, so it is not saved. Authenticate before the conversation is "
+                "used: put @conversation_turn inside of @api_view, and do not use "
+                "request.conversation in middleware where the view authenticates."
+            )
+        copy.owner = copy.visitor = owner
 
     def _is_note_done(self, conversation: Conversation) -> bool:
         """Tell whether the note of the login can go. In an outage it waits for the claim."""

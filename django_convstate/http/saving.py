@@ -47,18 +47,26 @@ class RequestSaving:
         self.is_answered = True
         if not streaming.is_stream(response) or response.status_code >= 500:
             self._end_turn(discards=response.status_code >= 500)
-        self._attached.adopt_assigned()
-        for conversation in self._to_save_now(response):
-            conversation.save()
+        try:
+            self._attached.adopt_assigned()
+            for conversation in self._to_save_now(response):
+                conversation.save()
+        except BaseException:
+            self._end_turn(discards=True)  # there will be no stream to end it
+            raise
 
     async def asave(self, response: HttpResponseBase) -> None:
         """See `save`."""
         self.is_answered = True
         if not streaming.is_stream(response) or response.status_code >= 500:
             await self._aend_turn(discards=response.status_code >= 500)
-        await self._attached.aadopt_assigned()
-        for conversation in self._to_save_now(response):
-            await conversation.asave()
+        try:
+            await self._attached.aadopt_assigned()
+            for conversation in self._to_save_now(response):
+                await conversation.asave()
+        except BaseException:
+            await self._aend_turn(discards=True)  # there will be no stream to end it
+            raise
 
     def save_interrupted(self) -> None:
         """Save what the view had said when its client hung up. Nobody waits for a response, so an
@@ -92,15 +100,15 @@ class RequestSaving:
 
     def notify(self) -> None:
         """Tell open websockets what the view, or the middleware, has saved."""
-        if self._attached.logged_out is not None:
-            news.notify_of_logout(*self._attached.logged_out)
+        if (session_key := self._attached.take_logged_out()) is not None:
+            news.notify_of_logout(session_key)
         for conversation in self._attached.used():
             news.notify_of_saved(conversation)
 
     async def anotify(self) -> None:
         """See `notify`."""
-        if self._attached.logged_out is not None:
-            await news.anotify_of_logout(*self._attached.logged_out)
+        if (session_key := self._attached.take_logged_out()) is not None:
+            await news.anotify_of_logout(session_key)
         for conversation in self._attached.used():
             await news.anotify_of_saved(conversation)
 

@@ -9,23 +9,16 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import suppress
-from typing import Any, Final, TypeGuard
+from typing import Any, TypeGuard
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.http import HttpResponseBase, StreamingHttpResponse
 
 from ..backends.toolkit.isolation import run_isolated
-from ..conversation.cancellation import uncancelled
+from ..conversation.cancellation import CANCELLED_TIMEOUT, in_background, uncancelled
 from .responses import explanation
 
 logger = logging.getLogger("django_convstate")
-
-# Seconds that an async stream waits for its content to be closed, and then for the last save. A
-# sync stream cannot stop waiting; there the timeouts of the backend are the bound.
-END_TIMEOUT: Final = 5.0
-
-# Background saves. An event loop keeps only weak references to its tasks.
-_background_saves: Final[set["asyncio.Task[None]"]] = set()
 
 
 def is_stream(response: HttpResponseBase) -> TypeGuard[StreamingHttpResponse]:
@@ -106,7 +99,8 @@ class Stream:
 
 
 class AsyncStream:
-    """The content of an async response.
+    """The content of an async response. To close it, and then to save, takes limited time; with a
+    sync stream that is for the timeouts of the backend.
 
     Django closes no async iterator. If its task is cancelled while the content is awaited,
     `__aiter__` gets the error; while a chunk is being sent, Django closes the response, which calls
@@ -138,7 +132,7 @@ class AsyncStream:
         self._is_over = True
         try:
             if hasattr(self._content, "aclose"):
-                async with asyncio.timeout(END_TIMEOUT):
+                async with asyncio.timeout(CANCELLED_TIMEOUT):
                     await self._content.aclose()
         finally:
             with suppress(Exception):
@@ -149,13 +143,10 @@ class AsyncStream:
         task; in others, as that in which Django closes a response under ASGI, wait for it."""
         if self._is_over:
             return
-        loop = _running_loop()
-        if loop is None:
+        if _running_loop() is None:
             async_to_sync(self.aclose)()
-            return
-        task = loop.create_task(self.aclose())
-        _background_saves.add(task)
-        task.add_done_callback(_background_saves.discard)
+        else:
+            in_background(self.aclose())
 
     def __del__(self) -> None:
         # Python may call this at any moment in any thread, so let the loop do it, as asyncio does
@@ -166,7 +157,7 @@ class AsyncStream:
     async def _finish(self) -> None:
         self._is_over = True
         try:
-            await uncancelled(self._save(), END_TIMEOUT)
+            await uncancelled(self._save(), CANCELLED_TIMEOUT)
         except Exception as error:
             _log(error)
             raise

@@ -92,11 +92,16 @@ async def _afound(request: HttpRequest, setting: str) -> Any:
 
 async def _auser(request: HttpRequest) -> Any:
     user = getattr(request, "user", None)
-    if not isinstance(user, LazyObject) or user._wrapped is not empty:
+    if not is_unloaded(user):
         return user  # assigned, as a login does, or loaded already
     if hasattr(request, "auser"):
         return await request.auser()
     return await sync_to_async(_loaded)(user)
+
+
+def is_unloaded(user: object) -> bool:
+    """Tell whether I/O is needed to know who a user is."""
+    return isinstance(user, LazyObject) and user._wrapped is empty
 
 
 def _loaded(user: Any) -> Any:

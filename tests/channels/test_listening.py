@@ -215,6 +215,15 @@ class TestStayingOpen:
         await asyncio.sleep(0.5)
         assert {name.removeprefix("a") for name in calls} == {"load"}
 
+    async def test_an_idle_socket_of_who_has_planted_it_closes_after_the_claim(
+        self, browser: Browser, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("django_convstate.channels.listening.REJOIN_INTERVAL", 0.3)
+        tab = await browser.open(token := stored("planted"))
+        assert (await tab.ask())["count"] == 1
+        await (await conversations.aget(id_of(token))).aclaim("anna")
+        assert await tab.close_code() == 4404
+
     async def test_membership_is_renewed_before_it_is_forgotten(
         self, browser: Browser, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -24,7 +24,7 @@ from rest_framework.views import APIView
 from django_convstate import Conversation, conversations
 from django_convstate.middleware import ConversationMiddleware
 from django_convstate.tokens import unsign_token
-from tests.support.browsers import Browser
+from tests.support.browsers import Browser, varies
 
 SECRET = "my diagnosis"
 OURS = "django_convstate.middleware.ConversationMiddleware"
@@ -177,6 +177,40 @@ class RestIgnores(Rest):
         return Response("the same for all")
 
 
+ROOM = "0123456789abcdef0123456789abcdef"
+# By its id, and with an owner whom no session tells, so that nothing else makes it private.
+BY_ID: dict[str, Any] = {
+    "get": lambda: said(conversations.get(ROOM, owner="anna")),
+    "open": lambda: said(conversations.open(ROOM, owner="anna")),
+    "peek": lambda: said(conversations.peek(ROOM)),
+    "list": lambda: [each.state["said"] for each in conversations.list("anna", keys=["said"])],
+    "append": lambda: conversations.append(ROOM, "user", SECRET, owner="anna"),
+}
+ABY_ID: dict[str, Any] = {
+    "get": lambda: conversations.aget(ROOM, owner="anna"),
+    "open": lambda: conversations.aopen(ROOM, owner="anna"),
+    "peek": lambda: conversations.apeek(ROOM),
+    "list": lambda: alisted(),
+    "append": lambda: conversations.aappend(ROOM, "user", SECRET, owner="anna"),
+}
+
+
+async def alisted() -> list[Any]:
+    return [each.state["said"] async for each in conversations.alist("anna", keys=["said"])]
+
+
+@cached
+def by_id(request: Any, what: str) -> HttpResponse:
+    runs.append(request.path)
+    return HttpResponse(f"{SECRET} {BY_ID[what]()}")
+
+
+@cached
+async def aby_id(request: Any, what: str) -> HttpResponse:
+    runs.append(request.path)
+    return HttpResponse(f"{SECRET} {await ABY_ID[what]()}")
+
+
 UNDER_CACHE_PAGE = {
     "function": cached(show),
     "async-function": cached(ashow),
@@ -212,7 +246,9 @@ IGNORING = {
 }
 VIEWS: dict[str, Any] = {"say": say, **UNDER_CACHE_PAGE, **AFTER_A_MIDDLEWARE, **BARE, **IGNORING}
 urlpatterns = [
-    path(f"{way}/{name}", view) for way in ("sync", "async") for name, view in VIEWS.items()
+    path("sync/by-id/<what>", by_id),
+    path("async/by-id/<what>", aby_id),
+    *(path(f"{way}/{name}", view) for way in ("sync", "async") for name, view in VIEWS.items()),
 ]
 
 ORDERS = [
@@ -276,6 +312,22 @@ def test_no_order_of_middleware_stores_a_conversation(
     for view in BARE:
         if view != "bare-known" or TOUCHER in order[order.index(OURS) :]:
             check_that_nothing_leaks(way, view, method)
+
+
+@pytest.mark.parametrize("what", BY_ID)
+def test_what_is_made_from_one_by_its_id_is_for_nobody_else(
+    settings: Any, way: str, what: str
+) -> None:
+    settings.MIDDLEWARE = [OURS]
+    conversation = conversations.create("anna", id=ROOM)
+    conversation["said"] = SECRET
+    conversation.save()
+    for visits in (1, 2):
+        response = Browser(way).get(f"by-id/{what}")
+        assert SECRET in response.content.decode()
+        assert len(runs) == visits, "it comes from the cache"
+        assert "private" in response.headers["Cache-Control"]
+        assert "Cookie" in varies(response)
 
 
 @pytest.mark.parametrize("view", IGNORING)

@@ -16,6 +16,7 @@ from django_convstate import (
 )
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Committed, Create
+from django_convstate.conversation import cancellation
 from django_convstate.http import streaming
 from django_convstate.middleware import ConversationMiddleware
 from tests.support.connections import Connection
@@ -129,7 +130,7 @@ class TestDisconnect:
         self, slow: None, monkeypatch: pytest.MonkeyPatch, errors: Callable[[], list[str]]
     ) -> None:
         SlowBackend.delay, SlowBackend.begun = 60, asyncio.Event()
-        monkeypatch.setattr(streaming, "END_TIMEOUT", 0.1)
+        monkeypatch.setattr(streaming, "CANCELLED_TIMEOUT", 0.1)
         await Connection(2, jammed=True).get("/async/answer")
         (line,) = errors()
         assert "no answer within 0.1 s" in line
@@ -193,7 +194,7 @@ async def test_an_async_stream_uses_no_thread(place: str, settings: Any) -> None
     async with aclosing(aiter(response)) as parts:
         await anext(parts)
         response.close()
-    await asyncio.gather(*streaming._background_saves)
+    await asyncio.gather(*cancellation._background)
     request = AsyncRequestFactory().get("/")
     request.COOKIES["conversation"] = token
     seen: list[Any] = []

@@ -15,8 +15,8 @@ from django.urls import path
 from django_convstate import BackendUnavailable, Conversation, ConversationBusy, conversations
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Committed
+from django_convstate.conversation import cancellation
 from django_convstate.decorators import conversation_turn
-from django_convstate.http import streaming
 from django_convstate.middleware import ConversationMiddleware
 from tests.support.connections import Connection
 from tests.support.servers import wait_until
@@ -268,7 +268,7 @@ class TestUnderASGI:
         self, client: Any, conversation: Conversation, name: str
     ) -> None:
         (await client.get(f"/{name}")).close()
-        await asyncio.gather(*streaming._background_saves)
+        await asyncio.gather(*cancellation._background)
         check(conversation, "u")
 
     @pytest.mark.parametrize("name", ["aview", "mixed"])

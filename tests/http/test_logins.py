@@ -16,7 +16,7 @@ from django.contrib.auth import (
     logout,
     update_session_auth_hash,
 )
-from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.contrib.sessions.backends.cache import SessionStore
 from django.core.cache import caches
@@ -171,6 +171,16 @@ async def aturn(request: Any) -> HttpResponse:
         return JsonResponse(talked(request, conversation))
 
 
+def announces_login(request: Any) -> HttpResponse:
+    """As django-rest-knox does: it sends the signal, and makes no session."""
+    if "token" in request.GET:
+        request.user = Users.named("olga")
+    if "no_session" in request.GET:
+        del request.session
+    user_logged_in.send(sender=User, request=request, user=Users.named("olga"))
+    return HttpResponse()
+
+
 def by_api_token(request: Any) -> HttpResponse:
     claim_conversation(request, Users.named("olga"))
     return HttpResponse(str(talked(request, request.conversation)))
@@ -189,6 +199,7 @@ urlpatterns = [
     *(path("sync/stream_leaves", leaves_in_stream), path("async/stream_leaves", aleaves_in_stream)),
     path("sync/rest_leaves", leaves_by_rest_framework),
     *(path("sync/password", changes_password), path("async/password", achanges_password)),
+    path("announces_login", announces_login),
     *(path("sync/turn", turn), path("async/turn", aturn)),
     *(path("sync/by_api_token", by_api_token), path("async/by_api_token", aby_api_token)),
 ]
@@ -226,6 +237,32 @@ class TestLogin:
         person.say("http", "after")
         assert (person.id != id, conversations.get(person.id).owner) == (True, "1")
         assert (stored(id), conversations.get(id).owner) == (["before"], None)
+
+    def test_who_logs_in_again_keeps_their_own(self, way: str, settings: Any) -> None:
+        settings.CONVERSATION_STATE |= {"ON_LOGIN": "fresh"}
+        person = Person("olga")
+        person.say("http", "mine")
+        id = person.id
+        for _ in range(2):
+            person.log_in("olga", way)
+            assert person.look("http").said == ["mine"]
+        person.log_out(way)
+        assert person.look("http").said == []
+        assert (person.id != id, stored(id)) == (True, ["mine"])
+
+    @pytest.mark.parametrize("query", ["", "?token", "?token&no_session"])
+    def test_a_login_without_a_session_makes_none(self, query: str) -> None:
+        person = anonymous()
+        assert person._get(f"/announces_login{query}").status == 200
+        assert "sessionid" not in person.cookies
+        assert person.look("http").said == ["before"]
+        assert conversations.get(person.id).owner is None
+
+    @pytest.mark.parametrize("query", ["", "?token"])
+    def test_nor_where_there_is_no_middleware_for_sessions(self, query: str, settings: Any) -> None:
+        settings.MIDDLEWARE = ["django_convstate.middleware.ConversationMiddleware"]
+        seen = Person()._get(f"/announces_login{query}")
+        assert (seen.status, list(seen.cookies)) == (200, [])
 
     def test_without_a_conversation_nothing_is_stored(self, way: str) -> None:
         person = Person()

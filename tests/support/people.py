@@ -19,7 +19,7 @@ from django.urls import path
 
 from django_convstate import ConversationNotFound, InvalidBackend, conversations
 from django_convstate.channels import ConversationMiddlewareStack
-from django_convstate.http import streaming
+from django_convstate.conversation import cancellation
 from django_convstate.identity import as_subprotocol
 from django_convstate.tokens import read_token, unsign_token
 from tests.support.consumers import Chat
@@ -319,7 +319,7 @@ async def _aget(client: AsyncClient, url: str, query: Any, headers: Any) -> Seen
     if response.streaming:
         body = b"".join([part async for part in response])
         response.close()
-        await asyncio.gather(*streaming._background_saves)
+        await asyncio.gather(*cancellation._background)
     else:
         body = response.content
     return _seen(response, body)

@@ -11,7 +11,7 @@ from django_convstate import (
     Conversation,
     conversations,
 )
-from django_convstate.http import streaming
+from django_convstate.conversation import cancellation
 
 WORDS = 5
 
@@ -58,7 +58,7 @@ class Visit:
         except (RuntimeError, ValueError) as error:
             self.error = error
         self.response.close()
-        await asyncio.gather(*streaming._background_saves)
+        await asyncio.gather(*cancellation._background)
 
     @property
     def content(self) -> str:
