@@ -34,7 +34,7 @@ def note_login(sender: object, request: HttpRequest, **kwargs: object) -> None:
         copy = working_copy_of(conversation)
         copy.visitor, copy.is_claimable = visitor.owner, True
         claimable = [conversation.id]
-    attached.note_login()
+    attached.note_login(visitor.owner)
     _remember(attached.request, claimable)
 
 

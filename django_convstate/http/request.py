@@ -74,6 +74,8 @@ class RequestConversation:
         self._aloading = asyncio.Lock()
         self._loader: object = None  # the thread or task that is loading
         self._logins = 0  # how often it has become another visitor's since
+        # What was new and empty at a login. The view may hold it, and go on with it.
+        self._unused: Conversation | None = None
         self.load_later()
         guarded = markcoroutinefunction(lambda: GuardedCoroutine(self.aload()))
         request.aconversation = guarded  # type: ignore[attr-defined]
@@ -120,18 +122,26 @@ class RequestConversation:
         self._lazy = LazyConversation(self.load)
         self.request.conversation = self._lazy  # type: ignore[attr-defined]
 
-    def note_login(self) -> None:
-        """Note that the visitor is another one now. Load the conversation anew if what was loaded
-        is still new and empty; if the view adds something to that, it is saved, too."""
+    def note_login(self, owner: str) -> None:
+        """Note that the visitor is this owner now. Load the conversation anew if what was loaded is
+        still new and empty, unless the view goes on with that."""
         self._logins += 1
+        if self._unused is not None and working_copy_of(self._unused).visitor != owner:
+            self._former.append(self._unused)
+            self._unused = None
         if self._loaded is not None and self._loaded is self.current() and not self._loaded:
-            self._former.append(self._loaded)
+            self._unused = self._loaded
             self.load_later()
 
     def current(self) -> Conversation | None:
         """Return the conversation; None if the view has not used it yet."""
         assigned = self.request.conversation  # type: ignore[attr-defined]
-        return self._loaded if assigned is self._lazy else assigned
+        return self._kept() if assigned is self._lazy else assigned
+
+    def _kept(self) -> Conversation | None:
+        if self._loaded is None and self._unused:
+            self._loaded, self._unused = self._unused, None
+        return self._loaded
 
     def adopt_assigned(self) -> None:
         """Give the visitor what the view has made itself, by `conversations.create()`."""
@@ -147,7 +157,7 @@ class RequestConversation:
 
     def _assigned_new(self) -> WorkingCopy | None:
         conversation = self.current()
-        if conversation is None or conversation is self._loaded or not conversation.is_modified:
+        if conversation is None or conversation is self._loaded:
             return None
         copy = working_copy_of(conversation)
         # One that was opened by its id may be there, and be for others, too.
@@ -166,10 +176,9 @@ class RequestConversation:
     def used(self) -> list[Conversation]:
         """Return what was the conversation of this request, one after the other."""
         conversation = self.current()
-        used = [*self._former]
-        if self._loaded is not None and self._loaded is not conversation:
-            used.append(self._loaded)
-        return used if conversation is None else [*used, conversation]
+        used = [*self._former, self._unused, self._loaded]
+        others = [each for each in used if each is not None and each is not conversation]
+        return others if conversation is None else [*others, conversation]
 
     def load(self) -> Conversation:
         """Return the conversation that the request presents, or a new one; the same each time.
@@ -182,12 +191,12 @@ class RequestConversation:
         with self._loading:
             self._loader = threading.current_thread()
             try:
-                while self._loaded is None:
+                while (kept := self._kept()) is None:
                     logins, conversation = self._logins, self._load_now()
                     self._keep(conversation, logins)
             finally:
                 self._loader = None
-            return self._loaded
+            return kept
 
     @async_unsafe(
         "The conversation of this request is not loaded yet, and loading it here would block the "

@@ -153,6 +153,7 @@ class RequestSaving:
 
     def _save_rest(self) -> None:
         """End what goes on, and save what has changed."""
+        self._attached.adopt_assigned()
         to_save = self._to_save()
         try:
             for conversation in to_save:
@@ -165,6 +166,7 @@ class RequestSaving:
 
     async def _asave_rest(self) -> None:
         """See `_save_rest`."""
+        await self._attached.aadopt_assigned()
         to_save = self._to_save()
         try:
             for conversation in to_save:

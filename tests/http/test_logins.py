@@ -96,7 +96,9 @@ async def alogs_in(request: Any, first: str) -> HttpResponse:
     return HttpResponse()
 
 
-def logs_in_both(request: Any) -> HttpResponse:
+def logs_in_both(request: Any, first: str) -> HttpResponse:
+    if first == "loaded":
+        _ = len(request.conversation.messages)
     login(request, Users.named("olga"))
     request.conversation.messages.append("user", "of olga")
     login(request, Users.named("mallory"))
@@ -104,7 +106,9 @@ def logs_in_both(request: Any) -> HttpResponse:
     return HttpResponse()
 
 
-async def alogs_in_both(request: Any) -> HttpResponse:
+async def alogs_in_both(request: Any, first: str) -> HttpResponse:
+    if first == "loaded":
+        await request.aconversation()
     await alogin(request, Users.named("olga"))
     (await request.aconversation()).messages.append("user", "of olga")
     await alogin(request, Users.named("mallory"))
@@ -194,7 +198,8 @@ async def aby_api_token(request: Any) -> HttpResponse:
 urlpatterns = [
     *people.urlpatterns,
     *(path("sync/logs_in/<first>", logs_in), path("async/logs_in/<first>", alogs_in)),
-    *(path("sync/logs_in_both", logs_in_both), path("async/logs_in_both", alogs_in_both)),
+    path("sync/logs_in_both/<first>", logs_in_both),
+    path("async/logs_in_both/<first>", alogs_in_both),
     *(path("sync/leaves", leaves), path("async/leaves", aleaves)),
     *(path("sync/stream_leaves", leaves_in_stream), path("async/stream_leaves", aleaves_in_stream)),
     path("sync/rest_leaves", leaves_by_rest_framework),
@@ -310,12 +315,22 @@ class TestLogin:
         assert said[-1] == "after"
         assert [summary.owner for summary in conversations.list()] == ["1"]
 
-    def test_as_one_and_then_as_another_in_one_request(self, way: str) -> None:
+    @pytest.mark.parametrize("first", ["nothing", "loaded"])
+    def test_as_one_and_then_as_another_in_one_request(self, way: str, first: str) -> None:
         person = anonymous()
-        first = person.id
-        person._get(f"/{way}/logs_in_both")
+        id = person.id
+        person._get(f"/{way}/logs_in_both/{first}")
         assert person.look("http").said == ["of mallory"]
-        assert (stored(first), conversations.get(first).owner) == (["before", "of olga"], "1")
+        assert conversations.get(person.id).owner == "2"
+        assert (stored(id), conversations.get(id).owner) == (["before", "of olga"], "1")
+
+    @pytest.mark.parametrize("first", ["nothing", "loaded"])
+    def test_as_both_with_nothing_before(self, way: str, first: str) -> None:
+        person = Person()
+        person._get(f"/{way}/logs_in_both/{first}")
+        assert person.look("http").said == ["of mallory"]
+        (of_olga,) = conversations.list(owner="1")
+        assert stored(of_olga.id) == ["of olga"]
 
     @pytest.mark.parametrize("order", ORDERS, ids=", ".join)
     @pytest.mark.parametrize("second", ["olga", "mallory"])

@@ -54,6 +54,19 @@ class TestAtItsEnd:
         assert stored()["late"] == 1
         assert errors() == []
 
+    def test_which_is_private_if_the_request_presents_one(self, way: str) -> None:
+        """Its headers are sent before it is used."""
+        first = Visit(way, "answer")
+        second = Visit(way, "late", first.response.cookies)
+        assert second.response.headers["Cache-Control"] == "private"
+        assert second.response.headers["Vary"] == "Cookie"
+        assert second.response.cookies == {}
+
+    def test_a_stream_for_nobody_is_for_all(self, way: str) -> None:
+        response = Visit(way, "late", read=0).response
+        assert "Cache-Control" not in response.headers
+        assert "Vary" not in response.headers
+
     def test_a_newcomers_conversation_first_used_inside_the_stream_is_logged(
         self, way: str, errors: Callable[[], list[str]]
     ) -> None:
