@@ -34,12 +34,16 @@ def measured(make: Callable[[], object]) -> tuple[int, object]:
 
 def _measured(make: Callable[[], object]) -> tuple[int, object]:
     make()
-    gc.collect()
-    tracemalloc.start()
-    made = make()
-    gc.collect()
-    used, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    callbacks, gc.callbacks[:] = gc.callbacks[:], []  # that of Hypothesis takes memory, too
+    try:
+        gc.collect()
+        tracemalloc.start()
+        made = make()
+        gc.collect()
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.callbacks[:] = callbacks
     return used, made
 
 
