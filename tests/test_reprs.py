@@ -52,6 +52,8 @@ HARMLESS = {
         "ConvstateConfig",
     ),
     *("ConversationRequest", "ConversationSerializer", "PartitionedMorsel"),
+    # Of redis-py: they show where a server is.
+    *("PatientSentinel", "AsyncPatientSentinel", "PatientTLS", "SentinelPatientTLS"),
 }
 
 

@@ -398,7 +398,7 @@ def test_the_commands_in_the_readme_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CHANGELOG.md", "docs/backends.md", "docs/live.md"]
+    "document", ["README.md", "CHANGELOG.md", "docs/backends.md", "docs/live.md", "docs/testing.md"]
 )
 def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document

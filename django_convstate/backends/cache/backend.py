@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -21,6 +22,7 @@ from django.core.cache.backends.db import BaseDatabaseCache
 from django.core.checks import CheckMessage
 from django.core.exceptions import SynchronousOnlyOperation
 
+from ... import clock
 from ...exceptions import (
     BackendUnavailable,
     ConversationConflict,
@@ -71,7 +73,7 @@ class CacheBackend(ConversationStateBackend):
     a second one. Its twins run in a thread, as the caches' own do."""
 
     name: ClassVar = "cache"
-    option_names: ClassVar = ("max_age", "cache_alias", "key_prefix")
+    option_names: ClassVar[tuple[str, ...]] = ("max_age", "cache_alias", "key_prefix")
     can_scan: ClassVar = False
     expires_natively: ClassVar = True
 
@@ -87,6 +89,8 @@ class CacheBackend(ConversationStateBackend):
         self.cache_alias = cache_alias
         self.key_prefix = key_prefix
         self._is_examined = False
+        # Where this one is isolated: its keys, which a cache cannot list, and when they expire.
+        self._expiries: dict[str, float] | None = None
 
     def load(self, id: str, window: int) -> Record | None:
         """Read the document, and have the cache slide its expiry."""
@@ -111,7 +115,7 @@ class CacheBackend(ConversationStateBackend):
                     raise ConversationConflict(TURN_LOST)
                 is_deleted = document.moved_to(previous) is not None
                 stored, committed = apply_if_fits(
-                    stored, change, time.time(), self.max_age, is_deleted=is_deleted
+                    stored, change, clock.time(), self.max_age, is_deleted=is_deleted
                 )
                 lock.check()
                 self._write(id, stored, previous)
@@ -146,7 +150,7 @@ class CacheBackend(ConversationStateBackend):
             previous, stored = self._read(id)
             if stored is None:
                 return False
-            stored.touch(time.time(), ttl)
+            stored.touch(clock.time(), ttl)
             lock.check()
             self._write(id, stored, previous)
         return True
@@ -176,7 +180,7 @@ class CacheBackend(ConversationStateBackend):
                 stored.version,
             ):
                 raise id_is_taken()
-            stored.last_accessed = time.time()
+            stored.last_accessed = clock.time()
             lock.check()
             self._write(new_id, stored, None)
             self._bury(id, new_id)
@@ -225,6 +229,27 @@ class CacheBackend(ConversationStateBackend):
         )
         return Health(self.name, kept, latency_ms, detail=detail)
 
+    def isolated(self, name: str) -> "CacheBackend":
+        """See `ConversationStateBackend.isolated`."""
+        other = copy(self)
+        vars(other).update(key_prefix=f"{self.key_prefix}.{name}", _expiries={})
+        return other
+
+    def erase(self) -> None:
+        """See `ConversationStateBackend.erase`."""
+        with self._translating_errors():
+            for key in list(self._expiries or ()):
+                self._cache.delete(key)
+
+    def age(self, seconds: float) -> None:
+        """See `ConversationStateBackend.age`."""
+        with self._translating_errors():
+            for key, expires_at in list((self._expiries or {}).items()):
+                if expires_at <= clock.time():
+                    self._cache.delete(key)
+                else:
+                    self._cache.touch(key, self._timeout(expires_at))
+
     @property
     def _cache(self) -> BaseCache:
         # Not kept: Django gives each thread its own.
@@ -241,13 +266,13 @@ class CacheBackend(ConversationStateBackend):
             return None
         # Up to the next whole second: most caches cut fractions off. The database cache cuts one
         # off the moment of expiry too, which may cost a second more.
-        left = math.ceil(expires_at - time.time())
+        left = math.ceil(expires_at - clock.time())
         return max(1, left) + isinstance(self._cache, BaseDatabaseCache)
 
     # The key of a queue says "line", as it did in 0.1.
 
     def _queue(self, id: str) -> LeaseQueue:
-        return LeaseQueue.parse(self._cache.get(self._key("line", id)), time.time())
+        return LeaseQueue.parse(self._cache.get(self._key("line", id)), clock.time())
 
     @contextmanager
     def _changing_queue(self, id: str, lock: Lock) -> Iterator[LeaseQueue]:
@@ -259,7 +284,7 @@ class CacheBackend(ConversationStateBackend):
             self._cache.delete(key)
             return
         data = queue.dump()
-        self._cache.set(key, data, self._timeout(max(queue.expires.values())))
+        self._set(key, data, max(queue.expires.values()))
         if self._cache.get(key) != data:  # see `_write`
             raise BackendUnavailable(
                 f"CACHES[{self.cache_alias!r}] did not keep the queue of those who wait for a turn."
@@ -269,8 +294,11 @@ class CacheBackend(ConversationStateBackend):
         _, stored = self._read(id)
         if stored is None:
             return None
-        stored.last_accessed = time.time()
-        self._cache.touch(self._key("doc", id), self._timeout(stored.expires_at(self.max_age)))
+        stored.last_accessed = clock.time()
+        key, expires_at = self._key("doc", id), stored.expires_at(self.max_age)
+        self._cache.touch(key, self._timeout(expires_at))
+        if self._expiries is not None:
+            self._expiries[key] = expires_at
         return stored.record(id, window, self.max_age)
 
     def _read(self, id: str) -> tuple[bytes | None, StoredConversation | None]:
@@ -282,15 +310,21 @@ class CacheBackend(ConversationStateBackend):
         try:
             stored = document.parse(id, data)
         except ConversationCorrupt:
-            self._cache.set(self._key("corrupt", id), data, QUARANTINE_SECONDS)
+            self._set(self._key("corrupt", id), data, clock.time() + QUARANTINE_SECONDS)
             self._cache.delete(self._key("doc", id))
             raise
-        if self.max_age is not None and stored.created_at + self.max_age <= time.time():
+        if self.max_age is not None and stored.created_at + self.max_age <= clock.time():
             return None, None
         return data, stored
 
     def _bury(self, id: str, new_id: str = "") -> None:
-        self._cache.set(self._key("doc", id), document.tombstone(new_id), TOMBSTONE_SECONDS)
+        data = document.tombstone(new_id)
+        self._set(self._key("doc", id), data, clock.time() + TOMBSTONE_SECONDS)
+
+    def _set(self, key: str, data: Any, expires_at: float) -> None:
+        self._cache.set(key, data, self._timeout(expires_at))
+        if self._expiries is not None:
+            self._expiries[key] = expires_at
 
     def _get(self, key: str) -> Any:
         try:
@@ -308,14 +342,14 @@ class CacheBackend(ConversationStateBackend):
         if not self._is_examined:
             self._examine()
         key, data = self._key("doc", id), document.dump(id, stored)
-        self._cache.set(key, data, self._timeout(stored.expires_at(self.max_age)))
+        self._set(key, data, stored.expires_at(self.max_age))
         # `set` has no result, and some caches fail in silence: a value over memcached's limit, a
         # database row that another process has locked.
         found = self._get(key)
         if found == data:
             return
         if found is None and previous is not None:
-            self._cache.set(key, previous, self._timeout(stored.expires_at(self.max_age)))
+            self._set(key, previous, stored.expires_at(self.max_age))
         raise BackendUnavailable(
             f"CACHES[{self.cache_alias!r}] did not keep a document of {len(data)} bytes. "
             "If it is memcached, its limit for one item is 1 MB by default."
@@ -330,7 +364,7 @@ class CacheBackend(ConversationStateBackend):
 
     def _keeps(self) -> bool:
         key = f"{self.key_prefix}:health"
-        self._cache.set(key, 1, 60)
+        self._set(key, 1, clock.time() + 60)
         return bool(self._cache.get(key) == 1)
 
     @contextmanager

@@ -1,12 +1,10 @@
 """Asks the primary while it is available. In an outage it goes on in memory, and replays later what
 was changed. No error of an outage reaches the caller, and nothing that was accepted is dropped."""
 
-import atexit
-import weakref
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from asgiref.sync import sync_to_async
 
@@ -15,8 +13,8 @@ from ..base import ConversationStateBackend
 from ..locmem import LocMemBackend
 from ..records import Acquired, Change, Committed, Record
 from ..reports import ConversationSummary, Health, PurgeReport, Selection
-from ..toolkit import forksafe
 from ..toolkit.packed import Pair
+from .instances import instances
 from .journal import Journal
 from .last_known import LastKnownCache
 from .offline import OfflineStore
@@ -68,7 +66,7 @@ class FailoverBackend(ConversationStateBackend):
         self._known_limits = known_conversations, known_bytes, primary.max_age, outage_memory
         self._journal_bytes = journal_bytes
         self._begin()
-        _instances.add(self)
+        instances.add(self)
 
     def _begin(self) -> None:
         self._known = LastKnownCache(*self._known_limits)
@@ -355,6 +353,33 @@ class FailoverBackend(ConversationStateBackend):
         """See `ConversationStateBackend.shard_of`."""
         return self.primary.shard_of(id)
 
+    def isolated(self, name: str) -> "FailoverBackend":
+        """See `ConversationStateBackend.isolated`."""
+        known_conversations, known_bytes, _, outage_memory = self._known_limits
+        return FailoverBackend(
+            self.primary.isolated(name),
+            cast("LocMemBackend", self.fallback.isolated(name)),
+            outage_memory=outage_memory,
+            known_conversations=known_conversations,
+            known_bytes=known_bytes,
+            journal_bytes=self._journal_bytes,
+        )
+
+    def erase(self) -> None:
+        """See `ConversationStateBackend.erase`. What waits for replay is dropped, too."""
+        self._offline.abandon()
+        self._recovery.stop()
+        self.primary.erase()
+
+    def age(self, seconds: float) -> None:
+        """See `ConversationStateBackend.age`."""
+        self.primary.age(seconds)
+
+    def end_outage(self, restore: Callable[[], object]) -> None:
+        """Call `restore`, take the primary for available then, and replay at once. For tests that
+        have made the outage: no probe is waited for, and none leaves its conversation."""
+        self._recovery.end_outage(restore)
+
     def close(self) -> None:
         """Replay what is possible, and close connections. What cannot be replayed is kept in
         memory, and tried again as soon as the backend is used."""
@@ -369,20 +394,3 @@ class FailoverBackend(ConversationStateBackend):
     def finish(self) -> None:
         """Replay what is possible, and log how much is lost, because the process ends."""
         self._recovery.stop(for_good=True)
-
-
-_instances: Final["weakref.WeakSet[FailoverBackend]"] = weakref.WeakSet()
-
-
-def _replay_at_exit() -> None:
-    for backend in list(_instances):
-        backend.finish()
-
-
-def _begin_in_child() -> None:
-    for backend in list(_instances):
-        backend.begin_in_child()
-
-
-atexit.register(_replay_at_exit)
-forksafe.reset_in_child(_begin_in_child)

@@ -1,12 +1,12 @@
 """The changes that the primary has yet to apply, by conversation, in the order in which they were
 made."""
 
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from ... import clock
 from ...exceptions import BackendUnavailable
 from ..records import TOMBSTONE_SECONDS, Change, Create
 from ..toolkit.memory import (
@@ -94,13 +94,13 @@ class PendingWrites:
     @property
     def has_expired(self) -> bool:
         """Whether the base has expired in the primary, unless others have used it."""
-        now = time.monotonic()
+        now = clock.monotonic()
         return self.lifetime is not None and self.lifetime.expires - EXPIRY_SLACK <= now
 
     @property
     def may_be_restored(self) -> bool:
         """Whether the primary still knows it if others have deleted what was known here."""
-        age = 0.0 if self.lifetime is None else time.monotonic() - self.lifetime.seen
+        age = 0.0 if self.lifetime is None else clock.monotonic() - self.lifetime.seen
         return age < TOMBSTONE_SECONDS - CLOCK_SLACK
 
 

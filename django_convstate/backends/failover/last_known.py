@@ -10,11 +10,11 @@ those of the primary and of this machine may differ, or jump.
 """
 
 import threading
-import time
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from ... import clock
 from ...exceptions import InvalidConversationValue
 from ..records import Change, Committed, Record
 from ..reports import Selection
@@ -177,7 +177,7 @@ class LastKnownCache:
                 return None
             stored = snapshot.stored(self._max_age)
             lifetime = self._lifetime(snapshot, stored)
-            now = time.monotonic()
+            now = clock.monotonic()
             if now - lifetime.seen > self._max_seconds or lifetime.expires <= now:
                 self._replace(id, None)
                 return None
@@ -198,7 +198,7 @@ class LastKnownCache:
             return
         if not self._max_count:
             return
-        now = time.monotonic()
+        now = clock.monotonic()
         age = max(0.0, record.last_accessed - record.created_at)
         snapshot = Snapshot(record, OVERHEAD + memory_of_record(record), now - age, now)
         with self._lock:
@@ -209,7 +209,7 @@ class LastKnownCache:
         """Keep a change that the primary has applied, with its answer."""
         if not self._max_count:
             return
-        now, seen = time.time(), time.monotonic()
+        now, seen = clock.time(), clock.monotonic()
         with self._lock:
             if era != self.era and self._is_outdated(id, era):
                 return
@@ -234,10 +234,10 @@ class LastKnownCache:
             snapshot = self._snapshots.get(id)
             if snapshot is not None and found:
                 stored = snapshot.stored(self._max_age)
-                stored.touch(time.time(), ttl)
+                stored.touch(clock.time(), ttl)
                 record = stored.record("", snapshot.kept_messages, self._max_age)
                 size = OVERHEAD + memory_of_record(record)
-                snapshot = Snapshot(record, size, snapshot.begun, time.monotonic())
+                snapshot = Snapshot(record, size, snapshot.begun, clock.monotonic())
             self._replace(id, snapshot if found else None)
 
     def move(self, id: str, new_id: str, *, found: bool) -> None:
@@ -259,7 +259,7 @@ class LastKnownCache:
             self._all_forgotten = self.era
             if selection.only_expired:
                 return  # as here
-            used_before = time.monotonic() - (selection.idle_for or 0.0)
+            used_before = clock.monotonic() - (selection.idle_for or 0.0)
             for id, snapshot in list(self._snapshots.items()):
                 # One without an owner may have become somebody's elsewhere.
                 is_owners = selection.owner is None or snapshot.owner in (None, selection.owner)

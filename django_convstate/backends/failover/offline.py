@@ -6,12 +6,12 @@ All of it is memory, so that there is nothing to await.
 
 import math
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Final
 
+from ... import clock
 from ...exceptions import BackendUnavailable
 from ..locmem import LocMemBackend
 from ..records import Acquired, Change, Committed, Create, Record
@@ -24,7 +24,7 @@ from .last_known import LastKnownCache, Lifetime
 from .leases import LeaseTable
 
 # What the wall clock said when the monotonic one was at 0. It may jump later.
-_EPOCH: Final = time.time() - time.monotonic()
+_EPOCH: Final = clock.time() - clock.monotonic()
 
 
 class OfflineStore:
@@ -149,7 +149,7 @@ class OfflineStore:
         Raises:
             BackendUnavailable: the journal is full, or the version is not known.
         """
-        delete = Delete(_EPOCH + time.monotonic())
+        delete = Delete(_EPOCH + clock.monotonic())
         with self._writing(id, delete, presume_exists=True) as base:
             if expected_version is not None and base is None and not self._is_complete(id):
                 raise _unknown_version()
@@ -194,6 +194,13 @@ class OfflineStore:
                     self.discard(id)
                     dropped.append(id)
         return dropped
+
+    def abandon(self) -> None:
+        """Drop all that waits for replay."""
+        with self.lock:
+            for id in self.journal.ids():
+                self.journal.drop(id)
+            self.fallback.clear()
 
     def _is_unconfirmed(self, id: str) -> bool:
         pending = self.journal.get(id)
@@ -253,7 +260,7 @@ class OfflineStore:
 def _is_unconfirmed(lifetime: Lifetime | None, ttl: float) -> bool:
     """Tell whether the primary may not have a conversation, or may drop it soon, because there it
     has been idle since the outage began."""
-    return lifetime is None or lifetime.expires - time.monotonic() < ttl / 2
+    return lifetime is None or lifetime.expires - clock.monotonic() < ttl / 2
 
 
 def _refuse_unless_mergeable(change: Change) -> None:
@@ -286,5 +293,5 @@ def _unknown_version() -> BackendUnavailable:
 def _unknown() -> StoredConversation:
     """Return what stands for a conversation of which nothing is known. Its version is 0, and it
     does not expire here."""
-    now = time.time()
+    now = clock.time()
     return StoredConversation(now, now, now, ttl=math.inf)

@@ -9,6 +9,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Final
@@ -115,6 +116,16 @@ class Recovery:
                 journal.pending,
                 len(journal.ids()),
             )
+
+    def end_outage(self, restore: Callable[[], object]) -> None:
+        """See `FailoverBackend.end_outage`."""
+        self.stop()  # while the primary is unavailable, so that it is not probed
+        self._announce_outage()  # one that was too short for the thread to notice
+        restore()
+        for shard in list(self._shards.values()):
+            shard.breaker.close()
+            shard.readable = True
+        self.stop()
 
     def outage_health(self) -> Health | None:
         """Return the health in an outage, without asking the primary. None: there is none."""

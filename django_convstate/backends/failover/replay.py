@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from ... import ids
+from ... import clock, ids
 from ...conversation.merge import MERGE_TRIES, merged, pause_after
 from ...exceptions import (
     BackendUnavailable,
@@ -196,7 +196,7 @@ class Replayer:
         """Make a conversation that has expired in the outage what it was before. Those of its
         messages that were not known here count as dropped."""
         record = base.record(id, 0, self._primary.max_age)
-        record.last_accessed, record.dropped = time.time(), base.messages.start
+        record.last_accessed, record.dropped = clock.time(), base.messages.start
         messages = PackedMessages(base.messages.packed, base.messages.start)
         self._primary.restore(id, record, messages, unless_deleted=True)
 

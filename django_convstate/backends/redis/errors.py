@@ -49,6 +49,14 @@ _BY_REPLY: Final = {
     "TTL exhausted": "is a cluster that redirects in a circle: its slots are moving",
     "All slots are not covered": _DOWN,
 }
+_REFUSED: Final = (
+    "That is no outage: correct the user's name, password or rights in CACHES, or on the server. "
+    "Until then this process is not ready."
+)
+_NEVER_ANSWERED: Final = (
+    "It has not answered once since this process began, so that LOCATION in CACHES may be wrong: "
+    "until it does, this process is not ready."
+)
 _DAMAGE: Final = re.compile(
     r"attempt to (?:call|compare|concatenate|get length|index|perform)|bad argument #"
     r"|data string too short|invalid expire|not an integer|not a valid float|out of range"
@@ -149,9 +157,16 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, kinds) or str(error).startswith("NOAUTH")
 
 
-def is_silence(error: Exception) -> bool:
-    """Tell whether nothing that the server says was heard at all."""
-    return describe_error(error) in (_TIMED_OUT, _UNREACHABLE, _NO_PRIMARY, _UNTRUSTED)
+def misconfiguration(error: Exception, *, has_answered: bool) -> str:
+    """Return why an outage cannot have caused an error, for people; "" if it can.
+
+    `has_answered`: the server has, at least once since this process began.
+    """
+    if is_refusal(error):
+        return _REFUSED
+    # Nothing that the server says was heard at all.
+    is_silence = describe_error(error) in (_TIMED_OUT, _UNREACHABLE, _NO_PRIMARY, _UNTRUSTED)
+    return _NEVER_ANSWERED if is_silence and not has_answered else ""
 
 
 def is_damage(error: Exception) -> bool:

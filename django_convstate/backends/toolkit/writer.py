@@ -6,10 +6,10 @@ lowest number that it may still send. What is below that, the store need not rem
 """
 
 import secrets
-import time
 from collections import deque
 from typing import Final
 
+from ... import clock
 from ...exceptions import ConversationConflict
 from . import forksafe
 
@@ -43,7 +43,7 @@ class Commit:
             ConversationConflict: it was sent so long ago that the store may have forgotten whether
                 it was applied.
         """
-        now = time.monotonic()
+        now = clock.monotonic()
         if self.sent_at is None:
             self.sent_at = now
         elif now - self.sent_at > _RESEND_SECONDS:

@@ -24,6 +24,7 @@ from django_convstate.backends.reports import Selection
 from tests.support.backends import Switched, record_of
 from tests.support.failover import Clock, Outage, append, made, messages_of
 from tests.support.messages import bodies, pairs
+from tests.support.wall_clock import jump
 
 DAY = 24 * 3600
 
@@ -469,8 +470,3 @@ class TestClock:
         assert messages_of(backend, "a") == [b"1"]
         backend.commit("a", append(b"2"))
         assert messages_of(backend, "a") == [b"1", b"2"]
-
-
-def jump(monkeypatch: pytest.MonkeyPatch, hours: float) -> None:
-    now = time.time
-    monkeypatch.setattr(time, "time", lambda: now() + hours * 3600)

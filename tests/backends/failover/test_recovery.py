@@ -152,7 +152,7 @@ class TestEnd:
             backend.commit("a", Change(append=pairs(b"1")))
         backend.commit("b", Change(append=pairs(b"1")))
         primary.away = {not comes_back}
-        import django_convstate.backends.failover.backend as module
+        import django_convstate.backends.failover.instances as module
         atexit.unregister(module._replay_at_exit)
         atexit.register(show)
         atexit.register(module._replay_at_exit)  # the last one goes first
