@@ -12,7 +12,7 @@ from ..backends.toolkit.packed import Pair
 from ..codec import JSON
 from ..exceptions import InvalidConversationType, InvalidConversationValue
 from .message_log import MessageLog
-from .tool_calls import LEADING_ROLES, History, Item, Plain, is_block
+from .tool_calls import LEADING_ROLES, History, Item, Plain, is_block, is_message_item
 
 # What chat completion APIs take. Everything else that a message has is ours or the project's.
 LLM_FIELDS: Final[tuple[str, ...]] = (
@@ -277,7 +277,7 @@ def _newest(groups: list[list[Plain]], first: list[Plain], wanted: Selection) ->
 
 def _sent(message: Plain, fields: Sequence[str]) -> Plain:
     """Return a message with the fields that APIs take. Empty: nothing of it can be sent."""
-    if "role" not in message or _is_message_item(message):
+    if "role" not in message or is_message_item(message):
         return message
     sent = {
         name: message[name]
@@ -291,14 +291,6 @@ def _sent(message: Plain, fields: Sequence[str]) -> Plain:
             sent[name] = message[name]
     # Without its content, as one that was redacted, no API takes it.
     return sent if sent.get("content") is not None or sent.keys() - _HOLLOW else {}
-
-
-def _is_message_item(message: Plain) -> bool:
-    """Tell whether a message is an item of the Responses API, whose id a reasoning may need. What
-    `append` has made has a time, and what Anthropic answers names the model."""
-    return (
-        message.get("type") == "message" and "timestamp" not in message and "model" not in message
-    )
 
 
 def _sent_group(group: list[Item], fields: Sequence[str]) -> list[Plain]:

@@ -422,6 +422,31 @@ class TestResponses:
         assert messages.for_llm() == history[:3], "the last one led to nothing"
         assert messages.for_llm(2) == [user()]
 
+    def test_what_may_have_come_of_a_reasoning_that_is_not_loaded_is_left_out(self) -> None:
+        """The API knows by its id, and refuses it alone."""
+        answer = {"type": "message", "role": "assistant", "id": "msg_1", "content": "42"}
+        call = item("function_call", "a", id="fc_1")
+        output = item("function_call_output", "a")
+        old = [user("old"), item("reasoning", id="rs_1")]
+        assert said(*old, answer, user(), window=2).for_llm() == [user()]
+        assert said(*old, call, output, user(), window=3).for_llm() == [user()]
+        assert said(*old, call, user("so?"), output, user(), window=4).for_llm() == [user()]
+        whole = [*old[1:], call, output, user()]
+        assert said(*old, call, output, user(), window=4).for_llm() == whole
+
+    def test_without_an_id_nothing_is_known_of_where_it_came_from(self) -> None:
+        history = [item("function_call", "a"), item("function_call_output", "a"), user()]
+        assert said(user("old"), *history, window=3).for_llm() == history
+
+    def test_what_anthropic_answers_comes_of_no_reasoning_item(self) -> None:
+        answer = {"type": "message", "role": "assistant", "id": "msg_1", "content": "42"}
+        sent = said(user("old"), {**answer, "model": "claude"}, user(), window=2).for_llm()
+        assert sent == [{"role": "assistant", "content": "42"}, user()]
+
+    def test_the_newest_stays_as_far_as_it_is_loaded(self) -> None:
+        group = [item("function_call", "a", id="fc_1"), item("function_call_output", "a")]
+        assert said(user(), item("reasoning", id="rs_1"), *group, window=2).for_llm() == group
+
     @pytest.mark.parametrize("kind", ["function_call", "custom_tool_call"])
     def test_a_call_that_died_is_left_out_or_answered(self, kind: str) -> None:
         history = [user(), item("reasoning"), item(kind, "a"), item(kind, "b")]

@@ -139,7 +139,7 @@ class TestWhatIsStored:
         await other.asave()
         tenant.set("acme")
         for loaded in (await store.aget(conversation.id), store.get(conversation.id)):
-            assert [message["content"] for message in loaded.messages] == ["of acme"]
+            assert [message["content"] async for message in loaded.messages] == ["of acme"]
 
     def test_every_key_has_a_ttl(self, valkey: None) -> None:
         store = ConversationStore("cache", cache_alias="django_redis", ttl=100)
