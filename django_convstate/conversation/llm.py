@@ -4,6 +4,7 @@ the newest history as fits and its API takes. No I/O.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
 import orjson
@@ -140,21 +141,20 @@ def select_from(
 
 def _head(log: MessageLog, stop: int) -> list[Plain]:
     """Return the leading instructions before position `stop`, as far as they are in memory."""
-    head: list[Plain] = []
-    if (first := log.first) is not None:
-        head.append(first)
+    head = [] if (first := log.first) is None else [first]
     position = log.dropped + len(head)
     while all(map(is_leading, head[-1:])) and log.start <= position < stop:
-        head += log.values(position, position + 1)
-        position += 1
-    return head if not head or is_leading(head[-1]) else head[:-1]
+        head += log.values(position, min(position + 2, stop))  # mostly there is one
+        position = log.dropped + len(head)
+    return list(takewhile(is_leading, head))
 
 
 def select_simple(
     messages: list[Plain], head: list[Plain], wanted: Selection, *, is_cut: bool
 ) -> list[Plain] | None:
-    """Do as `select` with text, and tool calls of Chat Completions that have all their results,
-    which is what most histories are made of. None: there is more, or more is asked for than a size.
+    """Do as `select` with text and media, and tool calls of Chat Completions that have all their
+    results, which is what most histories are made of. None: there is more, or more than a size is
+    asked for.
     """
     if wanted.budget is not None or wanted.fields:
         return None
@@ -194,7 +194,7 @@ def _simple(messages: list[Plain], results: set[int], *, is_cut: bool) -> list[P
             results.add(len(sent))
         elif awaited or role not in _PLAIN_ROLES:
             return None
-        elif type(content) is str and _MATTERS.isdisjoint(message):
+        elif _MATTERS.isdisjoint(message) and (type(content) is str or _is_media(content)):
             shown = {"role": role, "content": content}
         else:
             shown = _simple_calls(message, awaited)
@@ -202,6 +202,16 @@ def _simple(messages: list[Plain], results: set[int], *, is_cut: bool) -> list[P
             return None
         sent.append(shown)
     return None if awaited or not sent else sent
+
+
+def _is_media(content: JSON) -> bool:
+    """Tell whether a content is blocks of text, images and the like, and none of a tool."""
+    if type(content) is not list:
+        return False
+    for block in content:
+        if type(block) is dict and block.get("type") in ("tool_use", "tool_result"):
+            return False
+    return True
 
 
 def _awaited_result(message: Plain, awaited: list[JSON]) -> Plain | None:

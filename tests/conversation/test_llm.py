@@ -68,6 +68,12 @@ class TestFields:
         sent = said({**user(), "name": "Ada", "mood": "good", "timestamp": "now", "id": "1"})
         assert sent.for_llm() == [{**user(), "name": "Ada"}]
 
+    def test_blocks_that_are_of_no_tool_are_sent_as_they_are(self) -> None:
+        blocks: list[Plain] = [{"type": "text", "text": "this?"}, {"type": "image_url"}]
+        messages = said({**user(), "content": blocks, "id": "1"}, {**user(), "content": []})
+        expected = [{"role": "user", "content": blocks}, {"role": "user", "content": []}]
+        assert messages.for_llm() == messages.for_llm(budget=10**6) == expected
+
     def test_other_fields_are_asked_for(self) -> None:
         messages = said({**user(), "mood": "good", "cost": 1}, {**user(), "cost": None})
         assert messages.for_llm(fields=["mood", "refusal"]) == [{**user(), "mood": "good"}, user()]
