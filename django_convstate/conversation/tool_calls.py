@@ -147,7 +147,8 @@ class History:
                 self._leave_out(calls)
         for index, item in enumerate(self._items):
             if item.orphans and index >= self._start:
-                self.illegal += index >= self._cut and "redacted" not in item.message
+                may_be_cut = index < self._cut or (is_cut and item.is_item)
+                self.illegal += not may_be_cut and "redacted" not in item.message
                 item.drop(item.orphans)
         if self._has_items:
             self._leave_out_lone_reasoning()
@@ -162,6 +163,8 @@ class History:
         # What the model has put out first may have come of a reasoning that lies before it.
         output = start
         while output < asked and items[output].is_output and not items[output].is_reasoning:
+            if _begins_anew(items[output], items[start:output]):
+                break
             output += 1
         if any(item.is_reasoning for item in items) or any(
             item.has_origin for item in items[start:output]

@@ -347,6 +347,8 @@ class TestIllegalHistories:
         assert messages.for_llm(2) == [user("b")]
         messages = said(user("a"), calls("a"), result("a"), window=1)
         assert messages.for_llm(1) == []
+        called = [item("function_call", "a"), user("b"), item("function_call_output", "a")]
+        assert said(user("a"), *called, user("c"), window=3).for_llm() == [user("b"), user("c")]
         assert caplog.records == []
 
     def test_the_words_beside_an_orphan_are_sent(self) -> None:
@@ -437,6 +439,8 @@ class TestResponses:
         assert said(*old, answer, user(), window=2).for_llm() == [user()]
         assert said(*old, call, output, user(), window=3).for_llm() == [user()]
         assert said(*old, call, user("so?"), output, user(), window=4).for_llm() == [user()]
+        other = {**answer, "id": "msg_2"}
+        assert said(*old, answer, other, window=2).for_llm() == [other], "a second answer"
         whole = [*old[1:], call, output, user()]
         assert said(*old, call, output, user(), window=4).for_llm() == whole
 

@@ -22,7 +22,7 @@ from tests.support.histories import (
 )
 
 FEW = 700  # histories of each shape and test, in the run of each day
-MANY = 20_000  # and in the long one: in two tests of three shapes and one of two, 160,000
+MANY = 20_000  # and in the long one: in three tests of three shapes and one of two, 220,000
 KINDS = st.sampled_from(
     ["user", "assistant", "calls", "calls", "system", "developer", "user", "calls", "assistant"]
 )
@@ -174,11 +174,12 @@ class Reads(LocMemBackend):
         return super().read_messages(id, start, stop)
 
 
+@pytest.mark.parametrize("examples", RUNS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_beyond_the_window_it_is_read_once(shape: str) -> None:
+def test_beyond_the_window_it_is_read_once(shape: str, examples: int) -> None:
     make, errors_of = SHAPES[shape]
 
-    @settings(max_examples=FEW, database=None)
+    @settings(max_examples=examples, database=None)
     @given(EVENTS, st.integers(1, 8), SIZES)
     def check(events: list[Event], window: int, size: int) -> None:
         history = made_of(make, events)
