@@ -277,6 +277,28 @@ def bench_wire_and_memory() -> None:
     client.close()
 
 
+def bench_failover() -> None:
+    """Compare turns with and without the failover while the server is well, pair by pair."""
+    stores = {
+        "without failover": ConversationStore("redis", window=20, fallback=None),
+        "with failover": ConversationStore("redis", window=20),
+    }
+    table = Table("messages stored", *stores, "ratio, pair by pair", title="Failover, all is well")
+    for count in (20, 2_000):
+        ids = {name: stored(store, count) for name, store in stores.items()}
+        times: dict[str, list[float]] = {name: [] for name in stores}
+        for _ in range(300):
+            for name, store in stores.items():
+                turn = partial(ours, store, ids[name])
+                times[name].append(statistics.median(microseconds(partial(partial, turn), 2)))
+        ratios = [after / before for before, after in zip(*times.values(), strict=True)]
+        medians = (f"{statistics.median(each):,.0f} µs" for each in times.values())
+        table.add_row(f"{count:,}", *medians, f"{statistics.median(ratios):.3f}")
+    for store in stores.values():
+        store.close()
+    console.print(table, "")
+
+
 def bench_cluster() -> None:
     with tempfile.TemporaryDirectory() as directory:
         ports = free_ports(6)
@@ -317,6 +339,7 @@ def main() -> None:
     show("A chat turn, sync: median, and as a multiple of two PINGs", measure_sync())
     show("A chat turn, asyncio, one at a time", asyncio.run(measure_async()))
     asyncio.run(bench_at_once())
+    bench_failover()
     bench_wire_and_memory()
     bench_cluster()
 

@@ -176,10 +176,10 @@ class ConversationStateBackend(ABC):
         """Return a new id to which `rename` can move the conversation. No I/O."""
         return new_id()
 
-    def shard_of(self, id: str) -> str:
-        """Return the name of the shard (a node of a cluster) that holds the conversation; "" if
-        there is only one, or it is not known yet. No I/O."""
-        return ""
+    def shard_of(self, id: str) -> str | None:
+        """Return the name of the shard (a node of a cluster) that holds the conversation; "" as
+        long as that is not known; None: there are no shards. No I/O."""
+        return None
 
     def scan(
         self,

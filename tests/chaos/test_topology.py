@@ -175,5 +175,5 @@ def ids_by_node(backend: ConversationStateBackend, node: Server) -> tuple[list[s
     stricken, others = list[str](), list[str]()
     while len(stricken) < 3 or len(others) < 6:
         id = new_id()
-        (stricken if backend.shard_of(id).endswith(f":{node.port}") else others).append(id)
+        (stricken if str(backend.shard_of(id)).endswith(f":{node.port}") else others).append(id)
     return stricken[:3], others[:6]

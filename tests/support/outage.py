@@ -89,7 +89,7 @@ class PlaceWithOutage(Place):
         if self._server.process is None:
             self._server.start()
         conversations.backend.close()
-        # Another process may yet wait for its next probe. After the last test the server is stopped.
+        # Another process may yet wait for a probe, and after the last test the server is stopped.
         wait_until(no_thread_of_ours_is_left)
         with self._server.client() as client:
             client.flushall()

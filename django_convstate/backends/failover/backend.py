@@ -161,14 +161,17 @@ class FailoverBackend(ConversationStateBackend):
     def commit(self, id: str, change: Change) -> Committed:
         """See `ConversationStateBackend.commit`. In an outage, the answer is `degraded`."""
         route = self._recovery.route(id)
-        fenced = self._leases.fenced(id, change, by_primary=True)
+        fenced = change
+        if change.lease is not None:
+            fenced = self._leases.fenced(id, change, by_primary=True)
         era = self._known.era
         try:
             committed = route.ask(self.primary.commit, self._offline.commit, id, fenced)
         except ConversationInterrupted:
             self._known.forget(id)  # others have deleted it, or it has expired
             raise
-        self._leases.committed(id, change)
+        if change.release:
+            self._leases.committed(id, change)
         if route.answered:
             self._known.apply(id, change, committed, era)
         return committed
@@ -176,14 +179,17 @@ class FailoverBackend(ConversationStateBackend):
     async def acommit(self, id: str, change: Change) -> Committed:
         """See `commit`."""
         route = self._recovery.route(id)
-        fenced = self._leases.fenced(id, change, by_primary=True)
+        fenced = change
+        if change.lease is not None:
+            fenced = self._leases.fenced(id, change, by_primary=True)
         era = self._known.era
         try:
             committed = await route.aask(self.primary.acommit, self._offline.commit, id, fenced)
         except ConversationInterrupted:
             self._known.forget(id)  # others have deleted it, or it has expired
             raise
-        self._leases.committed(id, change)
+        if change.release:
+            self._leases.committed(id, change)
         if route.answered:
             self._known.apply(id, change, committed, era)
         return committed
@@ -349,7 +355,7 @@ class FailoverBackend(ConversationStateBackend):
         why = "" if health.connected else self.primary.misconfigured
         return replace(health, is_misconfigured=True, detail=why) if why else health
 
-    def shard_of(self, id: str) -> str:
+    def shard_of(self, id: str) -> str | None:
         """See `ConversationStateBackend.shard_of`."""
         return self.primary.shard_of(id)
 

@@ -11,7 +11,7 @@ those of the primary and of this machine may differ, or jump.
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ... import clock
@@ -58,7 +58,7 @@ class Snapshot:
     size: int
     begun: float
     seen: float
-    changes: list[tuple[float, Change, Committed]] = field(default_factory=list)
+    changes: list[tuple[float, Change, Committed]]
 
     @property
     def owner(self) -> str | None:
@@ -85,7 +85,7 @@ class Snapshot:
     def compacted(self, max_age: float | None) -> "Snapshot":
         """Return the same with the changes applied."""
         record = self.stored(max_age).record("", self.kept_messages, max_age)
-        return Snapshot(record, OVERHEAD + memory_of_record(record), self.begun, self.seen)
+        return Snapshot(record, OVERHEAD + memory_of_record(record), self.begun, self.seen, [])
 
 
 def _follow(
@@ -200,7 +200,7 @@ class LastKnownCache:
             return
         now = clock.monotonic()
         age = max(0.0, record.last_accessed - record.created_at)
-        snapshot = Snapshot(record, OVERHEAD + memory_of_record(record), now - age, now)
+        snapshot = Snapshot(record, OVERHEAD + memory_of_record(record), now - age, now, [])
         with self._lock:
             if era == self.era or not self._is_outdated(id, era):
                 self._replace(id, snapshot)
@@ -218,15 +218,17 @@ class LastKnownCache:
                 if committed.version != 1:
                     return  # there is more to the conversation than this change
                 begun = StoredConversation(now, now, now).record("", 0, self._max_age)
-                snapshot = Snapshot(begun, OVERHEAD, seen, seen)
-            size = snapshot.size + CHANGE_OVERHEAD + memory_of_change(change)
+                snapshot = Snapshot(begun, OVERHEAD, seen, seen, [])
+                self._replace(id, snapshot)
+            snapshot.changes.append((now, change, committed))
+            snapshot.seen = seen
+            if len(snapshot.changes) > KEPT_CHANGES:
+                self._replace(id, snapshot.compacted(self._max_age))
+                return
+            size = CHANGE_OVERHEAD + memory_of_change(change)
             if committed.others:
                 size += memory_of_messages(committed.others)
-            changes = [*snapshot.changes, (now, change, committed)]
-            snapshot = Snapshot(snapshot.record, size, snapshot.begun, seen, changes)
-            if len(changes) > KEPT_CHANGES:
-                snapshot = snapshot.compacted(self._max_age)
-            self._replace(id, snapshot)
+            self._grow(id, snapshot, size)
 
     def touch(self, id: str, ttl: float | None, *, found: bool) -> None:
         """Slide the expiry as the primary has done, if it has `found` the conversation."""
@@ -237,7 +239,7 @@ class LastKnownCache:
                 stored.touch(clock.time(), ttl)
                 record = stored.record("", snapshot.kept_messages, self._max_age)
                 size = OVERHEAD + memory_of_record(record)
-                snapshot = Snapshot(record, size, snapshot.begun, clock.monotonic())
+                snapshot = Snapshot(record, size, snapshot.begun, clock.monotonic(), [])
             self._replace(id, snapshot if found else None)
 
     def move(self, id: str, new_id: str, *, found: bool) -> None:
@@ -308,19 +310,37 @@ class LastKnownCache:
         size = OVERHEAD + memory_of_record(record)
         if size > self._max_bytes // SHARE:
             return None
-        return Snapshot(record, size, snapshot.begun, snapshot.seen)
+        return Snapshot(record, size, snapshot.begun, snapshot.seen, [])
 
     def _replace(self, id: str, snapshot: Snapshot | None) -> None:
-        old = self._snapshots.pop(id, None)
+        old = self._snapshots.get(id)
         if old is not None:
             self._bytes -= old.size
         if snapshot is not None and snapshot.size > self._max_bytes // SHARE:
             snapshot = self._cut(snapshot)
         if snapshot is None:
+            self._snapshots.pop(id, None)
             return
         self._snapshots[id] = snapshot
         self._bytes += snapshot.size
-        too_old = snapshot.seen - self._max_seconds
+        if old is not None:
+            self._snapshots.move_to_end(id)
+        if old is None or self._bytes > self._max_bytes:
+            self._evict(snapshot.seen)
+
+    def _grow(self, id: str, snapshot: Snapshot, size: int) -> None:
+        snapshot.size += size
+        self._bytes += size
+        self._snapshots.move_to_end(id)
+        if snapshot.size > self._max_bytes // SHARE:
+            self._replace(id, snapshot)  # as much of it as may be kept
+        elif self._bytes > self._max_bytes:
+            self._evict(snapshot.seen)
+
+    def _evict(self, now: float) -> None:
+        """Drop those that were seen least recently, as far as there are too many, or they are too
+        old."""
+        too_old = now - self._max_seconds
         while (
             len(self._snapshots) > self._max_count
             or self._bytes > self._max_bytes

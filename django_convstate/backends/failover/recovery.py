@@ -49,6 +49,7 @@ class Recovery:
         self._offline = offline
         self._replayer = Replayer(primary, offline)
         self._shards: dict[str, Shard] = {}  # those that were used, by name
+        self._whole: Shard | None = None  # the only one, if the primary has no shards
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -62,12 +63,26 @@ class Recovery:
             only_reads: the operation writes nothing.
             is_pending: what it is about is not in the primary, besides what the journal says.
         """
-        name, journal = self._primary.shard_of(id), self._offline.journal
-        shard = self._shards.get(name) or self._shards.setdefault(name, Shard())
-        if journal.pending or shard.breaker.is_open:
+        # Every load and save comes here, so there are no calls while all is well.
+        shard = self._whole or self._shard_of(id)
+        breaker, journal = shard.breaker, self._offline.journal
+        if journal.pending or breaker.is_open:
             self.wake()  # the thread runs already, unless the backend was closed, or it has died
-        is_pending = is_pending or (journal.pending > 0 and id in journal)
-        return Route(shard, id, self.wake, is_pending=is_pending, only_reads=only_reads)
+            is_pending = is_pending or id in journal
+        route = Route()
+        route.shard, route.id, route.on_trouble = shard, id, self.wake
+        route.era = breaker.era
+        route.writable = not (is_pending or breaker.is_open)
+        route.may_ask = route.writable or (only_reads and shard.readable and not is_pending)
+        route.answered = False
+        return route
+
+    def _shard_of(self, id: str) -> Shard:
+        name = self._primary.shard_of(id)
+        shard = self._shards.setdefault(name or "", Shard())
+        if name is None:
+            self._whole = shard
+        return shard
 
     def wake(self) -> None:
         """Start the thread, unless it runs. If there is no thread to be had, the next call tries
@@ -241,7 +256,7 @@ class Recovery:
 
     def _id_on(self, name: str) -> str | None:
         candidates = (ids.new_id() for _ in range(PROBE_IDS))
-        return next((id for id in candidates if self._primary.shard_of(id) == name), None)
+        return next((id for id in candidates if (self._primary.shard_of(id) or "") == name), None)
 
     def _replay(self, until: float = float("inf"), *, is_last: bool = False) -> None:
         """Replay what can be replayed; if it `is_last`, with those conversations that were to wait
@@ -256,7 +271,7 @@ class Recovery:
 
     def _replay_one(self, id: str, pending: PendingWrites) -> None:
         try:
-            name = self._primary.shard_of(id)
+            name = self._primary.shard_of(id) or ""
             shard = self._shards.setdefault(name, Shard())
             if shard.breaker.is_open:
                 return

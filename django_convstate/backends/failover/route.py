@@ -23,37 +23,25 @@ class Shard:
 
 
 class Route:
-    """How one operation reaches the shard of its conversation.
+    """How one operation reaches the shard of its conversation; made by `Recovery.route`.
 
-    `writable`: the primary may be asked for anything, and not only for what writes nothing.
-    `answered`: it has answered this operation.
+    Attributes:
+        era: of the breaker, when the operation began.
+        writable: the primary may be asked for anything, and not only for what writes nothing.
+        may_ask: it may be asked for this operation.
+        answered: it has answered this operation.
+        on_trouble: is called when a failure of this operation gives a reason to probe.
     """
 
-    __slots__ = ("_era", "_id", "_may_ask", "_on_trouble", "_shard", "answered", "writable")
+    __slots__ = ("answered", "era", "id", "may_ask", "on_trouble", "shard", "writable")
 
-    def __init__(
-        self,
-        shard: Shard,
-        id: str,
-        on_trouble: Callable[[], None],
-        *,
-        is_pending: bool,
-        only_reads: bool,
-    ) -> None:
-        """Look what the shard may be asked now.
-
-        Args:
-            on_trouble: is called when a failure of this operation gives a reason to probe.
-            is_pending: what this process has changed is not in the primary yet.
-            only_reads: the operation writes nothing.
-        """
-        self._shard = shard
-        self._id = id
-        self._on_trouble = on_trouble
-        self._era = shard.breaker.era
-        self.writable = not (is_pending or shard.breaker.is_open)
-        self._may_ask = self.writable or (only_reads and shard.readable and not is_pending)
-        self.answered = False
+    shard: Shard
+    id: str
+    era: int
+    writable: bool
+    may_ask: bool
+    answered: bool
+    on_trouble: Callable[[], None]
 
     def ask(self, method: Callable[[*Ts], T], offline: Callable[[*Ts], T], *args: *Ts) -> T:
         """Return what a method of the primary answers. Where that may not be asked, or raises
@@ -61,15 +49,15 @@ class Route:
 
         No other error says anything about the shard, least of all that the caller was cancelled.
         """
-        if self._may_ask:
+        if self.may_ask:
             try:
                 answer = method(*args)
             except BackendUnavailable as error:
                 self._failed(error)
             else:
                 self.answered = True
-                if self.writable and self._shard.breaker.awaits_answer:
-                    self._shard.breaker.succeeded(self._era)
+                if self.writable and self.shard.breaker.awaits_answer:
+                    self.shard.breaker.succeeded(self.era)
                 return answer
         return offline(*args)
 
@@ -77,23 +65,23 @@ class Route:
         self, method: Callable[[*Ts], Awaitable[T]], offline: Callable[[*Ts], T], *args: *Ts
     ) -> T:
         """See `ask`."""
-        if self._may_ask:
+        if self.may_ask:
             try:
                 answer = await method(*args)
             except BackendUnavailable as error:
                 self._failed(error)
             else:
                 self.answered = True
-                if self.writable and self._shard.breaker.awaits_answer:
-                    self._shard.breaker.succeeded(self._era)
+                if self.writable and self.shard.breaker.awaits_answer:
+                    self.shard.breaker.succeeded(self.era)
                 return answer
         return offline(*args)
 
     def _failed(self, error: BackendUnavailable) -> None:
         if not self.writable:
-            self._shard.readable = False
+            self.shard.readable = False
             return
-        breaker, is_transient = self._shard.breaker, error.transient
-        if breaker.failed(self._era, str(error), transient=is_transient, about=self._id):
-            self._shard.readable = True  # until a read fails, too
-            self._on_trouble()
+        breaker, is_transient = self.shard.breaker, error.transient
+        if breaker.failed(self.era, str(error), transient=is_transient, about=self.id):
+            self.shard.readable = True  # until a read fails, too
+            self.on_trouble()

@@ -97,10 +97,10 @@ class RedisBackend(ConversationStateBackend):
         # Redis 6.2, which has no scripts that only read
         return await self._arun(id, lambda: self._operations.peek(id, window, "EVALSHA"))
 
-    def shard_of(self, id: str) -> str:
+    def shard_of(self, id: str) -> str | None:
         """See `ConversationStateBackend.shard_of`: a node of a cluster."""
         if not self._clients.config.is_cluster:
-            return ""
+            return None
         return self._clients.node_of(self._operations.keys(id)[0])
 
     def commit(self, id: str, change: Change) -> Committed:
