@@ -5,6 +5,7 @@ import pytest
 from django_convstate import BackendUnavailable, ConversationStore
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.records import Change, Create
+from django_convstate.backends.toolkit.writer import Writer
 from tests.support.backends import Switched, record_of
 from tests.support.failover import append, made, messages_of, numbers
 from tests.support.messages import bodies
@@ -149,3 +150,12 @@ class TestJournal:
             backend.commit("a", append(b"2", create=Create.MUST_BE_NEW))
         assert backend.health().pending_replay == 0
         assert messages_of(backend, "a") == [b"1"]
+
+
+def test_what_is_remembered_keeps_no_commit_open(backend: FailoverBackend) -> None:
+    """Else the store would have to remember each of them, and so would this process."""
+    writer = Writer()
+    for _ in range(3):
+        backend.commit("a", append(b"1", commit=writer.begin("a")))
+    last = writer.begin("a")
+    assert last.floor == last.number
