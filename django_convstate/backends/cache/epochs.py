@@ -24,7 +24,7 @@ SEAL_SECONDS: Final = 24 * 3600  # a seal outlives what it hides by so long
 CLOSED: Final = 0  # sealed, and what the next epoch begins with may not have been copied to it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Keys:
     """The keys of one conversation."""
 

@@ -38,12 +38,6 @@ _EXPIRY: Final = SEAL_SECONDS
 class LockLost(BackendUnavailable):
     """Others have taken the lock away. What was written may be part of the conversation or not."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            f"The cache took more than {LOCK_TTL:g} s, and others went on meanwhile. "
-            "It is not known whether the change was written."
-        )
-
 
 class Lock:
     """A lock that is held in an epoch, since `time.monotonic()` said `since`."""
@@ -149,6 +143,14 @@ def _add(cache: BaseCache, key: str, value: str) -> bool:
         except BlockingIOError:
             return False
         return cache.add(key, value, _EXPIRY)
+
+
+def lost() -> LockLost:
+    """Return the error for a write during which the lock was taken away."""
+    return LockLost(
+        f"The cache took more than {LOCK_TTL:g} s, and others have gone on meanwhile. "
+        "It is not known whether what was written counts."
+    )
 
 
 def _busy() -> ConversationBusy:

@@ -20,7 +20,7 @@ from ..toolkit.stored import StoredConversation
 from . import document
 from .checks import check_capacity
 from .epochs import SEAL_SECONDS, Keys, Place, find
-from .lock import Lock, LockLost
+from .lock import Lock, lost
 
 logger = logging.getLogger("django_convstate")
 
@@ -162,7 +162,7 @@ class Storage:
         self.cache.set(doc, data, seconds)
         found = self._get_many([doc, seal])
         if seal in found:
-            raise LockLost
+            raise lost()
         lock.in_doubt = False
         return found.get(doc)
 
