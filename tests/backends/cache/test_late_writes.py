@@ -76,7 +76,8 @@ class Late:
         meanwhile: Callable[[], object] | None = None,
     ) -> None:
         cache = caches[alias]
-        set_ = cache.set
+        set_: Callable[..., Any] = cache.set
+        self.arguments: tuple[Any, ...] = ()
 
         def late(key: str, *args: Any, **kwargs: Any) -> Any:
             if ":doc" not in key or self.arguments:
@@ -87,7 +88,6 @@ class Late:
             meanwhile()
             return set_(key, *args, **kwargs)
 
-        self.arguments: tuple[Any, ...] = ()
         self._set = set_
         monkeypatch.setattr(cache, "set", late)
 
