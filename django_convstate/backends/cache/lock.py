@@ -117,8 +117,7 @@ def _acquire(cache: BaseCache, keys: Keys, deadline: float, epoch: int = 0) -> L
             holder, seen_since = found.get(key), now
             wait = SHORTEST_POLL_WAIT
         elif holder is not None and now - seen_since >= LOCK_TTL:
-            seal(cache, keys, epoch)
-            continue
+            seal(cache, keys, epoch)  # which a database may refuse, and says nothing
         if now > deadline:
             raise _busy()
         time.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads waiters, hides nothing

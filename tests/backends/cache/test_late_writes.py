@@ -176,6 +176,18 @@ class TestLateCommit:
         assert read(alias, id) == ["first", "second"]
 
 
+def test_a_cache_that_keeps_no_seal_is_waited_for_no_longer_than_for_a_lock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache, id = caches["default"], new_id()
+    cache.add(f"convstate:lock:{id}", "of the dead", 60)
+    monkeypatch.setattr(cachelock, "ACQUIRE_TIMEOUT", 0.2)
+    # As a database does whose table is locked.
+    monkeypatch.setattr(cache, "add", lambda *args, **kwargs: False)
+    with pytest.raises(ConversationBusy):
+        CacheBackend().commit(id, said("word"))
+
+
 class TestOtherLateWrites:
     @pytest.fixture
     def backend(self, alias: str) -> CacheBackend:
