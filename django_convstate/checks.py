@@ -34,6 +34,7 @@ W010  LOCATION and OPTIONS log in as different users
 W011  ConversationMiddleware is not in MIDDLEWARE
 W012  the server is too far away for its SOCKET_TIMEOUT (with --deploy)
 W013  AuthenticationMiddleware is not in MIDDLEWARE, and OWNER is "user"
+W014  the client of the cache sends writes again (cache backend)
 """
 
 import difflib
