@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import Final
 
 from ...exceptions import InvalidConversationValue
 from ..records import Change, Committed, Record, Replacement
@@ -46,7 +46,8 @@ class Lifetime:
     expires: float
 
 
-class Applied(NamedTuple):
+@dataclass(slots=True, repr=False)
+class Applied:
     """What a change has done that the primary has applied at `now`, and the answer; the names are
     those of `Change`. It refers to a twin of the commit, because that is open for as long as
     anything refers to it."""
@@ -64,11 +65,6 @@ class Applied(NamedTuple):
     keep_messages: int | None
     append: Sequence[Pair]
     window: int
-
-    def __repr__(self) -> str:
-        return f"<Applied: {self.commit!r}>"
-
-    __sentry_repr__ = __repr__
 
 
 @dataclass(slots=True)
