@@ -66,6 +66,14 @@ class TestTime:
         clock.forward(3000)
         assert messages_of(outage.backend, "a") == [b"1", b"2", b"3", b"mine"]
 
+    def test_so_it_is_though_others_have_deleted_it(self, outage: Outage, clock: Clock) -> None:
+        outage.commit(create=Create.MUST_EXIST, append=pairs(b"mine"))
+        outage.others.delete("a")
+        clock.forward(700)
+        assert messages_of(outage.backend, "a") == [b"1", b"2", b"3", b"mine"]
+        assert outage.end() is None
+        assert outage.backend.load("a", 10) is None
+
     def test_a_touch_in_the_outage_shows_nothing(self, outage: Outage, clock: Clock) -> None:
         clock.forward(500)
         outage.backend.touch("a")

@@ -152,6 +152,15 @@ class TestExpired:
         assert home.state == {"n": b"10"}
         assert outage.conflicts_and_lost == (0, 0)
 
+    def test_what_expired_and_was_begun_anew_by_others_gets_what_was_said_only(
+        self, outage: Outage, clock: Clock
+    ) -> None:
+        outage.commit(create=Create.MUST_EXIST, append=pairs(b"mine"))
+        clock.forward(7200)
+        outage.others_commit(create=Create.MUST_BE_NEW, append=pairs(b"anew"))
+        assert bodies(outage.end().messages) == [b"anew", b"mine"]
+        assert outage.conflicts_and_lost == (0, 0)
+
     def test_a_touch_is_replayed(self, outage: Outage) -> None:
         assert outage.backend.touch("a", 60.0)
         assert outage.end().ttl == 60
@@ -256,6 +265,28 @@ class TestTwoProcesses:
             self.recover(other)
             outage.end()
         assert sorted(messages_of(outage.others, "new")) == [b"one", b"two"]
+
+    @pytest.mark.parametrize("first", ["here", "there"])
+    def test_what_two_processes_accept_is_stored_in_the_order_of_replay(
+        self, outage: Outage, other: FailoverBackend, first: str
+    ) -> None:
+        for number in range(3):
+            outage.commit(append=pairs(b"here %d" % number))
+            other.commit("a", Change(append=pairs(b"there %d" % number)))
+        assert bodies(record_of(outage.backend, "a").messages)[3:] == [
+            b"here 0",
+            b"here 1",
+            b"here 2",
+        ]
+        recoveries = [outage.end, lambda: self.recover(other)]
+        order = ["here", "there"]
+        if first == "there":
+            recoveries.reverse()
+            order.reverse()
+        for recover in recoveries:
+            recover()
+        said = [b"%s %d" % (name.encode(), number) for name in order for number in range(3)]
+        assert messages_of(outage.others, "a") == [b"1", b"2", b"3", *said]
 
     def test_two_processes_restore_an_expired_conversation_once(
         self, outage: Outage, other: FailoverBackend, clock: Clock
