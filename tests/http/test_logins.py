@@ -447,6 +447,20 @@ class TestLoginInAnOutage:
         assert person.look("http").said == ["before", "one", "two"]
         assert (person.token, conversations.get(id).owner) == (token, "1")
 
+    def test_with_a_token_from_before_the_login_it_is_503(
+        self, place: PlaceWithOutage, way: str
+    ) -> None:
+        """Which a login elsewhere may have claimed, of them or of another."""
+        person, session = anonymous(), Person("olga")
+        person.cookies["sessionid"] = session.cookies["sessionid"].value
+        id, token = person.id, person.token
+        place.begin_outage()
+        for seen in (person.look(TRANSPORT_OF[way]), person.say(TRANSPORT_OF[way], "hello")):
+            assert (seen.status, person.token) == (503, token)
+        place.end_outage()
+        assert person.look("http").said == []
+        assert stored(id) == ["before"]
+
     def test_a_logout_begins_a_new_one(self, place: PlaceWithOutage, way: str) -> None:
         person = Person("olga")
         person.say("http", "before")

@@ -13,7 +13,6 @@ from tests.support.backends import Switched, record_of
 from tests.support.failover import append, made, messages_of, numbers
 from tests.support.messages import bodies
 
-
 OLDER: dict[str, Any] = {
     "all": lambda messages, id: messages.all(),
     "find": lambda messages, id: messages.find(id),
