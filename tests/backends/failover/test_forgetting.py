@@ -285,8 +285,12 @@ class TestUnknown:
                     asyncio.run(store.aget("a", owner=owner))
                 with pytest.raises(BackendUnavailable):
                     store.open("a", owner=owner)
+                with pytest.raises(BackendUnavailable):
+                    asyncio.run(store.aopen("a", owner=owner))
             with pytest.raises(BackendUnavailable):
                 store.open("a", strict=True)
+            with pytest.raises(BackendUnavailable):
+                asyncio.run(store.aopen("a", strict=True))
             conversation = store.get("a")
             conversation.messages.append("user", "hello")
             conversation.save()

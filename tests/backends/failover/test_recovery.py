@@ -56,6 +56,7 @@ class TestTelling:
         assert (told[1][1]["replayed"], told[1][1]["conflicts"], told[1][1]["lost"]) == (20, 0, 0)
         ours = [r.levelno for r in caplog.records if r.name == "django_convstate"]
         assert ours == [logging.ERROR, logging.WARNING] * 2
+        assert caplog.text.count("20 changes replayed (0 in part), 0 lost") == 2
 
     def test_one_thread_probes_whatever_the_load(
         self, primary: Switched, backend: FailoverBackend
