@@ -247,7 +247,9 @@ class Messages(Sequence[Message]):
 
         Raises:
             IndexError: there is none.
+            BackendUnavailable: nothing is known here of what is stored.
         """
+        self._copy.check_known()
         if not len(self):
             raise IndexError("pop from a conversation without messages")
         message = self[-1]
