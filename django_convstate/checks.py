@@ -24,7 +24,7 @@ E023  the entry of CACHES has a KEY_FUNCTION, which the redis backend does not a
 W001  conversations live in the memory of each process (with --deploy)
 W002  the cache drops conversations beyond a small number
 W003  the cache's Redis has no socket timeout
-W004  the server cannot be reached (with --deploy, as the next two)
+W004  the server cannot be reached, or refuses what is asked of it (with --deploy, as the next two)
 W005  the server drops what is in use when memory is short
 W006  the server has no maxmemory
 W007  the cookie is for other sites too, but not secure

@@ -33,9 +33,7 @@ def is_unsaved(person: Person) -> bool:
 def replay(id: str, owner: str | None) -> None:
     """Do what the other process does when it comes to it."""
     message = b'{"role":"user","content":"in the outage"}'
-    change = Change(
-        create=Create.EITHER, owner=owner, visitor=owner or "", append=pairs(message)
-    )
+    change = Change(create=Create.EITHER, owner=owner, visitor=owner or "", append=pairs(message))
     conversations.backend.commit(id, change)
 
 
