@@ -96,11 +96,8 @@ def describe_error(error: Exception) -> str:
     for kind, meaning in _BY_KIND.items():
         if isinstance(error, kind):
             return meaning
-    if _is_forbidden_in_script(error):
-        return _FORBIDDEN
-    for beginning, meaning in _BY_REPLY.items():
-        if str(error).startswith(beginning):
-            return meaning
+    if (meaning := _meaning_of_reply(error)) is not None:
+        return meaning
     not_found = isinstance(error, (MasterNotFoundError, AsyncMasterNotFoundError))
     if not_found and " : " not in str(error):
         return _NO_PRIMARY  # and no sentinel failed to answer
@@ -110,6 +107,13 @@ def describe_error(error: Exception) -> str:
     if isinstance(error, (exceptions.ConnectionError, exceptions.RedisClusterException, OSError)):
         return _UNREACHABLE
     return f"answered with an unexpected error ({type(error).__name__})"
+
+
+def _meaning_of_reply(error: Exception) -> str | None:
+    if _is_forbidden_in_script(error):
+        return _FORBIDDEN
+    text = str(error)
+    return next((_BY_REPLY[start] for start in _BY_REPLY if text.startswith(start)), None)
 
 
 def _cause_in_a_cluster(error: Exception) -> Exception:
