@@ -96,8 +96,8 @@ def describe_error(error: Exception) -> str:
     for kind, meaning in _BY_KIND.items():
         if isinstance(error, kind):
             return meaning
-    if (meaning := _meaning_of_reply(error)) is not None:
-        return meaning
+    if (said := _meaning_of_reply(error)) is not None:
+        return said
     not_found = isinstance(error, (MasterNotFoundError, AsyncMasterNotFoundError))
     if not_found and " : " not in str(error):
         return _NO_PRIMARY  # and no sentinel failed to answer
