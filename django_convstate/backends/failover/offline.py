@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Final
 
 from ...exceptions import BackendUnavailable
 from ..locmem import LocMemBackend
@@ -19,12 +18,9 @@ from ..reports import Selection
 from ..toolkit.message_list import OLDER_MESSAGES
 from ..toolkit.packed import Pair
 from ..toolkit.stored import StoredConversation
-from .journal import Delete, Journal, Touch, Write
+from .journal import Delete, Journal, Touch, Write, steady_time
 from .last_known import LastKnownCache, Lifetime
 from .leases import LeaseTable
-
-# What the wall clock said when the monotonic one was at 0. It may jump later.
-_EPOCH: Final = time.time() - time.monotonic()
 
 
 class OfflineStore:
@@ -149,7 +145,7 @@ class OfflineStore:
         Raises:
             BackendUnavailable: the journal is full, or the version is not known.
         """
-        delete = Delete(_EPOCH + time.monotonic())
+        delete = Delete(steady_time())
         with self._writing(id, delete, presume_exists=True) as base:
             if expected_version is not None and base is None and not self._is_complete(id):
                 raise _unknown_version()

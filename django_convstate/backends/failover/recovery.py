@@ -53,6 +53,7 @@ class Recovery:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._since: float | None = None  # seconds since the epoch; None: no outage was signalled
+        self._began = 0.0  # the same, by the monotonic clock
         self._announcements = Announcements(primary)
 
     def route(self, id: str, *, only_reads: bool = False, is_pending: bool = False) -> Route:
@@ -295,7 +296,7 @@ class Recovery:
 
     def _announce_outage(self) -> None:
         if self._since is None and self._down():
-            self._since = time.time()
+            self._since, self._began = time.time(), time.monotonic()
             self._replayer.stats = ReplayStats()
             self._announcements.add(signals.backend_degraded, reason=self._reason)
             self._announcements.start()
@@ -310,7 +311,8 @@ class Recovery:
     def _announce_recovery(self) -> None:
         if self._since is None:
             return
-        seconds, self._since, stats = time.time() - self._since, None, self._replayer.stats
+        seconds, stats = time.monotonic() - self._began, self._replayer.stats
+        self._since = None
         journal = self._offline.journal
         refused, journal.refused = journal.refused, 0
         self._announcements.add(signals.backend_recovered, seconds=seconds, **asdict(stats))

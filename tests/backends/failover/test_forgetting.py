@@ -24,6 +24,7 @@ from django_convstate.backends.reports import Selection
 from tests.support.backends import Switched, record_of
 from tests.support.failover import Clock, Outage, append, made, messages_of
 from tests.support.messages import bodies, pairs
+from tests.support.servers import wait_until
 
 DAY = 24 * 3600
 
@@ -447,12 +448,47 @@ class TestClock:
         assert messages_of(outage.backend, "a") == expected
 
     @pytest.mark.parametrize("hours", [-3, 3])
+    def test_an_outage_lasts_as_long_as_it_does(
+        self, outage: Outage, monkeypatch: pytest.MonkeyPatch, hours: float
+    ) -> None:
+        outage.commit(append=pairs(b"mine"))
+        wait_until(lambda: outage.backend.health().since)
+        jump(monkeypatch, hours)
+        outage.end()
+        assert 0 <= outage.stats["seconds"] < 3600
+
+    @pytest.mark.parametrize("hours", [-3, 3])
     def test_a_deletion_is_replayed_whatever_the_wall_clock_says(
         self, outage: Outage, monkeypatch: pytest.MonkeyPatch, hours: float
     ) -> None:
         jump(monkeypatch, hours)
         assert outage.backend.delete("a")
         assert outage.end() is None
+
+    @pytest.mark.parametrize("is_known", [True, False])
+    @pytest.mark.parametrize("hours", [-3, 3])
+    def test_a_deletion_is_replayed_on_a_store_with_another_clock(
+        self, outage: Outage, monkeypatch: pytest.MonkeyPatch, hours: float, is_known: bool
+    ) -> None:
+        """Of one that was begun a moment ago, which that clock may take for later."""
+        id = "a"
+        if not is_known:
+            outage.others.commit(id := "theirs", append(b"1"))
+        others, ahead = outage.others, hours * 3600
+
+        def peek(id: str, window: int) -> Record | None:
+            record = others.peek(id, window)
+            return record and replace(record, created_at=record.created_at + ahead)
+
+        def commit(id: str, change: Change) -> Any:
+            committed = others.commit(id, change)
+            return replace(committed, expires_at=committed.expires_at + ahead)
+
+        assert outage.backend.delete(id)
+        monkeypatch.setattr(outage.primary, "peek", peek)
+        monkeypatch.setattr(outage.primary, "commit", commit)
+        outage.end()
+        assert not others.exists(id)
 
     @pytest.mark.parametrize("hours", [-3, 3])
     def test_a_store_with_another_clock_is_known(
