@@ -11,6 +11,7 @@ from django_convstate import BackendUnavailable, ConversationBusy, ConversationC
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Create
+from django_convstate.backends.reports import Selection
 from tests.support.backends import Switched, record_of
 from tests.support.failover import Clock, Outage, made, messages_of
 from tests.support.messages import bodies, pairs
@@ -265,6 +266,41 @@ class TestTwoProcesses:
             self.recover(other)
             outage.end()
         assert sorted(messages_of(outage.others, "new")) == [b"one", b"two"]
+
+    @pytest.mark.parametrize("is_new", [True, False])
+    def test_what_was_said_before_a_claim_by_another_process_is_lost_and_counted(
+        self, outage: Outage, other: FailoverBackend, is_new: bool
+    ) -> None:
+        """That it was the visitor who has claimed it since, and no other, nobody can tell."""
+        id, create = ("new", Create.MUST_BE_NEW) if is_new else ("a", Create.MUST_EXIST)
+        outage.backend.commit(id, Change(create=create, visitor="", append=pairs(b"before")))
+        other.commit(
+            id,
+            Change(
+                create=Create.EITHER,
+                owner="u1",
+                visitor="u1",
+                owner_is_attested=True,
+                append=pairs(b"after"),
+            ),
+        )
+        self.recover(other)
+        outage.end()
+        assert messages_of(outage.others, id)[-1] == b"after"
+        assert b"before" not in messages_of(outage.others, id)
+        assert outage.conflicts_and_lost == (0, 1)
+
+    def test_a_purge_elsewhere_does_not_reach_what_is_begun_here(
+        self, outage: Outage, other: FailoverBackend
+    ) -> None:
+        begun = Change(create=Create.MUST_BE_NEW, owner="u1", append=pairs(b"1"))
+        outage.backend.commit("new", begun)
+        outage.commit(create=Create.MUST_EXIST, append=pairs(b"more"))
+        self.recover(other)
+        other.purge(Selection(everything=True))
+        outage.end()
+        assert outage.others.exists("new")
+        assert not outage.others.exists("a")
 
     @pytest.mark.parametrize("first", ["here", "there"])
     def test_what_two_processes_accept_is_stored_in_the_order_of_replay(
