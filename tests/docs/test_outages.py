@@ -10,7 +10,14 @@ from django.test import Client
 from django.urls import include, path
 
 from django_convstate import conversations, signals, tokens
-from django_convstate.backends.failover import backend, breaker, journal, last_known, recovery
+from django_convstate.backends.failover import (
+    backend,
+    breaker,
+    journal,
+    last_known,
+    offline,
+    recovery,
+)
 from django_convstate.backends.failover.pieces import PIECE_BYTES
 from django_convstate.backends.records import TOMBSTONE_SECONDS
 from django_convstate.backends.redis.client import config
@@ -42,6 +49,7 @@ NUMBERS = [
     f"longer times up to {breaker.LONGEST_PROBE_WAIT:.0f} s",
     f"deleted less than {TOMBSTONE_SECONDS // HOUR} hours ago",
     f"more than {PIECE_BYTES // KIB} KiB in one change",
+    f"for the last {offline.MAX_USED} of them",
     f"at first and up to {recovery.LONGEST_RETRY_WAIT:.0f} s later",
     f"for {tokens.UNSAVED_SECONDS // HOUR - 1} hours after its client last got a token",
     "at most 1.5 times as much",  # as test_growth.py measures

@@ -94,6 +94,8 @@ class FailoverBackend(ConversationStateBackend):
         record = route.ask(method, self._offline.load, id, window)
         if route.answered:
             self._known.put(id, record, era)
+        if not (route.answered and route.writable):
+            self._offline.note_use(id)
         return record if record is None or route.writable else replace(record, degraded=True)
 
     async def aload(self, id: str, window: int) -> Record | None:
@@ -104,6 +106,8 @@ class FailoverBackend(ConversationStateBackend):
         record = await route.aask(method, self._offline.load, id, window)
         if route.answered:
             self._known.put(id, record, era)
+        if not (route.answered and route.writable):
+            self._offline.note_use(id)
         return record if record is None or route.writable else replace(record, degraded=True)
 
     def peek(self, id: str, window: int) -> Record | None:

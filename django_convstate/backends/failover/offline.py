@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Final
 
 from ...exceptions import BackendUnavailable
 from ..locmem import LocMemBackend
@@ -21,6 +22,8 @@ from ..toolkit.stored import StoredConversation
 from .journal import Delete, Journal, Touch, Write, steady_time
 from .last_known import LastKnownCache, Lifetime
 from .leases import LeaseTable
+
+MAX_USED: Final = 5000  # conversations whose use is made up for after the outage
 
 
 class OfflineStore:
@@ -43,6 +46,8 @@ class OfflineStore:
         self.journal = journal
         self.leases = LeaseTable(fallback)
         self.lock = threading.Lock()
+        # Those that were loaded and not changed: the primary has not slid their expiry.
+        self.used: dict[str, None] = {}
         self._on_write = on_write
 
     def load(self, id: str, window: int) -> Record | None:
@@ -61,6 +66,17 @@ class OfflineStore:
         if record is None:
             return None
         return replace(record, degraded=True, unconfirmed=unconfirmed)
+
+    def note_use(self, id: str) -> None:
+        """Have the primary slide the expiry of a conversation that was loaded, when it is back."""
+        with self.lock:
+            if id in self.journal:
+                return  # whose changes do so
+            self.used.pop(id, None)
+            self.used[id] = None
+            if len(self.used) > MAX_USED:
+                del self.used[next(iter(self.used))]
+        self._on_write()
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """Join the queue for a turn in this process."""

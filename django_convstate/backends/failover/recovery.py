@@ -29,6 +29,7 @@ logger = logging.getLogger("django_convstate")
 
 REPLAY_JITTER: Final = 0.5  # seconds at most before the first replay: many processes begin at once
 REPLAY_PAUSE: Final = 0.002  # seconds at most between two conversations
+SLIDES_AT_ONCE: Final = 200  # conversations whose expiry is slid before changes are looked for
 SHORTEST_RETRY_WAIT: Final = 1.0  # seconds until a conversation that could not be replayed is again
 LONGEST_RETRY_WAIT: Final = 30.0
 ERROR_PAUSE: Final = 1.0  # seconds after an error of which we know nothing
@@ -115,7 +116,7 @@ class Recovery:
             self._thread = None
             self._stopping.clear()
         journal = self._offline.journal
-        if journal.pending:
+        if journal.pending or self._offline.used:
             for name, shard in self._down():
                 self._probe(name, shard)
             self._replay(until=time.monotonic() + CLOSE_TIMEOUT, is_last=True)
@@ -162,7 +163,8 @@ class Recovery:
 
     @property
     def _is_over(self) -> bool:
-        return not (self._offline.journal.pending or self._down() or self._suspects())
+        is_done = not (self._offline.journal.pending or self._offline.used)
+        return is_done and not (self._down() or self._suspects())
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -258,6 +260,11 @@ class Recovery:
             pending = self._offline.journal.get(id)
             if pending is not None and (is_last or pending.retry_at <= now):
                 self._replay_one(id, pending)
+        # Few at a time: a change that is made meanwhile waits for none of the others.
+        for id in list(self._offline.used)[: None if is_last else SLIDES_AT_ONCE]:
+            if self._stopping.is_set() or time.monotonic() > until:
+                return
+            self._slide(id)
 
     def _replay_one(self, id: str, pending: PendingWrites) -> None:
         try:
@@ -280,6 +287,27 @@ class Recovery:
                     ids.hashed_id(id),
                     exc_info=without_locals(error),
                 )
+        time.sleep(random.uniform(0, REPLAY_PAUSE))  # noqa: S311 - hides nothing
+
+    def _slide(self, id: str) -> None:
+        """Slide the expiry of a conversation that was loaded in the outage. Once is enough, if the
+        primary is there."""
+        name = self._primary.shard_of(id)
+        shard = self._shards.setdefault(name, Shard())
+        if shard.breaker.is_open:
+            return
+        era, error = shard.breaker.era, None
+        try:
+            if not self._primary.touch(id):
+                self._offline.known.forget(id)
+        except BackendUnavailable:
+            error = self._ask(name, shard)
+        except ConversationError:
+            pass  # which the next load reports
+        if error is None:
+            self._offline.used.pop(id, None)
+        else:
+            shard.breaker.failed(era, str(error), transient=error.transient)
         time.sleep(random.uniform(0, REPLAY_PAUSE))  # noqa: S311 - hides nothing
 
     def _replay_failed(self, id: str, pending: PendingWrites, name: str, shard: Shard) -> None:

@@ -16,7 +16,7 @@ from django_convstate import (
     ConversationStore,
     get_backend,
 )
-from django_convstate.backends.failover import FailoverBackend
+from django_convstate.backends.failover import FailoverBackend, offline
 from django_convstate.backends.failover.last_known import LastKnownCache
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Create, Record
@@ -406,6 +406,17 @@ class TestSizes:
         for _ in range(20):
             backend.commit("a", append(b"2"))
         assert len(messages_of(backend._offline, "a")) >= 300  # type: ignore[arg-type]
+
+    def test_the_loads_that_are_made_up_for_are_bounded(
+        self, outage: Outage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(offline, "MAX_USED", 10)
+        for number in range(50):
+            outage.backend.load(f"c{number}", 1)
+        assert list(outage.backend._offline.used) == [f"c{number}" for number in range(40, 50)]
+        outage.end()
+        assert not outage.backend._offline.used
+        assert not outage.others.exists("c49"), "nothing is made of a load"
 
     def test_a_fallback_evicts_nothing(self, primary: Switched) -> None:
         backend = FailoverBackend(primary, LocMemBackend(max_conversations=2, max_bytes=1000))

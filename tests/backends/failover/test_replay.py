@@ -1,5 +1,6 @@
 """What comes home after an outage, and how it is merged with what others have done meanwhile."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -161,6 +162,49 @@ class TestExpired:
         outage.others_commit(create=Create.MUST_BE_NEW, append=pairs(b"anew"))
         assert bodies(outage.end().messages) == [b"anew", b"mine"]
         assert outage.conflicts_and_lost == (0, 0)
+
+    @pytest.mark.parametrize("is_known", [True, False])
+    @pytest.mark.parametrize("is_async", [True, False])
+    def test_a_load_in_the_outage_slides_the_expiry_after_it(
+        self, outage: Outage, clock: Clock, is_async: bool, is_known: bool
+    ) -> None:
+        """Who only reads in the outage has used the conversation, too."""
+        id = "a"
+        if not is_known:
+            outage.others.commit(id := "theirs", Change(append=pairs(b"1")))
+        clock.forward(500)
+        if is_async:
+            asyncio.run(outage.backend.aload(id, 10))
+        else:
+            outage.backend.load(id, 10)
+        clock.forward(2000)
+        assert outage.backend.health().pending_replay == 0
+        self.end(outage)
+        clock.forward(3000)
+        assert outage.others.exists(id)
+
+    def test_so_it_does_where_only_writes_are_refused(self, outage: Outage, clock: Clock) -> None:
+        outage.primary.away, outage.primary.read_only = False, True
+        outage.commit(append=pairs(b"mine"))
+        outage.others.commit("theirs", Change(append=pairs(b"1")))
+        outage.backend.load("theirs", 10)
+        clock.forward(2500)
+        outage.primary.read_only = False
+        self.end(outage)
+        clock.forward(2500)
+        assert outage.others.exists("theirs")
+
+    def test_a_peek_in_the_outage_slides_nothing(self, outage: Outage, clock: Clock) -> None:
+        outage.backend.peek("a", 10)
+        clock.forward(2500)
+        self.end(outage)
+        clock.forward(2500)
+        assert not outage.others.exists("a")
+
+    def end(self, outage: Outage) -> None:
+        """End it without a load, which would slide the expiry."""
+        outage.primary.away = False
+        outage.backend.close()
 
     def test_a_touch_is_replayed(self, outage: Outage) -> None:
         assert outage.backend.touch("a", 60.0)

@@ -60,7 +60,8 @@ class TestTLS:
         self, settings: Any, port: int, unverified: Any, place: str, host: str
     ) -> None:
         """As django-redis has it, where CACHES says None. By one of the names it is for another."""
-        url, options = f"rediss://{host}:{port}/0", {place: {"ssl_cert_reqs": unverified}}
+        url = f"rediss://{host}:{port}/0"
+        options: dict[str, Any] = {place: {"ssl_cert_reqs": unverified}}
         if place == "LOCATION":
             url, options = f"{url}?ssl_cert_reqs=none", {}
         backend = on(settings, url, **options)
