@@ -60,6 +60,15 @@ class TestTime:
         clock.forward(7200)
         assert outage.end() is None
 
+    def test_a_claim_by_others_is_seen_when_it_is_forgotten(
+        self, outage: Outage, clock: Clock
+    ) -> None:
+        outage.others_commit(owner="u1", append=pairs(b"logged in"))
+        record = record_of(outage.backend, "a")
+        assert (record.owner, bodies(record.messages)) == (None, [b"1", b"2", b"3"])
+        clock.forward(700)
+        assert record_of(outage.backend, "a").is_unknown
+
     def test_what_is_changed_in_the_outage_is_remembered_until_it_is_replayed(
         self, outage: Outage, clock: Clock
     ) -> None:
