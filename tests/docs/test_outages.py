@@ -40,6 +40,7 @@ NUMBERS = [
     f"at most {config.CONNECT_REPLIES * config.DEFAULT_TIMEOUT:.0f} s in all",
     f"costs no more than {TIMEOUT} ms",
     f"costs {TIMEOUT} ms more",
+    f"tries the next after {TIMEOUT} ms",
     f"{breaker.FAILURE_THRESHOLD} failures in a row",
     f"for {breaker.FIRST_ANSWER_WAIT:.0f} s at most",
     f"in the last {OPTIONS.outage_memory:.0f} s (`OUTAGE_MEMORY`",
