@@ -292,11 +292,12 @@ class Recovery:
     def _slide(self, id: str) -> None:
         """Slide the expiry of a conversation that was loaded in the outage. Once is enough, if the
         primary is there."""
-        name = self._primary.shard_of(id)
+        name = self._primary.shard_of(id) or ""
         shard = self._shards.setdefault(name, Shard())
         if shard.breaker.is_open:
             return
         era, error = shard.breaker.era, None
+        self._offline.used.pop(id, None)
         try:
             if not self._primary.touch(id):
                 self._offline.known.forget(id)
@@ -304,9 +305,8 @@ class Recovery:
             error = self._ask(name, shard)
         except ConversationError:
             pass  # which the next load reports
-        if error is None:
-            self._offline.used.pop(id, None)
-        else:
+        if error is not None:
+            self._offline.used[id] = None  # to be tried again
             shard.breaker.failed(era, str(error), transient=error.transient)
         time.sleep(random.uniform(0, REPLAY_PAUSE))  # noqa: S311 - hides nothing
 
