@@ -270,7 +270,7 @@ def test_nothing_is_read_from_the_disk_for_a_connection(
         return "1"
 
     def visit(backend: RedisBackend) -> None:
-        assert isinstance(backend.shard_of("a"), str)  # by which the entry is read
+        backend.shard_of("a")  # by which the entry is read
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(importlib.metadata, "version", version)
             use(backend, in_loop)
