@@ -177,7 +177,9 @@ class Messages(ReadMessages):
 
         Raises:
             IndexError: there is none.
+            BackendUnavailable: nothing is known here of what is stored.
         """
+        self._copy.check_known()
         if not len(self):
             raise IndexError("pop from a conversation without messages")
         message = self[-1]

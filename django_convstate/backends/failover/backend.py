@@ -4,7 +4,7 @@ was changed. No error of an outage reaches the caller, and nothing that was acce
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final
 
 from asgiref.sync import sync_to_async
 
@@ -59,26 +59,25 @@ class FailoverBackend(ConversationStateBackend):
         super().__init__(max_age=primary.max_age)
         self.primary = primary
         self.fallback = fallback
-        fallback.keep_all(primary.max_age)  # the journal bounds it
         # To a caller, it is the primary.
         for trait in ("name", "can_scan", "expires_natively", "is_shared"):
             setattr(self, trait, getattr(primary, trait))
         self._known_limits = known_conversations, known_bytes, primary.max_age, outage_memory
         self._journal_bytes = journal_bytes
         self._begin()
-        instances.add(self)
 
     def _begin(self) -> None:
+        self.fallback.keep_all(self.max_age)  # the journal bounds it
         self._known = LastKnownCache(*self._known_limits)
         self._offline = OfflineStore(
             self.fallback, self._known, Journal(self._journal_bytes), lambda: self._recovery.wake()
         )
         self._leases = self._offline.leases
         self._recovery = Recovery(self.primary, self._offline)
+        instances.add(self)
 
-    def begin_in_child(self) -> None:
-        """Begin anew in a forked process: the parent replays what it has accepted, and its thread
-        is not here."""
+    def begin_anew(self) -> None:
+        """Begin with nothing, as a forked process does: the parent replays what it accepted."""
         self.fallback.clear()
         self._begin()
 
@@ -92,6 +91,8 @@ class FailoverBackend(ConversationStateBackend):
         record = route.ask(method, self._offline.load, id, window)
         if route.answered:
             self._known.put(id, record, era)
+        if not (route.answered and route.writable):
+            self._offline.note_use(id)
         return record if record is None or route.writable else replace(record, degraded=True)
 
     async def aload(self, id: str, window: int) -> Record | None:
@@ -102,6 +103,8 @@ class FailoverBackend(ConversationStateBackend):
         record = await route.aask(method, self._offline.load, id, window)
         if route.answered:
             self._known.put(id, record, era)
+        if not (route.answered and route.writable):
+            self._offline.note_use(id)
         return record if record is None or route.writable else replace(record, degraded=True)
 
     def peek(self, id: str, window: int) -> Record | None:
@@ -361,15 +364,11 @@ class FailoverBackend(ConversationStateBackend):
 
     def isolated(self, name: str) -> "FailoverBackend":
         """See `ConversationStateBackend.isolated`."""
-        known_conversations, known_bytes, _, outage_memory = self._known_limits
-        return FailoverBackend(
-            self.primary.isolated(name),
-            cast("LocMemBackend", self.fallback.isolated(name)),
-            outage_memory=outage_memory,
-            known_conversations=known_conversations,
-            known_bytes=known_bytes,
-            journal_bytes=self._journal_bytes,
-        )
+        other = FailoverBackend.__new__(FailoverBackend)
+        primary, fallback = self.primary.isolated(name), self.fallback.isolated(name)
+        vars(other).update(vars(self), primary=primary, fallback=fallback)
+        other.begin_anew()
+        return other
 
     def erase(self) -> None:
         """See `ConversationStateBackend.erase`. What waits for replay is dropped, too."""
@@ -382,8 +381,7 @@ class FailoverBackend(ConversationStateBackend):
         self.primary.age(seconds)
 
     def end_outage(self, restore: Callable[[], object]) -> None:
-        """Call `restore`, take the primary for available then, and replay at once. For tests that
-        have made the outage: no probe is waited for, and none leaves its conversation."""
+        """See `Recovery.end_outage`."""
         self._recovery.end_outage(restore)
 
     def close(self) -> None:

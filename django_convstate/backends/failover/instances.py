@@ -13,7 +13,7 @@ class Instance(Protocol):
     def finish(self) -> None:
         """Replay what is possible, because the process ends."""
 
-    def begin_in_child(self) -> None:
+    def begin_anew(self) -> None:
         """Begin anew in a forked process."""
 
 
@@ -27,7 +27,7 @@ def _replay_at_exit() -> None:
 
 def _begin_in_child() -> None:
     for backend in list(instances):
-        backend.begin_in_child()
+        backend.begin_anew()
 
 
 atexit.register(_replay_at_exit)

@@ -28,6 +28,15 @@ EXPIRY_SLACK: Final = 1.0  # seconds; an answer of the primary is a little older
 CLOCK_SLACK: Final = 3600  # seconds by which a tombstone may be gone too early, as clocks differ
 
 
+# What the wall clock said when the monotonic one was at 0. It may jump later.
+_EPOCH: Final = clock.time() - clock.monotonic()
+
+
+def steady_time() -> float:
+    """Return the seconds since the epoch, by a clock that does not jump."""
+    return _EPOCH + clock.monotonic()
+
+
 @dataclass(frozen=True, slots=True)
 class Touch:
     """The expiry was slid, with a new idle time in seconds or the old one."""
@@ -37,8 +46,8 @@ class Touch:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """The conversation was deleted, at a moment in seconds since the epoch. One that was begun
-    under its id after that is not affected."""
+    """The conversation was deleted, at a moment by `steady_time`. One that was begun under its id
+    after that is not affected."""
 
     at: float
 

@@ -19,12 +19,11 @@ from ..reports import Selection
 from ..toolkit.message_list import OLDER_MESSAGES
 from ..toolkit.packed import Pair
 from ..toolkit.stored import StoredConversation
-from .journal import Delete, Journal, Touch, Write
+from .journal import Delete, Journal, Touch, Write, steady_time
 from .last_known import LastKnownCache, Lifetime
 from .leases import LeaseTable
 
-# What the wall clock said when the monotonic one was at 0. It may jump later.
-_EPOCH: Final = clock.time() - clock.monotonic()
+MAX_USED: Final = 5000  # conversations whose use is made up for after the outage
 
 
 class OfflineStore:
@@ -47,6 +46,8 @@ class OfflineStore:
         self.journal = journal
         self.leases = LeaseTable(fallback)
         self.lock = threading.Lock()
+        # Those that were loaded and not changed: the primary has not slid their expiry.
+        self.used: dict[str, None] = {}
         self._on_write = on_write
 
     def load(self, id: str, window: int) -> Record | None:
@@ -65,6 +66,17 @@ class OfflineStore:
         if record is None:
             return None
         return replace(record, degraded=True, unconfirmed=unconfirmed)
+
+    def note_use(self, id: str) -> None:
+        """Have the primary slide the expiry of a conversation that was loaded, when it is back."""
+        with self.lock:
+            if id in self.journal:
+                return  # whose changes do so
+            self.used.pop(id, None)
+            self.used[id] = None
+            if len(self.used) > MAX_USED:
+                del self.used[next(iter(self.used))]
+        self._on_write()
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """Join the queue for a turn in this process."""
@@ -149,7 +161,7 @@ class OfflineStore:
         Raises:
             BackendUnavailable: the journal is full, or the version is not known.
         """
-        delete = Delete(_EPOCH + clock.monotonic())
+        delete = Delete(steady_time())
         with self._writing(id, delete, presume_exists=True) as base:
             if expected_version is not None and base is None and not self._is_complete(id):
                 raise _unknown_version()
@@ -201,6 +213,7 @@ class OfflineStore:
             for id in self.journal.ids():
                 self.journal.drop(id)
             self.fallback.clear()
+            self.used.clear()
 
     def _is_unconfirmed(self, id: str) -> bool:
         pending = self.journal.get(id)

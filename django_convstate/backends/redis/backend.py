@@ -23,7 +23,7 @@ from ..toolkit.listing import newest_first
 from ..toolkit.packed import Pair, packing
 from .client.clients import Clients
 from .client.deadline import Deadline, in_time
-from .diagnostics.checks import check_entry, check_server
+from .diagnostics.checks import check_entry, check_server, check_use, is_usable
 from .diagnostics.server_info import adescribe, describe, key_on_each_primary
 from .errors import CLIENT_ERRORS, is_unknown_command, misconfiguration, translated
 from .listing import Listing
@@ -287,7 +287,11 @@ class RedisBackend(ConversationStateBackend):
     @classmethod
     def check_deployment(cls, options: Mapping[str, Any]) -> list[CheckMessage]:
         """See `ConversationStateBackend.check_deployment`."""
-        return list(check_server(options["cache_alias"]))
+        messages = list(check_server(options["cache_alias"]))
+        if is_usable(messages):
+            messages += check_use(backend := cls(**options))
+            backend.close()
+        return messages
 
     async def _call(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         # Not in the thread that all requests share: a listing or a purge may take its time.

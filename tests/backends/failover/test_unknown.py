@@ -80,6 +80,7 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
     "clear": lambda conversation: conversation.clear(),
     "clear messages": lambda conversation: conversation.messages.clear(),
     "truncate": lambda conversation: conversation.messages.truncate(1),
+    "pop": lambda conversation: conversation.messages.pop(),
     "claim": lambda conversation: conversation.claim("u1"),
     "async claim": lambda conversation: asyncio.run(conversation.aclaim("u1")),
     "version check": lambda conversation: conversation.save(expected_version=conversation.version),
