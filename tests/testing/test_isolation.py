@@ -16,6 +16,8 @@ from django_convstate import (
     get_backend,
 )
 from django_convstate.backends.base import ConversationStateBackend
+from django_convstate.backends.cache.epochs import Keys
+from django_convstate.backends.cache.lock import seal
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.testing import clock, empty_store, seed, store_away
@@ -76,6 +78,24 @@ def test_no_key_is_left(alias: str) -> None:
         assert any("own.test-" in key for key in keys("*own"))
     assert keys("*own") == before
     store.delete(outside.id)
+    store.close()
+
+
+@pytest.mark.usefixtures("valkey")
+def test_no_key_is_left_of_a_conversation_that_was_moved_out_of_reach_of_a_late_write() -> None:
+    store = ConversationStore("cache", cache_alias="redis", key_prefix="late")
+    with empty_store():
+        conversation = seed([("user", "hi")], id="a", ttl=60, store=store)
+        backend: Any = store.backend
+        seal(caches["redis"], Keys(backend.key_prefix, "a"), 0)
+        conversation.messages.append("user", "in the next epoch")
+        conversation.save()
+        clock.move(59)
+        assert len(store.get("a").messages) == 2
+        clock.move(61)
+        assert not store.exists("a")
+        assert any("sealed" in key for key in keys("*late"))
+    assert keys("*late") == []
     store.close()
 
 
