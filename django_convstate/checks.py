@@ -24,7 +24,7 @@ E023  the entry of CACHES has a KEY_FUNCTION, which the redis backend does not a
 W001  conversations live in the memory of each process (with --deploy)
 W002  the cache drops conversations beyond a small number
 W003  the cache's Redis has no socket timeout
-W004  the server cannot be reached (with --deploy, as the next two)
+W004  the server cannot be reached, or refuses what is asked of it (with --deploy, as the next two)
 W005  the server drops what is in use when memory is short
 W006  the server has no maxmemory
 W007  the cookie is for other sites too, but not secure
@@ -34,6 +34,7 @@ W010  LOCATION and OPTIONS log in as different users
 W011  ConversationMiddleware is not in MIDDLEWARE
 W012  the server is too far away for its SOCKET_TIMEOUT (with --deploy)
 W013  AuthenticationMiddleware is not in MIDDLEWARE, and OWNER is "user"
+W014  the client of the cache sends writes again (cache backend)
 """
 
 import difflib

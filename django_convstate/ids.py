@@ -10,12 +10,12 @@ import hashlib
 import os
 import re
 import secrets
-import time
 import uuid
 from typing import Final, Protocol, TypeAlias
 
 from django.utils.crypto import salted_hmac
 
+from . import clock
 from .codec import encode
 from .exceptions import InvalidConversationId, InvalidConversationType, InvalidConversationValue
 
@@ -158,7 +158,7 @@ def next_message_id(own: int, seen: bytes) -> int:
     last = int.from_bytes(seen)
     if own > last:
         return own + 1
-    milliseconds = max(int(time.time() * 1000), (last >> 32) + 1)
+    milliseconds = max(int(clock.time() * 1000), (last >> 32) + 1)
     return milliseconds << 32 | int.from_bytes(os.urandom(4))
 
 

@@ -11,7 +11,7 @@ from time import sleep
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from . import conf, ids, signals
-from .backends import backend_class, building, default_backend, get_backend, options_of
+from .backends import backend_class, building, default_backend, get_backend, options_of, stand_ins
 from .backends.base import ConversationStateBackend
 from .backends.records import Acquired, Change, Committed, Diverged, Record, message_too_large
 from .backends.reports import ConversationSummary, Health, Progress, PurgeReport, Selection
@@ -74,7 +74,7 @@ class Repository:
         settings = conf.current()
         if self._backend is None or self._backend[0] is not settings:
             self._backend = settings, self._find_backend()
-        return self._backend[1]
+        return stand_ins[-1](self._backend[1]) if stand_ins else self._backend[1]
 
     @clears_locals
     def _find_backend(self) -> ConversationStateBackend:

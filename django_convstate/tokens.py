@@ -6,15 +6,15 @@ SECRET_KEY: another visitor who presents it is turned away without asking the st
 """
 
 import base64
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from django.conf import settings
-from django.core.signing import BadSignature, Signer, TimestampSigner, b62_encode
+from django.core.signing import BadSignature, Signer, TimestampSigner, b62_decode, b62_encode
 from django.utils.crypto import constant_time_compare, salted_hmac
 
+from . import clock
 from .exceptions import InvalidConversationId
 from .ids import validate_id
 from .tracebacks import clears_locals
@@ -34,7 +34,12 @@ class HourlySigner(TimestampSigner):
 
     def timestamp(self) -> str:
         """Return the beginning of this hour."""
-        return b62_encode(int(time.time()) // 3600 * 3600)
+        return b62_encode(int(clock.time()) // 3600 * 3600)
+
+    def age_of(self, token: str) -> float:
+        """Return how many seconds ago that hour began, of a token that it has signed."""
+        signed_at = token.rsplit(self.sep, 2)[1]
+        return clock.time() - b62_decode(signed_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +112,7 @@ def read_token(token: str) -> Token | None:
         return _token(value, is_unsaved=False)
     signer = HourlySigner(salt=_UNSAVED_SALT)
     if (value := _unsign(signer, token)) is not None:
-        is_recent = _unsign(signer, token, max_age=UNSAVED_SECONDS) is not None
-        return _token(value, is_unsaved=is_recent)
+        return _token(value, is_unsaved=signer.age_of(token) <= UNSAVED_SECONDS)
     value = _unsign(Signer(salt=_UNSAVED_SALT_OF_0_1), token)
     return None if value is None else _token(value, is_unsaved=False)
 
@@ -128,9 +132,9 @@ def _token(value: str, is_unsaved: bool) -> Token | None:
         return None
 
 
-def _unsign(signer: Signer, token: str, **options: int) -> str | None:
+def _unsign(signer: Signer, token: str) -> str | None:
     try:
-        return signer.unsign(token, **options)
+        return signer.unsign(token)
     except (BadSignature, UnicodeEncodeError):
         return None
 

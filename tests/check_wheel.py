@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "django_convstate"
+PLUGIN = "_django_convstate_pytest.py"
 EXPECTED = [
     "py.typed",
     "templates/django_convstate/transcript.html",
@@ -21,6 +22,7 @@ EXPECTED = [
     "locale/de/LC_MESSAGES/django.mo",
     "management/commands/purge_sessions.py",
     "testing/contract.py",
+    "testing/mixin.py",
 ]
 SMOKE = """
 import django, sys
@@ -49,6 +51,12 @@ assert "Sie" in shown and "hello" in shown, shown
 assert finders.find("django_convstate/transcript.css")
 call_command("check")
 call_command("purge_sessions")
+import django_convstate.testing
+with django_convstate.testing.empty_store():
+    assert not list(django_convstate.conversations.list())
+assert "pytest" not in sys.modules
+from importlib.metadata import entry_points
+(plugin,) = entry_points(group="pytest11", name="django_convstate")
 """
 
 
@@ -58,7 +66,7 @@ def check_contents(wheel: Path) -> None:
         path.relative_to(ROOT).as_posix()
         for path in PACKAGE.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
-    }
+    } | {PLUGIN}
     packaged = {name for name in names if not name.split("/")[0].endswith(".dist-info")}
     assert packaged == tree, packaged ^ tree
     missing = [name for name in EXPECTED if f"django_convstate/{name}" not in names]

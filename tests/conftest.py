@@ -4,7 +4,6 @@ CONVSTATE_TEST_REDIS_URL names one, and every backend that there is."""
 import os
 import shutil
 import sys
-import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from tests.support.servers import (
     Server,
     cluster_setup,
     free_ports,
+    no_thread_of_ours_is_left,
     running,
     sentinel_setup,
     wait_until,
@@ -51,11 +51,7 @@ def pytest_runtest_teardown() -> Generator[None]:
     yield
     connections.close_all()
     SyncToAsync.single_thread_executor.submit(connections.close_all).result()
-    wait_until(_no_thread_of_ours_is_left)
-
-
-def _no_thread_of_ours_is_left() -> bool:
-    return not any(thread.name.startswith("convstate-") for thread in threading.enumerate())
+    wait_until(no_thread_of_ours_is_left)
 
 
 @pytest.fixture(scope="session")

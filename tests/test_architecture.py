@@ -25,7 +25,7 @@ ROOT = Path(django_convstate.__file__).parent
 # From the bottom up. A module imports from its own layer and from those before it. The longest
 # prefix that fits a module says where it belongs.
 LAYERS = [
-    ["exceptions", "tracebacks"],
+    ["clock", "exceptions", "tracebacks"],
     ["codec", "conf", "signals"],
     ["ids", "tokens"],
     ["backends.toolkit.forksafe", "backends.toolkit.packed", "backends.toolkit.writer"],
@@ -247,6 +247,13 @@ PUBLIC_PATHS = [
     "django_convstate.channels.notify",
     "django_convstate.channels.anotify",
     "django_convstate.testing.BackendContract",
+    "django_convstate.testing.ConversationTestMixin",
+    "django_convstate.testing.aseed",
+    "django_convstate.testing.assert_store_calls",
+    "django_convstate.testing.clock",
+    "django_convstate.testing.empty_store",
+    "django_convstate.testing.seed",
+    "django_convstate.testing.store_away",
     "django_convstate.integrations.rest_framework.ConversationSerializer",
     "django_convstate.identity.as_subprotocol",
     "django_convstate.typing.ConversationRequest",
@@ -275,6 +282,7 @@ def test_the_page_names_files_and_functions_that_exist() -> None:
     page = (ROOT.parent / "docs" / "architecture.md").read_text()
     folders = [ROOT, ROOT.parent / "tests", ROOT.parent / "tools"]
     files = [file.as_posix() for folder in folders for file in folder.rglob("*.*")]
+    files += [file.as_posix() for file in ROOT.parent.glob("*.py")]
     for named in set(re.findall(r"[\w/]+\.(?:py|lua)\b", page)):
         assert any(file.endswith(f"/{named}") for file in files), named
     defined = {

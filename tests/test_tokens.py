@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.core.signing import Signer
 
+from django_convstate import clock
 from django_convstate.ids import new_id
 from django_convstate.tokens import UNSAVED_SECONDS, read_token, sign_id
 
@@ -59,7 +60,7 @@ def test_a_token_for_what_is_not_stored_is_that_for_a_while(
 ) -> None:
     token = sign_id(new_id(), "anna", unsaved=True)
     now = time.time() + UNSAVED_SECONDS + 1
-    monkeypatch.setattr("django.core.signing.time.time", lambda: now)
+    monkeypatch.setattr(clock, "time", lambda: now)
     late = read_token(token)
     assert late is not None
     assert not late.is_unsaved

@@ -1,6 +1,7 @@
 """The backends by name, and how one is built."""
 
 import threading
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 
@@ -19,6 +20,9 @@ from .locmem import LocMemBackend
 building: Final = threading.RLock()
 # By class and options, so that a backend is there again when a test restores its settings.
 _built: Final[dict[tuple[object, ...], ConversationStateBackend]] = {}
+# For tests: the last of them is given the backend of a store, and returns what the store uses in
+# its place.
+stand_ins: Final[list[Callable[[ConversationStateBackend], ConversationStateBackend]]] = []
 
 BUILT_IN: Final = {
     "locmem": "django_convstate.backends.locmem.LocMemBackend",

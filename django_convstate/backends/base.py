@@ -219,6 +219,40 @@ class ConversationStateBackend(ABC):
             return PurgeReport(dry_run=dry_run)
         raise InvalidBackend(f"The {self.name} backend cannot find conversations to purge.")
 
+    # For the tests of projects: see `django_convstate.testing`.
+
+    def isolated(self, name: str) -> "ConversationStateBackend":
+        """Return a backend like this one that has no conversation in common with it, nor with one
+        of another name. No I/O. The inherited method builds another one, with `name` in its prefix.
+
+        Raises:
+            InvalidBackend: that is not enough, and there is no method of its own.
+        """
+        if self.is_shared and "key_prefix" not in self.option_names:
+            raise InvalidBackend(
+                f"The {self.name} backend takes no key_prefix, so it needs a method `isolated`: "
+                "see docs/backends.md."
+            )
+        try:
+            options = {option: getattr(self, option) for option in self.option_names}
+            if "key_prefix" in options:
+                options["key_prefix"] += f".{name}"
+            return type(self)(**options)
+        except (AttributeError, TypeError) as error:
+            raise InvalidBackend(
+                f"Another {self.name} backend could not be built by its option_names; give it a "
+                f"method `isolated`: see docs/backends.md. ({error})"
+            ) from error
+
+    def erase(self) -> None:
+        """Drop all that an isolated backend keeps, when its test is over. The inherited method only
+        closes it, as the inherited `isolated` has built it: for what is kept in memory."""
+        self.close()
+
+    def age(self, seconds: float) -> None:  # noqa: B027 - most go by `clock`
+        """Let what an isolated backend keeps come nearer to its expiry, where that is not by
+        `django_convstate.clock` but by the clock of a server. Below 0: farther from it."""
+
     def close(self) -> None:  # noqa: B027 - most have nothing to let go of
         """Let go of connections. The backend may be used again; it connects anew."""
 

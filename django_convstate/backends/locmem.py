@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
 from django.core.checks import CheckMessage, Warning
 
-from .. import conf
+from .. import clock, conf
 from ..exceptions import BackendUnavailable, ConversationConflict, ConversationTooLarge
 from .base import ConversationStateBackend
 from .records import (
@@ -51,7 +51,7 @@ class LocMemBackend(ConversationStateBackend):
     """
 
     name: ClassVar = "locmem"
-    option_names: ClassVar = ("max_age", "max_conversations", "max_bytes")
+    option_names: ClassVar[tuple[str, ...]] = ("max_age", "max_conversations", "max_bytes")
     is_shared: ClassVar = False
 
     def __init__(
@@ -93,7 +93,7 @@ class LocMemBackend(ConversationStateBackend):
             BackendUnavailable: the memory is full of conversations in a turn. Nothing was changed.
             ConversationTooLarge: it would take more than `max_bytes` alone.
         """
-        now = time.time()
+        now = clock.time()
         with self._lock:
             stored = self._table.get(id)
             if stored is not None and stored.commits.has(change.commit):
@@ -109,7 +109,7 @@ class LocMemBackend(ConversationStateBackend):
                 now,
                 self.max_age,
                 is_deleted=stored is None and self._is_deleted(id),
-                clock=time.monotonic(),
+                clock=clock.monotonic(),
             )
             if stored is None:
                 evicted = self._begin(id, changed)
@@ -151,7 +151,7 @@ class LocMemBackend(ConversationStateBackend):
             stored = self._table.get(id)
             if stored is None:
                 return False
-            stored.touch(time.time(), ttl)
+            stored.touch(clock.time(), ttl)
             self._table.use(id)
             return True
 
@@ -174,7 +174,7 @@ class LocMemBackend(ConversationStateBackend):
             Change(expected_version=expected_version).refuse_unless_fits(stored.version, None)
             if self._table.get(new_id) is not None:
                 raise id_is_taken()
-            stored.last_accessed = time.time()
+            stored.last_accessed = clock.time()
             self._table.move(id, new_id)
             self._table.use(new_id)
             self._table.recount(new_id)
@@ -191,7 +191,9 @@ class LocMemBackend(ConversationStateBackend):
                 exists=self._table.get(id) is not None,
                 is_deleted=unless_deleted and self._is_deleted(id),
             )
-            evicted = self._begin(id, restored, idle=max(0.0, time.time() - restored.last_accessed))
+            evicted = self._begin(
+                id, restored, idle=max(0.0, clock.time() - restored.last_accessed)
+            )
         self._log_evicted(evicted, begun=True)
 
     def put(self, id: str, conversation: StoredConversation) -> None:
@@ -311,7 +313,7 @@ class LocMemBackend(ConversationStateBackend):
         stored = self._table.get(id)
         if stored is None:
             return None
-        stored.last_accessed = time.time()
+        stored.last_accessed = clock.time()
         self._table.use(id)
         return stored.record(id, window, self.max_age)
 
@@ -324,14 +326,14 @@ class LocMemBackend(ConversationStateBackend):
         return evicted
 
     def _is_deleted(self, id: str) -> bool:
-        return id in self._tombstones and self._tombstones[id][0] > time.monotonic()
+        return id in self._tombstones and self._tombstones[id][0] > clock.monotonic()
 
     def _bury(self, id: str, new_id: str = "") -> None:
         """Drop a conversation, and remember that it was deleted, or moved to a new id."""
         self._table.pop(id)
         # The oldest first: an id comes to the end when it is buried again.
         self._tombstones.pop(id, None)
-        self._tombstones[id] = time.monotonic() + TOMBSTONE_SECONDS, new_id
+        self._tombstones[id] = clock.monotonic() + TOMBSTONE_SECONDS, new_id
         most = TOMBSTONES_PER_CONVERSATION * self.max_conversations
         if len(self._tombstones) > min(most, max(1, self.max_bytes // 10 // TOMBSTONE_BYTES)):
             del self._tombstones[next(iter(self._tombstones))]
@@ -346,7 +348,7 @@ class LocMemBackend(ConversationStateBackend):
             return (count > 0 and len(table) >= most) or (growth > 0 and table.memory > room)
 
         if table.sweep(now=is_full()):
-            now = time.monotonic()
+            now = clock.monotonic()
             self._tombstones = {id: t for id, t in self._tombstones.items() if t[0] > now}
         if not is_full():
             return 0

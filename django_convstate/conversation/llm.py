@@ -4,6 +4,7 @@ the newest history as fits and its API takes. No I/O.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
 import orjson
@@ -12,7 +13,7 @@ from ..backends.toolkit.packed import Pair
 from ..codec import JSON
 from ..exceptions import InvalidConversationType, InvalidConversationValue
 from .message_view import MessageView
-from .tool_calls import LEADING_ROLES, History, Item, Plain, is_block
+from .tool_calls import LEADING_ROLES, History, Item, Plain, is_block, is_message_item
 
 # What chat completion APIs take. Everything else that a message has is ours or the project's.
 LLM_FIELDS: Final[tuple[str, ...]] = (
@@ -138,21 +139,20 @@ def select_from(
 
 def _head(view: MessageView, stop: int) -> list[Plain]:
     """Return the leading instructions before position `stop`, as far as they are in memory."""
-    head: list[Plain] = []
-    if (first := view.first) is not None:
-        head.append(first)
+    head = [] if (first := view.first) is None else [first]
     position = view.dropped + len(head)
     while all(map(is_leading, head[-1:])) and view.start <= position < stop:
-        head += view.values(position, position + 1)
-        position += 1
-    return head if not head or is_leading(head[-1]) else head[:-1]
+        head += view.values(position, min(position + 2, stop))  # mostly there is one
+        position = view.dropped + len(head)
+    return list(takewhile(is_leading, head))
 
 
 def select_simple(
     messages: list[Plain], head: list[Plain], wanted: Selection, *, is_cut: bool
 ) -> list[Plain] | None:
-    """Do as `select` with text, and tool calls of Chat Completions that have all their results,
-    which is what most histories are made of. None: there is more, or more is asked for than a size.
+    """Do as `select` with text and media, and tool calls of Chat Completions that have all their
+    results, which is what most histories are made of. None: there is more, or more than a size is
+    asked for.
     """
     if wanted.budget is not None or wanted.fields:
         return None
@@ -192,7 +192,7 @@ def _simple(messages: list[Plain], results: set[int], *, is_cut: bool) -> list[P
             results.add(len(sent))
         elif awaited or role not in _PLAIN_ROLES:
             return None
-        elif type(content) is str and _MATTERS.isdisjoint(message):
+        elif _MATTERS.isdisjoint(message) and (type(content) is str or _is_media(content)):
             shown = {"role": role, "content": content}
         else:
             shown = _simple_calls(message, awaited)
@@ -200,6 +200,16 @@ def _simple(messages: list[Plain], results: set[int], *, is_cut: bool) -> list[P
             return None
         sent.append(shown)
     return None if awaited or not sent else sent
+
+
+def _is_media(content: JSON) -> bool:
+    """Tell whether a content is blocks of text, images and the like, and none of a tool."""
+    if type(content) is not list:
+        return False
+    for block in content:
+        if type(block) is dict and block.get("type") in ("tool_use", "tool_result"):
+            return False
+    return True
 
 
 def _awaited_result(message: Plain, awaited: list[JSON]) -> Plain | None:
@@ -275,7 +285,7 @@ def _newest(groups: list[list[Plain]], first: list[Plain], wanted: Selection) ->
 
 def _sent(message: Plain, fields: Sequence[str]) -> Plain:
     """Return a message with the fields that APIs take. Empty: nothing of it can be sent."""
-    if "role" not in message or _is_message_item(message):
+    if "role" not in message or is_message_item(message):
         return message
     sent = {
         name: message[name]
@@ -289,14 +299,6 @@ def _sent(message: Plain, fields: Sequence[str]) -> Plain:
             sent[name] = message[name]
     # Without its content, as one that was redacted, no API takes it.
     return sent if sent.get("content") is not None or sent.keys() - _HOLLOW else {}
-
-
-def _is_message_item(message: Plain) -> bool:
-    """Tell whether a message is an item of the Responses API, whose id a reasoning may need. What
-    `append` has made has a time, and what Anthropic answers names the model."""
-    return (
-        message.get("type") == "message" and "timestamp" not in message and "model" not in message
-    )
 
 
 def _sent_group(group: list[Item], fields: Sequence[str]) -> list[Plain]:

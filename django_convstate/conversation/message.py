@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Never
 
+from .. import clock
 from ..backends.toolkit.packed import NO_KEY, id_of, pack_under
 from ..codec import JSON, decode, encode, encode_texts
 from ..exceptions import ConversationCorrupt, InvalidConversationType
@@ -101,7 +102,7 @@ def encode_message(role: str, content: JSON, id: str, extra: Mapping[str, JSON])
     """Return a message as it is stored, with its time unless it has one."""
     if not isinstance(role, str) or not role:
         raise InvalidConversationType("The role of a message is a string that is not empty.")
-    timestamp = datetime.now(UTC).isoformat(timespec="milliseconds")
+    timestamp = datetime.fromtimestamp(clock.time(), UTC).isoformat(timespec="milliseconds")
     if not extra and type(content) is type(role) is str:  # as it mostly is
         texts = {"role": role, "content": content, "timestamp": timestamp, "id": id}
         return encode_texts(texts, "message")

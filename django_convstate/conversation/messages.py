@@ -177,13 +177,14 @@ class Messages(ReadMessages):
 
         Raises:
             IndexError: there is none.
+            BackendUnavailable: nothing is known here of what is stored.
         """
+        self._copy.check_known()
         log = self._copy.log
         while True:  # another thread may append meanwhile
             view = log.view()
             if view.end == view.dropped:
                 raise IndexError("pop from a conversation without messages")
-            self._copy.check_known()
             message = self._slice(view, view.end - 1, view.end)[0]
             if log.take_back(view.end):
                 return message

@@ -78,6 +78,14 @@ class Item:
         return self.is_item and self.message.get("type") == "reasoning"
 
     @property
+    def has_origin(self) -> bool:
+        """Whether the API knows by its id if it came of a reasoning, and then insists on that."""
+        kind = self.message.get("type")
+        if not self.message.get("id") or not isinstance(kind, str):
+            return False
+        return is_message_item(self.message) or kind.endswith(("_call", "_request"))
+
+    @property
     def can_stand_in(self) -> bool:
         """Whether all of its calls have an answer that can be made up."""
         return all(kind in _STAND_INS and id is not None for kind, id in self.calls)
@@ -139,7 +147,8 @@ class History:
                 self._leave_out(calls)
         for index, item in enumerate(self._items):
             if item.orphans and index >= self._start:
-                self.illegal += index >= self._cut and "redacted" not in item.message
+                may_be_cut = index < self._cut or (is_cut and item.is_item)
+                self.illegal += not may_be_cut and "redacted" not in item.message
                 item.drop(item.orphans)
         if self._has_items:
             self._leave_out_lone_reasoning()
@@ -151,10 +160,16 @@ class History:
         for index, item in enumerate(items[:asked]):
             if item.orphans and (item.is_item or index == start):
                 start = index + 1
-        if any(item.is_reasoning for item in items):
-            # That of the first ones may lie before them.
-            while start < asked and items[start].is_output and not items[start].is_reasoning:
-                start += 1
+        # What the model has put out first may have come of a reasoning that lies before it.
+        output = start
+        while output < asked and items[output].is_output and not items[output].is_reasoning:
+            if _begins_anew(items[output], items[start:output]):
+                break
+            output += 1
+        if any(item.is_reasoning for item in items) or any(
+            item.has_origin for item in items[start:output]
+        ):
+            start = output
         for index, item in enumerate(items):
             if index < start and item.answers:
                 start = max(start, item.answers[-1] + 1)
@@ -298,6 +313,14 @@ def _block_result(block: JSON, is_first: bool) -> Call | None:
         return None
     # After other blocks it is not taken for a result.
     return ("tool_use" if is_first else "misplaced", block.get("tool_use_id"))
+
+
+def is_message_item(message: Plain) -> bool:
+    """Tell whether a message is an item of the Responses API, whose id a reasoning may need. What
+    `append` has made has a time, and what Anthropic answers names the model."""
+    return (
+        message.get("type") == "message" and "timestamp" not in message and "model" not in message
+    )
 
 
 def is_block(block: JSON, kind: str) -> bool:

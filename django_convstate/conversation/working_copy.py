@@ -2,9 +2,9 @@
 saved. No I/O: a Record comes in, Changes go out."""
 
 import math
-import time
 from collections.abc import Callable, Sequence
 
+from .. import clock
 from ..backends.records import (
     Change,
     Committed,
@@ -289,7 +289,7 @@ class WorkingCopy:
             self.version = committed.version
             self.degraded, self.unconfirmed = committed.degraded, committed.unconfirmed
             self.owner = change.owner or self.owner
-            self.last_accessed = self.modified_at = time.time()
+            self.last_accessed = self.modified_at = clock.time()
             self.expires_at = committed.expires_at
             self.created_at = self.created_at or self.last_accessed
             return has_created
@@ -317,7 +317,7 @@ class WorkingCopy:
             raise ConversationInterrupted("The conversation was deleted or has expired.")
         if ttl is not None:
             self.ttl, self._new_ttl = ttl, None
-        self.last_accessed = time.time()
+        self.last_accessed = clock.time()
         self.expires_at = self._expiry()
 
     def _expiry(self) -> float:

@@ -41,6 +41,14 @@ def presentable(tokens: Sequence[Token], visitor: Visitor | None) -> list[Token]
     return found[:MAX_LOOKUPS]
 
 
+def candidates_of(presented: Sequence[Token], visitor: Visitor | None) -> list[Token]:
+    """Return what is presented, and what the visitor presented when they logged in: the response
+    to the login may have deleted that cookie."""
+    claimable = () if visitor is None else visitor.claimable
+    known = {token.id for token in presented}
+    return [*presented, *(Token(id, "", is_unsaved=False) for id in claimable if id not in known)]
+
+
 def open_presented(
     store: ConversationStore, tokens: Sequence[Token], visitor: Visitor | None
 ) -> Conversation:

@@ -23,7 +23,7 @@ from ..tracebacks import clears_own_locals
 from . import identity
 from .awaitable import GuardedCoroutine
 from .held import HeldTurn
-from .opening import aopen_presented, create_for, open_presented
+from .opening import aopen_presented, candidates_of, create_for, open_presented
 from .visitor import NOTE, Visitor, avisitor_of, is_unloaded, visitor_of
 
 logger = logging.getLogger("django_convstate")
@@ -205,7 +205,7 @@ class RequestConversation:
         self._touched = True
         presented, options = self.presented(), self.store.options
         visitor = self._claimant or visitor_of(self.request, options)
-        self._visitor, candidates = visitor, _candidates(presented, visitor)
+        self._visitor, candidates = visitor, candidates_of(presented, visitor)
         conversation = open_presented(self.store, candidates, visitor)
         self._follow_user(conversation)
         if self._is_note_done(conversation):
@@ -231,7 +231,7 @@ class RequestConversation:
         self._touched = True
         presented, options = self.presented(), self.store.options
         visitor = self._claimant or await avisitor_of(self.request, options)
-        self._visitor, candidates = visitor, _candidates(presented, visitor)
+        self._visitor, candidates = visitor, candidates_of(presented, visitor)
         conversation = await aopen_presented(self.store, candidates, visitor)
         self._follow_user(conversation)
         if self._is_note_done(conversation):
@@ -290,14 +290,6 @@ class RequestConversation:
         session may have ended, or be out of reach, and it is of use again after a login."""
         visitor = self._visitor
         return visitor is not None and not all(map(visitor.may_present, self.presented()))
-
-
-def _candidates(presented: list[Token], visitor: Visitor | None) -> list[Token]:
-    """Return what is presented, and what the visitor presented when they logged in: the response
-    to the login may have deleted that cookie."""
-    claimable = () if visitor is None else visitor.claimable
-    known = {token.id for token in presented}
-    return [*presented, *(Token(id, "", is_unsaved=False) for id in claimable if id not in known)]
 
 
 def attached_to(request: HttpRequest) -> RequestConversation | None:

@@ -1,6 +1,7 @@
 """The contract as a whole."""
 
 from .commits import CommitContract
+from .isolated_backends import IsolationContract
 from .leases import LeaseContract
 from .lifetimes import LifetimeContract
 from .messages import MessageContract
@@ -9,6 +10,12 @@ from .once import OnceContract
 
 
 class BackendContract(
-    CommitContract, OnceContract, MessageContract, LifetimeContract, MoveContract, LeaseContract
+    CommitContract,
+    OnceContract,
+    MessageContract,
+    LifetimeContract,
+    MoveContract,
+    LeaseContract,
+    IsolationContract,
 ):
     """What `ConversationStateBackend` promises. Define `make_backend`."""

@@ -13,6 +13,7 @@ from django_convstate.backends.reports import Selection
 from django_convstate.backends.toolkit.lease_queue import LeaseQueues
 from tests.support.backends import record_of
 from tests.support.messages import pairs
+from tests.support.wall_clock import jump
 
 LARGE = b'"%b"' % (b"x" * 10_000)
 
@@ -171,8 +172,7 @@ class TestClock:
         backend.commit("gone", Change(append=pairs(b"1")))
         backend.delete("gone")
         backend.acquire("a", "lease", 60, 1)
-        now = time.time
-        monkeypatch.setattr(time, "time", lambda: now() + hours * 3600)
+        jump(monkeypatch, hours)
         assert backend.exists("a")
         assert ids(backend) == {"a"}
         assert backend.purge(Selection()).deleted == 0
@@ -189,18 +189,16 @@ class TestClock:
     def test_nor_does_it_forget_what_was_applied(self, monkeypatch: pytest.MonkeyPatch) -> None:
         backend, change = LocMemBackend(), Change(append=pairs(b"1"))
         backend.commit("a", change)
-        now = time.time
-        monkeypatch.setattr(time, "time", lambda: now() + 30 * 3600)
+        jump(monkeypatch, 30)
         backend.commit("a", Change(append=pairs(b"2")))  # by another writer
         assert backend.commit("a", change).repeated
         assert record_of(backend, "a").message_count == 2
 
     def test_nor_does_it_keep_what_has_expired(self, monkeypatch: pytest.MonkeyPatch) -> None:
         backend = LocMemBackend()
-        now = time.time
-        monkeypatch.setattr(time, "time", lambda: now() - 3 * 3600)
+        jump(monkeypatch, -3)
         backend.commit("a", Change(ttl=0.05, append=pairs(b"1")))
-        monkeypatch.setattr(time, "time", now)
+        jump(monkeypatch, 3)
         time.sleep(0.06)
         assert not backend.exists("a")
 
@@ -223,6 +221,5 @@ def test_no_lease_lives_by_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> No
     queues = LeaseQueues()
     with queues.changing("a") as queue:
         queue.enqueue("lease", 5)
-    now = time.time
-    monkeypatch.setattr(time, "time", lambda: now() + 10**6)
+    jump(monkeypatch, 300)
     assert queues.get("a").is_held_by("lease")

@@ -5,7 +5,7 @@ import tracemalloc
 
 import pytest
 
-from django_convstate import BackendUnavailable, ConversationStore
+from django_convstate import BackendUnavailable, ConversationStore, clock
 from django_convstate.backends.failover.backend import JOURNAL_BYTES, KNOWN_BYTES
 from django_convstate.ids import new_id
 from tests.chaos.world import World
@@ -39,7 +39,7 @@ def test_a_long_outage_keeps_to_its_bounds_of_memory(
     assert all(says(world, store, id, 1) for id in ids[:KNOWN])
     world.server.kill()
     now, most = [time.time()], 0
-    monkeypatch.setattr(time, "time", lambda: now[0])
+    monkeypatch.setattr(clock, "time", lambda: now[0])
     for number, id in enumerate(ids):
         now[0] += HOURS * 3600 / CONVERSATIONS
         accepted[number] = says(world, store, id, 2)

@@ -68,6 +68,12 @@ class TestFields:
         sent = said({**user(), "name": "Ada", "mood": "good", "timestamp": "now", "id": "1"})
         assert sent.for_llm() == [{**user(), "name": "Ada"}]
 
+    def test_blocks_that_are_of_no_tool_are_sent_as_they_are(self) -> None:
+        blocks: list[Plain] = [{"type": "text", "text": "this?"}, {"type": "image_url"}]
+        messages = said({**user(), "content": blocks, "id": "1"}, {**user(), "content": []})
+        expected = [{"role": "user", "content": blocks}, {"role": "user", "content": []}]
+        assert messages.for_llm() == messages.for_llm(budget=10**6) == expected
+
     def test_other_fields_are_asked_for(self) -> None:
         messages = said({**user(), "mood": "good", "cost": 1}, {**user(), "cost": None})
         assert messages.for_llm(fields=["mood", "refusal"]) == [{**user(), "mood": "good"}, user()]
@@ -341,6 +347,8 @@ class TestIllegalHistories:
         assert messages.for_llm(2) == [user("b")]
         messages = said(user("a"), calls("a"), result("a"), window=1)
         assert messages.for_llm(1) == []
+        called = [item("function_call", "a"), user("b"), item("function_call_output", "a")]
+        assert said(user("a"), *called, user("c"), window=3).for_llm() == [user("b"), user("c")]
         assert caplog.records == []
 
     def test_the_words_beside_an_orphan_are_sent(self) -> None:
@@ -421,6 +429,33 @@ class TestResponses:
         messages = said(*history)
         assert messages.for_llm() == history[:3], "the last one led to nothing"
         assert messages.for_llm(2) == [user()]
+
+    def test_what_may_have_come_of_a_reasoning_that_is_not_loaded_is_left_out(self) -> None:
+        """The API knows by its id, and refuses it alone."""
+        answer = {"type": "message", "role": "assistant", "id": "msg_1", "content": "42"}
+        call = item("function_call", "a", id="fc_1")
+        output = item("function_call_output", "a")
+        old = [user("old"), item("reasoning", id="rs_1")]
+        assert said(*old, answer, user(), window=2).for_llm() == [user()]
+        assert said(*old, call, output, user(), window=3).for_llm() == [user()]
+        assert said(*old, call, user("so?"), output, user(), window=4).for_llm() == [user()]
+        other = {**answer, "id": "msg_2"}
+        assert said(*old, answer, other, window=2).for_llm() == [other], "a second answer"
+        whole = [*old[1:], call, output, user()]
+        assert said(*old, call, output, user(), window=4).for_llm() == whole
+
+    def test_without_an_id_nothing_is_known_of_where_it_came_from(self) -> None:
+        history = [item("function_call", "a"), item("function_call_output", "a"), user()]
+        assert said(user("old"), *history, window=3).for_llm() == history
+
+    def test_what_anthropic_answers_comes_of_no_reasoning_item(self) -> None:
+        answer = {"type": "message", "role": "assistant", "id": "msg_1", "content": "42"}
+        sent = said(user("old"), {**answer, "model": "claude"}, user(), window=2).for_llm()
+        assert sent == [{"role": "assistant", "content": "42"}, user()]
+
+    def test_the_newest_stays_as_far_as_it_is_loaded(self) -> None:
+        group = [item("function_call", "a", id="fc_1"), item("function_call_output", "a")]
+        assert said(user(), item("reasoning", id="rs_1"), *group, window=2).for_llm() == group
 
     @pytest.mark.parametrize("kind", ["function_call", "custom_tool_call"])
     def test_a_call_that_died_is_left_out_or_answered(self, kind: str) -> None:

@@ -263,6 +263,9 @@ async def test_the_example_of_an_async_view_runs() -> None:
     assert b"hello" in response.content
 
 
+LONG_ID = "wamid." + 72 * "A"  # as WhatsApp makes them
+
+
 def test_the_example_of_a_webhook_runs() -> None:
     asked: list[list[dict[str, Any]]] = []
 
@@ -279,10 +282,16 @@ def test_the_example_of_a_webhook_runs() -> None:
         MessageNotFound=MessageNotFound,
     )["incoming"]
     log = run("def log(", conversations=conversations)["log"]
-    told = [log("+15550100", "hello", delivery) for delivery in ("SM1", "SM1")]
+    told = [log("+15550100", "hello", delivery) for delivery in (LONG_ID, LONG_ID)]
     assert told == ["kept", "known already"]
     for _ in range(2):
-        incoming("+15550100", "are you there?", "SM2")
+        incoming("+15550100", "are you there?", LONG_ID[:-1])
+    job, id, delivery = jobs[0]
+    with pytest.raises(MessageNotFound):  # what it answers is not in the store yet
+        job(id, conversations.key("next"))
+    with pytest.raises(ConversationNotFound):
+        job("whatsapp:+15550101", delivery)
+    assert asked == []
     for job, *arguments in jobs:
         job(*arguments)
     assert len(asked) == 1, "a redelivery asks no model"
@@ -398,7 +407,7 @@ def test_the_commands_in_the_readme_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CHANGELOG.md", "docs/backends.md", "docs/live.md"]
+    "document", ["README.md", "CHANGELOG.md", "docs/backends.md", "docs/live.md", "docs/testing.md"]
 )
 def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document

@@ -16,6 +16,7 @@ from channels.testing import WebsocketCommunicator
 from django.test import AsyncClient, Client
 
 from django_convstate import Conversation, conversations
+from django_convstate.testing import clock
 from django_convstate.tokens import unsign_token
 from tests.support.example_site import use_settings_of_example
 from tests.support.places import on
@@ -31,7 +32,7 @@ STREAM, MESSAGES = "/api/stream", "/api/messages"
 
 
 @pytest.fixture(autouse=True)
-def site(settings: Any) -> Any:
+def site(settings: Any, empty_conversations: None) -> Any:
     """Run the test under the settings of the example, but for where conversations are kept."""
     use_settings_of_example(settings)
     yield settings
@@ -237,12 +238,11 @@ class TestSocket:
         await tab.say("hi")
         await tab.hear_until("messages", 2)
 
-    async def test_an_open_page_does_not_keep_its_conversation_alive(self, browser, site):
-        site.CONVERSATION_STATE = {"TTL": 2}
+    async def test_an_open_page_does_not_keep_its_conversation_alive(self, browser):
         tab = await browser.open_and_listen()
         await tab.say(HOTEL)
         await tab.hear_until("messages", 2)
-        await asyncio.sleep(2.1)
+        clock.move(3601)
         await tab.say("under $90")
         assert await tab.close_code() == 4404
 

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 import urllib.request
 from http.cookiejar import CookieJar
 from typing import Any
@@ -14,6 +13,7 @@ from django.contrib.staticfiles import finders
 from django.test import AsyncClient, Client
 
 from django_convstate import Conversation, conversations
+from django_convstate.testing import assert_store_calls, clock, seed, store_away
 from example_project.concierge import api, pages
 from example_project.concierge.chat import reply_to
 from example_project.concierge.refusals import MAX_TEXT
@@ -24,7 +24,7 @@ MESSAGES, CONVERSATION = "/api/messages", "/api/conversation"
 
 
 @pytest.fixture(autouse=True)
-def site(settings: Any) -> Any:
+def site(settings: Any, empty_conversations: None) -> Any:
     """Run the test under the settings of the example, but for where conversations are kept."""
     use_settings_of_example(settings)
     return settings
@@ -53,7 +53,9 @@ class TestApi:
 
     def test_a_cookie_continues_the_conversation(self, client):
         say(client, "a hotel in Paris")
-        answer = say(client, "under $90").json()
+        assert client.conversation["city"] == "Paris"
+        with assert_store_calls(3):  # a load, and the begin and the end of a turn
+            answer = say(client, "under $90").json()
         assert answer["started"] is False
         assert answer["message_count"] == 4
         assert answer["state"]["city"] == "Paris"
@@ -68,12 +70,11 @@ class TestApi:
         assert shown["message_count"] == 2
 
     def test_get_returns_the_newest_messages_only(self, client):
-        for number in range(30):
-            say(client, f"hello, for the {number}. time")
+        client.conversation = seed(("user", f"hello, for the {n}. time") for n in range(60))
         shown = client.get(CONVERSATION).json()
         assert len(shown["messages"]) == 50
         assert shown["message_count"] == 60
-        assert "29." in shown["messages"][-2]["content"]
+        assert "59." in shown["messages"][-1]["content"]
 
     def test_looking_stores_nothing(self, client):
         response = client.get(CONVERSATION)
@@ -91,10 +92,9 @@ class TestApi:
         assert stored() == 0
         assert say(client, "hi").json()["started"] is True
 
-    def test_an_expired_conversation_is_followed_by_a_new_one(self, client, site):
-        site.CONVERSATION_STATE = {"TTL": 0.3}
-        assert say(client, "a hotel in Paris").json()["expires_in"] <= 0.3
-        time.sleep(0.4)
+    def test_an_expired_conversation_is_followed_by_a_new_one(self, client):
+        say(client, "a hotel in Paris")
+        clock.move(3601)
         assert client.get(CONVERSATION).json()["messages"] == []
         answer = say(client, "under $90").json()
         assert answer["started"] is True
@@ -155,17 +155,18 @@ class TestApi:
     def test_answers_are_not_cached(self, client):
         assert "no-store" in say(client, "hi").headers["Cache-Control"]
 
-    def test_an_outage_is_answered_with_503_and_keeps_the_cookie(self, client, site):
-        say(client, "a hotel in Paris")
-        site.CONVERSATION_STATE_BACKEND = "cache"
-        site.CONVERSATION_STATE = {"CACHE_ALIAS": "unreachable"}
-        for response in (say(client, "hi"), client.get(CONVERSATION), client.delete(CONVERSATION)):
-            assert response.status_code == 503
-            assert response.json()["error"]["code"] == "unavailable"
-            assert not response.cookies
-        site.CONVERSATION_STATE_BACKEND = "locmem"
-        site.CONVERSATION_STATE = {}
-        assert client.get(CONVERSATION).json()["message_count"] == 2
+    def test_an_outage_is_answered_with_503_and_keeps_the_cookie(self, client):
+        client.conversation = seed([("user", "a hotel in Paris")])
+        with store_away():
+            for response in (
+                say(client, "hi"),
+                client.get(CONVERSATION),
+                client.delete(CONVERSATION),
+            ):
+                assert response.status_code == 503
+                assert response.json()["error"]["code"] == "unavailable"
+                assert not response.cookies
+        assert client.get(CONVERSATION).json()["message_count"] == 1
 
     def test_a_conversation_deleted_meanwhile_is_answered_with_409(self, client, monkeypatch):
         def delete_meanwhile(conversation: Conversation, text: str, id: str | None) -> str:
@@ -240,10 +241,9 @@ class TestPage:
         assert "2001 characters" in response.content.decode()
         assert stored() == 0
 
-    def test_an_outage_is_answered_with_a_page(self, client, site):
-        site.CONVERSATION_STATE_BACKEND = "cache"
-        site.CONVERSATION_STATE = {"CACHE_ALIAS": "unreachable"}
-        response = client.post("/", {"text": "a hotel in Paris"})
+    def test_an_outage_is_answered_with_a_page(self, client):
+        with store_away():
+            response = client.post("/", {"text": "a hotel in Paris"})
         assert response.status_code == 503
         assert "My memory cannot be reached" in response.content.decode()
         assert "a hotel in Paris</textarea>" in response.content.decode()

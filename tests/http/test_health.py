@@ -35,6 +35,15 @@ class DegradedBackend(FailoverBackend):
         super().__init__(AwayBackend(), LocMemBackend())
 
 
+class FullBackend(FailoverBackend):
+    """The same, with a journal that is full."""
+
+    option_names: ClassVar = ()
+
+    def __init__(self) -> None:
+        super().__init__(AwayBackend(), LocMemBackend(), journal_bytes=1)
+
+
 class HangingBackend(LocMemBackend):
     """Does not say how it is before it is `released`."""
 
@@ -86,6 +95,13 @@ def test_a_degraded_store_is_ready(settings: Any) -> None:
     response = Client().get("/health/")
     assert response.status_code == 200
     assert response.json() == {"status": "degraded"}
+
+
+def test_a_full_journal_is_not_ready(settings: Any) -> None:
+    settings.CONVERSATION_STATE_BACKEND = "tests.http.test_health.FullBackend"
+    response = Client().get("/health/")
+    assert response.status_code == 503
+    assert response.json() == {"status": "unavailable"}
 
 
 def test_liveness_does_not_ask_the_store(settings: Any) -> None:

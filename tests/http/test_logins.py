@@ -447,6 +447,32 @@ class TestLoginInAnOutage:
         assert person.look("http").said == ["before", "one", "two"]
         assert (person.token, conversations.get(id).owner) == (token, "1")
 
+    def test_with_a_token_from_before_the_login_it_is_503(
+        self, place: PlaceWithOutage, way: str
+    ) -> None:
+        """Which a login elsewhere may have claimed, of them or of another."""
+        person, session = anonymous(), Person("olga")
+        person.cookies["sessionid"] = session.cookies["sessionid"].value
+        id, token = person.id, person.token
+        place.begin_outage()
+        for seen in (person.look(TRANSPORT_OF[way]), person.say(TRANSPORT_OF[way], "hello")):
+            assert (seen.status, person.token) == (503, token)
+        place.end_outage()
+        assert person.look("http").said == []
+        assert stored(id) == ["before"]
+
+    def test_a_logout_begins_a_new_one(self, place: PlaceWithOutage, way: str) -> None:
+        person = Person("olga")
+        person.say("http", "before")
+        id = person.id
+        place.begin_outage()
+        assert person.log_out(way).status == 200
+        assert person.say(TRANSPORT_OF[way], "after").said == ["after"]
+        place.end_outage()
+        assert person.look("http").said == ["after"]
+        assert stored(id) == ["before"]
+        assert (conversations.get(id).owner, conversations.get(person.id).owner) == ("1", None)
+
     def test_it_may_be_at_its_end(self, place: PlaceWithOutage, way: str) -> None:
         """The note waits in the session."""
         person = anonymous()
@@ -455,6 +481,28 @@ class TestLoginInAnOutage:
         place.end_outage()
         assert person.look("http").said == ["before"]
         assert conversations.get(person.id).owner == "1"
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_where_sessions_are_unavailable_too_django_ends_them(
+    way: str, settings: Any, stoppable: Server, is_known: bool
+) -> None:
+    place = PlaceWithOutage(settings, stoppable, is_known=is_known)
+    settings.SESSION_CACHE_ALIAS = settings.CONVERSATION_STATE["CACHE_ALIAS"]
+    person = Person("olga")
+    person.say("http", "before")
+    id, token, transport = person.id, person.token, TRANSPORT_OF[way]
+    place.begin_outage()
+    seen = person.look(transport)
+    assert (seen.status, seen.said, person.token) == (200, [], token)
+    assert person.cookies["sessionid"].value == "", "by Django"
+    assert person.say(transport, "in the outage").said == ["in the outage"]
+    assert person.id != id
+    place.end_outage()
+    assert person.look("http").said == ["in the outage"]
+    assert conversations.get(person.id).owner is None
+    assert (stored(id), conversations.get(id).owner) == (["before"], "1")
+    place.clear()
 
 
 class TestLogout:

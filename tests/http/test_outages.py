@@ -25,15 +25,19 @@ SERVERS = {
     "sync": ["gunicorn", "tests.support.live:wsgi", "--bind", "127.0.0.1:{port}"],
     "async": ["uvicorn", "tests.support.live:asgi", "--port", "{port}"],
 }
+OTHERS = {
+    "daphne": ["daphne", "tests.support.live:asgi", "--port", "{port}"],
+    "closing": ["uvicorn", "tests.support.closing:application", "--port", "{port}"],
+}
 
 
 class Site:
     """A server at work: one process or, with workers, several."""
 
     def __init__(self, way: str, store: Server, *options: str) -> None:
-        self.way = way
+        self.way = "sync" if way == "sync" else "async"
         (self.port,) = free_ports(1)
-        command = [part.format(port=self.port) for part in SERVERS[way]]
+        command = [part.format(port=self.port) for part in (SERVERS | OTHERS)[way]]
         self.log = settings.FILES / f"outages-{self.port}.log"
         environment = os.environ | {
             "CONVSTATE_TEST_REDIS_URL": f"redis://127.0.0.1:{store.port}/0",
@@ -176,3 +180,34 @@ def test_newcomers_of_a_stall_keep_their_ids(store: Server, options: tuple[str, 
             wait_until(lambda client=client: sorted(client.read(site)) == client.acknowledged)
             assert len(client.ids) == 1
             assert not client.is_unsaved
+
+
+def end_in_outage(site: Site, store: Server) -> Client:
+    client = Client()
+    store.kill()
+    assert client.say(site, "one")
+    return client
+
+
+@pytest.mark.parametrize(
+    ("way", "runs_exit_handlers"), [("sync", True), ("daphne", True), ("async", False)]
+)
+def test_a_server_that_runs_exit_handlers_says_what_is_lost(
+    store: Server, way: str, runs_exit_handlers: bool
+) -> None:
+    with Site(way, store) as site:
+        end_in_outage(site, store)
+        site.process.terminate()
+        site.process.wait(60)
+        says_it = "1 changes of 1 conversations are lost with this process" in site.log.read_text()
+        assert says_it is runs_exit_handlers
+
+
+def test_uvicorn_replays_at_its_end_where_the_application_closes_the_store(store: Server) -> None:
+    with Site("closing", store) as site:
+        client = end_in_outage(site, store)
+        store.start()
+        site.process.terminate()
+        site.process.wait(60)
+    with Site("async", store) as another:
+        assert client.read(another) == ["one"]

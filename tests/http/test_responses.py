@@ -106,6 +106,21 @@ class TestTrouble:
         assert response.cookies == {}
         assert response.headers["Cache-Control"] == "private"
 
+    def test_without_a_fallback_an_outage_is_answered_with_503(
+        self, browser: Browser, settings: Any
+    ) -> None:
+        browser.get("say?text=hello")
+        settings.CACHES = settings.CACHES | {
+            "dead": {
+                "BACKEND": "django_redis.cache.RedisCache",
+                "LOCATION": "redis://127.0.0.1:1/0",
+            }
+        }
+        settings.CONVERSATION_STATE_BACKEND = "redis"
+        settings.CONVERSATION_STATE = {"CACHE_ALIAS": "dead", "FALLBACK": None}
+        assert browser.get("say?text=hello").status_code == 503
+        assert browser.get("tolerant").content == b"memory is away", "a BackendUnavailable"
+
     def test_an_error_that_the_view_has_handled_is_not_raised_again(
         self, browser: Browser, settings: Any
     ) -> None:

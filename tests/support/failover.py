@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from django_convstate import signals
-from django_convstate.backends import locmem
+from django_convstate import clock, signals
 from django_convstate.backends.base import ConversationStateBackend
-from django_convstate.backends.failover import FailoverBackend, journal, last_known
+from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Create
-from django_convstate.backends.toolkit import table
 from tests.support.backends import Switched, record_of
 from tests.support.messages import bodies, pairs
 
@@ -41,22 +39,21 @@ def numbers(first: int, last: int) -> list[bytes]:
 
 
 class Clock:
-    """Time that goes on by itself, and can be put forward, for conversations in memory."""
+    """Time that goes on by itself, and can be put forward: both clocks of what expires."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._time, self._monotonic, self._ahead = time.time, time.monotonic, 0.0
-        monkeypatch.setattr(time, "time", self.time)
-        for module in (locmem, table, last_known, journal):
-            monkeypatch.setattr(module, "time", self)
+        self._ahead = 0.0
+        monkeypatch.setattr(clock, "time", self.time)
+        monkeypatch.setattr(clock, "monotonic", self.monotonic)
 
     def forward(self, seconds: float) -> None:
         self._ahead += seconds
 
     def time(self) -> float:
-        return self._time() + self._ahead
+        return time.time() + self._ahead
 
     def monotonic(self) -> float:
-        return self._monotonic() + self._ahead
+        return time.monotonic() + self._ahead
 
 
 class Outage:

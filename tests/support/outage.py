@@ -7,7 +7,7 @@ from django_convstate import ConversationStore, conversations, get_backend
 from django_convstate.tokens import read_token
 from tests.settings import PATIENT
 from tests.support.people import HEADER, Person
-from tests.support.servers import Server
+from tests.support.servers import Server, no_thread_of_ours_is_left, wait_until
 
 
 class Place:
@@ -89,6 +89,8 @@ class PlaceWithOutage(Place):
         if self._server.process is None:
             self._server.start()
         conversations.backend.close()
+        # Another process may yet wait for a probe, and after the last test the server is stopped.
+        wait_until(no_thread_of_ours_is_left)
         with self._server.client() as client:
             client.flushall()
 

@@ -1,18 +1,20 @@
 """A short lock on one conversation, made of `cache.add`.
 
-It expires: if its holder dies, the cache drops it after `LOCK_TTL` seconds. The holder writes only
-in the first half of that time, so that it never writes while another one holds the lock.
+If its holder dies, or takes longer than `LOCK_TTL`, the lock is taken away from it: who has waited
+so long for the same holder seals the epoch (see epochs.py), and takes the lock of the next one. So
+the lock itself need not expire, and no late write of that holder counts.
 
 The threads of one process queue up before they ask the cache, so that one of them polls and not
 all, and so that they are served as they came.
 """
 
 import random
+import secrets
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -22,22 +24,38 @@ from django.core.files import locks
 
 from ...exceptions import BackendUnavailable, ConversationBusy
 from ..toolkit import forksafe
+from .epochs import CLOSED, SEAL_SECONDS, Keys, epoch_after
 
-LOCK_TTL: Final = 4  # whole seconds, because most caches know no others
+LOCK_TTL: Final = 4.0  # seconds that others wait for one holder
 ACQUIRE_TIMEOUT: Final = 5.0  # seconds; above LOCK_TTL: a dead holder costs time, not an error
 SHORTEST_POLL_WAIT: Final = 0.0005  # seconds, doubled each time up to the longest
 LONGEST_POLL_WAIT: Final = 0.02
+# The lock of a dead holder is there until then, unless somebody wants it. Not shorter, because one
+# that expires is free without a seal.
+_EXPIRY: Final = SEAL_SECONDS
+
+
+class LockLost(BackendUnavailable):
+    """Others have taken the lock away. What was written may be part of the conversation or not."""
 
 
 class Lock:
-    """A lock that is held, since `time.monotonic()` said `since`."""
+    """A lock that is held in an epoch, since `time.monotonic()` said `since`."""
 
-    def __init__(self, since: float) -> None:
+    def __init__(
+        self, cache: BaseCache, keys: Keys, epoch: int, since: float, deadline: float
+    ) -> None:
+        self._cache = cache
+        self._keys = keys
+        self._deadline = deadline
+        self.epoch = epoch
         self.since = since
+        # A write was begun of which it is not known that it is done, so it may come late.
+        self.in_doubt = False
 
     @property
     def is_safe(self) -> bool:
-        """Whether there is time enough for a write before the lock expires."""
+        """Whether there is time enough for a write before others take the lock away."""
         return time.monotonic() - self.since < LOCK_TTL / 2
 
     def check(self) -> None:
@@ -48,39 +66,72 @@ class Lock:
                 "Nothing was written."
             )
 
+    def advance(self, epoch: int) -> None:
+        """Take the lock of a later epoch: the present one is sealed. The lock of that stays, so
+        that nobody else takes it in vain."""
+        newer = _acquire(self._cache, self._keys, self._deadline, epoch)
+        self.epoch, self.since = newer.epoch, newer.since
+
+    def release(self) -> None:
+        """Let others have the lock, in the next epoch if a write may still come."""
+        is_done = False
+        try:
+            if not self.in_doubt:
+                self._cache.delete(self._keys("lock", self.epoch))
+                is_done = True
+        finally:
+            if not is_done:
+                with suppress(Exception):  # else who waits for the lock does it
+                    seal(self._cache, self._keys, self.epoch)
+
 
 @contextmanager
-def hold(cache: BaseCache, key: str) -> Iterator[Lock]:
-    """Hold the lock `key` for the length of a with block.
+def hold(cache: BaseCache, keys: Keys) -> Iterator[Lock]:
+    """Hold the lock of a conversation for the length of a with block.
 
     Raises:
         ConversationBusy: others held it for `ACQUIRE_TIMEOUT` seconds.
     """
     deadline = time.monotonic() + ACQUIRE_TIMEOUT
-    with _at_head(cache.make_key(key), deadline):
-        lock = _acquire(cache, key, deadline)
+    with _at_head(cache.make_key(keys("lock")), deadline):
+        lock = _acquire(cache, keys, deadline)
         try:
             yield lock
         finally:
-            if lock.is_safe:  # else it has expired, or soon will, and another may hold it
-                cache.delete(key)
+            lock.release()
 
 
-def _acquire(cache: BaseCache, key: str, deadline: float) -> Lock:
-    wait = SHORTEST_POLL_WAIT
+def _acquire(cache: BaseCache, keys: Keys, deadline: float, epoch: int = 0) -> Lock:
+    wait, seen_since = SHORTEST_POLL_WAIT, 0.0
+    mine, holder = secrets.token_hex(8), None
     while True:
-        since = time.monotonic()
-        if _add(cache, key):
-            return Lock(since)
-        if since > deadline:
+        now = time.monotonic()
+        key, sealed = keys("lock", epoch), keys.seal(epoch)
+        if holder is None and _add(cache, key, mine):
+            return Lock(cache, keys, epoch, now, deadline)
+        found = cache.get_many([key, sealed])
+        if sealed in found:
+            epoch, holder = epoch_after(epoch, found[sealed]), None
+            continue
+        if found.get(key) != holder:
+            holder, seen_since = found.get(key), now
+            wait = SHORTEST_POLL_WAIT
+        elif holder is not None and now - seen_since >= LOCK_TTL:
+            seal(cache, keys, epoch)  # which a database may refuse, and says nothing
+        if now > deadline:
             raise _busy()
         time.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads waiters, hides nothing
         wait = min(wait * 2, LONGEST_POLL_WAIT)
 
 
-def _add(cache: BaseCache, key: str) -> bool:
+def seal(cache: BaseCache, keys: Keys, epoch: int) -> None:
+    """Have the conversation go on in the next epoch."""
+    cache.add(keys.seal(epoch), CLOSED, SEAL_SECONDS)
+
+
+def _add(cache: BaseCache, key: str, value: str) -> bool:
     if not isinstance(cache, FileBasedCache):
-        return cache.add(key, 1, LOCK_TTL)
+        return cache.add(key, value, _EXPIRY)
     # Its `add` looks and then writes, so two callers may both succeed. A file lock around it, held
     # for no longer than that, makes it atomic.
     directory = cache._dir  # type: ignore[attr-defined]
@@ -90,7 +141,15 @@ def _add(cache: BaseCache, key: str) -> bool:
                 return False
         except BlockingIOError:
             return False
-        return cache.add(key, 1, LOCK_TTL)
+        return cache.add(key, value, _EXPIRY)
+
+
+def lost() -> LockLost:
+    """Return the error for a write during which the lock was taken away."""
+    return LockLost(
+        f"The cache took more than {LOCK_TTL:g} s, and others have gone on meanwhile. "
+        "It is not known whether what was written counts."
+    )
 
 
 def _busy() -> ConversationBusy:

@@ -1,9 +1,7 @@
 """Asks the primary while it is available. In an outage it goes on in memory, and replays later what
 was changed. No error of an outage reaches the caller, and nothing that was accepted is dropped."""
 
-import atexit
-import weakref
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -15,8 +13,8 @@ from ..base import ConversationStateBackend
 from ..locmem import LocMemBackend
 from ..records import Acquired, Change, Committed, Record
 from ..reports import ConversationSummary, Health, PurgeReport, Selection
-from ..toolkit import forksafe
 from ..toolkit.packed import Pair
+from .instances import instances
 from .journal import Journal
 from .last_known import LastKnownCache
 from .offline import OfflineStore
@@ -61,26 +59,25 @@ class FailoverBackend(ConversationStateBackend):
         super().__init__(max_age=primary.max_age)
         self.primary = primary
         self.fallback = fallback
-        fallback.keep_all(primary.max_age)  # the journal bounds it
         # To a caller, it is the primary.
         for trait in ("name", "can_scan", "expires_natively", "is_shared"):
             setattr(self, trait, getattr(primary, trait))
         self._known_limits = known_conversations, known_bytes, primary.max_age, outage_memory
         self._journal_bytes = journal_bytes
         self._begin()
-        _instances.add(self)
 
     def _begin(self) -> None:
+        self.fallback.keep_all(self.max_age)  # the journal bounds it
         self._known = LastKnownCache(*self._known_limits)
         self._offline = OfflineStore(
             self.fallback, self._known, Journal(self._journal_bytes), lambda: self._recovery.wake()
         )
         self._leases = self._offline.leases
         self._recovery = Recovery(self.primary, self._offline)
+        instances.add(self)
 
-    def begin_in_child(self) -> None:
-        """Begin anew in a forked process: the parent replays what it has accepted, and its thread
-        is not here."""
+    def begin_anew(self) -> None:
+        """Begin with nothing, as a forked process does: the parent replays what it accepted."""
         self.fallback.clear()
         self._begin()
 
@@ -94,6 +91,8 @@ class FailoverBackend(ConversationStateBackend):
         record = route.ask(method, self._offline.load, id, window)
         if route.answered:
             self._known.put(id, record, era)
+        if not (route.answered and route.writable):
+            self._offline.note_use(id)
         return record if record is None or route.writable else replace(record, degraded=True)
 
     async def aload(self, id: str, window: int) -> Record | None:
@@ -104,6 +103,8 @@ class FailoverBackend(ConversationStateBackend):
         record = await route.aask(method, self._offline.load, id, window)
         if route.answered:
             self._known.put(id, record, era)
+        if not (route.answered and route.writable):
+            self._offline.note_use(id)
         return record if record is None or route.writable else replace(record, degraded=True)
 
     def peek(self, id: str, window: int) -> Record | None:
@@ -361,6 +362,28 @@ class FailoverBackend(ConversationStateBackend):
         """See `ConversationStateBackend.shard_of`."""
         return self.primary.shard_of(id)
 
+    def isolated(self, name: str) -> "FailoverBackend":
+        """See `ConversationStateBackend.isolated`."""
+        other = FailoverBackend.__new__(FailoverBackend)
+        primary, fallback = self.primary.isolated(name), self.fallback.isolated(name)
+        vars(other).update(vars(self), primary=primary, fallback=fallback)
+        other.begin_anew()
+        return other
+
+    def erase(self) -> None:
+        """See `ConversationStateBackend.erase`. What waits for replay is dropped, too."""
+        self._offline.abandon()
+        self._recovery.stop()
+        self.primary.erase()
+
+    def age(self, seconds: float) -> None:
+        """See `ConversationStateBackend.age`."""
+        self.primary.age(seconds)
+
+    def end_outage(self, restore: Callable[[], object]) -> None:
+        """See `Recovery.end_outage`."""
+        self._recovery.end_outage(restore)
+
     def close(self) -> None:
         """Replay what is possible, and close connections. What cannot be replayed is kept in
         memory, and tried again as soon as the backend is used."""
@@ -375,20 +398,3 @@ class FailoverBackend(ConversationStateBackend):
     def finish(self) -> None:
         """Replay what is possible, and log how much is lost, because the process ends."""
         self._recovery.stop(for_good=True)
-
-
-_instances: Final["weakref.WeakSet[FailoverBackend]"] = weakref.WeakSet()
-
-
-def _replay_at_exit() -> None:
-    for backend in list(_instances):
-        backend.finish()
-
-
-def _begin_in_child() -> None:
-    for backend in list(_instances):
-        backend.begin_in_child()
-
-
-atexit.register(_replay_at_exit)
-forksafe.reset_in_child(_begin_in_child)

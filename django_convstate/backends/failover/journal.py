@@ -1,12 +1,12 @@
 """The changes that the primary has yet to apply, by conversation, in the order in which they were
 made."""
 
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from ... import clock
 from ...exceptions import BackendUnavailable
 from ..records import TOMBSTONE_SECONDS, Change, Create
 from ..toolkit.memory import (
@@ -28,6 +28,15 @@ EXPIRY_SLACK: Final = 1.0  # seconds; an answer of the primary is a little older
 CLOCK_SLACK: Final = 3600  # seconds by which a tombstone may be gone too early, as clocks differ
 
 
+# What the wall clock said when the monotonic one was at 0. It may jump later.
+_EPOCH: Final = clock.time() - clock.monotonic()
+
+
+def steady_time() -> float:
+    """Return the seconds since the epoch, by a clock that does not jump."""
+    return _EPOCH + clock.monotonic()
+
+
 @dataclass(frozen=True, slots=True)
 class Touch:
     """The expiry was slid, with a new idle time in seconds or the old one."""
@@ -37,8 +46,8 @@ class Touch:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """The conversation was deleted, at a moment in seconds since the epoch. One that was begun
-    under its id after that is not affected."""
+    """The conversation was deleted, at a moment by `steady_time`. One that was begun under its id
+    after that is not affected."""
 
     at: float
 
@@ -94,13 +103,13 @@ class PendingWrites:
     @property
     def has_expired(self) -> bool:
         """Whether the base has expired in the primary, unless others have used it."""
-        now = time.monotonic()
+        now = clock.monotonic()
         return self.lifetime is not None and self.lifetime.expires - EXPIRY_SLACK <= now
 
     @property
     def may_be_restored(self) -> bool:
         """Whether the primary still knows it if others have deleted what was known here."""
-        age = 0.0 if self.lifetime is None else time.monotonic() - self.lifetime.seen
+        age = 0.0 if self.lifetime is None else clock.monotonic() - self.lifetime.seen
         return age < TOMBSTONE_SECONDS - CLOCK_SLACK
 
 

@@ -10,13 +10,14 @@ those of the primary and of this machine may differ, or jump.
 """
 
 import threading
-import time
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from ... import clock
 from ...exceptions import InvalidConversationValue
-from ..records import Change, Committed, Record
+from ..records import Change, Committed, Record, Replacement
 from ..reports import Selection
 from ..toolkit.memory import (
     BYTES_OVERHEAD,
@@ -24,8 +25,9 @@ from ..toolkit.memory import (
     memory_of_messages,
     memory_of_record,
 )
-from ..toolkit.packed import PackedMessages, key_of
+from ..toolkit.packed import PackedMessages, Pair, key_of
 from ..toolkit.stored import StoredConversation
+from ..toolkit.writer import Commit
 
 KEPT_MESSAGES: Final = 100  # of each conversation, the newest
 KEPT_CHANGES: Final = 8  # before they are applied after all
@@ -44,6 +46,27 @@ class Lifetime:
     expires: float
 
 
+@dataclass(slots=True, repr=False)
+class Applied:
+    """What a change has done that the primary has applied at `now`, and the answer; the names are
+    those of `Change`. It refers to a twin of the commit, because that is open for as long as
+    anything refers to it."""
+
+    now: float
+    committed: Committed
+    commit: Commit
+    owner: str | None
+    ttl: float | None
+    default_ttl: float
+    set: Mapping[str, bytes]
+    unset: Sequence[str]
+    increment: Mapping[str, int]
+    replace: Sequence[Replacement]
+    keep_messages: int | None
+    append: Sequence[Pair]
+    window: int
+
+
 @dataclass(slots=True)
 class Snapshot:
     """A conversation as it was at some moment, and the changes since.
@@ -58,12 +81,12 @@ class Snapshot:
     size: int
     begun: float
     seen: float
-    changes: list[tuple[float, Change, Committed]]
+    changes: list[Applied]
 
     @property
     def owner(self) -> str | None:
         """Whose it is."""
-        owners = (change.owner for _, change, _ in reversed(self.changes))
+        owners = (change.owner for change in reversed(self.changes))
         return next((owner for owner in owners if owner is not None), self.record.owner)
 
     @property
@@ -77,8 +100,8 @@ class Snapshot:
         stored = StoredConversation.of(record, record.messages)
         stored.messages.unloaded = record.message_count - len(record.messages)
         stored.messages.oldest = record.first
-        for now, change, committed in self.changes:
-            _follow(stored, change, committed, now, max_age)
+        for change in self.changes:
+            _follow(stored, change, max_age)
         stored.messages.unload(self.kept_messages)
         return stored
 
@@ -88,47 +111,39 @@ class Snapshot:
         return Snapshot(record, OVERHEAD + memory_of_record(record), self.begun, self.seen, [])
 
 
-def _follow(
-    stored: StoredConversation,
-    change: Change,
-    committed: Committed,
-    now: float,
-    max_age: float | None,
-) -> None:
+def _follow(stored: StoredConversation, change: Applied, max_age: float | None) -> None:
     """Do to `stored` what the primary has done, whatever else others have done there."""
-    messages = stored.messages
+    messages, committed = stored.messages, change.committed
     appended = () if committed.repeated else change.append
     if committed.existing:
         appended = [pair for pair in appended if pair[0] not in committed.existing]
-    _adopt_others(stored, change, committed, committed.end - len(appended))
+    _adopt_others(stored, change, committed.end - len(appended))
     # What a repeated answer has is newer than what was replaced then.
     for each in () if committed.repeated else change.replace:
         messages.replace(each)  # if it is known: others may have dropped it here
-    applied = replace(
-        change,
-        expected={},
-        replace=[],
-        keep_messages=None,
+    applied = Change(
+        commit=change.commit,
+        owner=change.owner,
+        ttl=change.ttl,
+        default_ttl=change.default_ttl,
+        set=change.set,
+        unset=change.unset,
+        increment=change.increment,
         append=appended,
-        once=(),
-        max_state_bytes=None,
-        max_messages=None,
-        window=0,
     )
     try:
-        stored.apply(applied, now, max_age)
+        stored.apply(applied, change.now, max_age)
     except InvalidConversationValue:  # a counter that others have changed
-        stored.apply(replace(applied, increment={}), now, max_age)
+        stored.apply(replace(applied, increment={}), change.now, max_age)
     stored.version = committed.version
     messages.settle(committed.dropped, committed.message_count, committed.last_key)
 
 
-def _adopt_others(
-    stored: StoredConversation, change: Change, committed: Committed, others_end: int
-) -> None:
+def _adopt_others(stored: StoredConversation, change: Applied, others_end: int) -> None:
     """Make the messages those that end at `others_end` in the primary, behind which it has appended
     those of `change`. Where it is not certain that older ones are there still, they are dropped."""
-    messages, others = stored.messages, committed.others
+    messages, committed = stored.messages, change.committed
+    others = committed.others
     if committed.version == stored.version + 1 and not committed.repeated:
         if change.keep_messages is not None:
             messages.truncate(change.keep_messages)
@@ -139,6 +154,24 @@ def _adopt_others(
     messages.adopt(others, others_end)
     if messages.packed:
         messages.last_key = max(messages.last_key, key_of(messages.packed[-1]))
+
+
+def _applied(change: Change, committed: Committed, now: float) -> Applied:
+    return Applied(
+        now,
+        committed,
+        change.commit.twin(),
+        change.owner,
+        change.ttl,
+        change.default_ttl,
+        change.set,
+        change.unset,
+        change.increment,
+        change.replace,
+        change.keep_messages,
+        change.append,
+        change.window,
+    )
 
 
 class LastKnownCache:
@@ -177,7 +210,7 @@ class LastKnownCache:
                 return None
             stored = snapshot.stored(self._max_age)
             lifetime = self._lifetime(snapshot, stored)
-            now = time.monotonic()
+            now = clock.monotonic()
             if now - lifetime.seen > self._max_seconds or lifetime.expires <= now:
                 self._replace(id, None)
                 return None
@@ -198,7 +231,7 @@ class LastKnownCache:
             return
         if not self._max_count:
             return
-        now = time.monotonic()
+        now = clock.monotonic()
         age = max(0.0, record.last_accessed - record.created_at)
         snapshot = Snapshot(record, OVERHEAD + memory_of_record(record), now - age, now, [])
         with self._lock:
@@ -209,7 +242,7 @@ class LastKnownCache:
         """Keep a change that the primary has applied, with its answer."""
         if not self._max_count:
             return
-        now, seen = time.time(), time.monotonic()
+        now, seen = clock.time(), clock.monotonic()
         with self._lock:
             if era != self.era and self._is_outdated(id, era):
                 return
@@ -220,7 +253,7 @@ class LastKnownCache:
                 begun = StoredConversation(now, now, now).record("", 0, self._max_age)
                 snapshot = Snapshot(begun, OVERHEAD, seen, seen, [])
                 self._replace(id, snapshot)
-            snapshot.changes.append((now, change, committed))
+            snapshot.changes.append(_applied(change, committed, now))
             snapshot.seen = seen
             if len(snapshot.changes) > KEPT_CHANGES:
                 self._replace(id, snapshot.compacted(self._max_age))
@@ -236,10 +269,10 @@ class LastKnownCache:
             snapshot = self._snapshots.get(id)
             if snapshot is not None and found:
                 stored = snapshot.stored(self._max_age)
-                stored.touch(time.time(), ttl)
+                stored.touch(clock.time(), ttl)
                 record = stored.record("", snapshot.kept_messages, self._max_age)
                 size = OVERHEAD + memory_of_record(record)
-                snapshot = Snapshot(record, size, snapshot.begun, time.monotonic(), [])
+                snapshot = Snapshot(record, size, snapshot.begun, clock.monotonic(), [])
             self._replace(id, snapshot if found else None)
 
     def move(self, id: str, new_id: str, *, found: bool) -> None:
@@ -261,7 +294,7 @@ class LastKnownCache:
             self._all_forgotten = self.era
             if selection.only_expired:
                 return  # as here
-            used_before = time.monotonic() - (selection.idle_for or 0.0)
+            used_before = clock.monotonic() - (selection.idle_for or 0.0)
             for id, snapshot in list(self._snapshots.items()):
                 # One without an owner may have become somebody's elsewhere.
                 is_owners = selection.owner is None or snapshot.owner in (None, selection.owner)

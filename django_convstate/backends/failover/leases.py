@@ -6,10 +6,10 @@ is fenced here as the primary does it. Other processes know nothing of what is g
 """
 
 import threading
-import time
 from dataclasses import replace
 from typing import Final
 
+from ... import clock
 from ...exceptions import ConversationConflict
 from ..locmem import LocMemBackend
 from ..records import TURN_LOST, Change
@@ -34,7 +34,7 @@ class LeaseTable:
     def granted(self, id: str, lease: str, seconds: float) -> None:
         """Record that the primary has granted or renewed a lease."""
         with self._lock:
-            now = time.monotonic()
+            now = clock.monotonic()
             self._from_primary[id] = lease, now + seconds
             if len(self._from_primary) > PRUNE_ABOVE:
                 self._from_primary = {
@@ -58,7 +58,7 @@ class LeaseTable:
         """Join the queue here, behind a lease that the primary has granted. Return how many are
         before this one; 0: it has the turn."""
         with self._lock:
-            now = time.monotonic()
+            now = clock.monotonic()
             holder, until = self._from_primary.get(id, ("", 0.0))
             if until > now and holder != lease and not self._fallback.has_queue(id):
                 self._fallback.acquire(id, holder, until - now, 1)

@@ -6,12 +6,12 @@ All of it is memory, so that there is nothing to await.
 
 import math
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Final
 
+from ... import clock
 from ...exceptions import BackendUnavailable
 from ..locmem import LocMemBackend
 from ..records import Acquired, Change, Committed, Create, Record
@@ -19,12 +19,11 @@ from ..reports import Selection
 from ..toolkit.message_list import OLDER_MESSAGES
 from ..toolkit.packed import Pair
 from ..toolkit.stored import StoredConversation
-from .journal import Delete, Journal, Touch, Write
+from .journal import Delete, Journal, Touch, Write, steady_time
 from .last_known import LastKnownCache, Lifetime
 from .leases import LeaseTable
 
-# What the wall clock said when the monotonic one was at 0. It may jump later.
-_EPOCH: Final = time.time() - time.monotonic()
+MAX_USED: Final = 5000  # conversations whose use is made up for after the outage
 
 
 class OfflineStore:
@@ -47,6 +46,8 @@ class OfflineStore:
         self.journal = journal
         self.leases = LeaseTable(fallback)
         self.lock = threading.Lock()
+        # Those that were loaded and not changed: the primary has not slid their expiry.
+        self.used: dict[str, None] = {}
         self._on_write = on_write
 
     def load(self, id: str, window: int) -> Record | None:
@@ -65,6 +66,17 @@ class OfflineStore:
         if record is None:
             return None
         return replace(record, degraded=True, unconfirmed=unconfirmed)
+
+    def note_use(self, id: str) -> None:
+        """Have the primary slide the expiry of a conversation that was loaded, when it is back."""
+        with self.lock:
+            if id in self.journal:
+                return  # whose changes do so
+            self.used.pop(id, None)
+            self.used[id] = None
+            if len(self.used) > MAX_USED:
+                del self.used[next(iter(self.used))]
+        self._on_write()
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """Join the queue for a turn in this process."""
@@ -149,7 +161,7 @@ class OfflineStore:
         Raises:
             BackendUnavailable: the journal is full, or the version is not known.
         """
-        delete = Delete(_EPOCH + time.monotonic())
+        delete = Delete(steady_time())
         with self._writing(id, delete, presume_exists=True) as base:
             if expected_version is not None and base is None and not self._is_complete(id):
                 raise _unknown_version()
@@ -194,6 +206,14 @@ class OfflineStore:
                     self.discard(id)
                     dropped.append(id)
         return dropped
+
+    def abandon(self) -> None:
+        """Drop all that waits for replay."""
+        with self.lock:
+            for id in self.journal.ids():
+                self.journal.drop(id)
+            self.fallback.clear()
+            self.used.clear()
 
     def _is_unconfirmed(self, id: str) -> bool:
         pending = self.journal.get(id)
@@ -253,7 +273,7 @@ class OfflineStore:
 def _is_unconfirmed(lifetime: Lifetime | None, ttl: float) -> bool:
     """Tell whether the primary may not have a conversation, or may drop it soon, because there it
     has been idle since the outage began."""
-    return lifetime is None or lifetime.expires - time.monotonic() < ttl / 2
+    return lifetime is None or lifetime.expires - clock.monotonic() < ttl / 2
 
 
 def _refuse_unless_mergeable(change: Change) -> None:
@@ -286,5 +306,5 @@ def _unknown_version() -> BackendUnavailable:
 def _unknown() -> StoredConversation:
     """Return what stands for a conversation of which nothing is known. Its version is 0, and it
     does not expire here."""
-    now = time.time()
+    now = clock.time()
     return StoredConversation(now, now, now, ttl=math.inf)

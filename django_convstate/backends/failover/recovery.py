@@ -9,6 +9,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Final
@@ -29,6 +30,7 @@ logger = logging.getLogger("django_convstate")
 
 REPLAY_JITTER: Final = 0.5  # seconds at most before the first replay: many processes begin at once
 REPLAY_PAUSE: Final = 0.002  # seconds at most between two conversations
+SLIDES_AT_ONCE: Final = 200  # conversations whose expiry is slid before changes are looked for
 SHORTEST_RETRY_WAIT: Final = 1.0  # seconds until a conversation that could not be replayed is again
 LONGEST_RETRY_WAIT: Final = 30.0
 ERROR_PAUSE: Final = 1.0  # seconds after an error of which we know nothing
@@ -53,6 +55,7 @@ class Recovery:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._since: float | None = None  # seconds since the epoch; None: no outage was signalled
+        self._began = 0.0  # the same, by the monotonic clock
         self._announcements = Announcements(primary)
 
     def route(self, id: str, *, only_reads: bool = False, is_pending: bool = False) -> Route:
@@ -114,7 +117,7 @@ class Recovery:
             self._thread = None
             self._stopping.clear()
         journal = self._offline.journal
-        if journal.pending:
+        if journal.pending or self._offline.used:
             for name, shard in self._down():
                 self._probe(name, shard)
             self._replay(until=time.monotonic() + CLOSE_TIMEOUT, is_last=True)
@@ -130,6 +133,17 @@ class Recovery:
                 journal.pending,
                 len(journal.ids()),
             )
+
+    def end_outage(self, restore: Callable[[], object]) -> None:
+        """Call `restore`, take the primary for available then, and replay at once. For tests that
+        have made the outage: no probe is waited for, and none leaves its conversation."""
+        self.stop()  # while the primary is unavailable, so that it is not probed
+        self._announce_outage()  # one that was too short for the thread to notice
+        restore()
+        for shard in list(self._shards.values()):
+            shard.breaker.close()
+            shard.readable = True
+        self.stop()
 
     def outage_health(self) -> Health | None:
         """Return the health in an outage, without asking the primary. None: there is none."""
@@ -161,7 +175,8 @@ class Recovery:
 
     @property
     def _is_over(self) -> bool:
-        return not (self._offline.journal.pending or self._down() or self._suspects())
+        is_done = not (self._offline.journal.pending or self._offline.used)
+        return is_done and not (self._down() or self._suspects())
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -257,6 +272,11 @@ class Recovery:
             pending = self._offline.journal.get(id)
             if pending is not None and (is_last or pending.retry_at <= now):
                 self._replay_one(id, pending)
+        # Few at a time: a change that is made meanwhile waits for none of the others.
+        for id in list(self._offline.used)[: None if is_last else SLIDES_AT_ONCE]:
+            if self._stopping.is_set() or time.monotonic() > until:
+                return
+            self._slide(id)
 
     def _replay_one(self, id: str, pending: PendingWrites) -> None:
         try:
@@ -281,6 +301,27 @@ class Recovery:
                 )
         time.sleep(random.uniform(0, REPLAY_PAUSE))  # noqa: S311 - hides nothing
 
+    def _slide(self, id: str) -> None:
+        """Slide the expiry of a conversation that was loaded in the outage. Once is enough, if the
+        primary is there."""
+        name = self._primary.shard_of(id) or ""
+        shard = self._shards.setdefault(name, Shard())
+        if shard.breaker.is_open:
+            return
+        era, error = shard.breaker.era, None
+        self._offline.used.pop(id, None)
+        try:
+            if not self._primary.touch(id):
+                self._offline.known.forget(id)
+        except BackendUnavailable:
+            error = self._ask(name, shard)
+        except ConversationError:
+            pass  # which the next load reports
+        if error is not None:
+            self._offline.used[id] = None  # to be tried again
+            shard.breaker.failed(era, str(error), transient=error.transient)
+        time.sleep(random.uniform(0, REPLAY_PAUSE))  # noqa: S311 - hides nothing
+
     def _replay_failed(self, id: str, pending: PendingWrites, name: str, shard: Shard) -> None:
         """Find out whether the shard is there, and the conversation itself takes too long."""
         era = shard.breaker.era
@@ -295,7 +336,7 @@ class Recovery:
 
     def _announce_outage(self) -> None:
         if self._since is None and self._down():
-            self._since = time.time()
+            self._since, self._began = time.time(), time.monotonic()
             self._replayer.stats = ReplayStats()
             self._announcements.add(signals.backend_degraded, reason=self._reason)
             self._announcements.start()
@@ -310,7 +351,8 @@ class Recovery:
     def _announce_recovery(self) -> None:
         if self._since is None:
             return
-        seconds, self._since, stats = time.time() - self._since, None, self._replayer.stats
+        seconds, stats = time.monotonic() - self._began, self._replayer.stats
+        self._since = None
         journal = self._offline.journal
         refused, journal.refused = journal.refused, 0
         self._announcements.add(signals.backend_recovered, seconds=seconds, **asdict(stats))

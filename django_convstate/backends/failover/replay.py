@@ -11,8 +11,9 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Final
 
-from ... import ids
+from ... import clock, ids
 from ...conversation.merge import MERGE_TRIES, merged, pause_after
 from ...exceptions import (
     BackendUnavailable,
@@ -23,13 +24,15 @@ from ...exceptions import (
     InvalidConversationValue,
 )
 from ..base import ConversationStateBackend
-from ..records import Change, Committed, Create, Diverged
+from ..records import Change, Committed, Create, Diverged, Record
 from ..toolkit.packed import PackedMessages
 from ..toolkit.stored import StoredConversation
 from ..toolkit.writer import ThisProcess
-from .journal import PendingWrites, Touch, Write
+from .journal import PendingWrites, Touch, Write, steady_time
 from .offline import OfflineStore
 from .pieces import divided, is_too_large, mark_of
+
+CLOCK_TTL: Final = 1.0  # seconds until the conversation that shows the primary's clock is gone
 
 logger = logging.getLogger("django_convstate")
 
@@ -128,10 +131,19 @@ class Replayer:
             self._primary.touch(id, write.ttl)
         else:
             record = self._primary.peek(id, 1)
-            if record is not None and record.created_at <= write.at:
+            if record is not None and not self._is_newer(id, record, write.at):
                 self._primary.delete(id)
             pending.is_begun_anew = True
         return False
+
+    def _is_newer(self, id: str, record: Record, moment: float) -> bool:
+        """Tell whether others have begun a conversation after a moment here. Only if our clock says
+        so, and that of the primary, too: what was deleted has to go."""
+        if record.created_at <= moment:
+            return False
+        now, beside = steady_time(), self._primary.id_beside(id)
+        committed = self._primary.commit(beside, Change(ttl=CLOCK_TTL, set={"probe": b"true"}))
+        return record.created_at > moment + committed.expires_at - CLOCK_TTL - now
 
     def _has_followers(self, id: str, pending: PendingWrites, was_sent: bool) -> bool:
         """Tell whether the whole was applied of which the head had been applied already: or else it
@@ -196,7 +208,7 @@ class Replayer:
         """Make a conversation that has expired in the outage what it was before. Those of its
         messages that were not known here count as dropped."""
         record = base.record(id, 0, self._primary.max_age)
-        record.last_accessed, record.dropped = time.time(), base.messages.start
+        record.last_accessed, record.dropped = clock.time(), base.messages.start
         messages = PackedMessages(base.messages.packed, base.messages.start)
         self._primary.restore(id, record, messages, unless_deleted=True)
 

@@ -4,9 +4,11 @@ The commands are plain ones of Redis 6.2, in Lua scripts; no module is needed.
 """
 
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -21,9 +23,9 @@ from ..toolkit.listing import newest_first
 from ..toolkit.packed import Pair, packing
 from .client.clients import Clients
 from .client.deadline import Deadline, in_time
-from .diagnostics.checks import check_entry, check_server
+from .diagnostics.checks import check_entry, check_server, check_use, is_usable
 from .diagnostics.server_info import adescribe, describe, key_on_each_primary
-from .errors import CLIENT_ERRORS, is_refusal, is_silence, is_unknown_command, translated
+from .errors import CLIENT_ERRORS, is_unknown_command, misconfiguration, translated
 from .listing import Listing
 from .operations import Operation, Operations, Reply
 from .replies import MISREAD, NOT_A_RECORD
@@ -38,15 +40,6 @@ _NOT_QUARANTINED: Final = (
     "Damaged conversation %s could not be quarantined; its next load retries. %s"
 )
 
-_REFUSED: Final = (
-    "That is no outage: correct the user's name, password or rights in CACHES, or on the server. "
-    "Until then this process is not ready."
-)
-_NEVER_ANSWERED: Final = (
-    "It has not answered once since this process began, so that LOCATION in CACHES may be wrong: "
-    "until it does, this process is not ready."
-)
-
 logger = logging.getLogger("django_convstate")
 
 P = ParamSpec("P")
@@ -58,7 +51,7 @@ class RedisBackend(ConversationStateBackend):
     the methods are those of `ConversationStateBackend`."""
 
     name: ClassVar = "redis"
-    option_names: ClassVar = ("max_age", "cache_alias", "key_prefix")
+    option_names: ClassVar[tuple[str, ...]] = ("max_age", "cache_alias", "key_prefix")
     expires_natively: ClassVar = True
     can_fall_back: ClassVar = True
 
@@ -262,6 +255,22 @@ class RedisBackend(ConversationStateBackend):
         except (BackendUnavailable, *CLIENT_ERRORS) as error:
             return self._unhealthy(error, node)
 
+    def isolated(self, name: str) -> "RedisBackend":
+        """See `ConversationStateBackend.isolated`. Shares the connections."""
+        operations = Operations(f"{self._operations.prefix}.{name}", self.max_age)
+        other = copy(self)
+        listing = Listing(operations, self._clients)
+        vars(other).update(_operations=operations, _listing=listing)
+        return other
+
+    def erase(self) -> None:
+        """See `ConversationStateBackend.erase`."""
+        self._listing.erase()
+
+    def age(self, seconds: float) -> None:
+        """See `ConversationStateBackend.age`."""
+        self._listing.age(math.ceil(seconds * 1000))
+
     def close(self) -> None:
         """See `ConversationStateBackend.close`: the client of all threads."""
         self._clients.close()
@@ -278,7 +287,11 @@ class RedisBackend(ConversationStateBackend):
     @classmethod
     def check_deployment(cls, options: Mapping[str, Any]) -> list[CheckMessage]:
         """See `ConversationStateBackend.check_deployment`."""
-        return list(check_server(options["cache_alias"]))
+        messages = list(check_server(options["cache_alias"]))
+        if is_usable(messages):
+            messages += check_use(backend := cls(**options))
+            backend.close()
+        return messages
 
     async def _call(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         # Not in the thread that all requests share: a listing or a purge may take its time.
@@ -361,10 +374,7 @@ class RedisBackend(ConversationStateBackend):
         """Return our exception for an error, and note whether an outage can have caused it."""
         ours, why = translated(error, self.cache_alias), ""
         if isinstance(ours, BackendUnavailable):
-            if is_refusal(error):
-                why = _REFUSED
-            elif is_silence(error) and not self._clients.has_answered:
-                why = _NEVER_ANSWERED
+            why = misconfiguration(error, has_answered=self._clients.has_answered)
         if why and not self._misconfigured:
             logger.error("%s %s", ours, why)
         self._misconfigured = why and f"{ours} {why}"

@@ -23,8 +23,9 @@ _TIMED_OUT: Final = (
     "did not answer in time (if it is only far away, raise SOCKET_TIMEOUT in its OPTIONS: "
     "`manage.py check --deploy` says to what)"
 )
+_FORBIDDEN: Final = "refuses our commands or our keys to this user (NOPERM)"
 _BY_KIND: Final[dict[type[Exception], str]] = {
-    exceptions.NoPermissionError: "refuses our commands or our keys to this user (NOPERM)",
+    exceptions.NoPermissionError: _FORBIDDEN,
     exceptions.AuthenticationError: "does not accept the user name or the password",
     exceptions.OutOfMemoryError: "is out of memory and refuses to write (OOM): raise maxmemory",
     exceptions.ReadOnlyError: "is a replica and refuses to write (READONLY)",
@@ -49,6 +50,16 @@ _BY_REPLY: Final = {
     "TTL exhausted": "is a cluster that redirects in a circle: its slots are moving",
     "All slots are not covered": _DOWN,
 }
+_REFUSED: Final = (
+    "That is no outage: correct the user's name, password or rights in CACHES, or on the server. "
+    "Until then this process is not ready."
+)
+_NEVER_ANSWERED: Final = (
+    "It has not answered once since this process began, so that LOCATION in CACHES may be wrong: "
+    "until it does, this process is not ready."
+)
+# How a script says so of a command in it: since Redis 7.2, and before.
+_FORBIDDEN_IN_SCRIPT: Final = ("ACL failure in script", "The user executing the script can't")
 _DAMAGE: Final = re.compile(
     r"attempt to (?:call|compare|concatenate|get length|index|perform)|bad argument #"
     r"|data string too short|invalid expire|not an integer|not a valid float|out of range"
@@ -93,9 +104,8 @@ def describe_error(error: Exception) -> str:
     for kind, meaning in _BY_KIND.items():
         if isinstance(error, kind):
             return meaning
-    for beginning, meaning in _BY_REPLY.items():
-        if str(error).startswith(beginning):
-            return meaning
+    if (said := _meaning_of_reply(error)) is not None:
+        return said
     not_found = isinstance(error, (MasterNotFoundError, AsyncMasterNotFoundError))
     if not_found and " : " not in str(error):
         return _NO_PRIMARY  # and no sentinel failed to answer
@@ -105,6 +115,13 @@ def describe_error(error: Exception) -> str:
     if isinstance(error, (exceptions.ConnectionError, exceptions.RedisClusterException, OSError)):
         return _UNREACHABLE
     return f"answered with an unexpected error ({type(error).__name__})"
+
+
+def _meaning_of_reply(error: Exception) -> str | None:
+    if _is_forbidden_in_script(error):
+        return _FORBIDDEN
+    text = str(error)
+    return next((_BY_REPLY[start] for start in _BY_REPLY if text.startswith(start)), None)
 
 
 def _cause_in_a_cluster(error: Exception) -> Exception:
@@ -146,12 +163,25 @@ def is_refusal(error: Exception) -> bool:
     """Tell whether the server refuses the login, or what this user may do: no outage does that."""
     error = _cause_in_a_cluster(error)
     kinds = (exceptions.AuthenticationError, exceptions.NoPermissionError)
-    return isinstance(error, kinds) or str(error).startswith("NOAUTH")
+    is_refused = isinstance(error, kinds) or str(error).startswith("NOAUTH")
+    return is_refused or _is_forbidden_in_script(error)
 
 
-def is_silence(error: Exception) -> bool:
-    """Tell whether nothing that the server says was heard at all."""
-    return describe_error(error) in (_TIMED_OUT, _UNREACHABLE, _NO_PRIMARY, _UNTRUSTED)
+def _is_forbidden_in_script(error: Exception) -> bool:
+    is_reply = isinstance(error, exceptions.ResponseError)
+    return is_reply and any(words in str(error) for words in _FORBIDDEN_IN_SCRIPT)
+
+
+def misconfiguration(error: Exception, *, has_answered: bool) -> str:
+    """Return why an outage cannot have caused an error, for people; "" if it can.
+
+    `has_answered`: the server has, at least once since this process began.
+    """
+    if is_refusal(error):
+        return _REFUSED
+    # Nothing that the server says was heard at all.
+    is_silence = describe_error(error) in (_TIMED_OUT, _UNREACHABLE, _NO_PRIMARY, _UNTRUSTED)
+    return _NEVER_ANSWERED if is_silence and not has_answered else ""
 
 
 def is_damage(error: Exception) -> bool:

@@ -87,16 +87,44 @@ class Listing:
             time.sleep(0 if dry_run else PURGE_PAUSE)
         return PurgeReport(examined, deleted, dry_run)
 
+    def erase(self) -> None:
+        """Delete every key with this prefix."""
+        self._to_all_keys(lambda pipe, keys: [pipe.unlink(key) for key in keys])
+
+    def age(self, ms: int) -> None:
+        """Have every key with this prefix expire so many milliseconds sooner; below 0: later."""
+
+        def shorten(pipe: Any, keys: list[bytes]) -> None:
+            for key in keys:
+                pipe.pttl(key)
+            left = dict(zip(keys, pipe.execute(), strict=True))
+            for key, now in left.items():
+                if now >= 0:  # it does expire; a time that is over deletes it
+                    pipe.pexpire(key, now - ms)
+
+        self._to_all_keys(shorten)
+
+    def _to_all_keys(self, change: Callable[[Any, list[bytes]], object]) -> None:
+        try:
+            for batch in _batches(iter(set(self.keys(f"{self._operations.prefix}:*"))), BATCH_SIZE):
+                with self._clients.sync() as client, client.redis.pipeline(transaction=False) as p:
+                    change(p, batch)
+                    p.execute()
+        except CLIENT_ERRORS as error:
+            raise translated(error, self._clients.alias) from error
+
     def _ids(self) -> Iterator[str]:
         stem = self._operations.prefix + ":{"
         try:
-            for key in self._keys(f"{stem}*}}:meta"):
+            for key in self.keys(f"{stem}*}}:meta"):
                 with suppress(UnicodeDecodeError):  # which somebody else has put there
                     yield key.decode().removeprefix(stem).removesuffix("}:meta")
         except CLIENT_ERRORS as error:
             raise translated(error, self._clients.alias) from error
 
-    def _keys(self, pattern: str) -> Iterator[bytes]:
+    def keys(self, pattern: str) -> Iterator[bytes]:
+        """Yield the keys that fit a pattern of SCAN, some of them perhaps twice. Raises what
+        redis-py raises."""
         client = self._clients.sync().redis
         for target in primaries(client):
             cursor: int | None = None
@@ -208,6 +236,6 @@ def _concerns_one(error: RedisError) -> bool:
     return isinstance(error, NoScriptError) or is_damaged or is_moving(error)
 
 
-def _batches(ids: Iterator[str], size: int) -> Iterator[list[str]]:
+def _batches(ids: Iterator[S], size: int) -> Iterator[list[S]]:
     while batch := list(islice(ids, size)):
         yield batch

@@ -1,6 +1,6 @@
 """What the backends on an entry of CACHES check alike."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -22,19 +22,26 @@ def check_alias(alias: str) -> list[CheckMessage]:
     ]
 
 
-def check_timeout(alias: str) -> Iterator[CheckMessage]:
-    """Check that an entry for Redis, Django's own or django-redis's, says how long to wait."""
-    config: Any = settings.CACHES[alias]
+def client_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an entry for Redis tells its client, in OPTIONS or in the URL."""
     options = config.get("OPTIONS") or {}
     location = config.get("LOCATION") or ""
     url = location if isinstance(location, str) else str([*location, ""][0])
-    found = {
+    return {
         **options,
+        **(options.get("REDIS_CLIENT_KWARGS") or {}),
         **(options.get("CONNECTION_POOL_KWARGS") or {}),
         **dict(parse_qsl(url.partition("?")[2])),
     }
+
+
+def check_timeout(alias: str) -> Iterator[CheckMessage]:
+    """Check that an entry for Redis, Django's own or django-redis's, says how long to wait."""
+    config: Any = settings.CACHES[alias]
     if config.get("BACKEND", "").endswith(".RedisCache") and not any(
-        seconds for name, seconds in found.items() if name.lower() == "socket_timeout"
+        seconds
+        for name, seconds in client_options(config).items()
+        if name.lower() == "socket_timeout"
     ):
         yield Warning(
             f"CACHES[{alias!r}] has no socket timeout: when the server falls silent, this cache "

@@ -2,11 +2,12 @@
 the same as a Lua script.
 """
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import orjson
+
+from ... import clock
 
 
 class LeaseQueue:
@@ -67,7 +68,7 @@ class LeaseQueues:
 
     def get(self, id: str) -> LeaseQueue:
         """Return the queue of a conversation as it is now. A change of it changes nothing here."""
-        return LeaseQueue(self._expires.get(id, {}), time.monotonic())
+        return LeaseQueue(self._expires.get(id, {}), clock.monotonic())
 
     @contextmanager
     def changing(self, id: str) -> Iterator[LeaseQueue]:
@@ -81,7 +82,7 @@ class LeaseQueues:
 
     def _sweep(self) -> None:
         """Drop the queues whose leases have all expired; the more there are, the less often."""
-        now = time.monotonic()
+        now = clock.monotonic()
         if now >= self._next_sweep:
             self._expires = {id: q for id, q in self._expires.items() if max(q.values()) > now}
             self._next_sweep = now + max(1.0, len(self._expires) / 10_000)

@@ -5,11 +5,11 @@ They live by the monotonic clock: one that lets the wall clock jump makes none o
 times that are shown to people are the wall clock's.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from ... import clock
 from ..records import Change
 from .memory import memory_of_messages, memory_of_state
 from .stored import StoredConversation
@@ -56,7 +56,7 @@ class ConversationTable:
     def get(self, id: str) -> StoredConversation | None:
         """Return a conversation; None: there is none, or it has expired."""
         entry = self._entries.get(id)
-        if entry is not None and entry.expires(self.max_age) <= time.monotonic():
+        if entry is not None and entry.expires(self.max_age) <= clock.monotonic():
             self.pop(id)
             return None
         return None if entry is None else entry.conversation
@@ -64,7 +64,7 @@ class ConversationTable:
     def put(self, id: str, conversation: StoredConversation, idle: float = 0.0) -> None:
         """Keep a conversation, which was last used `idle` seconds ago, in the place of another."""
         self.pop(id)
-        used = time.monotonic() - idle
+        used = clock.monotonic() - idle
         begun = used - max(0.0, conversation.last_accessed - conversation.created_at)
         self._entries[id] = Entry(conversation, begun, used)
         self.recount(id)
@@ -72,7 +72,7 @@ class ConversationTable:
     def use(self, id: str) -> None:
         """Start the idle time of a conversation anew."""
         entry = self._entries[id] = self._entries.pop(id)
-        entry.used = time.monotonic()
+        entry.used = clock.monotonic()
 
     def recount(self, id: str) -> None:
         """Take note of how much memory a conversation takes by now."""
@@ -107,7 +107,7 @@ class ConversationTable:
 
     def items(self) -> Iterator[tuple[str, StoredConversation, float, bool]]:
         """Yield each conversation: its id, itself, its idle seconds, and whether it has expired."""
-        now = time.monotonic()
+        now = clock.monotonic()
         for id, entry in self._entries.items():
             yield id, entry.conversation, now - entry.used, entry.expires(self.max_age) <= now
 
@@ -117,12 +117,12 @@ class ConversationTable:
         It looks at every conversation, so the more there are, the rarer it comes: its cost stays at
         some microseconds a second.
         """
-        clock = time.monotonic()
-        if not now and clock < self._next_sweep:
+        moment = clock.monotonic()
+        if not now and moment < self._next_sweep:
             return False
         for id in [id for id, _, _, is_expired in self.items() if is_expired]:
             self.pop(id)
-        self._next_sweep = clock + max(1.0, len(self) / 10_000)
+        self._next_sweep = moment + max(1.0, len(self) / 10_000)
         return True
 
     def evict(self, max_count: int, max_memory: int, spare: Callable[[str], bool]) -> int:

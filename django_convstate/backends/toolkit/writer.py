@@ -6,10 +6,10 @@ lowest number that it may still send. What is below that, the store need not rem
 """
 
 import secrets
-import time
 from collections import deque
 from typing import Final
 
+from ... import clock
 from ...exceptions import ConversationConflict
 from . import forksafe
 
@@ -43,11 +43,15 @@ class Commit:
             ConversationConflict: it was sent so long ago that the store may have forgotten whether
                 it was applied.
         """
-        now = time.monotonic()
+        now = clock.monotonic()
         if self.sent_at is None:
             self.sent_at = now
         elif now - self.sent_at > _RESEND_SECONDS:
             raise unjudgeable()
+
+    def twin(self) -> "Commit":
+        """Return the same identity, which keeps nothing open."""
+        return Commit(self.writer, self.number, self.floor)
 
     def __reduce__(self) -> "tuple[type[Commit], tuple[bytes, int, int]]":
         # A copy has the same number, so that only one of the two is applied.

@@ -14,7 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from django_convstate import Conversation, ConversationError, ConversationNotFound, conversations
+from django_convstate import (
+    Conversation,
+    ConversationError,
+    ConversationNotFound,
+    clock,
+    conversations,
+)
 from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.reports import ConversationSummary
 
@@ -166,7 +172,7 @@ def describe(conversation: Conversation) -> dict[str, Any]:
 
 def table_of(summaries: Sequence[ConversationSummary]) -> Table:
     """Return a table with a row for each summary."""
-    now = datetime.now(UTC)
+    now = datetime.fromtimestamp(clock.time(), UTC)
     table = Table("ID", "Owner", "Messages", "Bytes", "Idle", "Expires in")
     for column in table.columns[2:]:
         column.justify = "right"

@@ -3,8 +3,12 @@
 from typing import Any
 
 import pytest
+from django.core.cache import caches
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from django_convstate import ConversationStore, get_backend
+from django_convstate.backends.cache.backend import CacheBackend
 from django_convstate.backends.cache.checks import ENOUGH_ENTRIES, check_capacity
 
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
@@ -57,3 +61,52 @@ def test_the_first_commit_says_so_once(settings: Any, caplog: pytest.LogCaptureF
     told = [r for r in caplog.records if "drops conversations" in r.getMessage()]
     assert len(told) == 1
     assert "MAX_ENTRIES" in told[0].getMessage()
+
+
+CLUSTER = {"CONNECTION_FACTORY": "django_convstate.backends.redis.cluster.ClusterConnectionFactory"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "query", "is_told"),
+    [
+        ("django_redis.cache", {}, "", False),
+        ("django_redis.cache", {"CONNECTION_POOL_KWARGS": {"retry_on_timeout": True}}, "", True),
+        ("django_redis.cache", {"CONNECTION_POOL_KWARGS": {"retry_on_timeout": False}}, "", False),
+        (
+            "django_redis.cache",
+            {"CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 2)}},
+            "",
+            True,
+        ),
+        ("django_redis.cache", {}, "&retry_on_timeout=yes", True),
+        ("django_redis.cache", {}, "&retry_on_timeout=False", False),
+        ("django_redis.cache", CLUSTER, "", True),
+        (
+            "django_redis.cache",
+            CLUSTER | {"REDIS_CLIENT_KWARGS": {"retry": Retry(NoBackoff(), 0)}},
+            "",
+            False,
+        ),
+        ("django.core.cache.backends.redis", {"retry_on_timeout": True}, "", True),
+        ("django.core.cache.backends.redis", {"retry_on_error": [TimeoutError]}, "", True),
+    ],
+)
+def test_a_client_that_repeats_writes_is_warned_of(
+    settings: Any, kind: str, options: dict[str, Any], query: str, is_told: bool
+) -> None:
+    url = f"redis://127.0.0.1:1/0?socket_timeout=1{query}"
+    entry = {"BACKEND": f"{kind}.RedisCache", "LOCATION": url, "OPTIONS": options}
+    settings.CACHES = {**settings.CACHES, "own": entry}
+    found = CacheBackend.check({"cache_alias": "own"})
+    assert [message.id for message in found] == ["convstate.W014"] * is_told
+
+
+@pytest.mark.parametrize("alias", ["redis", "django_redis"])
+def test_without_options_no_client_does(valkey: None, alias: str) -> None:
+    cache: Any = caches[alias]
+    client = cache.client.get_client() if alias == "django_redis" else cache._cache.get_client()
+    connection = client.connection_pool.get_connection()
+    try:
+        assert connection.retry.get_retries() == 0
+    finally:
+        client.connection_pool.release(connection)

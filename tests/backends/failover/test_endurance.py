@@ -197,6 +197,26 @@ class TestErrors:
         over.set()
         wait_until(lambda: told[-1:] == ["recovered"])
 
+    @pytest.mark.parametrize("error", [RuntimeError("a bug"), BackendUnavailable("too slow")])
+    def test_a_load_that_cannot_be_made_up_for(
+        self,
+        primary: Switched,
+        backend: FailoverBackend,
+        monkeypatch: pytest.MonkeyPatch,
+        told: list[str],
+        error: Exception,
+    ) -> None:
+        def touch(id: str, ttl: float | None = None) -> bool:
+            raise error
+
+        monkeypatch.setattr(primary, "touch", touch)
+        primary.away = True
+        backend.load("a", 1)
+        backend.commit("b", append(b"1"))
+        primary.away = False
+        wait_until(lambda: told == ["degraded", "recovered"])
+        assert primary.exists("b")
+
     def test_a_shard_that_cannot_be_told(
         self, primary: Switched, backend: FailoverBackend, monkeypatch: pytest.MonkeyPatch
     ) -> None:

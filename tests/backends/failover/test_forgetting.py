@@ -16,7 +16,7 @@ from django_convstate import (
     ConversationStore,
     get_backend,
 )
-from django_convstate.backends.failover import FailoverBackend
+from django_convstate.backends.failover import FailoverBackend, offline
 from django_convstate.backends.failover.last_known import LastKnownCache
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Create, Record
@@ -24,6 +24,8 @@ from django_convstate.backends.reports import Selection
 from tests.support.backends import Switched, record_of
 from tests.support.failover import Clock, Outage, append, made, messages_of
 from tests.support.messages import bodies, pairs
+from tests.support.servers import wait_until
+from tests.support.wall_clock import jump
 
 DAY = 24 * 3600
 
@@ -59,12 +61,29 @@ class TestTime:
         clock.forward(7200)
         assert outage.end() is None
 
+    def test_a_claim_by_others_is_seen_when_it_is_forgotten(
+        self, outage: Outage, clock: Clock
+    ) -> None:
+        outage.others_commit(owner="u1", append=pairs(b"logged in"))
+        record = record_of(outage.backend, "a")
+        assert (record.owner, bodies(record.messages)) == (None, [b"1", b"2", b"3"])
+        clock.forward(700)
+        assert record_of(outage.backend, "a").is_unknown
+
     def test_what_is_changed_in_the_outage_is_remembered_until_it_is_replayed(
         self, outage: Outage, clock: Clock
     ) -> None:
         outage.commit(append=pairs(b"mine"))
         clock.forward(3000)
         assert messages_of(outage.backend, "a") == [b"1", b"2", b"3", b"mine"]
+
+    def test_so_it_is_though_others_have_deleted_it(self, outage: Outage, clock: Clock) -> None:
+        outage.commit(create=Create.MUST_EXIST, append=pairs(b"mine"))
+        outage.others.delete("a")
+        clock.forward(700)
+        assert messages_of(outage.backend, "a") == [b"1", b"2", b"3", b"mine"]
+        assert outage.end() is None
+        assert outage.backend.load("a", 10) is None
 
     def test_a_touch_in_the_outage_shows_nothing(self, outage: Outage, clock: Clock) -> None:
         clock.forward(500)
@@ -277,8 +296,12 @@ class TestUnknown:
                     asyncio.run(store.aget("a", owner=owner))
                 with pytest.raises(BackendUnavailable):
                     store.open("a", owner=owner)
+                with pytest.raises(BackendUnavailable):
+                    asyncio.run(store.aopen("a", owner=owner))
             with pytest.raises(BackendUnavailable):
                 store.open("a", strict=True)
+            with pytest.raises(BackendUnavailable):
+                asyncio.run(store.aopen("a", strict=True))
             conversation = store.get("a")
             conversation.messages.append("user", "hello")
             conversation.save()
@@ -406,6 +429,17 @@ class TestSizes:
             backend.commit("a", append(b"2"))
         assert len(messages_of(backend._offline, "a")) >= 300  # type: ignore[arg-type]
 
+    def test_the_loads_that_are_made_up_for_are_bounded(
+        self, outage: Outage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(offline, "MAX_USED", 10)
+        for number in range(50):
+            outage.backend.load(f"c{number}", 1)
+        assert list(outage.backend._offline.used) == [f"c{number}" for number in range(40, 50)]
+        outage.end()
+        assert not outage.backend._offline.used
+        assert not outage.others.exists("c49"), "nothing is made of a load"
+
     def test_a_fallback_evicts_nothing(self, primary: Switched) -> None:
         backend = FailoverBackend(primary, LocMemBackend(max_conversations=2, max_bytes=1000))
         primary.away = True
@@ -447,12 +481,47 @@ class TestClock:
         assert messages_of(outage.backend, "a") == expected
 
     @pytest.mark.parametrize("hours", [-3, 3])
+    def test_an_outage_lasts_as_long_as_it_does(
+        self, outage: Outage, monkeypatch: pytest.MonkeyPatch, hours: float
+    ) -> None:
+        outage.commit(append=pairs(b"mine"))
+        wait_until(lambda: outage.backend.health().since)
+        jump(monkeypatch, hours)
+        outage.end()
+        assert 0 <= outage.stats["seconds"] < 3600
+
+    @pytest.mark.parametrize("hours", [-3, 3])
     def test_a_deletion_is_replayed_whatever_the_wall_clock_says(
         self, outage: Outage, monkeypatch: pytest.MonkeyPatch, hours: float
     ) -> None:
         jump(monkeypatch, hours)
         assert outage.backend.delete("a")
         assert outage.end() is None
+
+    @pytest.mark.parametrize("is_known", [True, False])
+    @pytest.mark.parametrize("hours", [-3, 3])
+    def test_a_deletion_is_replayed_on_a_store_with_another_clock(
+        self, outage: Outage, monkeypatch: pytest.MonkeyPatch, hours: float, is_known: bool
+    ) -> None:
+        """Of one that was begun a moment ago, which that clock may take for later."""
+        id = "a"
+        if not is_known:
+            outage.others.commit(id := "theirs", append(b"1"))
+        others, ahead = outage.others, hours * 3600
+
+        def peek(id: str, window: int) -> Record | None:
+            record = others.peek(id, window)
+            return record and replace(record, created_at=record.created_at + ahead)
+
+        def commit(id: str, change: Change) -> Any:
+            committed = others.commit(id, change)
+            return replace(committed, expires_at=committed.expires_at + ahead)
+
+        assert outage.backend.delete(id)
+        monkeypatch.setattr(outage.primary, "peek", peek)
+        monkeypatch.setattr(outage.primary, "commit", commit)
+        outage.end()
+        assert not others.exists(id)
 
     @pytest.mark.parametrize("hours", [-3, 3])
     def test_a_store_with_another_clock_is_known(
@@ -469,8 +538,3 @@ class TestClock:
         assert messages_of(backend, "a") == [b"1"]
         backend.commit("a", append(b"2"))
         assert messages_of(backend, "a") == [b"1", b"2"]
-
-
-def jump(monkeypatch: pytest.MonkeyPatch, hours: float) -> None:
-    now = time.time
-    monkeypatch.setattr(time, "time", lambda: now() + hours * 3600)

@@ -1,13 +1,28 @@
 """What is remembered of conversations for an outage, and what is accepted in it."""
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from django_convstate import BackendUnavailable, ConversationStore
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.records import Change, Create
+from django_convstate.backends.toolkit.writer import Writer
 from tests.support.backends import Switched, record_of
 from tests.support.failover import append, made, messages_of, numbers
 from tests.support.messages import bodies
+
+OLDER: dict[str, Any] = {
+    "all": lambda messages, id: messages.all(),
+    "find": lambda messages, id: messages.find(id),
+    "update": lambda messages, id: messages.update(id, rating=1),
+    "redact": lambda messages, id: messages.redact(id),
+    "async all": lambda messages, id: asyncio.run(messages.aall()),
+    "async find": lambda messages, id: asyncio.run(messages.afind(id)),
+    "async update": lambda messages, id: asyncio.run(messages.aupdate(id, rating=1)),
+    "async redact": lambda messages, id: asyncio.run(messages.aredact(id)),
+}
 
 
 class TestKnown:
@@ -160,6 +175,28 @@ class TestKnown:
         primary.away = True
         assert record_of(backend, "a").first is None
 
+    @pytest.mark.parametrize("older", OLDER.values(), ids=OLDER)
+    def test_messages_older_than_those_are_refused(
+        self, primary: Switched, backend: FailoverBackend, older: Any
+    ) -> None:
+        others = ConversationStore(primary.others).create()
+        first, *_, last = [others.messages.append("user", number) for number in range(60)]
+        others.save()
+        store = ConversationStore(backend)
+        store.get(others.id)  # its window is 50
+        primary.away = True
+        for spoken_before in (False, True):
+            conversation = store.get(others.id)
+            with pytest.raises(BackendUnavailable):
+                older(conversation.messages, first)
+            if not {"all", "aall"} & {*older.__code__.co_names}:
+                older(conversation.messages, last)
+            conversation["said"] = spoken_before
+            conversation.save()
+        primary.away = False
+        backend.close()
+        older(store.get(others.id).messages, first)
+
     def test_a_counter_that_others_replaced_is_remembered(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
@@ -202,3 +239,12 @@ class TestJournal:
             backend.commit("a", append(b"2", create=Create.MUST_BE_NEW))
         assert backend.health().pending_replay == 0
         assert messages_of(backend, "a") == [b"1"]
+
+
+def test_what_is_remembered_keeps_no_commit_open(backend: FailoverBackend) -> None:
+    """Else the store would have to remember each of them, and so would this process."""
+    writer = Writer()
+    for _ in range(3):
+        backend.commit("a", append(b"1", commit=writer.begin("a")))
+    last = writer.begin("a")
+    assert last.floor == last.number

@@ -1,6 +1,7 @@
 """Turns around an outage: nobody begins before another in this process is done, and a turn that was
 lost cannot be saved."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -10,8 +11,9 @@ from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change
 from tests.support.backends import Switched
-from tests.support.failover import messages_of
+from tests.support.failover import made, messages_of
 from tests.support.messages import pairs
+from tests.support.wall_clock import set_wall_clock
 
 LONG, SHORT = 60.0, 0.001
 
@@ -51,6 +53,30 @@ def test_a_turn_granted_by_the_primary_is_waited_for_in_an_outage(
     primary.away = False
     backend.close()
     assert messages_of(primary, "a") == [b"0", b"1", b"2"]
+
+
+def test_two_processes_grant_the_same_turn_in_an_outage(
+    primary: Switched, backend: FailoverBackend
+) -> None:
+    elsewhere = primary.seen_by_another()
+    with made(elsewhere) as other:
+        primary.away = elsewhere.away = True
+        assert position(backend, "here") == 0
+        assert position(other, "there") == 0
+        assert position(backend, "next") == 1
+
+
+def test_a_jump_of_the_wall_clock_ends_no_turn_in_an_outage(
+    primary: Switched, backend: FailoverBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    primary.away = True
+    assert position(backend, "first") == 0
+    now = time.time
+    for hours in (5, -5):
+        set_wall_clock(monkeypatch, lambda hours=hours: now() + hours * 3600)  # type: ignore[misc]
+        assert position(backend, "second") == 1
+        assert backend.renew("a", "first", LONG)
+    say(backend, b"1", "first")
 
 
 def test_a_turn_granted_in_an_outage_goes_on_after_it(

@@ -2,6 +2,7 @@
 reply was lost."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tests.support.failover import Clock, Outage, append, made, messages_of, num
 from tests.support.messages import bodies, pairs
 from tests.support.places import make_place
 
+DAY = 24 * 3600
 BASE = b'{"a":1,"b":1}'
 
 
@@ -93,6 +95,27 @@ class TestReplyLost:
         assert messages_of(others, id) == [b"1", b"mine", b"theirs", b"mine too"]
         assert record_of(others, id).state["n"] == b"306"
         others.close()
+
+    @pytest.mark.parametrize("was_sent", [True, False])
+    def test_what_was_sent_a_day_ago_is_lost_and_what_was_not_sent_is_replayed(
+        self, outage: Outage, was_sent: bool
+    ) -> None:
+        """As every shared backend has it: see `OnceContract`."""
+        change = append(b"mine")
+        outage.backend.commit("a", change)
+        if was_sent:
+            change.commit.sent_at = time.monotonic() - DAY
+        real = outage.others.commit
+
+        def commit(id: str, change: Change) -> Committed:
+            change.commit.sending()
+            return real(id, change)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(outage.primary, "commit", commit)
+            stored = outage.end()
+        assert bodies(stored.messages)[3:] == [b"mine"] * (not was_sent)
+        assert outage.conflicts_and_lost == (0, int(was_sent))
 
     def test_a_truncation_behind_it_keeps_messages_of_others(
         self, outage: Outage, monkeypatch: pytest.MonkeyPatch

@@ -2,16 +2,19 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from typing import Any
 
 import pytest
 
 from django_convstate import signals
-from django_convstate.backends.failover import FailoverBackend
+from django_convstate.backends.failover import FailoverBackend, recovery
+from django_convstate.backends.failover.journal import PendingWrites
 from django_convstate.backends.failover.recovery import Recovery
 from tests.support.backends import Switched, record_of
 from tests.support.failover import append, messages_of
@@ -53,6 +56,7 @@ class TestTelling:
         assert (told[1][1]["replayed"], told[1][1]["conflicts"], told[1][1]["lost"]) == (20, 0, 0)
         ours = [r.levelno for r in caplog.records if r.name == "django_convstate"]
         assert ours == [logging.ERROR, logging.WARNING] * 2
+        assert caplog.text.count("20 changes replayed (0 in part), 0 lost") == 2
 
     def test_one_thread_probes_whatever_the_load(
         self, primary: Switched, backend: FailoverBackend
@@ -105,6 +109,15 @@ class TestTelling:
         late[0].join()
 
 
+def test_a_conversation_that_cannot_be_replayed_waits_longer_each_time() -> None:
+    pending, waits = PendingWrites(None), []
+    for _ in range(50):
+        recovery._postpone(pending)
+        waits.append(pending.retry_at - time.monotonic())
+    assert 0.4 < waits[0] <= 1
+    assert all(14 < wait <= 30 for wait in waits[6:])
+
+
 class TestEnd:
     def test_close_replays_and_signals(
         self, primary: Switched, backend: FailoverBackend, caplog: pytest.LogCaptureFixture
@@ -152,7 +165,7 @@ class TestEnd:
             backend.commit("a", Change(append=pairs(b"1")))
         backend.commit("b", Change(append=pairs(b"1")))
         primary.away = {not comes_back}
-        import django_convstate.backends.failover.backend as module
+        import django_convstate.backends.failover.instances as module
         atexit.unregister(module._replay_at_exit)
         atexit.register(show)
         atexit.register(module._replay_at_exit)  # the last one goes first
@@ -167,6 +180,36 @@ class TestEnd:
         assert f"replayed {comes_back}" in done.stdout
         lost = "4 changes of 2 conversations are lost with this process" in done.stderr
         assert lost is not comes_back
+
+    def test_a_script_that_is_ended_by_a_signal_says_nothing(self) -> None:
+        script = """
+        import os, signal, django
+        from django.conf import settings
+        settings.configure(
+            SECRET_KEY="s",
+            CACHES={
+                "default": {
+                    "BACKEND": "django_redis.cache.RedisCache",
+                    "LOCATION": "redis://127.0.0.1:1/0",
+                }
+            },
+            CONVERSATION_STATE_BACKEND="redis",
+        )
+        django.setup()
+        from django_convstate import conversations
+        conversations.append("a", "user", "hello")
+        assert conversations.health().pending_replay == 1
+        os.kill(os.getpid(), signal.SIGTERM)
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            check=False,
+            timeout=60,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == -signal.SIGTERM, done.stderr
+        assert "are lost" not in done.stderr.replace("or they are lost", "")
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
     def test_a_forked_process_does_not_replay_its_parents_changes(

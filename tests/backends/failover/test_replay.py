@@ -1,5 +1,6 @@
 """What comes home after an outage, and how it is merged with what others have done meanwhile."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from django_convstate import BackendUnavailable, ConversationBusy, ConversationC
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Create
+from django_convstate.backends.reports import Selection
 from tests.support.backends import Switched, record_of
 from tests.support.failover import Clock, Outage, made, messages_of
 from tests.support.messages import bodies, pairs
@@ -152,6 +154,58 @@ class TestExpired:
         assert home.state == {"n": b"10"}
         assert outage.conflicts_and_lost == (0, 0)
 
+    def test_what_expired_and_was_begun_anew_by_others_gets_what_was_said_only(
+        self, outage: Outage, clock: Clock
+    ) -> None:
+        outage.commit(create=Create.MUST_EXIST, append=pairs(b"mine"))
+        clock.forward(7200)
+        outage.others_commit(create=Create.MUST_BE_NEW, append=pairs(b"anew"))
+        assert bodies(outage.end().messages) == [b"anew", b"mine"]
+        assert outage.conflicts_and_lost == (0, 0)
+
+    @pytest.mark.parametrize("is_known", [True, False])
+    @pytest.mark.parametrize("is_async", [True, False])
+    def test_a_load_in_the_outage_slides_the_expiry_after_it(
+        self, outage: Outage, clock: Clock, is_async: bool, is_known: bool
+    ) -> None:
+        """Who only reads in the outage has used the conversation, too."""
+        id = "a"
+        if not is_known:
+            outage.others.commit(id := "theirs", Change(append=pairs(b"1")))
+        clock.forward(500)
+        if is_async:
+            asyncio.run(outage.backend.aload(id, 10))
+        else:
+            outage.backend.load(id, 10)
+        clock.forward(2000)
+        assert outage.backend.health().pending_replay == 0
+        self.end(outage)
+        clock.forward(3000)
+        assert outage.others.exists(id)
+
+    def test_so_it_does_where_only_writes_are_refused(self, outage: Outage, clock: Clock) -> None:
+        outage.primary.away, outage.primary.read_only = False, True
+        outage.commit(append=pairs(b"mine"))
+        outage.others.commit("theirs", Change(append=pairs(b"1")))
+        outage.backend.load("theirs", 10)
+        clock.forward(2500)
+        outage.primary.read_only = False
+        self.end(outage)
+        clock.forward(2500)
+        assert outage.others.exists("theirs")
+
+    def test_a_peek_in_the_outage_slides_nothing(self, outage: Outage, clock: Clock) -> None:
+        outage.backend.peek("a", 10)
+        clock.forward(2500)
+        self.end(outage)
+        clock.forward(2500)
+        assert not outage.others.exists("a")
+
+    def end(self, outage: Outage) -> None:
+        """End it without a load, which would slide the expiry."""
+        outage.primary.away = False
+        outage.backend.close()
+
     def test_a_touch_is_replayed(self, outage: Outage) -> None:
         assert outage.backend.touch("a", 60.0)
         assert outage.end().ttl == 60
@@ -256,6 +310,63 @@ class TestTwoProcesses:
             self.recover(other)
             outage.end()
         assert sorted(messages_of(outage.others, "new")) == [b"one", b"two"]
+
+    @pytest.mark.parametrize("is_new", [True, False])
+    def test_what_was_said_before_a_claim_by_another_process_is_lost_and_counted(
+        self, outage: Outage, other: FailoverBackend, is_new: bool
+    ) -> None:
+        """That it was the visitor who has claimed it since, and no other, nobody can tell."""
+        id, create = ("new", Create.MUST_BE_NEW) if is_new else ("a", Create.MUST_EXIST)
+        outage.backend.commit(id, Change(create=create, visitor="", append=pairs(b"before")))
+        other.commit(
+            id,
+            Change(
+                create=Create.EITHER,
+                owner="u1",
+                visitor="u1",
+                owner_is_attested=True,
+                append=pairs(b"after"),
+            ),
+        )
+        self.recover(other)
+        outage.end()
+        assert messages_of(outage.others, id)[-1] == b"after"
+        assert b"before" not in messages_of(outage.others, id)
+        assert outage.conflicts_and_lost == (0, 1)
+
+    def test_a_purge_elsewhere_does_not_reach_what_is_begun_here(
+        self, outage: Outage, other: FailoverBackend
+    ) -> None:
+        begun = Change(create=Create.MUST_BE_NEW, owner="u1", append=pairs(b"1"))
+        outage.backend.commit("new", begun)
+        outage.commit(create=Create.MUST_EXIST, append=pairs(b"more"))
+        self.recover(other)
+        other.purge(Selection(everything=True))
+        outage.end()
+        assert outage.others.exists("new")
+        assert not outage.others.exists("a")
+
+    @pytest.mark.parametrize("first", ["here", "there"])
+    def test_what_two_processes_accept_is_stored_in_the_order_of_replay(
+        self, outage: Outage, other: FailoverBackend, first: str
+    ) -> None:
+        for number in range(3):
+            outage.commit(append=pairs(b"here %d" % number))
+            other.commit("a", Change(append=pairs(b"there %d" % number)))
+        assert bodies(record_of(outage.backend, "a").messages)[3:] == [
+            b"here 0",
+            b"here 1",
+            b"here 2",
+        ]
+        recoveries = [outage.end, lambda: self.recover(other)]
+        order = ["here", "there"]
+        if first == "there":
+            recoveries.reverse()
+            order.reverse()
+        for recover in recoveries:
+            recover()
+        said = [b"%s %d" % (name.encode(), number) for name in order for number in range(3)]
+        assert messages_of(outage.others, "a") == [b"1", b"2", b"3", *said]
 
     def test_two_processes_restore_an_expired_conversation_once(
         self, outage: Outage, other: FailoverBackend, clock: Clock

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ from django_convstate.tokens import Token, new_token, read_token
 from tests.support.backends import Switched, record_of
 from tests.support.failover import Clock, Outage, append, messages_of
 from tests.support.messages import pairs
+from tests.support.wall_clock import set_wall_clock
 
 UNMERGEABLE = {
     "owner": {"owner": "2"},
@@ -80,6 +80,7 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
     "clear": lambda conversation: conversation.clear(),
     "clear messages": lambda conversation: conversation.messages.clear(),
     "truncate": lambda conversation: conversation.messages.truncate(1),
+    "pop": lambda conversation: conversation.messages.pop(),
     "claim": lambda conversation: conversation.claim("u1"),
     "async claim": lambda conversation: asyncio.run(conversation.aclaim("u1")),
     "version check": lambda conversation: conversation.save(expected_version=conversation.version),
@@ -279,13 +280,13 @@ class TestToken:
         self, store: ConversationStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         conversation, hour = store.create(), 3600.0
-        monkeypatch.setattr(time, "time", lambda: 1000 * hour)
+        set_wall_clock(monkeypatch, lambda: 1000 * hour)
         token = conversation.token
-        monkeypatch.setattr(time, "time", lambda: 1001 * hour - 1)
+        set_wall_clock(monkeypatch, lambda: 1001 * hour - 1)
         assert conversation.token == token
-        monkeypatch.setattr(time, "time", lambda: 1011 * hour)
+        set_wall_clock(monkeypatch, lambda: 1011 * hour)
         read = read_token(token)
         assert read is not None
         assert read.is_unsaved
-        monkeypatch.setattr(time, "time", lambda: 1013 * hour)
+        set_wall_clock(monkeypatch, lambda: 1013 * hour)
         assert read_token(token) == Token(conversation.id, "", is_unsaved=False)

@@ -169,6 +169,27 @@ def test_silent_sentinels_are_passed_over(
         backend.close()
 
 
+@pytest.mark.parametrize("in_loop", [False, True], ids=["sync", "async"])
+def test_silent_sentinels_cost_one_answer_each(settings: Any, silent: int, in_loop: bool) -> None:
+    within, how_many = limit(0.25), 3
+    sentinels = [("127.0.0.1", silent)] * how_many
+    backend = on(settings, f"redis://{SERVICE}/0", within=within, SENTINELS=sentinels)
+
+    async def fail() -> None:
+        with pytest.raises(BackendUnavailable):
+            await backend.aload("a", 1)
+        await backend.aclose()
+
+    with Stopwatch() as watch:
+        if in_loop:
+            asyncio.run(fail())
+        else:
+            with pytest.raises(BackendUnavailable):
+                backend.load("a", 1)
+    assert (how_many - 0.5) * within < watch.seconds < (how_many + 1) * within
+    backend.close()
+
+
 class TestDripping:
     def test_a_dripping_server_is_given_up(self, settings: Any, dripping: int) -> None:
         backend = on(settings, f"redis://127.0.0.1:{dripping}/0", within=0.25)

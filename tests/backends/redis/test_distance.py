@@ -253,6 +253,46 @@ def test_a_new_connection_sends_no_more_than_its_login(
     backend.close()
 
 
+@in_both
+@pytest.mark.parametrize("setup", ["sentinel", "cluster", "TLS"])
+def test_nothing_is_read_from_the_disk_for_a_connection(
+    settings: Any,
+    request: pytest.FixtureRequest,
+    server: Server,
+    setup: str,
+    in_loop: bool,
+    tmp_path: Path,
+) -> None:
+    read: list[str] = []
+
+    def version(name: str) -> str:
+        read.append(name)
+        return "1"
+
+    def visit(backend: RedisBackend) -> None:
+        backend.shard_of("a")  # by which the entry is read
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(importlib.metadata, "version", version)
+            use(backend, in_loop)
+        backend.close()
+
+    if setup == "sentinel":
+        with sentinel_setup(tmp_path, free_ports(3)) as (_, _, sentinel):
+            sentinels = [("127.0.0.1", sentinel.port)]
+            visit(on(settings, f"redis://{SERVICE}/0", SENTINELS=sentinels))
+    elif setup == "cluster":
+        nodes: list[Server] = request.getfixturevalue("cluster")
+        url = f"redis://127.0.0.1:{nodes[0].port}"
+        visit(on(settings, url, CONNECTION_FACTORY=CLUSTER))
+    else:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+        with tls_proxy(server.port, context) as port:
+            url = f"rediss://127.0.0.1:{port}/0?ssl_cert_reqs=none"
+            visit(on(settings, url))
+    assert read == []
+
+
 def test_the_defaults(settings: Any) -> None:
     settings.CACHES = {
         "own": {

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import NoPermissionError, ResponseError
 
 from django_convstate import BackendUnavailable, ConversationCorrupt
 from django_convstate.backends.base import Selection
 from django_convstate.backends.records import Change, Replacement
 from django_convstate.backends.redis.backend import RedisBackend
+from django_convstate.backends.redis.errors import describe_error, is_refusal, is_transient
 from django_convstate.backends.toolkit.writer import lone_commit
 from tests.support.messages import bodies, pairs
 from tests.support.places import on
@@ -31,6 +33,7 @@ def url(server: Server) -> str:
         (["on", ">wrong", "~convstate:*", "+@all"], "password"),
         (["on", ">right", "~convstate:*", "+ping", "+hello", "+client|setinfo"], "NOPERM"),
         (["on", ">right", "~elsewhere:*", "+@all"], "NOPERM"),
+        (["on", ">right", "~convstate:*", "+@all", "-set", "-hset"], "NOPERM"),  # in a script
     ],
 )
 def test_a_missing_right_is_explained_and_not_tried_again(
@@ -92,6 +95,61 @@ def assert_says(backend: RedisBackend, words: str, id: str = "a") -> None:
     with pytest.raises(BackendUnavailable, match=words):
         asyncio.run(load())
     backend.close()
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        (["-eval", "-evalsha"], "NOPERM"),
+        (["-hset"], "NOPERM"),
+        (["-zadd"], "NOPERM"),  # of which only what has an owner has need
+        (["-config", "-info", "-dbsize"], None),
+        (["resetkeys", "~elsewhere:*"], "NOPERM"),
+    ],
+)
+def test_a_missing_right_is_found_by_the_check(
+    settings: Any, server: Server, rules: list[str], words: str | None
+) -> None:
+    with server.client() as client:
+        client.config_set("maxmemory", 10**9)
+        login = ["reset", "on", ">right", "~*", "+@all", *rules]
+        client.execute_command("ACL", "SETUSER", "chat", *login)
+    on(settings, url(server), USERNAME="chat", PASSWORD="right")
+    messages = RedisBackend.check_deployment({"cache_alias": "own", "key_prefix": "checked"})
+    if words is None:
+        assert messages == []
+    else:
+        (message,) = messages
+        assert (message.id, words in message.msg) == ("convstate.W004", True)
+        assert "rights" in str(message.hint)
+    with server.client() as client:
+        assert all(client.ttl(key) >= 0 for key in client.scan_iter())
+
+
+def test_a_server_that_refuses_to_write_is_found_by_the_check(
+    settings: Any, server: Server
+) -> None:
+    on(settings, url(server))
+    with server.client() as client:
+        client.config_set("min-replicas-to-write", 1)
+        client.config_set("maxmemory", 10**9)
+    (message,) = RedisBackend.check_deployment({"cache_alias": "own"})
+    assert (message.id, "NOREPLICAS" in message.msg) == ("convstate.W004", True)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "NOPERM this user has no permissions to run the 'hset' command",
+        "ACL failure in script: User chat has no permissions to run the 'hset' command",
+        # Before Redis 7.2
+        "Error running script: The user executing the script can't run this command or subcommand",
+    ],
+)
+def test_every_server_says_it_in_its_own_words(said: str) -> None:
+    kind = NoPermissionError if said.startswith("NOPERM") else ResponseError
+    assert (is_refusal(kind(said)), is_transient(kind(said))) == (True, False)
+    assert "NOPERM" in describe_error(kind(said))
 
 
 RIGHTS = re.search(

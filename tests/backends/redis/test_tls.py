@@ -53,13 +53,18 @@ class TestTLS:
         assert store.health().connected
         store.close()
 
-    @pytest.mark.parametrize("unverified", [None, "none"])
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+    @pytest.mark.parametrize("place", ["CONNECTION_POOL_KWARGS", "REDIS_CLIENT_KWARGS", "LOCATION"])
+    @pytest.mark.parametrize("unverified", [None, "none", ssl.CERT_NONE])
     def test_a_certificate_that_is_not_to_be_verified_is_not(
-        self, settings: Any, port: int, unverified: Any
+        self, settings: Any, port: int, unverified: Any, place: str, host: str
     ) -> None:
-        """As django-redis has it, where CACHES says None."""
-        pool = {"ssl_cert_reqs": unverified}
-        backend = on(settings, f"rediss://127.0.0.1:{port}/0", CONNECTION_POOL_KWARGS=pool)
+        """As django-redis has it, where CACHES says None. By one of the names it is for another."""
+        url = f"rediss://{host}:{port}/0"
+        options: dict[str, Any] = {place: {"ssl_cert_reqs": unverified}}
+        if place == "LOCATION":
+            url, options = f"{url}?ssl_cert_reqs=none", {}
+        backend = on(settings, url, **options)
         assert backend.exists("a") is False
 
         async def visit() -> None:

@@ -3,7 +3,7 @@ server says, with `check --deploy`."""
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -12,6 +12,10 @@ from django.core.checks import CheckMessage, Error, Warning
 from django_redis.pool import SentinelConnectionFactory
 from redis.exceptions import TimeoutError
 
+from ....exceptions import BackendUnavailable
+from ....ids import new_id
+from ...base import ConversationStateBackend
+from ...records import Change
 from ...toolkit.caches import check_alias, check_key_function, check_timeout
 from ..client.clients import Clients
 from ..client.config import ServerConfig, factory_of
@@ -21,6 +25,7 @@ from ..client.options import ConfigError
 from ..errors import describe_error, is_refusal
 from .server_info import OLDEST_VERSION, SAFE_POLICY, ServerInfo, fetch_info
 
+TRIAL_TTL: Final = 1.0  # seconds until the conversation of the check is gone
 PATIENCE: Final = 3.0  # seconds for one reply of a server that may be far away
 NEAR_SHARE: Final = 0.7  # of the time for a reply, which it should not take
 ENOUGH: Final = 3  # times what a reply takes, for one that is slow
@@ -33,6 +38,7 @@ _LOGIN = (
     "Correct the user's name, password or rights in CACHES, or on the server, and run the check "
     "again. Until then no process is ready."
 )
+_UNWRITABLE = "Correct that on the server. Until then, conversations cannot be kept there."
 _WRITE_SERVICE = "Write redis://SERVICE_NAME/0, as in the sentinels' configuration."
 
 
@@ -146,6 +152,28 @@ def check_server(alias: str) -> Iterator[CheckMessage]:
         for message in check_one(alias, server, is_cluster):
             said.setdefault(message.id, message)
     yield from said.values()
+
+
+def is_usable(messages: Sequence[CheckMessage]) -> bool:
+    """Tell whether none of what `check_server` has said explains why operations fail."""
+    unusable = {"convstate.E014", "convstate.E015", "convstate.E017"}
+    return not unusable.union({"convstate.W004", "convstate.W012"}) & {m.id for m in messages}
+
+
+def check_use(backend: ConversationStateBackend) -> list[CheckMessage]:
+    """Do what processes will do: a server may tell about itself to a user who may do nothing else,
+    and refuse to write. What is written expires at once."""
+    problem = health.detail if not (health := backend.health()).connected else ""
+    if not problem:
+        change = Change(ttl=TRIAL_TTL, owner="check", append=[("check", b"{}")])
+        try:
+            backend.commit(id := new_id(), change)
+            backend.load(id, 1)
+        except BackendUnavailable as error:
+            problem = str(error)
+    problem = problem or backend.misconfigured  # by what comes after a commit
+    hint = _LOGIN if backend.misconfigured else _UNWRITABLE
+    return [Warning(problem, hint=hint, id="convstate.W004")] if problem else []
 
 
 def far_away(clients: Clients) -> tuple[list[ServerInfo], float] | None:
