@@ -75,6 +75,8 @@ class Snapshot:
         size: what it takes, in bytes of memory.
         begun, seen: when it was created, and when the primary has last shown it, in seconds by the
             monotonic clock.
+        changes: as they came. Threads may have overtaken each other.
+        era: that of the cache, since it is as it is.
     """
 
     record: Record
@@ -82,6 +84,12 @@ class Snapshot:
     begun: float
     seen: float
     changes: list[Applied]
+    era: int = 0
+
+    @property
+    def version(self) -> int:
+        """That of the primary then."""
+        return max([self.record.version, *map(_version, self.changes)])
 
     @property
     def owner(self) -> str | None:
@@ -99,7 +107,7 @@ class Snapshot:
         record = self.record
         stored = StoredConversation.of(record, record.messages)
         stored.messages.unloaded = record.message_count - len(record.messages)
-        for change in self.changes:
+        for change in sorted(self.changes, key=_version):
             _follow(stored, change, max_age)
         stored.messages.unload(self.kept_messages)
         return stored
@@ -110,6 +118,10 @@ class Snapshot:
         return Snapshot(record, OVERHEAD + memory_of_record(record), self.begun, self.seen, [])
 
 
+def _version(change: Applied) -> int:
+    return change.committed.version
+
+
 def _follow(stored: StoredConversation, change: Applied, max_age: float | None) -> None:
     """Do to `stored` what the primary has done, whatever else others have done there."""
     messages, committed = stored.messages, change.committed
@@ -118,14 +130,16 @@ def _follow(stored: StoredConversation, change: Applied, max_age: float | None) 
         appended = [pair for pair in appended if pair[0] not in committed.existing]
     _adopt_others(stored, change, committed.end - len(appended))
     known = [each for each in change.replace if messages.data(each.id) is not None]
+    # The values of a change that was repeated may be there.
+    is_new = not (committed.repeated and committed.version <= stored.version)
     applied = Change(
         commit=change.commit,
         owner=change.owner,
         ttl=change.ttl,
         default_ttl=change.default_ttl,
-        set=change.set,
-        unset=change.unset,
-        increment=change.increment,
+        set=change.set if is_new else {},
+        unset=change.unset if is_new else (),
+        increment=change.increment if is_new else {},
         # What a repeated answer has is newer than what was replaced then.
         replace=[] if committed.repeated else [replace(each, old=None) for each in known],
         append=appended,
@@ -176,8 +190,9 @@ class LastKnownCache:
     """At most `max_count` snapshots and `max_bytes` bytes of memory; those that the primary has
     shown least recently go first. Thread-safe.
 
-    `era` counts what was forgotten. What is kept says in which era the primary was asked: if the
-    conversation was forgotten since, the answer may be from before that.
+    `era` counts what was kept and what was forgotten. What is to be kept says in which era the
+    primary was asked. If the conversation was forgotten since, the answer may be from before that;
+    and if a later version is kept since, the answer came late: threads overtake each other.
     """
 
     def __init__(
@@ -233,7 +248,7 @@ class LastKnownCache:
         age = max(0.0, record.last_accessed - record.created_at)
         snapshot = Snapshot(record, OVERHEAD + memory_of_record(record), now - age, now, [])
         with self._lock:
-            if era == self.era or not self._is_outdated(id, era):
+            if era == self.era or not self._is_outdated(id, era, record.version):
                 self._replace(id, snapshot)
 
     def apply(self, id: str, change: Change, committed: Committed, era: int) -> None:
@@ -245,12 +260,12 @@ class LastKnownCache:
             if era != self.era and self._is_outdated(id, era):
                 return
             snapshot = self._snapshots.get(id)
-            if snapshot is None:
-                if committed.version != 1:
-                    return  # there is more to the conversation than this change
-                begun = StoredConversation(now, now, now).record("", 0, self._max_age)
-                snapshot = Snapshot(begun, OVERHEAD, seen, seen, [])
-                self._replace(id, snapshot)
+            if snapshot is None or committed.version <= snapshot.record.version:
+                if snapshot is not None and era < snapshot.era:
+                    return  # it was loaded since, with this change
+                snapshot = self._before(id, snapshot, committed, now, seen)
+                if snapshot is None:
+                    return
             snapshot.changes.append(_applied(change, committed, now))
             snapshot.seen = seen
             if len(snapshot.changes) > KEPT_CHANGES:
@@ -260,6 +275,21 @@ class LastKnownCache:
             if committed.others:
                 size += memory_of_messages(committed.others)
             self._grow(id, snapshot, size)
+
+    def _before(
+        self, id: str, known: Snapshot | None, committed: Committed, now: float, seen: float
+    ) -> Snapshot | None:
+        """Return what a change was applied to that is not later than what is known. None: there is
+        more to the conversation than this change; what was loaded before it is not to be kept."""
+        if known is not None and committed.repeated and committed.version == known.record.version:
+            return known
+        if committed.version != 1:
+            self._forget(id)
+            return None
+        begun = StoredConversation(now, now, now).record("", 0, self._max_age)
+        snapshot = Snapshot(begun, OVERHEAD, seen, seen, [])
+        self._replace(id, snapshot)
+        return snapshot
 
     def touch(self, id: str, ttl: float | None, *, found: bool) -> None:
         """Slide the expiry as the primary has done, if it has `found` the conversation."""
@@ -305,8 +335,16 @@ class LastKnownCache:
             expires = min(expires, snapshot.begun + self._max_age)
         return Lifetime(snapshot.seen, expires)
 
-    def _is_outdated(self, id: str, era: int) -> bool:
-        return era < self._all_forgotten or era < self._forgotten.get(id, 0)
+    def _is_outdated(self, id: str, era: int, version: int | None = None) -> bool:
+        if era < self._all_forgotten or era < self._forgotten.get(id, 0):
+            return True
+        snapshot = self._snapshots.get(id)
+        return (
+            snapshot is not None
+            and version is not None
+            and era < snapshot.era
+            and version < snapshot.version
+        )
 
     def _forget(self, id: str) -> None:
         self._replace(id, None)
@@ -346,6 +384,8 @@ class LastKnownCache:
         if snapshot is None:
             self._snapshots.pop(id, None)
             return
+        self.era += 1
+        snapshot.era = self.era
         self._snapshots[id] = snapshot
         self._bytes += snapshot.size
         if old is not None:
@@ -354,6 +394,8 @@ class LastKnownCache:
             self._evict(snapshot.seen)
 
     def _grow(self, id: str, snapshot: Snapshot, size: int) -> None:
+        self.era += 1
+        snapshot.era = self.era
         snapshot.size += size
         self._bytes += size
         self._snapshots.move_to_end(id)

@@ -471,11 +471,11 @@ class TestTrouble:
         primary.commit("long", Change(append=pairs(*[b"x" * 1000] * 50)))
         with made(primary, journal_bytes=30_000) as backend:
             backend.load("long", 100)
-            for _ in range(2):
+            for id in ("short", "another"):
                 primary.away = True
                 with pytest.raises(BackendUnavailable, match="full"):
                     backend.commit("long", Change(append=pairs(b"1")))
-                backend.commit("short", Change(append=pairs(b"x" * 20_000)))
+                backend.commit(id, Change(append=pairs(b"x" * 20_000)))
                 primary.away = False
                 backend.close()  # after which there is room again
 
