@@ -10,7 +10,7 @@ leases.py      turns, before, in and after an outage
 recovery.py    the thread of an outage: it probes the primary, and has the journal replayed
 replay.py      sends the changes of one conversation to the primary
 pieces.py      divides a change that is too large for that
-announcements.py  sends the signals of an outage
+announcements.py  sends the signals of an outage, and its log lines
 """
 
 from .backend import FailoverBackend
