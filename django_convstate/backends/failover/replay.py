@@ -30,9 +30,9 @@ from ..toolkit.packed import PackedMessages
 from ..toolkit.stored import StoredConversation
 from ..toolkit.writer import ThisProcess
 from .journal import PendingWrites, Touch, Write, steady_time
-from .last_known import KEPT_MESSAGES
 from .offline import OfflineStore
 from .pieces import divided, is_too_large, mark_of
+from .snapshot import KEPT_MESSAGES
 
 CLOCK_TTL: Final = 1.0  # seconds until the conversation that shows the primary's clock is gone
 

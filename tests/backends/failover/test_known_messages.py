@@ -7,11 +7,8 @@ from functools import partial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from django_convstate.backends.failover.last_known import (
-    KEPT_CHANGES,
-    KEPT_MESSAGES,
-    LastKnownCache,
-)
+from django_convstate.backends.failover.last_known import KEPT_CHANGES, LastKnownCache
+from django_convstate.backends.failover.snapshot import KEPT_MESSAGES
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Committed, Replacement
 from django_convstate.backends.toolkit.packed import NO_KEY, Pair

@@ -91,7 +91,6 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
     "async find": lambda conversation: asyncio.run(conversation.messages.afind("before")),
     "update": lambda conversation: conversation.messages.update("before", read=True),
     "redact": lambda conversation: conversation.messages.redact("before"),
-    "pop": lambda conversation: conversation.messages.pop(),
 }
 
 
