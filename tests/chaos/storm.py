@@ -35,7 +35,7 @@ PROBE_WAITS = 0.1, 0.3
 
 @dataclass
 class Message:
-    """What is stored of one: who has said it, the how manieth write that was, and its last edit."""
+    """What is stored of one: its writer, the number of the write, and that of its last edit."""
 
     writer: int
     number: int

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.chaos
 
 
 class Faults:
-    """What befalls a server, and the proxy before it."""
+    """What happens to a server, and to the proxy before it."""
 
     def __init__(
         self,
@@ -95,9 +95,9 @@ class Storm:
     def __init__(self, world: World, directory: Path, ids: Sequence[str], seed: int) -> None:
         self.world, self.ids, self.chance = world, ids, random.Random(seed)
         self._directory, self._seed = directory, seed
-        self.befallen = 0
+        self.faults = 0
 
-    def rage(self, faults: Sequence[Callable[[], None]], end: Callable[[], None]) -> Notes:
+    def run(self, faults: Sequence[Callable[[], None]], end: Callable[[], None]) -> Notes:
         """Let the faults happen until the workers have written enough, and call `end`. Return what
         they have noted when everything is replayed."""
         began = time.monotonic()
@@ -106,7 +106,7 @@ class Storm:
                 assert process.poll() is None, "a worker has failed"
                 assert time.monotonic() < began + LIMIT, "too slow"
                 self.chance.choice(faults)()
-                self.befallen += 1
+                self.faults += 1
                 time.sleep(self.chance.uniform(0.05, 0.6))
             end()
             seconds = time.monotonic() - began
@@ -118,7 +118,7 @@ class Storm:
         self.world.note(
             f"{notes.count} writes acknowledged, {notes.outcomes['degraded']} of them degraded, "
             f"in {seconds:.0f} s, and {time.monotonic() - began - seconds:.0f} s more to replay; "
-            f"{self.befallen} faults; {dict(notes.outcomes)}; {dict(notes.kinds)}; {totals}"
+            f"{self.faults} faults; {dict(notes.outcomes)}; {dict(notes.kinds)}; {totals}"
         )
         assert len(reports) == PROCESSES
         assert totals["pending"] == totals["failed"] == totals["lost"] == 0
@@ -166,7 +166,7 @@ def test_a_storm_loses_nothing(world: World, tmp_path: Path, seed: int) -> None:
     world.restart()
     storm = Storm(world, tmp_path / "storm", [new_id() for _ in range(CONVERSATIONS)], seed)
     faults = Faults(world.server, world.proxy, storm.chance, nullcontext())
-    notes = storm.rage(faults.all(), world.proxy.calm)
+    notes = storm.run(faults.all(), world.proxy.calm)
     with world.server.client() as client:
         storm.check(notes, [client])
     world.check()
@@ -299,7 +299,7 @@ def test_a_storm_on_a_cluster_loses_nothing(world: World, tmp_path: Path, seed: 
             for fault in Faults(node, proxy, storm.chance, mover.at_rest).all()
         ]
         try:
-            notes = storm.rage(faults, end)
+            notes = storm.run(faults, end)
         finally:
             mover.stop()
         world.note(f"{mover.moved} slots moved key by key, {mover.moved_at_once} at once")
