@@ -2,7 +2,9 @@
 again and again, and while slots are moved in a cluster."""
 
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -148,14 +150,13 @@ class Storm:
         (self._directory / "ids").write_text("\n".join(self.ids))
         cache = json.dumps(self.world.settings.CACHES[self.world.alias])
         command = [sys.executable, "-m", "tests.chaos.storm", cache, str(self._directory)]
-        process = subprocess.Popen(
-            [*command, str(PROCESSES), str(WRITES), str(self._seed)], cwd=ROOT
-        )
+        command += [str(PROCESSES), str(WRITES), str(self._seed)]
+        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
         try:
             yield process
         finally:
-            if process.poll() is None:
-                process.terminate()
+            if process.poll() is None:  # it has failed: end the workers, too
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
