@@ -272,7 +272,8 @@ def unknown_here() -> BackendUnavailable:
     """Return the error for what cannot be decided without the store."""
     return BackendUnavailable(
         "The store is unavailable, and nothing is known here of this conversation: it cannot be "
-        "cleared, shortened or claimed now, nor its version checked.",
+        "cleared, shortened or claimed now, nor its version checked, nor a message found that was "
+        "said before.",
         transient=False,
     )
 

@@ -68,6 +68,7 @@ class Messages(ReadMessages):
 
         Raises:
             MessageNotFound: there is none.
+            BackendUnavailable: it is not known here whether there is.
             InvalidConversationValue: there cannot be one.
         """
         return message_of(validate_message_id(id), self._find(id))
@@ -85,6 +86,7 @@ class Messages(ReadMessages):
         Raises:
             MessageNotFound: there is no message with that id. Also when this is saved, if it was
                 dropped meanwhile.
+            BackendUnavailable: it is not known here whether there is.
             InvalidConversationValue, ConversationTooLarge: see `append`.
         """
         self._copy.log.update(id, self._find(validate_message_id(id)), fields)
@@ -101,6 +103,7 @@ class Messages(ReadMessages):
 
         Raises:
             MessageNotFound: there is no message with that id.
+            BackendUnavailable: it is not known here whether there is.
         """
         self._copy.log.redact(id, self._find(validate_message_id(id)))
 
@@ -209,15 +212,19 @@ class Messages(ReadMessages):
 
     def _find(self, id: str) -> bytes:
         data = self._copy.log.peek(id)
-        if data is None and not self._copy.log.is_complete:
-            data = self._copy.log.wanted(id, self._find_in_store(id))
+        if data is None:
+            self._copy.check_known()
+            if not self._copy.log.is_complete:
+                data = self._copy.log.wanted(id, self._find_in_store(id))
         return _found(data)
 
     async def _afind(self, id: str) -> bytes:
         data = self._copy.log.peek(id)
-        if data is None and not self._copy.log.is_complete:
-            found = await self._repository.afind(self._copy.id, id)
-            data = self._copy.log.wanted(id, found)
+        if data is None:
+            self._copy.check_known()
+            if not self._copy.log.is_complete:
+                found = await self._repository.afind(self._copy.id, id)
+                data = self._copy.log.wanted(id, found)
         return _found(data)
 
     @async_unsafe(

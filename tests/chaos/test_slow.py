@@ -15,6 +15,7 @@ import pytest
 from django_convstate import BackendUnavailable, ConversationStore
 from django_convstate.backends.records import Change
 from django_convstate.backends.redis.backend import RedisBackend
+from django_convstate.backends.redis.client.deadline import LATE_SHARE
 from django_convstate.ids import new_id
 from tests.chaos.crowd import Crowd, Writer
 from tests.chaos.proxy import Proxy
@@ -78,14 +79,21 @@ def test_a_spoiled_reply_is_never_read_as_anothers(
     for id in ids:
         backend.commit(id, Change(ttl=TTL, append=pairs(b'"%s"' % id.encode())))
 
+    granted = list[float]()
+
     async def visit(load: Callable[[str], Any]) -> None:
         for number, id in enumerate(ids):
             if number % 5 == 1:
                 spoil(world.proxy)
             accepted, began, record = world.proxy.accepted, time.monotonic(), None
-            with suppress(BackendUnavailable):
-                record = await load(id)
+            async with Lateness() as lateness:
+                with suppress(BackendUnavailable):
+                    record = await load(id)
             world.model.operations.append((began, time.monotonic() - began))
+            # The time of an operation is granted once more where the event loop itself was late:
+            # the answer may have been lying there.
+            is_late = in_loop and lateness.seconds > LATE_SHARE / 2 * world.limit
+            granted.append(world.limit if is_late else 0)
             world.proxy.calm()
             if record is None or number % 5 == 1:
                 assert number % 5 == 1
@@ -99,9 +107,35 @@ def test_a_spoiled_reply_is_never_read_as_anothers(
 
     with world.ruler() as ruler:
         asyncio.run(visit(partial(backend.aload, window=5) if in_loop else load))
-    assert world.slowest(ruler) <= world.limit
+    world.slowest(ruler)
+    for operation, more in zip(world.model.operations, granted, strict=True):
+        assert ruler.fair(*operation) <= world.limit + more
     backend.close()
     world.check()
+
+
+class Lateness:
+    """By how many seconds at most a bare timer of the event loop is late in a block."""
+
+    TICK = 0.005
+
+    async def __aenter__(self) -> "Lateness":
+        self.seconds = 0.0
+        self._task = asyncio.create_task(self._tick())
+        await asyncio.sleep(0)  # until it has begun
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await asyncio.sleep(0)  # so that what is due by now is noted
+        self._task.cancel()
+
+    async def _tick(self) -> None:
+        while True:
+            due = time.monotonic() + self.TICK
+            try:
+                await asyncio.sleep(self.TICK)
+            finally:
+                self.seconds = max(self.seconds, time.monotonic() - due)
 
 
 @pytest.mark.parametrize("in_loop", [False, True], ids=["sync", "async"])

@@ -1,36 +1,42 @@
-"""The signals of outages: sent in a thread, because their receivers may take any time."""
+"""What is told of an outage, by signals and to the log: in threads, because receivers and handlers
+may take any time. Handlers may even never return, in a forked child: if a thread of its parent was
+writing to their file at that moment, that stays locked."""
 
 import threading
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final, ParamSpec
 
-from django.dispatch import Signal
+MAX_WAITING: Final = 100  # beyond that, while a call does not return, the oldest are dropped
 
-MAX_WAITING: Final = 100  # beyond that, while a receiver does not return, the oldest are not sent
+P = ParamSpec("P")
 
 
 class Announcements:
-    """Sends signals one after the other, without waiting for their receivers. Thread-safe."""
+    """Makes calls one after the other, and waits for none of them. Thread-safe."""
 
-    def __init__(self, sender: object) -> None:
-        """Start no thread."""
-        self._sender = sender
+    def __init__(self, name: str) -> None:
+        """Start no thread. `name` is the name that it will have."""
+        self._name = name
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[Signal, dict[str, object]]] = deque(maxlen=MAX_WAITING)
+        self._waiting: deque[Callable[[], object]] = deque(maxlen=MAX_WAITING)
         self._thread: threading.Thread | None = None
 
-    def add(self, signal: Signal, **arguments: object) -> None:
-        """Have a signal sent. `start` has to follow."""
-        self._waiting.append((signal, arguments))
+    def add(self, call: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Have a call made, and tell what `start` does."""
+        self._waiting.append(partial(call, *args, **kwargs))
+        return self.start()
 
     def start(self) -> bool:
-        """Start the thread if there is something to send. False: that has to be tried again,
-        because there is no thread to be had."""
+        """Start the thread if there is something to do. False: that has to be tried again, because
+        there is no thread to be had."""
         with self._lock:  # under which the thread decides whether to exit
             is_running = self._thread is not None and self._thread.is_alive()
             if is_running or not self._waiting:
                 return True
-            self._thread = threading.Thread(target=self._run, name="convstate-signal", daemon=True)
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             try:
                 self._thread.start()
             except (RuntimeError, MemoryError):  # "can't start new thread"
@@ -39,7 +45,7 @@ class Announcements:
             return True
 
     def join(self, timeout: float) -> None:
-        """Wait until all are sent, for so many seconds at most."""
+        """Wait until all calls are made, for so many seconds at most."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
@@ -50,5 +56,6 @@ class Announcements:
                 if not self._waiting:
                     self._thread = None
                     return
-                signal, arguments = self._waiting.popleft()
-            signal.send_robust(self._sender, **arguments)
+                call = self._waiting.popleft()
+            with suppress(Exception):  # an error of a log handler, say
+                call()

@@ -11,13 +11,11 @@ those of the primary and of this machine may differ, or jump.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from ... import clock
-from ...exceptions import InvalidConversationValue
-from ..records import Change, Committed, Record, Replacement
+from ..records import Change, Committed, Record
 from ..reports import Selection
 from ..toolkit.memory import (
     BYTES_OVERHEAD,
@@ -25,13 +23,11 @@ from ..toolkit.memory import (
     memory_of_messages,
     memory_of_record,
 )
-from ..toolkit.packed import PackedMessages, Pair, key_of
+from ..toolkit.packed import PackedMessages
 from ..toolkit.stored import StoredConversation
-from ..toolkit.writer import Commit
+from .snapshot import OVERHEAD, Snapshot, applied_of
 
-KEPT_MESSAGES: Final = 100  # of each conversation, the newest
 KEPT_CHANGES: Final = 8  # before they are applied after all
-OVERHEAD: Final = 1200  # bytes of memory of a conversation besides its contents, measured
 CHANGE_OVERHEAD: Final = 1300  # and of a change with its answer
 SHARE: Final = 4  # one conversation takes at most a fourth of the memory
 FORGOTTEN: Final = 1000  # ids of which it is known when they were forgotten
@@ -46,140 +42,13 @@ class Lifetime:
     expires: float
 
 
-@dataclass(slots=True, repr=False)
-class Applied:
-    """What a change has done that the primary has applied at `now`, and the answer; the names are
-    those of `Change`. It refers to a twin of the commit, because that is open for as long as
-    anything refers to it."""
-
-    now: float
-    committed: Committed
-    commit: Commit
-    owner: str | None
-    ttl: float | None
-    default_ttl: float
-    set: Mapping[str, bytes]
-    unset: Sequence[str]
-    increment: Mapping[str, int]
-    replace: Sequence[Replacement]
-    keep_messages: int | None
-    append: Sequence[Pair]
-    window: int
-
-
-@dataclass(slots=True)
-class Snapshot:
-    """A conversation as it was at some moment, and the changes since.
-
-    Attributes:
-        size: what it takes, in bytes of memory.
-        begun, seen: when it was created, and when the primary has last shown it, in seconds by the
-            monotonic clock.
-    """
-
-    record: Record
-    size: int
-    begun: float
-    seen: float
-    changes: list[Applied]
-
-    @property
-    def owner(self) -> str | None:
-        """Whose it is."""
-        owners = (change.owner for change in reversed(self.changes))
-        return next((owner for owner in owners if owner is not None), self.record.owner)
-
-    @property
-    def kept_messages(self) -> int:
-        """How many of its messages are kept: at least those of the window that was loaded."""
-        return max(KEPT_MESSAGES, len(self.record.messages))
-
-    def stored(self, max_age: float | None) -> StoredConversation:
-        """Return a copy of the conversation with the changes applied."""
-        record = self.record
-        stored = StoredConversation.of(record, record.messages)
-        stored.messages.unloaded = record.message_count - len(record.messages)
-        stored.messages.oldest = record.first
-        for change in self.changes:
-            _follow(stored, change, max_age)
-        stored.messages.unload(self.kept_messages)
-        return stored
-
-    def compacted(self, max_age: float | None) -> "Snapshot":
-        """Return the same with the changes applied."""
-        record = self.stored(max_age).record("", self.kept_messages, max_age)
-        return Snapshot(record, OVERHEAD + memory_of_record(record), self.begun, self.seen, [])
-
-
-def _follow(stored: StoredConversation, change: Applied, max_age: float | None) -> None:
-    """Do to `stored` what the primary has done, whatever else others have done there."""
-    messages, committed = stored.messages, change.committed
-    appended = () if committed.repeated else change.append
-    if committed.existing:
-        appended = [pair for pair in appended if pair[0] not in committed.existing]
-    _adopt_others(stored, change, committed.end - len(appended))
-    # What a repeated answer has is newer than what was replaced then.
-    for each in () if committed.repeated else change.replace:
-        messages.replace(each)  # if it is known: others may have dropped it here
-    applied = Change(
-        commit=change.commit,
-        owner=change.owner,
-        ttl=change.ttl,
-        default_ttl=change.default_ttl,
-        set=change.set,
-        unset=change.unset,
-        increment=change.increment,
-        append=appended,
-    )
-    try:
-        stored.apply(applied, change.now, max_age)
-    except InvalidConversationValue:  # a counter that others have changed
-        stored.apply(replace(applied, increment={}), change.now, max_age)
-    stored.version = committed.version
-    messages.settle(committed.dropped, committed.message_count, committed.last_key)
-
-
-def _adopt_others(stored: StoredConversation, change: Applied, others_end: int) -> None:
-    """Make the messages those that end at `others_end` in the primary, behind which it has appended
-    those of `change`. Where it is not certain that older ones are there still, they are dropped."""
-    messages, committed = stored.messages, change.committed
-    others = committed.others
-    if committed.version == stored.version + 1 and not committed.repeated:
-        if change.keep_messages is not None:
-            messages.truncate(change.keep_messages)
-    elif len(others) >= change.window:
-        # Others have committed meanwhile, and may have dropped what came before these.
-        messages.packed.clear()
-        messages.oldest = None
-    messages.adopt(others, others_end)
-    if messages.packed:
-        messages.last_key = max(messages.last_key, key_of(messages.packed[-1]))
-
-
-def _applied(change: Change, committed: Committed, now: float) -> Applied:
-    return Applied(
-        now,
-        committed,
-        change.commit.twin(),
-        change.owner,
-        change.ttl,
-        change.default_ttl,
-        change.set,
-        change.unset,
-        change.increment,
-        change.replace,
-        change.keep_messages,
-        change.append,
-        change.window,
-    )
-
-
 class LastKnownCache:
     """At most `max_count` snapshots and `max_bytes` bytes of memory; those that the primary has
     shown least recently go first. Thread-safe.
 
-    `era` counts what was forgotten. What is kept says in which era the primary was asked: if the
-    conversation was forgotten since, the answer may be from before that.
+    `era` counts what was kept and what was forgotten. What is to be kept says in which era the
+    primary was asked. If the conversation was forgotten since, the answer may be from before that;
+    and if a later version is kept since, the answer came late: threads overtake each other.
     """
 
     def __init__(
@@ -235,7 +104,7 @@ class LastKnownCache:
         age = max(0.0, record.last_accessed - record.created_at)
         snapshot = Snapshot(record, OVERHEAD + memory_of_record(record), now - age, now, [])
         with self._lock:
-            if era == self.era or not self._is_outdated(id, era):
+            if era == self.era or not self._is_outdated(id, era, record.version):
                 self._replace(id, snapshot)
 
     def apply(self, id: str, change: Change, committed: Committed, era: int) -> None:
@@ -247,13 +116,13 @@ class LastKnownCache:
             if era != self.era and self._is_outdated(id, era):
                 return
             snapshot = self._snapshots.get(id)
-            if snapshot is None:
-                if committed.version != 1:
-                    return  # there is more to the conversation than this change
-                begun = StoredConversation(now, now, now).record("", 0, self._max_age)
-                snapshot = Snapshot(begun, OVERHEAD, seen, seen, [])
-                self._replace(id, snapshot)
-            snapshot.changes.append(_applied(change, committed, now))
+            if snapshot is None or committed.version <= snapshot.record.version:
+                if snapshot is not None and era < snapshot.era:
+                    return  # it was loaded since, with this change
+                snapshot = self._before(id, snapshot, committed, now, seen)
+                if snapshot is None:
+                    return
+            snapshot.changes.append(applied_of(change, committed, now))
             snapshot.seen = seen
             if len(snapshot.changes) > KEPT_CHANGES:
                 self._replace(id, snapshot.compacted(self._max_age))
@@ -262,6 +131,21 @@ class LastKnownCache:
             if committed.others:
                 size += memory_of_messages(committed.others)
             self._grow(id, snapshot, size)
+
+    def _before(
+        self, id: str, known: Snapshot | None, committed: Committed, now: float, seen: float
+    ) -> Snapshot | None:
+        """Return what a change was applied to that is not later than what is known. None: there is
+        more to the conversation than this change; what was loaded before it is not to be kept."""
+        if known is not None and committed.repeated and committed.version == known.record.version:
+            return known
+        if committed.version != 1:
+            self._forget(id)
+            return None
+        begun = StoredConversation(now, now, now).record("", 0, self._max_age)
+        snapshot = Snapshot(begun, OVERHEAD, seen, seen, [])
+        self._replace(id, snapshot)
+        return snapshot
 
     def touch(self, id: str, ttl: float | None, *, found: bool) -> None:
         """Slide the expiry as the primary has done, if it has `found` the conversation."""
@@ -307,8 +191,16 @@ class LastKnownCache:
             expires = min(expires, snapshot.begun + self._max_age)
         return Lifetime(snapshot.seen, expires)
 
-    def _is_outdated(self, id: str, era: int) -> bool:
-        return era < self._all_forgotten or era < self._forgotten.get(id, 0)
+    def _is_outdated(self, id: str, era: int, version: int | None = None) -> bool:
+        if era < self._all_forgotten or era < self._forgotten.get(id, 0):
+            return True
+        snapshot = self._snapshots.get(id)
+        return (
+            snapshot is not None
+            and version is not None
+            and era < snapshot.era
+            and version < snapshot.version
+        )
 
     def _forget(self, id: str) -> None:
         self._replace(id, None)
@@ -354,6 +246,8 @@ class LastKnownCache:
         if snapshot is None:
             self._snapshots.pop(id, None)
             return
+        self.era += 1
+        snapshot.era = self.era
         self._snapshots[id] = snapshot
         self._bytes += snapshot.size
         if old is not None:
@@ -362,6 +256,8 @@ class LastKnownCache:
             self._evict(snapshot.seen)
 
     def _grow(self, id: str, snapshot: Snapshot, size: int) -> None:
+        self.era += 1
+        snapshot.era = self.era
         snapshot.size += size
         self._bytes += size
         self._snapshots.move_to_end(id)

@@ -10,7 +10,6 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Final
 
@@ -35,7 +34,7 @@ SHORTEST_RETRY_WAIT: Final = 1.0  # seconds until a conversation that could not 
 LONGEST_RETRY_WAIT: Final = 30.0
 ERROR_PAUSE: Final = 1.0  # seconds after an error of which we know nothing
 CLOSE_TIMEOUT: Final = 5.0  # seconds for what is still to be replayed when the backend is closed
-SIGNAL_TIMEOUT: Final = 1.0  # seconds for receivers of a signal when the backend is closed
+SIGNAL_TIMEOUT: Final = 1.0  # seconds for receivers and log handlers when the backend is closed
 PROBE_TTL: Final = 1.0  # seconds until the conversation of a probe is gone
 PROBE_IDS: Final = 500  # random ids, of which one is on the shard that is to be probed
 
@@ -48,7 +47,7 @@ class Recovery:
         """Start no thread."""
         self._primary = primary
         self._offline = offline
-        self._replayer = Replayer(primary, offline)
+        self._replayer = Replayer(primary, offline, self._log)
         self._shards: dict[str, Shard] = {}  # those that were used, by name
         self._whole: Shard | None = None  # the only one, if the primary has no shards
         self._lock = threading.Lock()
@@ -56,7 +55,8 @@ class Recovery:
         self._thread: threading.Thread | None = None
         self._since: float | None = None  # seconds since the epoch; None: no outage was signalled
         self._began = 0.0  # the same, by the monotonic clock
-        self._announcements = Announcements(primary)
+        self._announcements = Announcements("convstate-signal")
+        self._logged = Announcements("convstate-log")
 
     def route(self, id: str, *, only_reads: bool = False, is_pending: bool = False) -> Route:
         """Return how an operation on a conversation reaches the primary now.
@@ -123,8 +123,9 @@ class Recovery:
             self._replay(until=time.monotonic() + CLOSE_TIMEOUT, is_last=True)
         if self._is_over:
             self._announce_recovery()
-        self._announcements.start()
-        self._announcements.join(SIGNAL_TIMEOUT)
+        for announcements in (self._announcements, self._logged):
+            announcements.start()
+            announcements.join(SIGNAL_TIMEOUT)
         if for_good and journal.pending:
             logger.error(
                 "The %s backend is still unavailable: %d changes of %d conversations are lost with "
@@ -183,17 +184,18 @@ class Recovery:
             try:
                 if self._step():
                     return
-            except Exception:
-                with suppress(Exception):  # an error of a log handler, say
-                    logger.exception(
-                        "Recovery of the %s backend met an unexpected error. It goes on.",
-                        self._primary.name,
-                    )
+            except Exception as error:
+                self._log(
+                    logging.ERROR,
+                    "Recovery of the %s backend met an unexpected error. It goes on.",
+                    self._primary.name,
+                    exc_info=error,
+                )
                 self._stopping.wait(ERROR_PAUSE)
 
     def _step(self) -> bool:
         """Do what can be done by now, and tell whether there is nothing left to do."""
-        self._announcements.start()
+        self._start_announcements()
         if not self._is_over:
             self._announce_outage()
             self._wait()
@@ -206,7 +208,7 @@ class Recovery:
             self._replay()
             return False
         self._announce_recovery()
-        if not self._announcements.start():
+        if not self._start_announcements():
             self._stopping.wait(ERROR_PAUSE)
             return False
         with self._lock:
@@ -214,6 +216,15 @@ class Recovery:
                 return False
             self._thread = None
             return True
+
+    def _start_announcements(self) -> bool:
+        is_signalled, is_logged = self._announcements.start(), self._logged.start()
+        return is_signalled and is_logged
+
+    def _log(
+        self, level: int, message: str, *args: object, exc_info: Exception | None = None
+    ) -> None:
+        self._logged.add(logger.log, level, message, *args, exc_info=exc_info)
 
     def _wait(self) -> None:
         if self._suspects():
@@ -248,13 +259,13 @@ class Recovery:
         except ConversationError:
             return None  # it did answer
         except Exception as error:
-            with suppress(Exception):
-                logger.error(
-                    "The %s backend could not be probed because of an unexpected error. It counts "
-                    "as unavailable, and is probed again.",
-                    self._primary.name,
-                    exc_info=without_locals(error),
-                )
+            self._log(
+                logging.ERROR,
+                "The %s backend could not be probed because of an unexpected error. It counts "
+                "as unavailable, and is probed again.",
+                self._primary.name,
+                exc_info=without_locals(error),
+            )
             return BackendUnavailable(type(error).__name__)
         return None
 
@@ -292,13 +303,13 @@ class Recovery:
                 _postpone(pending)
         except Exception as error:
             _postpone(pending)
-            with suppress(Exception):
-                logger.error(
-                    "Replay of conversation %s failed because of an unexpected error. Its changes "
-                    "are kept, and replay is tried again.",
-                    ids.hashed_id(id),
-                    exc_info=without_locals(error),
-                )
+            self._log(
+                logging.ERROR,
+                "Replay of conversation %s failed because of an unexpected error. Its changes are "
+                "kept, and replay is tried again.",
+                ids.hashed_id(id),
+                exc_info=without_locals(error),
+            )
         time.sleep(random.uniform(0, REPLAY_PAUSE))  # noqa: S311 - hides nothing
 
     def _slide(self, id: str) -> None:
@@ -338,14 +349,16 @@ class Recovery:
         if self._since is None and self._down():
             self._since, self._began = time.time(), time.monotonic()
             self._replayer.stats = ReplayStats()
-            self._announcements.add(signals.backend_degraded, reason=self._reason)
-            self._announcements.start()
-            logger.error(
+            reason = self._reason
+            degraded = signals.backend_degraded
+            self._announcements.add(degraded.send_robust, self._primary, reason=reason)
+            self._log(
+                logging.ERROR,
                 "The %s backend is unavailable: %s Conversations go on in the memory of this "
                 "process, and it replays their changes when the backend is back. Do not kill it "
                 "before, or they are lost.",
                 self._primary.name,
-                self._reason,
+                reason,
             )
 
     def _announce_recovery(self) -> None:
@@ -355,9 +368,11 @@ class Recovery:
         self._since = None
         journal = self._offline.journal
         refused, journal.refused = journal.refused, 0
-        self._announcements.add(signals.backend_recovered, seconds=seconds, **asdict(stats))
-        self._announcements.start()
-        logger.warning(
+        recovered = signals.backend_recovered
+        told = {"seconds": seconds, **asdict(stats)}
+        self._announcements.add(recovered.send_robust, self._primary, **told)
+        self._log(
+            logging.WARNING,
             "The %s backend is back after %.1f s: %d changes replayed (%d in part), %d lost. "
             "%d were refused, because the journal was full.",
             self._primary.name,

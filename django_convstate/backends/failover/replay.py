@@ -8,6 +8,7 @@ others have deleted stays deleted. Limits were checked when it was accepted.
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -31,6 +32,7 @@ from ..toolkit.writer import ThisProcess
 from .journal import PendingWrites, Touch, Write, steady_time
 from .offline import OfflineStore
 from .pieces import divided, is_too_large, mark_of
+from .snapshot import KEPT_MESSAGES
 
 CLOCK_TTL: Final = 1.0  # seconds until the conversation that shows the primary's clock is gone
 
@@ -52,9 +54,15 @@ class Replayer:
     """Sends the changes in the journal to the primary, one conversation at a time. `stats` counts
     them, until it is replaced."""
 
-    def __init__(self, primary: ConversationStateBackend, offline: OfflineStore) -> None:
-        """Send nothing yet."""
+    def __init__(
+        self,
+        primary: ConversationStateBackend,
+        offline: OfflineStore,
+        log: Callable[..., object] = logger.log,
+    ) -> None:
+        """Send nothing yet. `log` takes what `logging.log` does."""
         self.stats = ReplayStats()
+        self._log = log
         self._primary = primary
         self._offline = offline
 
@@ -83,12 +91,27 @@ class Replayer:
             except ConversationError as error:
                 self._give_up(id, pending, write, end, error)
                 continue
-            self._remove(id, pending, write, end, with_followers=is_there)
+            stored = None if len(pending.writes) > 1 else self._peek(id)
+            self._remove(id, pending, write, end, stored, with_followers=is_there)
+
+    def _peek(self, id: str) -> Record | None:
+        """Return how the primary has a conversation by now, so that it goes on with its history if
+        the next outage comes before it is loaded again. None: that is not known."""
+        with suppress(ConversationError):
+            return self._primary.peek(id, KEPT_MESSAGES)
+        return None
 
     def _remove(
-        self, id: str, pending: PendingWrites, write: Write, end: int, *, with_followers: bool
+        self,
+        id: str,
+        pending: PendingWrites,
+        write: Write,
+        end: int,
+        stored: Record | None,
+        *,
+        with_followers: bool,
     ) -> None:
-        """Remove a write that was applied."""
+        """Remove a write that was applied. If it is the last one, the conversation is `stored`."""
         offline = self._offline
         with offline.lock:
             self.stats.replayed += not pending.pieces
@@ -102,6 +125,8 @@ class Replayer:
                 offline.journal.remove_followers(id)
             if offline.journal.remove_first(id):
                 offline.discard(id)
+                if stored is not None:
+                    offline.known.put(id, stored, offline.known.era)
 
     def divide(self, id: str) -> bool:
         """Divide the first of the changes, which takes too long, and tell whether it could be."""
@@ -227,7 +252,8 @@ class Replayer:
             if journal.remove_first(id):
                 self._offline.discard(id)
         self.stats.lost += 1
-        logger.warning(
+        self._log(
+            logging.WARNING,
             "Conversation %s: a change accepted during the outage is lost, because the store "
             "refused it: %s",
             ids.hashed_id(id),

@@ -85,11 +85,43 @@ class TestTime:
         assert outage.end() is None
         assert outage.backend.load("a", 10) is None
 
-    def test_a_touch_in_the_outage_shows_nothing(self, outage: Outage, clock: Clock) -> None:
+    def test_what_is_replayed_is_remembered_as_the_primary_has_it_then(
+        self, outage: Outage, clock: Clock
+    ) -> None:
+        """Or the next outage would take its history away, if it comes before the next load."""
+        outage.commit(append=pairs(b"mine"))
+        outage.others_commit(append=pairs(b"theirs"), set={"k": b"1"})
+        outage.end()
+        outage.primary.away = True
+        record = record_of(outage.backend, "a")
+        assert bodies(record.messages) == [b"1", b"2", b"3", b"theirs", b"mine"]
+        assert (record.state, record.version) == ({"n": b"10", "k": b"1"}, 3)
+        assert outage.commit(append=pairs(b"more")) == 6
+        outage.end()
         clock.forward(500)
+        assert is_known(outage.backend, "a")
+        clock.forward(200)
+        assert not is_known(outage.backend, "a")
+
+    def test_a_touch_in_the_outage_does_not_show_what_others_have_deleted(
+        self, outage: Outage
+    ) -> None:
+        outage.others.delete("a")
         outage.backend.touch("a")
         outage.end()
-        clock.forward(200)
+        assert not is_known(outage.backend, "a")
+
+    def test_what_cannot_be_looked_at_after_its_replay_is_forgotten(
+        self, outage: Outage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def peek(id: str, window: int) -> Record | None:
+            if id == "a":
+                raise BackendUnavailable("There was no answer in time.")
+            return outage.others.peek(id, window)  # for a probe
+
+        monkeypatch.setattr(outage.primary, "peek", peek)
+        outage.commit(append=pairs(b"mine"))
+        assert bodies(outage.end().messages) == [b"1", b"2", b"3", b"mine"]
         assert not is_known(outage.backend, "a")
 
     def test_nothing_may_be_remembered(self, primary: Switched) -> None:

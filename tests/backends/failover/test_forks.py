@@ -91,6 +91,7 @@ def holder(backend: FailoverBackend) -> Iterator[None]:
         backend._known._lock,
         recovery._lock,
         recovery._announcements._lock,
+        recovery._logged._lock,
         *(shard.breaker._lock for shard in recovery._shards.values()),
     ]
     held, done = threading.Event(), threading.Event()

@@ -1,16 +1,14 @@
 """What is remembered of messages, beside the primary, after any sequence of changes by this process
 and by others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from django_convstate.backends.failover.last_known import (
-    KEPT_CHANGES,
-    KEPT_MESSAGES,
-    LastKnownCache,
-)
+from django_convstate.backends.failover.last_known import KEPT_CHANGES, LastKnownCache
+from django_convstate.backends.failover.snapshot import KEPT_MESSAGES
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Committed, Replacement
 from django_convstate.backends.toolkit.packed import NO_KEY, Pair
@@ -125,6 +123,40 @@ def _change(process: Process, data: st.DataObject) -> Change:
         seen=seen,
         window=data.draw(WINDOWS),
     )
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_threads_that_overtake_each_other_remember_the_newest(data: st.DataObject) -> None:
+    """Each answer of the primary is kept a while after it was given, in any order."""
+    process = Process()
+    known, primary = process.known, process.primary
+    late: list[Callable[[], None]] = []
+    steps = data.draw(st.integers(1, 2 * KEPT_CHANGES))
+    for _ in range(steps):
+        kind = data.draw(st.sampled_from(["load", "commit", "blind", "late", "late"]))
+        if kind == "load":
+            record = primary.load("a", 50)
+            late.append(partial(known.put, "a", record, known.era))
+        elif kind != "late":
+            seen, window = data.draw(st.sampled_from(process.copies[-3:])), 50
+            if kind == "blind":
+                seen, window = (0, NO_KEY), 0
+            change = Change(append=process.texts(1), increment={"n": 1}, seen=seen, window=window)
+            era, committed = known.era, primary.commit("a", change)
+            late.append(partial(known.apply, "a", change, committed, era))
+            process.copies.append((committed.end, committed.last_key))
+        elif late:
+            late.pop(data.draw(st.integers(0, len(late) - 1)))()
+    while late:
+        late.pop(data.draw(st.integers(0, len(late) - 1)))()
+    process.check()
+    stored, record = known.get("a"), primary.peek("a", 0)
+    assert stored is not None
+    assert record is not None
+    assert stored.version == record.version
+    if steps < KEPT_CHANGES:  # so that none comes after later ones have become one with the rest
+        assert stored.state == record.state
 
 
 @given(st.lists(st.tuples(COUNTS, st.integers(0, 3)), max_size=3 * KEPT_CHANGES))

@@ -1,6 +1,7 @@
 """What comes home after an outage, and how it is merged with what others have done meanwhile."""
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -471,11 +472,11 @@ class TestTrouble:
         primary.commit("long", Change(append=pairs(*[b"x" * 1000] * 50)))
         with made(primary, journal_bytes=30_000) as backend:
             backend.load("long", 100)
-            for _ in range(2):
+            for id in ("short", "another"):
                 primary.away = True
                 with pytest.raises(BackendUnavailable, match="full"):
                     backend.commit("long", Change(append=pairs(b"1")))
-                backend.commit("short", Change(append=pairs(b"x" * 20_000)))
+                backend.commit(id, Change(append=pairs(b"x" * 20_000)))
                 primary.away = False
                 backend.close()  # after which there is room again
 
@@ -493,6 +494,26 @@ class TestTrouble:
         finally:
             done.set()
             signals.backend_degraded.disconnect(wait, sender=outage.primary)
+
+    def test_a_log_handler_that_never_returns_does_not_delay_replay(self, outage: Outage) -> None:
+        """As that of a forked child, whose parent was writing to the file at that moment."""
+        done = threading.Event()
+
+        class Stuck(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                done.wait(20)
+
+        stuck, logger = Stuck(), logging.getLogger("django_convstate")
+        logger.addHandler(stuck)
+        try:
+            for _ in range(2):
+                outage.primary.away = True
+                outage.commit(append=pairs(b"said"))
+                outage.primary.away = False
+                wait_until(lambda: not outage.backend.health().using_fallback)
+        finally:
+            done.set()
+            logger.removeHandler(stuck)
 
     def test_a_full_journal_is_reported(self, caplog: pytest.LogCaptureFixture) -> None:
         primary = Switched()

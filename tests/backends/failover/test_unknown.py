@@ -87,6 +87,10 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
     "async version check": lambda conversation: asyncio.run(
         conversation.asave(expected_version=conversation.version)
     ),
+    "find": lambda conversation: conversation.messages.find("before"),
+    "async find": lambda conversation: asyncio.run(conversation.messages.afind("before")),
+    "update": lambda conversation: conversation.messages.update("before", read=True),
+    "redact": lambda conversation: conversation.messages.redact("before"),
 }
 
 
@@ -102,7 +106,7 @@ def test_a_conversation_says_so_at_once(
     others = ConversationStore(primary.others)
     stored = others.create()
     stored["name"] = "mine"
-    stored.messages.append("user", "hello")
+    stored.messages.append("user", "hello", id="before")
     stored.save()
     primary.away = True
     store = ConversationStore(backend)
@@ -198,22 +202,21 @@ def test_one_that_was_deleted_is_not_begun_again_by_its_token(
     assert not primary.others.exists("deleted")
 
 
+@pytest.mark.parametrize("owner", ["u1", "u2"])
 def test_an_owned_token_is_enough_to_go_on_with_an_unknown_conversation(
-    primary: Switched, backend: FailoverBackend
+    primary: Switched, backend: FailoverBackend, owner: str
 ) -> None:
     store = ConversationStore(backend)
     visitor, token = Visitor("u1"), new_token("mine", "u1")
-    for owner in ("u1", "u2"):
-        primary.others.delete("mine")
-        primary.others.commit("mine", append(b"1", owner=owner))
-        primary.away = True
-        conversation = open_for(visitor, token, store.get("mine"))
-        conversation["said"] = 1
-        conversation.save()
-        assert conversation.token == token.signed(unsaved=True)
-        primary.away = False
-        backend.close()
-        assert ("said" in record_of(primary.others, "mine").state) is (owner == "u1")
+    primary.others.commit("mine", append(b"1", owner=owner))
+    primary.away = True
+    conversation = open_for(visitor, token, store.get("mine"))
+    conversation["said"] = 1
+    conversation.save()
+    assert conversation.token == token.signed(unsaved=True)
+    primary.away = False
+    backend.close()
+    assert ("said" in record_of(primary.others, "mine").state) is (owner == "u1")
 
 
 class TestToken:

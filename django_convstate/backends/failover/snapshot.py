@@ -1,0 +1,158 @@
+"""One conversation as this process has last seen it in the primary: a record, and the changes
+since, which are applied only when it is needed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ...exceptions import InvalidConversationValue
+from ..records import Change, Committed, Record, Replacement
+from ..toolkit.memory import memory_of_record
+from ..toolkit.packed import Pair, key_of
+from ..toolkit.stored import StoredConversation
+from ..toolkit.writer import Commit
+
+KEPT_MESSAGES: Final = 100  # of each conversation, the newest
+OVERHEAD: Final = 1200  # bytes of memory of a conversation besides its contents, measured
+
+
+@dataclass(slots=True, repr=False)
+class Applied:
+    """What a change has done that the primary has applied at `now`, and the answer; the names are
+    those of `Change`. It refers to a twin of the commit, because that is open for as long as
+    anything refers to it."""
+
+    now: float
+    committed: Committed
+    commit: Commit
+    owner: str | None
+    ttl: float | None
+    default_ttl: float
+    set: Mapping[str, bytes]
+    unset: Sequence[str]
+    increment: Mapping[str, int]
+    replace: Sequence[Replacement]
+    keep_messages: int | None
+    append: Sequence[Pair]
+    window: int
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """A conversation as it was at some moment, and the changes since.
+
+    Attributes:
+        size: what it takes, in bytes of memory.
+        begun, seen: when it was created, and when the primary has last shown it, in seconds by the
+            monotonic clock.
+        changes: as they came. Threads may have overtaken each other.
+        era: that of the cache, since it is as it is.
+    """
+
+    record: Record
+    size: int
+    begun: float
+    seen: float
+    changes: list[Applied]
+    era: int = 0
+
+    @property
+    def version(self) -> int:
+        """That of the primary then."""
+        return max([self.record.version, *map(_version, self.changes)])
+
+    @property
+    def owner(self) -> str | None:
+        """Whose it is."""
+        owners = (change.owner for change in reversed(self.changes))
+        return next((owner for owner in owners if owner is not None), self.record.owner)
+
+    @property
+    def kept_messages(self) -> int:
+        """How many of its messages are kept: at least those of the window that was loaded."""
+        return max(KEPT_MESSAGES, len(self.record.messages))
+
+    def stored(self, max_age: float | None) -> StoredConversation:
+        """Return a copy of the conversation with the changes applied."""
+        record = self.record
+        stored = StoredConversation.of(record, record.messages)
+        stored.messages.unloaded = record.message_count - len(record.messages)
+        stored.messages.oldest = record.first
+        for change in sorted(self.changes, key=_version):
+            _follow(stored, change, max_age)
+        stored.messages.unload(self.kept_messages)
+        return stored
+
+    def compacted(self, max_age: float | None) -> "Snapshot":
+        """Return the same with the changes applied."""
+        record = self.stored(max_age).record("", self.kept_messages, max_age)
+        return Snapshot(record, OVERHEAD + memory_of_record(record), self.begun, self.seen, [])
+
+
+def _version(change: Applied) -> int:
+    return change.committed.version
+
+
+def _follow(stored: StoredConversation, change: Applied, max_age: float | None) -> None:
+    """Do to `stored` what the primary has done, whatever else others have done there."""
+    messages, committed = stored.messages, change.committed
+    appended = () if committed.repeated else change.append
+    if committed.existing:
+        appended = [pair for pair in appended if pair[0] not in committed.existing]
+    _adopt_others(stored, change, committed.end - len(appended))
+    # What a repeated answer has is newer than what was replaced then.
+    for each in () if committed.repeated else change.replace:
+        messages.replace(each)  # if it is known: others may have dropped it here
+    # The values of a change that was repeated may be there.
+    is_new = not (committed.repeated and committed.version <= stored.version)
+    applied = Change(
+        commit=change.commit,
+        owner=change.owner,
+        ttl=change.ttl,
+        default_ttl=change.default_ttl,
+        set=change.set if is_new else {},
+        unset=change.unset if is_new else (),
+        increment=change.increment if is_new else {},
+        append=appended,
+    )
+    try:
+        stored.apply(applied, change.now, max_age)
+    except InvalidConversationValue:  # a counter that others have changed
+        stored.apply(replace(applied, increment={}), change.now, max_age)
+    stored.version = committed.version
+    messages.settle(committed.dropped, committed.message_count, committed.last_key)
+
+
+def _adopt_others(stored: StoredConversation, change: Applied, others_end: int) -> None:
+    """Make the messages those that end at `others_end` in the primary, behind which it has appended
+    those of `change`. Where it is not certain that older ones are there still, they are dropped."""
+    messages, committed = stored.messages, change.committed
+    others = committed.others
+    if committed.version == stored.version + 1 and not committed.repeated:
+        if change.keep_messages is not None:
+            messages.truncate(change.keep_messages)
+    elif len(others) >= change.window:
+        # Others have committed meanwhile, and may have dropped what came before these.
+        messages.packed.clear()
+        messages.oldest = None
+    messages.adopt(others, others_end)
+    if messages.packed:
+        messages.last_key = max(messages.last_key, key_of(messages.packed[-1]))
+
+
+def applied_of(change: Change, committed: Committed, now: float) -> Applied:
+    return Applied(
+        now,
+        committed,
+        change.commit.twin(),
+        change.owner,
+        change.ttl,
+        change.default_ttl,
+        change.set,
+        change.unset,
+        change.increment,
+        change.replace,
+        change.keep_messages,
+        change.append,
+        change.window,
+    )
