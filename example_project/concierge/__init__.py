@@ -1,17 +1,15 @@
 """A concierge made of rules: no model, no network, and nothing in it is for sale.
 
-    lexicon, vocabulary, gazetteer    words and places by what they mean
-    money, days, names                what else a sentence may have in it
-    topics, unsupported, understanding    a sentence in, what it says out
-    slots                             what it says, noted in the state
-    planner, offers                   the state in, an itinerary or made-up offers out
-    phrases, replies                  the state in, an answer out
+    vocabulary                        words and places by what they mean
+    understanding                     a sentence in, what it says out
+    slots                             what it says, noted in the state, recalled, and forgotten
+    replies                           the state in, an answer out: a question, a plan, offers
     chat                              one turn of a conversation
     transcript, refusals              what a client is shown, and what it is told instead
     live                              an answer as it comes, and who else sees it
     pages, api                        the doors, for people and for programs
     consumers, stream                 the doors through which an answer comes word by word
-    dialogues, replay                 recorded dialogues, driven through the store
+    replay                            recorded dialogues, driven through the store
 
 Only `chat` and what comes after it knows Django or django_convstate; the rest are rules, and pure.
 """

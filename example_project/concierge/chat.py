@@ -8,9 +8,8 @@ from django.templatetags.static import static
 
 from django_convstate import Conversation
 
-from .replies import MAX_QUESTIONS, Reply, compose
-from .slots import assume, context_of, note
-from .topics import Topic
+from .replies import MAX_QUESTIONS, Reply, answer
+from .slots import topic_of
 from .understanding import understand
 
 RECENT = 50  # messages among which one that is sent again is known
@@ -27,10 +26,10 @@ class Answer:
 def reply_to(conversation: Conversation, text: str, id: str | None = None) -> str:
     """Return the answer to `text`. State and messages of `conversation` have both afterwards; to
     save them is up to the caller."""
-    answer = take_in(conversation, text, id)
-    conversation.messages.append("assistant", answer.text, **answer.extra)
-    conversation["lastAnswer"] = answer.text
-    return answer.text
+    said = take_in(conversation, text, id)
+    conversation.messages.append("assistant", said.text, **said.extra)
+    conversation["lastAnswer"] = said.text
+    return said.text
 
 
 def take_in(conversation: Conversation, text: str, id: str | None = None) -> Answer:
@@ -43,13 +42,20 @@ def take_in(conversation: Conversation, text: str, id: str | None = None) -> Ans
         id: the client's own name for this message; None: it has none.
     """
     asked = _asked(conversation)
-    found = understand(text, context_of(conversation, asked[-1] if asked else None))
-    if found.topic:
-        note(conversation, found.topic, found)
-    reply = compose(conversation, found, asked, turn=len(conversation.messages) // 2)
-    if found.topic:
-        _note_reply(conversation, found.topic, reply)
+    found = understand(
+        text,
+        topic_of(conversation),
+        planning="preferences" in conversation,
+        asked=asked[-1] if asked else None,
+    )
+    reply = answer(conversation, found, asked, turn=len(conversation.messages) // 2)
     conversation.messages.append("user", text, **({"id": id} if id else {}))
+    if found.act == "distress":  # none of which is for the notes
+        return Answer(reply.text, {})
+    if found.topic:
+        conversation["intentSpecific"] = reply.is_specific
+    if reply.asks:
+        conversation.incr("clarifying_questions_count")
     conversation["lastQuery"] = text
     return Answer(reply.text, _extra(conversation, reply))
 
@@ -66,17 +72,6 @@ def _asked(conversation: Conversation) -> list[str]:
     recent = conversation.messages.window(2 * MAX_QUESTIONS)
     asked = [message.get("asks", "") for message in recent if message["role"] == "assistant"]
     return list(takewhile(bool, reversed(asked)))[::-1]
-
-
-def _note_reply(conversation: Conversation, topic: Topic, reply: Reply) -> None:
-    assume(conversation, topic, reply.assumed)
-    conversation["intentSpecific"] = reply.is_specific
-    if reply.asks:
-        conversation.incr("clarifying_questions_count")
-    if reply.itinerary:
-        conversation["itinerary"] = reply.itinerary
-    elif topic.is_trip:
-        conversation.pop("itinerary", None)
 
 
 def _extra(conversation: Conversation, reply: Reply) -> dict[str, Any]:

@@ -1,168 +1,225 @@
-"""What a sentence says. Rules only, and pure: text in, words with a meaning out.
+"""What a sentence says. Rules only, and pure: text in, what was understood out.
 
-A sentence names a domain by a word of it ("flights", "sushi"), or goes on with the one at hand. The
-words in it that the vocabulary knows become slots; so does, where a name was to be expected, one
-that it does not know.
+A request is about the topic that it names, or about the one at hand, and fills the slots of that.
 """
 
-import enum
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from . import names
-from .days import MAX_DAYS
-from .gazetteer import CITIES
-from .lexicon import Lexicon
-from .money import Money
-from .topics import Context, Topic, days_in, topic_of
-from .unsupported import unsupported_in
-from .vocabulary import BRANDS, CATEGORIES, GENDERS, INTERESTS, PACES, PRICES
+from . import vocabulary as known
 
-# A slot's value: a name, a number of days, or a list of interests.
-Value = str | int | list[str]
-
-
-class Act(enum.Enum):
-    """What somebody does by saying something."""
-
-    REQUEST = enum.auto()
-    GREETING = enum.auto()
-    THANKS = enum.auto()
-    FAREWELL = enum.auto()
-    HELP = enum.auto()
-    AGREEMENT = enum.auto()
-    REFUSAL = enum.auto()
-    UNCLEAR = enum.auto()
+MAX_DAYS: Final = 14  # the longest trip that is planned
+# The slots of each topic. Without the first of them, of a trip without two, there is no answer.
+SLOTS: Final = {
+    "trip": ("city", "duration_days", "pace", "budget", "interests"),
+    "sights": ("city",),
+    "hotel": ("city", "category", "price"),
+    "restaurants": ("city", "category", "price"),
+    "flights": ("city", "category", "price"),
+    "shopping": ("category", "brand", "gender", "price"),
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Found:
-    """What a sentence says.
+    """What a sentence says."""
 
-    Attributes:
-        topic: of a request, what it is about: what the sentence names, or else what was at hand.
-        slots: slot to what it is to be. `duration_days` is in days, up to `MAX_DAYS`.
-        unwanted: what is not to be: names in whichever slot, or the names of slots.
-        adds: interests come on top of the known ones, rather than instead of them.
-        indifferent: the choice is ours.
-        unsupported: what was understood but has no slot, as phrases.
+    act: str  # "request", "beyond", "wordless", "unclear", or as the tables call it
+    topic: str | None = None  # of a request, a key of SLOTS
+    slots: dict[str, Any] = field(default_factory=dict)  # what is to be
+    unwanted: set[str] = field(default_factory=set)  # what is not to be
+    indifferent: bool = False  # the choice is ours
+    beyond: list[str] = field(default_factory=list)  # what this demo cannot help with
+    names: list[str] = field(default_factory=list)  # what to forget or to recall
+
+
+def _any_of(words: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![\w$€£₹])(?:{words})(?!\w)", re.IGNORECASE | re.ASCII)
+
+
+def _rules(text: str) -> dict[str, re.Pattern[str]]:
+    return {name: _any_of("|".join(words)) for name, words in known.table(text).items()}
+
+
+def _fitting(rules: dict[str, re.Pattern[str]], text: str) -> list[str]:
+    return [name for name, pattern in rules.items() if pattern.search(text)]
+
+
+_COUNT: Final = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_FEW: Final = {"a couple of": 2, "a few": 3, "an": 1, "a": 1}
+_NUMBER: Final = rf"\d{{1,3}}|{'|'.join(_COUNT)}"
+
+# Distress rather once too often than once too little: the answer is kind, and says where help is.
+_FIRST: Final = _rules(
+    r"""
+    distress: suicid\w*|sucid\w*|unalive|self[- ]?harm\w*|overdos\w+|selbstmord|quiero morir
+    distress: (?:kill|hurt|harm|cut|hang)(?:t?ing)? (?:my|him|her|them) ?sel(?:f|ves)|wanna kms
+    distress: (?:want|wanna|going|rather|ready)(?: to)?(?: just)? die(?! for| of| laughing)
+    distress: wish i (?:was|were|wasn'?t) (?:dead|alive|born)|better off (?:dead|without me)
+    distress: (?:end|ending|take|taking) (?:my(?: own)? life|it all)|no (?:reason|point) to live
+    distress: (?:don'?t|do not) want to (?:live|be alive|exist|wake up|be here)(?! in\b| at\b)
+    distress: can(?:'?t|not) (?:go on|take it)(?: any ?more| like this)?(?=\W*$)|domestic violence
+    distress: (?:i'?m|i am|feel|feeling)(?: so| very)? (?:hopeless|worthless|depressed)
+    distress: abus(?:e|es|ed|er|ing|ive)|rape[ds]?|molest\w*|(?:hit|beat|hurt|threaten|choke)s? me
+    foreign: hola|quiero|quisiera|gracias|por favor|bonjour|bonsoir|voudrais|je|merci|vorrei|grazie
+    foreign: hallo|guten|ich|danke|bitte|und|nicht|quero|obrigado|[\u0370-\u1dff\u2e80-\ud7ff]+
+    forget all: (?:start|begin) (?:over|again|anew|afresh|from scratch)
+    forget all: (?<!n't )(?<!not )(?:forget|delete|clear) (?:everything|all|me|what i|it all)
+    forget: (?<!n't )(?<!not )(?:forget|delete|clear) (?:my|our|the (?:trip|city|budget))
+    recall: (?:what|who)(?:'?s| is| was| are| were)? (?:my|our|the budget)|show(?: me)? my|remind me
+    recall: you(?: still)? remember|what (?:do|did|have) you (?:know|remember|note)(?! about (?!me))
+    recall: (?:what|which|where|how (?:many|much|long))\b.* (?:did|have|had) (?:i|we) \w+
+    recall: (?:where|what|how long) (?:am i|are we) (?:going|looking for|planning|staying)
     """
-
-    act: Act
-    topic: Topic | None = None
-    slots: Mapping[str, Value] = field(default_factory=dict)
-    unwanted: frozenset[str] = frozenset()
-    adds: bool = False
-    indifferent: bool = False
-    unsupported: tuple[str, ...] = ()
-
-
-def understand(text: str, context: Context) -> Found:
-    """Return what `text` says to somebody who has `context` in mind."""
-    text = " ".join(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split())
-    named = topic_of(text, context)
-    topic = named or context.topic
-    indifferent = context.asked is not None and _INDIFFERENT.search(text) is not None
-    slots = _slots(text, topic, context, expects_name=not indifferent)
-    if named is None and "city" in slots and topic in (None, Topic("shopping")):
-        topic = Topic("location")
-    unwanted = _unwanted(text, topic)
-    act = _small_talk(text)
-    no_answer = context.asked is not None and act is Act.UNCLEAR
-    if topic is None or not (named or slots or unwanted or indifferent or no_answer):
-        return Found(act=act)
-    return Found(
-        act=Act.REQUEST,
-        topic=topic,
-        slots=slots,
-        unwanted=frozenset(unwanted),
-        adds=_ADDING.search(text) is not None,
-        indifferent=indifferent,
-        unsupported=tuple(unsupported_in(text, topic.domain)),
-    )
-
-
-_ADDING: Final = re.compile(r"\b(?:also|more|too|as well|plus|add|and we)\b", re.IGNORECASE)
-_ANY: Final = re.compile(
-    r"\b(?:any|no|whatever|whichever) (brand|city|price|budget|gender|category)\b", re.IGNORECASE
 )
-_INDIFFERENT: Final = re.compile(
-    r"\b(?:(?:don'?t|do not) (?:know|care|mind)|not sure|dunno|any(?:thing|where|one)?|no idea|"
-    r"surprise me|whatever|whichever|you (?:choose|pick|decide)|(?:doesn't|does not) matter|"
-    r"no preferences?|up to you)\b",
+_SMALL_TALK: Final = _rules(
+    r"""
+    thanks: thanks?|thank you|thx|cheers|much appreciated
+    greeting: hi|hello|hey|hiya|good (?:morning|afternoon|evening|day)|how are you|namaste
+    farewell: bye|goodbye|good night|see (?:you|ya)|ciao|that(?:'s| is)(?: it| all)
+    help: help|what (?:can|do) you do|(?:who|what) are you|are you \w+|how (?:do you|does this) work
+    offended: stupid|idiot|useless|dumb|shut up|you suck|wtf
+    agreement: yes|yeah|yep|ok|okay|sure|great|good|perfect|nice|cool|lovely|wow
+    refusal: no|nope|nah|not really|nothing|never ?mind|(?:forget|stop)(?: about)? (?:it|this)
+    """
+)
+# The one that is said first counts: "a trip with good hotels" is a trip.
+_TOPICS: Final = _rules(
+    rf"""
+    trip: trips?|itinerar(?:y|ies)|vacations?|holidays?|travel(?:l?ing)?|visit(?:ing)?|weekend
+    trip: getaway|honeymoon|tour|(?:the|my|our) plan
+    flights: flights?|fly|flying|airlines?|plane|airport
+    hotel: hotels?|hostels?|resorts?|guest ?houses?|b&b|accommodation|rooms?|(?:to|we|i) stay
+    restaurants: restaurants?|dinner|lunch|brunch|breakfast|eat|tables?
+    restaurants: {known.CATEGORIES["restaurants"].any}
+    shopping: buy|buying|shop|shops|shopping|purchase|gifts?|presents?|{known.BRANDS.any}
+    shopping: {known.CATEGORIES["shopping"].any}
+    sights: what(?:'s| is) (?:near|close)|sights?|attractions?|things to (?:do|see)|where am i
+    """
+)
+# What has no rule, though it is understood: it is fair to say so, and to hear no more in it.
+_BEYOND: Final = _rules(
+    rf"""
+    bookings or payments: (?:(?:to|please|you|^)\s?)book|book (?:it|me|this|that)|reserv\w+|pay for
+    the weather or the news: weather|forecast|rain(?:ing)?|sunny|temperature|news|what time is it
+    names: (?:my|your) name(?: is|'s)?(?: \w+)?|call me \w+
+    trains, taxis or cars: trains?|bus(?:es)?|taxis?|cabs?|rides?|(?:rental )?cars?|uber
+    films or music: (?:watch (?:a |some )?)?(?:movies?|films?)|cinema|songs?
+    banking or insurance: (?:savings |checking )?account|transfer|balance|insurance|visas?
+    jokes, translations or calls: jokes?|poems?|translat\w+|(?:talk|speak) to .*|phone number
+    colours or sizes: size \w+|(?:red|blue|green|black|white|gr[ea]y|brown|pink)(?! fort| mosque)
+    dates and times: to(?:night|day|morrow)|(?:next|this|on) (?:week|month|\w+day)|at \d+ ?(?:am|pm)
+    dates and times: (?:in|on|until) (?:january|february|march|april|may|june|july|august|september)
+    dates and times: (?:in|on|until) (?:october|november|december)|(?:the )?\d\d?(?:st|nd|rd|th)
+    the number of people: (?:(?<=table )|(?<=room ))for (?:{_NUMBER})|(?:{_NUMBER}) people
+    where you leave from: (?:leaving )?from {known.CITIES.any}
+    a second city: (?P<kept>{known.CITIES.any})(?:(?:,| and| &|, and) {known.CITIES.any})+
+    """
+)
+_ELSEWHERE: Final = {"city": "where it is sold", "duration_days": "the length of a stay"}
+# But "$50 a day" is a price.
+_DAYS: Final = _any_of(
+    rf"(?<!\d )({_NUMBER}|{'|'.join(_FEW)})(?:[ -]full)?[ -](day|night|week)s?|(?:long )?weekend"
+)
+_ALONE: Final = _any_of(f"({_NUMBER})()")
+_CURRENCIES: Final = {"dollar": "$", "euro": "€", "pound": "£", "rupee": "₹"}
+_PRICE: Final = re.compile(
+    r"(?:([$€£₹]) ?|(?:under|below|less than|up to|at most|max|budget(?: is)?) )"
+    r"(\d[\d,]*(?:\.\d\d)?)"
+    r"(?![\w,.]?\d|\w|[ -]?(?:day|night|week|hour|min|km|mile|people|star|euro|pound|rupee)s?\b)"
+    rf"|\b(\d[\d,]*) ?({'|'.join(_CURRENCIES)})s?\b",
+    re.IGNORECASE | re.ASCII,
+)
+_LIKING: Final = _any_of(r"love|like|enjoy|adore|prefer|into|fond of|interested in|interests?")
+_INDIFFERENT: Final = _any_of(
+    r"(?:don'?t|do not) (?:know|care|mind)|not sure|dunno|any(?:thing|where|one)?|no idea|"
+    r"up to you|surprise me|whatever|you (?:choose|pick|decide)|doesn'?t matter|no preferences?"
+)
+# A place with a capital behind a preposition; and a name that is all of an answer.
+_PLACE: Final = re.compile(
+    r"\b(?i:in|to|near|around|visit) ([A-Z][\w'-]*(?: (?:de |la |of )?[A-Z][\w'-]*)*)"
+)
+_NAME: Final = re.compile(
+    r"(?:(?:no|to|in|some|maybe),? )*(?!(?:why|what|where|who|how|when|i|it|the|do|not|hm+)\b)"
+    r"([^\W\d_][\w'&-]+(?: [^\W\d_][\w'&-]+)?)(?:,? please| for .*)?\W*",
     re.IGNORECASE,
 )
 
 
-def _slots(
-    text: str, topic: Topic | None, context: Context, *, expects_name: bool
-) -> dict[str, Value]:
-    """Return what `text` has for the slots, as something about that topic."""
-    days = days_in(text, context)
-    found: dict[str, Value | None] = {
-        "city": names.place(text),
-        "brand": _first(BRANDS, text),
-        "category": _first(_categories(topic), text),
-        "gender": _first(GENDERS, text),
-        "price": _price(text),
-        "duration_days": min(days, MAX_DAYS) if days else None,
-        "pace": _first(PACES, text),
-        "interests": INTERESTS.wanted(text) or None,
+def understand(
+    text: str, topic: str | None = None, *, planning: bool = False, asked: str | None = None
+) -> Found:
+    """Return what `text` says, after talk about `topic`, while a trip is being planned or not, and
+    in answer to the question for the slot `asked`."""
+    text = " ".join(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split())
+    if acts := _fitting(_FIRST, text):
+        return Found(acts[0], names=list(known.NAMES.find(text)))
+    talk = [*_fitting(_SMALL_TALK, text), "unclear" if re.search(r"\w", text) else "wordless"][0]
+    beyond = _fitting(_BEYOND, text)
+    for pattern in _BEYOND.values():
+        text = pattern.sub(lambda match: match.groupdict().get("kept", ""), text)
+    indifferent = asked is not None and _INDIFFERENT.search(text) is not None
+    named = _topic(text, topic, planning)
+    heard, unwanted = _slots(text, named or topic, None if indifferent else asked)
+    if not named and "city" in heard and topic in (None, "shopping"):
+        topic = "sights"
+    topic = named or topic
+    if topic == "sights" and "duration_days" in heard:
+        topic = "trip"
+    slots = {slot: value for slot, value in heard.items() if slot in SLOTS.get(topic or "", ())}
+    beyond += [phrase for slot, phrase in _ELSEWHERE.items() if slot in heard and slot not in slots]
+    if slots.get("duration_days", 0) > MAX_DAYS:
+        slots["duration_days"] = MAX_DAYS
+        beyond.append(f"more than {MAX_DAYS} days")
+    unanswered = asked is not None and talk == "unclear" and not beyond
+    if topic and (named or slots or unwanted or indifferent or unanswered):
+        return Found("request", topic, slots, unwanted, indifferent, beyond)
+    return Found("beyond" if beyond else talk, beyond=beyond)
+
+
+def _topic(text: str, topic: str | None, planning: bool) -> str | None:
+    """Return the topic that `text` names; None: it may go on with the one at hand."""
+    likes = bool(_LIKING.search(text)) and any(known.INTERESTS.find(text).values())
+    found = [(m.start(), name) for name, words in _TOPICS.items() if (m := words.search(text))]
+    if found and not (planning and likes):
+        return min(found)[1]
+    return "trip" if likes or (topic is None and _DAYS.search(text)) else None
+
+
+def _slots(text: str, topic: str | None, asked: str | None) -> tuple[dict[str, Any], set[str]]:
+    """Return what `text` has for any slot, as something about that topic, and what it refuses."""
+    found = {slot: words.find(text) for slot, words in known.SLOTS.items()}
+    found["city"] = known.SLOTS["city"].find(re.sub(r"(?i)^no ", "", text))  # which corrects
+    if topic in known.CATEGORIES:
+        found["category"] = known.CATEGORIES[topic].find(text)
+    unwanted = {name for names in found.values() for name, wanted in names.items() if not wanted}
+    heard: dict[str, Any] = {
+        slot: wanted if slot == "interests" else wanted[0]
+        for slot, names in found.items()
+        if (wanted := [name for name in names if name not in unwanted])
     }
-    expected = context.asked or ("brand" if topic == Topic("shopping") else "city")
-    may_be_name = expects_name and expected in ("city", "category", "brand")
-    if may_be_name and found[expected] is None:
-        found[expected] = _name_for(expected, text, asked=context.asked is not None)
-    return {slot: value for slot, value in found.items() if value is not None}
+    if (place := _PLACE.search(text)) and not text.isupper():
+        heard.setdefault("city", place[1])
+    if price := _PRICE.search(text):
+        symbol, figure, number, word = price.groups(default="")
+        heard["price"] = (symbol or _CURRENCIES.get(word.lower(), "$")) + (figure or number)
+    heard |= {"budget": heard["price"]} if "price" in heard else {}  # as a trip calls it
+    if days := _days(text, asked == "duration_days" or "make it" in text.lower()):
+        heard["duration_days"] = days
+    name = None if heard.keys() - {"duration_days"} else _NAME.fullmatch(text)
+    if asked in ("city", "category") and name and not _fitting(_SMALL_TALK, text):
+        heard[asked] = name[1].title() if asked == "city" else name[1].lower()
+    return heard, unwanted
 
 
-def _first(lexicon: Lexicon | None, text: str) -> str | None:
-    return next(iter(lexicon.wanted(text)), None) if lexicon else None
-
-
-def _categories(topic: Topic | None) -> Lexicon | None:
-    return CATEGORIES.get(topic.domain) if topic else None
-
-
-def _price(text: str) -> str | None:
-    amount = Money.find(text)
-    return str(amount) if amount else _first(PRICES, text)
-
-
-def _name_for(slot: str, text: str, *, asked: bool) -> str | None:
-    name = names.alone(text, asked=asked)
-    if name and slot == "category":
-        return name.lower()
-    return name.title() if name and name.islower() else name
-
-
-def _unwanted(text: str, topic: Topic | None) -> set[str]:
-    lexicons = (CITIES, BRANDS, GENDERS, INTERESTS, _categories(topic))
-    return {
-        *(match[1].lower() for match in _ANY.finditer(text)),
-        *(name for lexicon in lexicons if lexicon for name in lexicon.refused(text)),
-    }
-
-
-# What somebody says when there is nothing to look for in it.
-_SMALL_TALK: Final = [
-    (act, re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE))
-    for act, words in (
-        (Act.THANKS, r"thanks?|thank you|thx|cheers|much appreciated"),
-        (Act.GREETING, r"hi|hello|hey|hiya|good (?:morning|afternoon|evening|day)|namaste"),
-        (Act.FAREWELL, r"bye|goodbye|good night|see (?:you|ya)|ciao|that(?:'s| is) all"),
-        (
-            Act.HELP,
-            r"help|what (?:can|do) you do|who are you|what are you|are you an? \w+|"
-            r"how (?:do you|does this) work",
-        ),
-        (Act.AGREEMENT, r"yes|yeah|yep|ok|okay|sure|great|good|perfect|nice|cool|lovely|wow"),
-        (Act.REFUSAL, r"no|nope|nah|not really|nothing|never ?mind"),
-    )
-]
-
-
-def _small_talk(text: str) -> Act:
-    return next((act for act, words in _SMALL_TALK if words.search(text)), Act.UNCLEAR)
+def _days(text: str, expected: bool) -> int:
+    """Return the number of days in `text`, else 0. If expected, a mere number will do."""
+    match = _DAYS.search(text) or (_ALONE.search(text) if expected else None)
+    if match is None:
+        return 0
+    number, unit = (group.lower() for group in match.groups(default=""))
+    if not number:
+        return 3 if match[0].lower().startswith("long") else 2
+    count = int(number) if number.isdigit() else _FEW.get(number) or _COUNT.index(number) + 1
+    return count * 7 if unit == "week" else count + (unit == "night")

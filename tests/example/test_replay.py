@@ -14,12 +14,13 @@ from django.core.management import CommandError, call_command
 from django_convstate import ConversationStore, conversations
 from django_convstate.testing import store_away
 from example_project import settings as example
-from example_project.concierge.dialogues import (
+from example_project.concierge.replay import (
     DialogueFileError,
+    Replay,
+    ReplayError,
     Turn,
     read_dialogues,
 )
-from example_project.concierge.replay import Replay, ReplayError
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,38 +2,27 @@
 
 import pytest
 
-from example_project.concierge.days import MAX_DAYS, find_days
-from example_project.concierge.money import Money
-from example_project.concierge.topics import Context, Topic
-from example_project.concierge.understanding import Act, understand
-
-NOTHING_YET = Context()
-
-TRIP = Context(domain="location", planning=True)
-
-SHOPPING = Context(domain="shopping")
-
-HOTEL = Context(domain="hotel")
+from example_project.concierge.understanding import MAX_DAYS, understand
 
 
-class TestUnderstanding:
+class TestRequests:
     @pytest.mark.parametrize(
         ("text", "topic", "slots"),
         [
             (
                 "I want a 4 day trip to Jaipur, relaxed, we love food and forts, under $500",
-                Topic("location", is_trip=True),
+                "trip",
                 {
                     "city": "Jaipur",
                     "duration_days": 4,
                     "pace": "relaxed",
                     "interests": ["food", "forts"],
-                    "price": "$500",
+                    "budget": "$500",
                 },
             ),
             (
-                "show me red Nike running shoes for women under $80",
-                Topic("shopping"),
+                "show me Nike running shoes for women under $80",
+                "shopping",
                 {
                     "brand": "Nike",
                     "category": "running shoes",
@@ -41,68 +30,45 @@ class TestUnderstanding:
                     "price": "$80",
                 },
             ),
-            ("a hotel in Paris", Topic("hotel"), {"city": "Paris"}),
-            ("A CHEAP HOTEL IN ROME", Topic("hotel"), {"city": "Rome", "price": "budget"}),
+            ("A CHEAP HOTEL IN ROME", "hotel", {"city": "Rome", "price": "cheap"}),
             (
-                "find Italian restaurants in San Jose",
-                Topic("restaurants"),
+                "Italian restaurants in San Jose",
+                "restaurants",
                 {"city": "San Jose", "category": "Italian"},
             ),
-            ("sushi in tokyo", Topic("restaurants"), {"city": "Tokyo", "category": "Japanese"}),
-            ("flights to Tokyo", Topic("flights"), {"city": "Tokyo"}),
-            ("fly from London to Tokyo", Topic("flights"), {"city": "Tokyo"}),
-            ("where am I?", Topic("location"), {}),
-            ("What is near the Eiffel Tower?", Topic("location"), {"city": "Paris"}),
-            ("what's near the louvre", Topic("location"), {"city": "Paris"}),
-            ("sights in Bhuj", Topic("location"), {"city": "Bhuj"}),
-            ("Jaipur", Topic("location"), {"city": "Jaipur"}),
+            ("fly from London to Tokyo", "flights", {"city": "Tokyo"}),
+            ("What is near the Louvre?", "sights", {"city": "Paris"}),
+            ("sights in Bhuj", "sights", {"city": "Bhuj"}),
+            ("a long weekend in Lisbon", "trip", {"city": "Lisbon", "duration_days": 3}),
+            ("a trip to Agra in May with good hotels", "trip", {"city": "Agra"}),
+            ("a hotel for my trip to Paris", "hotel", {"city": "Paris"}),
             (
-                "a long weekend in Lisbon",
-                Topic("location", is_trip=True),
-                {"city": "Lisbon", "duration_days": 3},
-            ),
-            (
-                "a trip to Agra in May with good hotels",
-                Topic("location", is_trip=True),
-                {"city": "Agra"},
-            ),
-            ("a hotel for my trip to Paris", Topic("hotel"), {"city": "Paris"}),
-            (
-                "I don\N{RIGHT SINGLE QUOTATION MARK}t want Nike jeans",
-                Topic("shopping"),
+                "don\N{RIGHT SINGLE QUOTATION MARK}t want Nike jeans",
+                "shopping",
                 {"category": "jeans"},
             ),
         ],
     )
     def test_a_request_is_understood(self, text, topic, slots):
-        found = understand(text, NOTHING_YET)
-        assert found.act is Act.REQUEST
-        assert found.topic == topic
-        assert found.slots == slots
+        found = understand(text)
+        assert (found.act, found.topic, found.slots) == ("request", topic, slots)
 
     @pytest.mark.parametrize(
-        ("text", "context", "slots"),
+        ("text", "topic", "slots"),
         [
-            ("make it 3 days", TRIP, {"duration_days": 3}),
-            ("no, make it two", TRIP, {"duration_days": 2}),
-            ("too many days, 5 is enough", TRIP, {"duration_days": 5}),
-            ("no, Udaipur", TRIP, {"city": "Udaipur"}),
-            ("no udaipur", TRIP, {"city": "Udaipur"}),
-            ("no, Bhuj", TRIP, {"city": "Bhuj"}),
-            ("Udaipur instead of Jaipur", TRIP, {"city": "Udaipur"}),
-            ("change Jaipur to Udaipur", TRIP, {"city": "Udaipur"}),
-            ("a bit slower", TRIP, {"pace": "relaxed"}),
-            ("no, Adidas", SHOPPING, {"brand": "Adidas"}),
-            ("no, Hoka", SHOPPING, {"brand": "Hoka"}),
-            ("for men", SHOPPING, {"gender": "men"}),
-            ("at most 1,200 euros", SHOPPING, {"price": "€1,200"}),
-            ("a boutique one", HOTEL, {"category": "boutique"}),
+            ("make it 3 days", "trip", {"duration_days": 3}),
+            ("no, make it two", "trip", {"duration_days": 2}),
+            ("no, Udaipur", "trip", {"city": "Udaipur"}),
+            ("change Jaipur to Udaipur", "trip", {"city": "Udaipur"}),
+            ("no, Adidas", "shopping", {"brand": "Adidas"}),
+            ("80 euros", "shopping", {"price": "€80"}),
+            ("a boutique one", "hotel", {"category": "boutique"}),
+            ("thanks, but under $90", "hotel", {"price": "$90"}),
         ],
     )
-    def test_a_change_of_mind_keeps_the_topic(self, text, context, slots):
-        found = understand(text, context)
-        assert found.topic == context.topic
-        assert found.slots == slots
+    def test_a_change_of_mind_keeps_the_topic(self, text, topic, slots):
+        found = understand(text, topic, planning=topic == "trip")
+        assert (found.topic, found.slots) == (topic, slots)
 
     @pytest.mark.parametrize(
         ("text", "asked", "slots"),
@@ -111,117 +77,106 @@ class TestUnderstanding:
             ("to Bhuj, please", "city", {"city": "Bhuj"}),
             ("Bhuj for 4 days", "city", {"city": "Bhuj", "duration_days": 4}),
             ("why?", "city", {}),
-            ("I do not know", "city", {}),
             ("hmm?", "city", {}),
-            ("Cheap!", "city", {"price": "budget"}),
-            ("umbrellas", "category", {"category": "umbrellas"}),
+            ("surprise me", "city", {}),
             ("4", "duration_days", {"duration_days": 4}),
-            ("four or five", "duration_days", {"duration_days": 4}),
+            ("a week", "duration_days", {"duration_days": 7}),
+            ("3 nights", "duration_days", {"duration_days": 4}),
         ],
     )
     def test_an_answer_fills_the_slot_that_was_asked_for(self, text, asked, slots):
-        assert understand(text, Context(domain="location", asked=asked)).slots == slots
-
-    @pytest.mark.parametrize(
-        ("text", "act"),
-        [
-            ("hi", Act.GREETING),
-            ("Thanks a lot!", Act.THANKS),
-            ("no thanks", Act.THANKS),
-            ("bye", Act.FAREWELL),
-            ("what can you do?", Act.HELP),
-            ("ok", Act.AGREEMENT),
-            ("no", Act.REFUSAL),
-            ("what is the weather like", Act.UNCLEAR),
-            ("in the morning", Act.UNCLEAR),
-        ],
-    )
-    @pytest.mark.parametrize("context", [NOTHING_YET, TRIP, SHOPPING])
-    def test_small_talk_is_recognized(self, text, act, context):
-        found = understand(text, context)
-        assert found.act is act
-        assert found.topic is None
-
-    def test_thanks_do_not_hide_a_request(self):
-        assert understand("thanks, but make it 5 days", TRIP).slots == {"duration_days": 5}
+        assert understand(text, "trip", planning=True, asked=asked).slots == slots
 
     @pytest.mark.parametrize("text", ["f\u0131ve days", "5 n\u0130ghts", "\u017fhoes", "K\u0130DS"])
     def test_lookalike_letters_do_no_harm(self, text):
-        assert understand(text, SHOPPING).slots == {}
-
-    def test_interests_belong_to_the_trip_being_planned(self):
-        found = understand("we love shopping", Context(domain="hotel", planning=True))
-        assert found.topic == Topic("location", is_trip=True)
-        assert found.slots == {"interests": ["markets"]}
-
-    def test_a_negated_value_is_dropped(self):
-        assert understand("not Nike", SHOPPING).unwanted == {"Nike"}
-        assert understand("any brand", SHOPPING).unwanted == {"brand"}
-        assert understand("no museums", TRIP).unwanted == {"museums"}
+        assert understand(text, "shopping").slots == {}
 
     @pytest.mark.parametrize(
-        ("text", "unsupported"),
-        [
-            ("red shoes, size 42", ("colours", "sizes")),
-            (
-                "flights from London to Tokyo on Friday",
-                ("where you leave from", "dates and times"),
-            ),
-            ("a table for two in Paris", ("the number of people",)),
-            ("30 days in Agra and Delhi", ("a second city", f"more than {MAX_DAYS} days")),
-            ("a hotel in Paris for 3 nights", ("the length of a stay",)),
-            ("Udaipur instead of Jaipur", ()),
-        ],
+        ("text", "topic", "unwanted"),
+        [("not Nike", "shopping", "Nike"), ("no museums", "trip", "museums")],
     )
-    def test_an_unsupported_wish_is_noticed(self, text, unsupported):
-        assert understand(text, NOTHING_YET).unsupported == unsupported
+    def test_what_is_refused_is_unwanted(self, text, topic, unwanted):
+        assert understand(text, topic).unwanted == {unwanted}
 
 
-class TestDays:
+class TestTheRest:
     @pytest.mark.parametrize(
-        ("text", "days"),
+        ("text", "act"),
         [
-            ("4 days", 4),
-            ("a 4-day trip", 4),
-            ("four full days", 4),
-            ("a week", 7),
-            ("two weeks", 14),
-            ("3 nights", 4),
-            ("a weekend", 2),
-            ("a long weekend", 3),
-            ("a weekend, say 4 days", 4),
-            ("a couple of days", 2),
-            ("$50 a day", None),
-            ("0 days", None),
-            ("4", None),
-            ("in the days of old", None),
+            ("hi", "greeting"),
+            ("Thanks a lot!", "thanks"),
+            ("bye", "farewell"),
+            ("what can you do?", "help"),
+            ("ok", "agreement"),
+            ("no", "refusal"),
+            ("you are stupid", "offended"),
+            ("quantum physics", "unclear"),
+            ("???", "wordless"),
+            ("\N{THUMBS UP SIGN}", "wordless"),
+            ("hola, quiero un hotel", "foreign"),
+            ("привет", "foreign"),
+            ("東京のホテル", "foreign"),
+            ("what is the weather like", "beyond"),
+            ("please book it", "beyond"),
+            ("my name is Bob", "beyond"),
+            ("on Friday", "beyond"),
+            ("what was my budget?", "recall"),
+            ("what is the budget for the trip?", "recall"),
+            ("which city did I say?", "recall"),
+            ("do you remember me?", "recall"),
+            ("forget my budget", "forget"),
+            ("forget everything", "forget all"),
+            ("start over", "forget all"),
+            ("don't forget my budget", "unclear"),
+            ("forget about it", "refusal"),
         ],
     )
-    def test_days_are_found(self, text, days):
-        assert find_days(text) == days
+    @pytest.mark.parametrize("topic", [None, "trip", "shopping"])
+    def test_what_is_no_request_is_told_apart(self, text, act, topic):
+        found = understand(text, topic)
+        assert (found.act, found.topic) == (act, None)
 
-
-class TestMoney:
     @pytest.mark.parametrize(
-        ("text", "money"),
+        "text",
         [
-            ("under $80", "$80"),
-            ("$1,200", "$1,200"),
-            ("$79.99", "$79.99"),
-            ("2k dollars", "$2,000"),
-            ("80 euros", "€80"),
-            ("£ 15", "£15"),
-            ("5000 rupees", "₹5,000"),
-            ("under 500", "$500"),
-            ("my budget is 300", "$300"),
-            ("under 5 days", "None"),
-            ("4 days", "None"),
-            ("under 5 stars", "None"),
+            "I want to die",
+            "i dont want to live anymore",
+            "I'm going to kill myself",
+            "thinking about suicide, a hotel in Paris",
+            "I keep cutting myself",
+            "everyone would be better off without me",
+            "I just want to end it all",
+            "my husband hits me",
+            "I was abused",
+            "I can't go on",
+            "quiero morir",
         ],
     )
-    def test_money_is_found(self, text, money):
-        assert str(Money.find(text)) == money
+    @pytest.mark.parametrize("asked", [None, "city"])
+    def test_distress_comes_before_all_else(self, text, asked):
+        found = understand(text, "hotel", asked=asked)
+        assert (found.act, found.slots) == ("distress", {})
 
-    def test_money_is_parsed_as_it_is_written(self):
-        for text in ("$80", "€1,200", "£79.50"):
-            assert str(Money.find(text)) == text
+    @pytest.mark.parametrize(
+        "text",
+        ["shoes to die for", "I am dying to see Paris", "a killer view", "I can't go on Friday"],
+    )
+    def test_a_turn_of_phrase_is_no_distress(self, text):
+        assert understand(text).act != "distress"
+
+    @pytest.mark.parametrize(
+        ("text", "beyond"),
+        [
+            ("red shoes, size 42", ["colours or sizes"]),
+            ("flights from London to Tokyo on Friday", ["dates and times", "where you leave from"]),
+            ("a table for two in Paris", ["the number of people"]),
+            ("30 days in Agra and Delhi", ["a second city", f"more than {MAX_DAYS} days"]),
+            ("a hotel in Paris for 3 nights", ["the length of a stay"]),
+            ("Nike shoes in Paris", ["where it is sold"]),
+            ("book me a hotel in Paris", ["bookings or payments"]),
+            ("Udaipur instead of Jaipur", []),
+        ],
+    )
+    def test_what_is_beyond_the_demo_is_noticed(self, text, beyond):
+        found = understand(text)
+        assert (found.act, found.beyond) == ("request", beyond)

@@ -18,8 +18,7 @@ from rich.text import Text
 
 from django_convstate import ConversationError, conversations
 
-from ...dialogues import Dialogue, DialogueFileError, read_dialogues
-from ...replay import Replay, ReplayError
+from ...replay import Dialogue, DialogueFileError, Replay, ReplayError, read_dialogues
 
 INTERRUPTED = 130  # the exit code of what Ctrl-C has stopped
 
