@@ -7,8 +7,9 @@
     planner, offers                   the state in, an itinerary or made-up offers out
     phrases, replies                  the state in, an answer out
     chat                              one turn of a conversation
-    transcript, refusals              what a client is shown, and what it is told instead
-    live                              an answer as it comes, and who else sees it
+    transcript, notes, refusals       what a client is shown, and what it is told instead
+    live, stopping                    an answer as it comes, who else sees it, and how it is stopped
+    undo                              a new conversation, and the way back
     pages, api                        the doors, for people and for programs
     consumers, stream                 the doors through which an answer comes word by word
     dialogues, replay                 recorded dialogues, driven through the store
