@@ -13,14 +13,17 @@ PYTEST_ARGS ?=
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-# One environment for all; each group of dependencies is installed when first needed.
+# One environment for all; each group of dependencies is installed when first needed, and pip says
+# what it does meanwhile.
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed and was not found. Name one: make PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@echo "Making a virtual environment in $(VENV), with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 
 $(VENV)/.%: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable . --group $*
+	@echo "Installing what $* needs into $(VENV). That takes about a minute, and is done once."
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable . --group $*
 	@touch $@
 
 demo: $(VENV)/.demo ## Serve the example chatbot on http://127.0.0.1:8000.

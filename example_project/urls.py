@@ -6,8 +6,10 @@ from .concierge import api, pages, stream
 
 urlpatterns = [
     path("", pages.chat, name="chat"),
-    path("new", pages.begin_anew, name="new"),
+    path("new", pages.new, name="new"),
+    path("former", pages.former, name="former"),
     path("api/messages", api.MessagesView.as_view(), name="api-messages"),
     path("api/stream", stream.stream, name="api-stream"),
+    path("api/new", api.NewView.as_view(), name="api-new"),
     path("api/conversation", api.ConversationView.as_view(), name="api-conversation"),
 ]

@@ -5,8 +5,9 @@
     slots                             what it says, noted in the state, recalled, and forgotten
     replies                           the state in, an answer out: a question, a plan, offers
     chat                              one turn of a conversation
-    transcript, refusals              what a client is shown, and what it is told instead
-    live                              an answer as it comes, and who else sees it
+    transcript, notes, refusals       what a client is shown, and what it is told instead
+    live, stopping                    an answer as it comes, who else sees it, and how it is stopped
+    undo                              a new conversation, and the way back
     pages, api                        the doors, for people and for programs
     consumers, stream                 the doors through which an answer comes word by word
     replay                            recorded dialogues, driven through the store

@@ -22,6 +22,7 @@ from django_convstate.typing import ConversationRequest
 from .chat import is_known, reply_to
 from .refusals import Refused, json_of, refusing, said
 from .transcript import status_of, transcript_of
+from .undo import UNDO_FOR, begin_anew, forget_undo, offer_undo, undo
 
 
 @method_decorator([csrf_exempt, never_cache], name="dispatch")
@@ -73,6 +74,27 @@ class ConversationView(ApiView):
     def delete(self, request: ConversationRequest) -> JsonResponse:
         request.conversation.delete()
         return JsonResponse(transcript_of(request.conversation))
+
+
+class NewView(ApiView):
+    """POST {}: begin a new conversation. DELETE: go back to the one before, for `undo_for` seconds.
+
+    The body makes a POST from a form elsewhere impossible, which could take a visitor's cookie.
+    """
+
+    def post(self, request: ConversationRequest) -> JsonResponse:
+        json_of(request)
+        former = begin_anew(request)
+        shown = transcript_of(request.conversation)
+        response = JsonResponse({**shown, "undo_for": UNDO_FOR if former else 0})
+        offer_undo(response, former)
+        return response
+
+    def delete(self, request: ConversationRequest) -> JsonResponse:
+        undo(request)
+        response = JsonResponse(transcript_of(request.conversation))
+        forget_undo(response)
+        return response
 
 
 def refusal(refused: Refused) -> JsonResponse:

@@ -25,6 +25,7 @@ from django_convstate import Conversation, Message
 from django_convstate.channels import anotify
 
 from .chat import Answer, is_known, take_in
+from .stopping import stoppable
 from .transcript import status_of
 
 Event = dict[str, Any]
@@ -44,25 +45,41 @@ async def answering(
     """Answer `text` within a turn of `conversation`, and yield the events of it; none, if the
     message `id` has been answered before.
 
-    What was said is saved before the answer begins. One that breaks off is saved as interrupted.
+    What was said is saved before the answer begins. One that breaks off is saved as interrupted,
+    and one that somebody stops as stopped, too.
     """
     if is_known(conversation, id):
         return
-    answer = take_in(conversation, text, id)
-    await save(conversation)
-    yield _newest(conversation)
-    yield await _shown(conversation, answer, "")
+    async with stoppable(conversation) as is_stopped:
+        answer = take_in(conversation, text, id)
+        await save(conversation)
+        yield _newest(conversation)
+        yield await _shown(conversation, answer, "")
+        try:
+            async with aclosing(_words(conversation, answer, is_stopped)) as words:
+                async for so_far in words:
+                    yield await _shown(conversation, answer, so_far)
+        finally:
+            await save(conversation)
+        yield _newest(conversation)
+
+
+async def _words(
+    conversation: Conversation, answer: Answer, is_stopped: asyncio.Event
+) -> AsyncGenerator[str, None]:
+    """Yield what there is so far of the answer, which `conversation` has afterwards."""
     so_far = ""
     words = conversation.messages.stream("assistant", _spoken(answer.text), **answer.extra)
-    try:
-        async with aclosing(words):
-            async for word in words:
-                so_far += word
-                yield await _shown(conversation, answer, so_far)
+    async with aclosing(words):
+        async for word in words:
+            so_far += word
+            yield so_far
+            if is_stopped.is_set() and so_far != answer.text:
+                break
+    if so_far != answer.text:
+        conversation.messages.update(conversation.messages[-1].id, stopped=True)
+    else:
         conversation["lastAnswer"] = answer.text
-    finally:
-        await save(conversation)
-    yield _newest(conversation)
 
 
 def _newest(conversation: Conversation) -> Event:

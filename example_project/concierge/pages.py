@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Final
+from typing import Any, Final
 
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
@@ -12,8 +12,10 @@ from django.views.decorators.http import require_http_methods, require_POST
 from django_convstate.typing import ConversationRequest
 
 from .chat import reply_to
+from .notes import raw
 from .refusals import MAX_TEXT, Refused, refusing, text_of
 from .transcript import transcript_of
+from .undo import begin_anew, forget_undo, offer_undo, undo, undo_for
 
 SUGGESTIONS: Final = (
     "A 4 day trip to Jaipur, relaxed, we love food and forts, under $500",
@@ -65,16 +67,27 @@ def chat(request: ConversationRequest) -> HttpResponse:
 
 @require_POST
 @_shows_refusals
-def begin_anew(request: ConversationRequest) -> HttpResponse:
-    request.conversation.delete()
-    return redirect("chat")
+def new(request: ConversationRequest) -> HttpResponse:
+    response = redirect("chat")
+    offer_undo(response, begin_anew(request))
+    return response
 
 
-def _page(
-    request: ConversationRequest, shown: dict[str, object], status: int = 200
-) -> HttpResponse:
+@require_POST
+@_shows_refusals
+def former(request: ConversationRequest) -> HttpResponse:
+    """Go back to the conversation before "New"."""
+    undo(request)
+    response = redirect("chat")
+    forget_undo(response)
+    return response
+
+
+def _page(request: ConversationRequest, shown: dict[str, Any], status: int = 200) -> HttpResponse:
     context = {**shown, "suggestions": SUGGESTIONS, "max_text": MAX_TEXT}
     context["degraded_text"] = DEGRADED
+    context["raw_state"] = raw(shown.get("state", {}))
+    context["undo_for"] = 0 if shown.get("message_count") else undo_for(request)
     response = render(request, "concierge/chat.html", context, status=status)
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     return response

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpResponseBase, StreamingHttpResponse
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
@@ -22,15 +22,19 @@ from django_convstate.typing import ConversationRequest
 from .api import refusal
 from .live import answering
 from .refusals import Refused, json_of, refusing, said
+from .stopping import stop
 
 
 @csrf_exempt
 @never_cache
 async def stream(request: ConversationRequest) -> HttpResponseBase:
     """POST {"text": ...}: say something, and watch the answer being made. Ends without an event if
-    this has been answered before."""
+    this has been answered before. DELETE: stop the answer that is being made, whoever watches."""
     try:
         with refusing():
+            if request.method == "DELETE":
+                await stop(await request.aconversation())
+                return HttpResponse(status=204)
             return await _answer(request)
     except Refused as refused:
         return refusal(refused)
@@ -38,7 +42,7 @@ async def stream(request: ConversationRequest) -> HttpResponseBase:
 
 async def _answer(request: ConversationRequest) -> HttpResponseBase:
     if request.method != "POST":
-        raise Refused(405, "method_not_allowed", "Here, use POST.")
+        raise Refused(405, "method_not_allowed", "Here, use POST or DELETE.")
     if not isinstance(request, ASGIRequest):
         raise Refused(501, "not_streaming", "This server does not stream. POST to /api/messages.")
     text, id = said(json_of(request))

@@ -1,183 +1,23 @@
-"""The example in a real browser: what a visitor sees while words come, tabs open and servers go.
-
-Screenshots go to the directory that CONVSTATE_SCREENSHOTS names, else to pytest's own.
-"""
+"""The example in a real browser: what a visitor sees while words come, tabs open and servers go."""
 
 import asyncio
-import os
-import re
-import shutil
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import expect
 
-from tests.support.example_site import ExampleSite
-from tests.support.servers import Server, free_ports, running
+from tests.support.chromium import HOTEL, PATIENCE, TRIP, grows
 
 # One browser for all tests, which lives in one event loop.
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-ARGUMENTS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--no-first-run", "--disable-quic"),
-]
-PATIENCE = 30_000  # milliseconds
 # Seconds after which Daphne 4.2 has forgotten a connection that is over. It asks each that it has
 # not, when it stops, for its application, and finding none tells no application that it stops.
 REAPED = 1.5
-LOOKS = {"wide-light": (1280, 800, "light"), "narrow-dark": (375, 700, "dark")}
-TRIP = "A 4 day trip to Jaipur, relaxed, we love food and forts, under $500"
-HOTEL = "A boutique hotel in Paris"
-
-expect.set_options(timeout=PATIENCE)
-
-
-def example_on(server: Server, log: Path, pause: float) -> ExampleSite:
-    """The example, with words that come slowly enough to be watched."""
-    options = {"REDIS_URL": f"redis://127.0.0.1:{server.port}/0", "REDIS_TIMEOUT": "5"}
-    env = {"CONVERSATION_STATE_BACKEND": "redis", "CONCIERGE_PAUSE": str(pause), **options}
-    return ExampleSite(log, **env)
-
-
-@pytest.fixture(scope="session")
-def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExampleSite]:
-    """For tests that leave it as it is."""
-    directory = tmp_path_factory.mktemp("example")
-    server = Server(directory, free_ports(1)[0])
-    with running([server]), example_on(server, directory / "log", pause=0.02) as site:
-        yield site
-
-
-@pytest.fixture
-def own_site(server: Server, tmp_path: Path) -> Iterator[ExampleSite]:
-    """For a test that stops it, or its Valkey."""
-    with example_on(server, tmp_path / "log", pause=0.05) as site:
-        yield site
-
-
-@pytest.fixture
-def site(request: pytest.FixtureRequest) -> ExampleSite:
-    name = "own_site" if "own_site" in request.fixturenames else "shared_site"
-    site: ExampleSite = request.getfixturevalue(name)
-    return site
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser() -> AsyncIterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine: the browser test did not run")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        await browser.close()
-
-
-class Visitor:
-    """Somebody with a browser."""
-
-    def __init__(self, context: BrowserContext, site: ExampleSite, album: Path) -> None:
-        self.context = context
-        self.site = site
-        self.album = album
-        self.complaints: list[str] = []
-
-    async def tab(self, *, is_live: bool = True) -> "Tab":
-        """Open a page. Its websocket has given the cookie when this returns, so that the next page
-        sends it, too."""
-        page = await self.context.new_page()
-        page.on("console", self._note)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        tab = Tab(page, self.album)
-        await page.goto(self.site.url)
-        if is_live:
-            await asyncio.wait_for(tab.is_ready.wait(), PATIENCE / 1000)
-        return tab
-
-    def _note(self, message: Any) -> None:
-        # That a server was away is told there, too.
-        if message.type == "error" and "net::ERR" not in message.text:
-            self.complaints.append(message.text)
-
-
-class Tab:
-    """A page that is open, and what went over the wire for it."""
-
-    def __init__(self, page: Page, album: Path) -> None:
-        self.page = page
-        self.album = album
-        self.posted: list[str] = []
-        self.frames: list[str] = []
-        self.is_ready = asyncio.Event()
-        page.on("request", self._note_request)
-        page.on("websocket", lambda socket: socket.on("framereceived", self._note_frame))
-        self.live = page.locator(".message.live .text")
-        self.typing = page.locator("#typing")
-        self.messages = page.locator(".message:not(.live)")
-        self.said = self.messages.locator(".text")
-        self.interrupted = self.messages.locator(".interrupted")
-        self.banner = page.locator("#banner p")
-        self.notice = page.locator("#notice")
-
-    def _note_request(self, request: Any) -> None:
-        if request.method == "POST":
-            self.posted.append(request.url.partition("/api/")[2])
-
-    def _note_frame(self, frame: str | bytes) -> None:
-        self.frames.append(str(frame))
-        if '"type": "ready"' in self.frames[-1]:
-            self.is_ready.set()
-
-    async def say(self, text: str) -> None:
-        await self.page.fill("#text", text)
-        await self.page.keyboard.press("Enter")
-
-    async def picture(self, name: str) -> None:
-        await self.page.screenshot(path=self.album / f"{name}.png")
-
-    async def is_quiet(self, count: int) -> None:
-        """Wait until `count` messages are there, and none is in the making."""
-        await expect(self.messages).to_have_count(count)
-        await expect(self.live).to_have_count(0)
-        await expect(self.typing).to_be_hidden()
-
-
-@pytest.fixture
-def look() -> str:
-    return "wide-light"
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def visitor(
-    browser: Browser, site: ExampleSite, look: str, tmp_path: Path
-) -> AsyncIterator[Visitor]:
-    """Whose page complains of nothing: no error in a script, nothing that the policy forbids."""
-    width, height, scheme = LOOKS[look]
-    context = await browser.new_context(
-        viewport={"width": width, "height": height},
-        color_scheme=scheme,  # type: ignore[arg-type]
-    )
-    album = Path(os.environ.get("CONVSTATE_SCREENSHOTS", tmp_path)) / look
-    visitor = Visitor(context, site, album)
-    yield visitor
-    await context.close()
-    assert visitor.complaints == []
-
-
-async def grows(tab: Tab) -> None:
-    """Wait until an answer is seen that is longer than it was."""
-    await expect(tab.live).to_have_count(1)
-    words = len((await tab.live.text_content() or "").split())
-    await expect(tab.live).to_have_text(re.compile(rf"(\S+\s+){{{words + 2}}}"))
+LOOKS = ("desktop-light", "phone-dark")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("look", list(LOOKS))
+@pytest.mark.parametrize("look", LOOKS)
 async def test_a_conversation_streams_survives_reload_and_restart(visitor, own_site):
     one = await visitor.tab()
     await one.picture("1-welcome")
@@ -225,7 +65,7 @@ async def test_a_conversation_streams_survives_reload_and_restart(visitor, own_s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("look", list(LOOKS))
+@pytest.mark.parametrize("look", LOOKS)
 async def test_an_outage_of_redis_shows_a_banner_and_the_chat_goes_on(visitor, server, own_site):
     """Redis does not answer, the chat goes on, and a banner says so for as long as it lasts."""
     own_site.stop()
@@ -248,6 +88,8 @@ async def test_an_outage_of_redis_shows_a_banner_and_the_chat_goes_on(visitor, s
     await expect(tab.banner).to_have_count(0, timeout=2 * PATIENCE)
     await tab.say("thanks")
     await tab.is_quiet(6)
+    await expect(tab.notice).to_be_hidden()  # it is the same conversation
+    await tab.picture("9-after-the-outage")
 
 
 @pytest.mark.slow
@@ -310,6 +152,8 @@ async def test_a_new_conversation_begins_in_all_tabs(visitor):
     for tab in (one, two):
         await expect(tab.messages).to_have_count(0)
         await expect(tab.page.locator("#welcome")).to_be_visible()
+    await expect(two.notice).to_contain_text("Another tab has begun a new conversation")
+    await expect(one.notice).to_be_hidden()
     await two.say(TRIP)
     for tab in (one, two):
         await tab.is_quiet(2)
@@ -377,6 +221,6 @@ class TestFallback:
         page = await context.new_page()
         await page.goto(site.url)
         await page.fill("#text", HOTEL)
-        await page.click("#composer button")
+        await page.click("#send")
         await expect(page.locator(".message .text")).to_have_count(2)
         await context.close()

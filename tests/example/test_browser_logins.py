@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Page, expect
 
-from tests.example.test_browser import ARGUMENTS, CHROMIUM
 from tests.support.servers import free_ports, wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -54,16 +53,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def chromium() -> AsyncIterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine: the browser test did not run")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        await browser.close()
 
 
 class Visitor:
@@ -123,9 +112,9 @@ class Tab:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def visitors(chromium: Browser, site: str) -> AsyncIterator[list[Visitor]]:
+async def visitors(browser: Browser, site: str) -> AsyncIterator[list[Visitor]]:
     """Two persons with a browser each."""
-    contexts = [await chromium.new_context() for _ in range(2)]
+    contexts = [await browser.new_context() for _ in range(2)]
     yield [Visitor(context, site) for context in contexts]
     for context in contexts:
         await context.close()

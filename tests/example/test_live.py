@@ -16,11 +16,12 @@ from channels.testing import WebsocketCommunicator
 from django.test import AsyncClient, Client
 
 from django_convstate import Conversation, conversations
+from django_convstate.layer import breaker
 from django_convstate.testing import clock
 from django_convstate.tokens import unsign_token
 from tests.support.example_site import use_settings_of_example
 from tests.support.places import on
-from tests.support.servers import Server
+from tests.support.servers import Server, free_ports
 
 # Before each message Channels looks after the connections to the database, if there are any.
 pytestmark = pytest.mark.django_db
@@ -37,6 +38,7 @@ def site(settings: Any, empty_conversations: None) -> Any:
     use_settings_of_example(settings)
     yield settings
     channel_layers.backends = {}
+    breaker.begin_anew()
 
 
 class Tab(WebsocketCommunicator):
@@ -340,6 +342,101 @@ class TestStream:
         client = AsyncClient()
         client.cookies["conversation"] = token
         assert "This answer was interrupted." in (await client.get("/")).content.decode()
+
+
+class TestStop:
+    async def test_a_stopped_answer_is_kept_as_far_as_it_came(self, browser, site):
+        site.CONCIERGE_PAUSE = 0.02
+        tab = await browser.open_and_listen()
+        await tab.say(TRIP)
+        await tab.hear_until("answer", 5)
+        site.CONCIERGE_PAUSE = 1  # the next words take as long as it needs
+        assert (await stop(browser.token)).status_code == 204
+        *_, last = await tab.hear_until("messages")
+        message = last["messages"][0]
+        assert (message["interrupted"], message["stopped"]) == (True, True)
+        assert len(message["content"].split()) >= 4
+        conversation = await browser.stored()
+        assert conversation.messages[-1] == message
+        assert "lastAnswer" not in conversation
+        site.CONCIERGE_PAUSE = 0
+        await tab.say("under $200")  # nobody has the turn any more
+        *_, answer = await tab.hear_until("messages", 2)
+        assert "stopped" not in answer["messages"][0]
+
+    async def test_a_stream_is_stopped_too_and_other_tabs_hear_so(self, browser, site):
+        tab = await browser.open_and_listen()
+        await tab.say(HOTEL)
+        await tab.hear_until("messages", 2)
+        site.CONCIERGE_PAUSE = 0.02
+        client = AsyncClient()
+        client.cookies["conversation"] = browser.token or ""
+        response: Any = await client.post(STREAM, {"text": TRIP}, content_type="application/json")
+        parts = aiter(response.streaming_content)
+        for _ in range(5):
+            await anext(parts)
+        site.CONCIERGE_PAUSE = 1
+        await stop(browser.token)
+        *_, last = [json.loads(part.removeprefix(b"data: ")) async for part in parts]
+        assert last["messages"][0]["stopped"] is True
+        *_, heard = await tab.hear_until("messages", 2)
+        assert heard["messages"] == last["messages"]
+
+    async def test_one_conversation_does_not_stop_another(self, browser, application, site):
+        site.CONCIERGE_PAUSE = 0.005
+        tab = await browser.open_and_listen()
+        await tab.say(TRIP)
+        await tab.hear_until("answer", 2)
+        other = Browser(application)
+        await other.open_and_listen()
+        assert (await stop(other.token)).status_code == 204
+        assert (await stop(None)).status_code == 204
+        *_, last = await tab.hear_until("messages")
+        assert "stopped" not in last["messages"][0]
+        await other.leave()
+
+    async def test_without_the_server_of_the_layer_an_answer_is_given(self, browser, site):
+        (port,) = free_ports(1)  # where nobody listens
+        use_layer_on(site, port)
+        tab = await browser.open_and_listen()
+        await tab.say(HOTEL)
+        await tab.hear_until("messages", 2)
+        response = await stop(browser.token)
+        assert response.status_code == 503
+        assert response.json()["error"]["code"] == "unavailable"
+
+    async def test_also_when_that_server_goes_away_meanwhile(self, browser, server: Server, site):
+        use_layer_on(site, server.port)
+        site.CONCIERGE_PAUSE = 0.02
+        tab = await browser.open_and_listen()
+        await tab.say(TRIP)
+        await tab.hear_until("answer", 5)
+        site.CONCIERGE_PAUSE = 1
+        await stop(browser.token)
+        *_, last = await tab.hear_until("messages")
+        assert last["messages"][0]["stopped"] is True
+        site.CONCIERGE_PAUSE = 0.02
+        await tab.say(HOTEL)
+        await tab.hear_until("answer", 5)
+        await sync_to_async(server.kill)()
+        *_, last = await tab.hear_until("messages")
+        assert "stopped" not in last["messages"][0]
+        await tab.say("thanks")
+        await tab.hear_until("messages", 2)
+
+
+def use_layer_on(site: Any, port: int) -> None:
+    hosts = [{"address": f"redis://127.0.0.1:{port}/0", "socket_timeout": 15}]
+    layer = {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": hosts}}
+    site.CHANNEL_LAYERS = {"default": layer}
+    channel_layers.backends = {}
+
+
+async def stop(token: str | None) -> Any:
+    client = AsyncClient()
+    if token:
+        client.cookies["conversation"] = token
+    return await client.delete(STREAM)
 
 
 class TestSaidTwice:

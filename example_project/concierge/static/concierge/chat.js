@@ -1,14 +1,23 @@
 // The page without reloads: says what somebody writes, by the best way there is, and shows what comes
-// back. view.js is what is shown, socket.js and http.js are the ways, clock.js counts down.
+// back. view.js, message.js, notes.js and follow.js are what is shown, socket.js and http.js are the ways,
+// clock.js counts down, undo.js is the way back from a new conversation.
 
 import { startClock } from "./clock.js";
+import { get } from "./dom.js";
 import { call, stream } from "./http.js";
+import { showNotes } from "./notes.js";
 import { Line } from "./socket.js";
+import { offerUndo } from "./undo.js";
 import * as view from "./view.js";
 
-const { get } = view;
 const page = document.body.dataset;
 const LOOK_EVERY = 3000; // milliseconds, at whether Redis is back
+const GONE =
+  "The conversation that was here is gone. It has expired, or the server was restarted or emptied. " +
+  "What you say begins a new one.";
+const REPLACED = "The last conversation was over, so this is a new one.";
+const NEW_ELSEWHERE = "Another tab has begun a new conversation.";
+const BACK_ELSEWHERE = "Another tab has gone back to this conversation.";
 
 // The other tabs of this browser, which share the cookie and so the conversation.
 const tabs = new BroadcastChannel("concierge");
@@ -17,6 +26,7 @@ let seen = Number(page.messageCount); // how many messages we know the server to
 let degraded = Boolean(page.degraded);
 let queue = Promise.resolve(); // what somebody does comes one after the other
 let waiting = 0;
+let isStopping = false;
 
 const line = new Line(page.socketPath, {
   seen: () => seen,
@@ -28,8 +38,10 @@ const line = new Line(page.socketPath, {
 // What comes.
 
 function take(event) {
-  if (event.type === "answer") view.showLive(event);
-  else if (event.type === "messages") takeMessages(event);
+  if (event.type === "answer") {
+    view.showLive(event);
+    showStop();
+  } else if (event.type === "messages") takeMessages(event);
   else if (event.type === "ready" && event.seen !== seen) refresh().catch(() => {});
 }
 
@@ -38,14 +50,16 @@ function takeMessages({ messages, status, ...event }) {
   if (event.seen === seen + messages.length) {
     for (const message of messages) view.addMessage(message);
   } else {
-    if (event.seen <= seen) noteAnother(status);
+    // After an outage, what was said in it comes once more.
+    const isAnother = event.seen <= seen && !messages.some(view.isShown);
+    if (isAnother) noteAnother(status);
     refresh().catch(() => {}); // something has happened that we have not seen
   }
-  seen = event.seen;
+  know(event.seen);
 }
 
 function showStatus(status) {
-  view.showNotes(status.notes);
+  showNotes(status);
   startClock(status.expires_in);
   showDegraded(status.degraded);
 }
@@ -57,8 +71,14 @@ function showDegraded(isDegraded) {
 
 function showAll(transcript) {
   view.showMessages(transcript.messages);
-  seen = transcript.message_count;
+  know(transcript.message_count);
   showStatus(transcript);
+}
+
+// This tab remembers it over a reload.
+function know(count) {
+  seen = count;
+  sessionStorage.setItem("seen", count);
 }
 
 async function refresh() {
@@ -68,9 +88,10 @@ async function refresh() {
   if (isShorter) noteAnother(transcript);
 }
 
-function noteAnother(status) {
+// What is shown now is not the conversation that was here.
+function noteAnother({ degraded, message_count: count }) {
   // While Redis is away, there may just be less to be seen of the one that it was.
-  if (!status.degraded) view.showNotice("The last conversation was over, so this is a new one.");
+  if (!degraded) view.showNotice(count ? REPLACED : GONE);
 }
 
 // While Redis is away: is it back?
@@ -90,9 +111,22 @@ function onLost() {
 }
 
 tabs.onmessage = ({ data }) => {
-  if (data === "anew") line.open();
-  if (data === "anew" || !(waiting || line.isOpen)) refresh().catch(() => {});
+  if (data === "anew") follow().catch(() => {});
+  else if (!(waiting || line.isOpen)) refresh().catch(() => {});
 };
+
+// Another tab has begun a new conversation, or has gone back to the last one.
+async function follow() {
+  offerUndo(0);
+  line.close();
+  know(0);
+  try {
+    await refresh();
+    view.showNotice(seen ? BACK_ELSEWHERE : NEW_ELSEWHERE);
+  } finally {
+    line.open();
+  }
+}
 
 // What somebody does.
 
@@ -114,6 +148,7 @@ function send(text) {
   // With a name, under which it is answered once, however often and by whichever way it is sent.
   const message = { id: `${Date.now()}-${Math.random()}`, text };
   view.addUnstored(message);
+  offerUndo(0); // it would lead away from this
   inTurn(() => say(message));
 }
 
@@ -142,9 +177,10 @@ async function post(message) {
   const known = seen;
   const answer = await call("POST", page.messagesUrl, message);
   if (answer.message_count === known + 2) {
-    view.addMessage({ role: "user", content: message.text, id: message.id });
+    const { timestamp } = answer.reply;
+    view.addMessage({ role: "user", content: message.text, id: message.id, timestamp });
     view.addMessage(answer.reply);
-    seen = answer.message_count;
+    know(answer.message_count);
     showStatus(answer);
   } else {
     await refresh();
@@ -153,9 +189,36 @@ async function post(message) {
 }
 
 async function beginAnew() {
-  showAll(await call("DELETE", page.conversationUrl));
+  const transcript = await call("POST", page.newUrl, {});
+  await change(transcript);
+  offerUndo(transcript.undo_for);
+}
+
+async function goBack() {
+  offerUndo(0);
+  await change(await call("DELETE", page.newUrl));
+}
+
+async function change(transcript) {
+  showAll(transcript);
   await line.open();
   tabs.postMessage("anew"); // now that they get the same cookie
+}
+
+function showStop() {
+  if (get("stop").hidden) isStopping = false; // it is another answer
+  get("stop").hidden = false;
+}
+
+async function stop() {
+  if (isStopping || get("stop").hidden) return;
+  isStopping = true;
+  try {
+    await call("DELETE", page.streamUrl);
+  } catch (error) {
+    isStopping = false;
+    view.showNotice(error.message);
+  }
 }
 
 function onSubmit(form, action) {
@@ -166,7 +229,12 @@ function onSubmit(form, action) {
   });
 }
 
-onSubmit(get("new-form"), () => inTurn(beginAnew));
+onSubmit(get("new-form"), () => {
+  stop();
+  inTurn(beginAnew);
+});
+onSubmit(get("undo"), () => inTurn(goBack));
+get("stop").addEventListener("click", stop);
 onSubmit(get("suggestions"), (event) => send(event.submitter.value));
 onSubmit(get("composer"), () => {
   const text = get("text").value.trim();
@@ -179,6 +247,12 @@ get("text").addEventListener("keydown", (event) => {
   get("composer").requestSubmit();
 });
 
+// The page may be a reloaded one, and the server have lost what was in it.
+if (Number(sessionStorage.getItem("seen")) > seen && get("notice").hidden) {
+  noteAnother({ degraded, message_count: seen });
+}
+know(seen);
+offerUndo(Number(page.undoFor));
 startClock(page.expiresIn ? Number(page.expiresIn) : null);
 setInterval(look, LOOK_EVERY);
 line.open();

@@ -1,6 +1,7 @@
 // The time that is left until the conversation expires.
 
-import { get, showNotice } from "./view.js";
+import { get } from "./dom.js";
+import { showNotice } from "./view.js";
 
 const SOON = 60; // seconds
 

@@ -1,43 +1,32 @@
-// What is shown. Whatever somebody has said goes through textContent, and so is never markup.
+// What is shown of the conversation, and of what is not as it should be.
 
-const WHO = { user: "You:", assistant: "Concierge:" };
-
-export const get = (id) => document.getElementById(id);
+import { get, hide } from "./dom.js";
+import { goToEnd, keepingPlace } from "./follow.js";
+import { messageElement } from "./message.js";
 
 let live = null; // the answer that is being made
-
-function messageElement({ role, content, image, interrupted, id }) {
-  const item = get("message-template").content.firstElementChild.cloneNode(true);
-  const picture = item.querySelector("img");
-  item.className = `message ${role}`;
-  if (id) item.dataset.id = id;
-  item.querySelector(".who").textContent = WHO[role];
-  item.querySelector(".text").textContent = content;
-  if (image) picture.src = image;
-  else picture.remove();
-  if (!interrupted) item.querySelector(".interrupted").remove();
-  return item;
-}
-
-function scrollDown() {
-  get("transcript").scrollTop = 0; // the bottom, because it is laid out from there
-}
 
 // Behind all that is stored, and before what somebody has said here that is not stored yet.
 function place(item) {
   get("messages").insertBefore(item, get("messages").querySelector(".unstored"));
   get("welcome").hidden = true;
-  scrollDown();
 }
 
 // Show a stored message, in place of what was shown of it before.
 export function addMessage(message) {
   const item = messageElement(message);
   const preview = message.role === "assistant" ? live : unstored(message.id);
-  preview?.remove();
   item.classList.toggle("new", !preview);
-  if (message.role === "assistant") endLive();
-  place(item);
+  keepingPlace(() => {
+    preview?.remove();
+    if (message.role === "assistant") endLive();
+    place(item);
+  }, true);
+}
+
+export function isShown({ id }) {
+  const items = get("messages").querySelectorAll("[data-id]:not(.unstored)");
+  return [...items].some((item) => item.dataset.id === id);
 }
 
 // Show what somebody has just said here.
@@ -46,7 +35,7 @@ export function addUnstored(message) {
   item.classList.add("unstored", "new");
   get("messages").append(item);
   get("welcome").hidden = true;
-  scrollDown();
+  goToEnd();
 }
 
 export function removeUnstored(id) {
@@ -61,8 +50,9 @@ function unstored(id) {
 
 // The answer as far as it has come. Not read out: that is done once, when it is finished.
 export function showLive({ text, image }) {
-  get("typing").hidden = text !== "";
-  if (text) {
+  keepingPlace(() => {
+    get("typing").hidden = text !== "";
+    if (!text) return;
     if (!live) {
       live = messageElement({ role: "assistant", content: "", image });
       live.classList.add("live", "new");
@@ -70,36 +60,24 @@ export function showLive({ text, image }) {
       place(live);
     }
     live.querySelector(".text").textContent = text;
-  }
-  scrollDown();
+  }, text !== "");
 }
 
 export function endLive() {
-  live?.remove();
-  live = null;
-  get("typing").hidden = true;
+  keepingPlace(() => {
+    live?.remove();
+    live = null;
+    get("typing").hidden = true;
+  });
+  hide(get("stop"));
 }
 
 export function showMessages(messages) {
   live = null;
-  get("messages").replaceChildren(...messages.map(messageElement));
-  get("welcome").hidden = messages.length > 0;
-  scrollDown();
-}
-
-function noteElement({ name, value }, before) {
-  const row = get("note-template").content.firstElementChild.cloneNode(true);
-  row.querySelector("dt").textContent = name;
-  row.querySelector("dd").textContent = value;
-  row.classList.toggle("changed", before.get(name) !== value);
-  return row;
-}
-
-export function showNotes(notes) {
-  const rows = get("state").querySelectorAll(".note");
-  const before = new Map([...rows].map((row) => [...row.children].map((cell) => cell.textContent)));
-  get("state").replaceChildren(...notes.map((note) => noteElement(note, before)));
-  get("nothing").hidden = notes.length > 0;
+  keepingPlace(() => {
+    get("messages").replaceChildren(...messages.map(messageElement));
+    get("welcome").hidden = messages.length > 0;
+  });
 }
 
 export function showNotice(text) {
