@@ -1,42 +1,22 @@
-"""One Chromium for all tests of a process, the example in it, and what django-convstate has for the
-tests of projects.
+"""The example in a browser, and what django-convstate has for the tests of projects.
 
 Screenshots go to the directory that CONVSTATE_SCREENSHOTS names, else to pytest's own.
 """
 
 import os
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser
 
 from _django_convstate_pytest import empty_conversations
-from tests.support.chromium import LOOKS, Visitor, example_on
+from tests.support.chromium import LOOKS, Visitor, browser, example_on
 from tests.support.example_site import ExampleSite
 from tests.support.servers import Server, free_ports, running
 
-__all__ = ["empty_conversations"]
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-ARGUMENTS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--no-first-run", "--disable-quic"),
-]
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser() -> AsyncIterator[Browser]:
-    """A browser, which lives in one event loop."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine: the browser test did not run")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        await browser.close()
+__all__ = ["browser", "empty_conversations"]
 
 
 @pytest.fixture(scope="session")

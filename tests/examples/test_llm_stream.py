@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import expect
 
-from tests.example.test_browser import ARGUMENTS, CHROMIUM, PATIENCE
+from tests.support.chromium import PATIENCE
 from tests.support.programs import Visitor, events, next_event, serving
 from tests.support.servers import free_ports, wait_until
 from tests.support.stub_model import MODEL, StubModel, stub_model
@@ -130,12 +130,10 @@ def test_nothing_is_refused_and_asks_nobody(visitor, model):
     assert model.asked == []
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-async def test_the_page_shows_the_answer_as_it_comes_and_stops_it(url, model):
+@pytest.mark.asyncio(loop_scope="session")
+async def test_the_page_shows_the_answer_as_it_comes_and_stops_it(browser, url, model):
     problems: list[str] = []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = await browser.new_page()
+    async with await browser.new_page() as page:
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: problems.append(str(error)))
         await page.goto(url)
@@ -157,4 +155,3 @@ async def test_the_page_shows_the_answer_as_it_comes_and_stops_it(url, model):
         await page.reload()
         await expect(page.locator(".user")).to_have_count(2)
         assert problems == []
-        await browser.close()

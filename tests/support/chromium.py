@@ -2,14 +2,24 @@
 
 import asyncio
 import re
+import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import BrowserContext, Page, expect
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from tests.support.example_site import ExampleSite
 from tests.support.servers import Server
 
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+ARGUMENTS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--no-first-run", "--disable-quic"),
+]
 PATIENCE = 30_000  # milliseconds
 # Width, height and colours.
 LOOKS = {
@@ -22,6 +32,17 @@ TRIP = "A 4 day trip to Jaipur, relaxed, we love food and forts, under $500"
 HOTEL = "A boutique hotel in Paris"
 
 expect.set_options(timeout=PATIENCE)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """One Chromium for all tests of a folder; it lives in one event loop."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: the browser test did not run")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        await browser.close()
 
 
 def example_on(server: Server, log: Path, pause: float) -> ExampleSite:
