@@ -33,10 +33,11 @@ USES = {
         """,
     "cache lock": """
         from django.core.cache.backends.dummy import DummyCache
+        from django_convstate.backends.cache.epochs import Keys
         from django_convstate.backends.cache.lock import hold
         cache = DummyCache("", {})
         def use():
-            with hold(cache, "lock"):
+            with hold(cache, Keys("convstate", "a")):
                 pass
         """,
     "wakeups": """
