@@ -257,7 +257,7 @@ class TestMessages:
         await expect(groups).to_have_text(before)
         trip = tab.page.locator(".group", has_text="Your trip")
         await expect(trip.locator("dt")).to_have_text(
-            ["Where", "Days", "Pace", "Interests", "At most"]
+            ["Where", "Days", "Pace", "Interests", "Budget"]
         )
         await expect(trip.locator("dd").first).to_have_text("Jaipur")
         raw = tab.page.locator("#raw-state")
