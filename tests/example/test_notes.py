@@ -23,7 +23,7 @@ def test_the_state_is_told_in_groups_and_words():
         for group in notes_of(STATE)
     }
     assert list(told.items()) == [
-        ("What you are looking for", [("Subject", "trips and sights"), ("Enough to go by", "yes")]),
+        ("What you are looking for", [("Subject", "trips and sights"), ("Specific", "yes")]),
         ("Your trip", [("Where", "Jaipur"), ("Days", "4"), ("Interests", "food, forts")]),
         ("Day by day", [("Day 1", "forts: Amber Fort, Nahargarh Fort")]),
         ("Our talk", [("You said last", "under $500")]),
