@@ -77,11 +77,11 @@ async def test_an_outage_of_redis_shows_a_banner_and_the_chat_goes_on(visitor, s
     server.freeze()
     try:
         await tab.say("under $90")
-        await expect(tab.banner).to_contain_text("out of reach")
+        await expect(tab.banner).to_contain_text("not available")
         await tab.is_quiet(4)
         await tab.picture("8-degraded")
         await tab.page.reload()
-        await expect(tab.banner).to_contain_text("out of reach")
+        await expect(tab.banner).to_contain_text("not available")
         await expect(tab.messages).to_have_count(4)
     finally:
         server.thaw()

@@ -90,7 +90,7 @@ async def test_the_page_is_accessible_when_something_is_wrong(visitor, server, o
     server.freeze()
     try:
         await tab.say("under $90")
-        await expect(tab.banner).to_contain_text("out of reach")
+        await expect(tab.banner).to_contain_text("not available")
         await tab.is_quiet(4)
         await accessible(tab, "10-outage")
     finally:
