@@ -76,7 +76,8 @@ async def answering(conversation: Conversation, text: str) -> AsyncIterator[str]
             last = event("failed", f"The model does not answer: {error}")
         else:
             last = event("done", usage)
-        await conversation.asave()  # before the client hears that it is done
+        finally:  # before the client hears that it is done; and if anything else has failed
+            await conversation.asave()
     yield last
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from http.client import IncompleteRead
 
 import pytest
 from playwright.async_api import expect
@@ -9,7 +10,7 @@ from playwright.async_api import expect
 from tests.support.chromium import PATIENCE
 from tests.support.programs import Visitor, events, next_event, serving
 from tests.support.servers import free_ports, wait_until
-from tests.support.stub_model import MODEL, StubModel, stub_model
+from tests.support.stub_model import END, MODEL, StubModel, stub_model
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,17 @@ def test_a_model_that_fails_loses_no_question(visitor, model):
     model.status = 200
     model.will_say("Now I am")
     assert events(visitor.say("And now?", "/chat"))[-1][0] == "done"
+
+
+def test_an_answer_that_cannot_be_read_keeps_what_there_was_of_it(visitor, model):
+    with visitor.say("Tell me a story", "/chat") as response:
+        model.words.put("Once ")
+        assert next_event(response) == ("word", "Once ")
+        model.words.put(b"data: {no JSON\n\n")
+        model.words.put(END)
+        with pytest.raises(IncompleteRead):
+            response.read()
+    assert 'class="assistant interrupted">Once ' in visitor.page()
 
 
 def test_a_second_tab_waits_for_its_turn(visitor, model):

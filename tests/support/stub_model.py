@@ -20,7 +20,7 @@ class StubModel:
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
-        self.words: Queue[Any] = Queue()  # strings, and END
+        self.words: Queue[Any] = Queue()  # strings; bytes, which are sent as they are; END
         self.status = 200
         self.left = threading.Event()  # a client has hung up in the middle of an answer
 
@@ -59,6 +59,9 @@ class _Handler(BaseHTTPRequestHandler):
             if word is None:
                 stub.left.set()
                 return
+            if isinstance(word, bytes):
+                self.wfile.write(word)
+                continue
             choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
             self._send({"choices": [choice]})
         self._send({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
