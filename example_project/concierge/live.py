@@ -9,8 +9,8 @@ What a client is sent are events, JSON objects told apart by their `type`:
     ready       what was missed has been sent, and the client has `seen` so many messages
     refused     `error`, as over HTTP
 
-With each word the answer is sent as far as it has come, so that whoever begins to listen in the
-middle, or has missed a part, has it whole a moment later.
+With each word the answer is sent as far as it has come, so that a client that begins to listen in
+the middle, or has missed a part, has all of it with the next word.
 """
 
 import asyncio

@@ -66,7 +66,7 @@ def text_of(value: object) -> str:
         raise Refused(400, "empty_text", "The text is empty.")
     if len(text) > MAX_TEXT:
         raise Refused(
-            413, "text_too_long", f"The text has {len(text)} characters; {MAX_TEXT} are the most."
+            413, "text_too_long", f"The text has {len(text)} characters; the limit is {MAX_TEXT}."
         )
     try:
         text.encode()

@@ -12,15 +12,13 @@ from .understanding import SLOTS, Found
 from .vocabulary import ANYWHERE, SIGHTS, Sight, table
 
 MAX_QUESTIONS: Final = 2
-# Taken where nobody says anything better.
 _ASSUMED: Final = {"city": "Paris", "duration_days": 3, "category": "backpacks"}
 _CRISIS: Final = (
     "I am so sorry that it is this hard. I am only a demo, but you do not have to go through it "
     "alone: findahelpline.com lists people who listen, free and at any hour, in every country. If "
     "anybody is in danger now, please call your local emergency number, such as 112 or 911."
 )
-# Where there are several, they take turns.
-_PHRASES: Final = table(
+_PHRASES: Final = table(  # several of one name take turns
     """
     foreign: I am sorry, I only know English. Try “a hotel in Paris”.
     wordless: I see no words in that. Try “a hotel in Paris”.
@@ -84,8 +82,8 @@ def _talk(state: State, found: Found, turn: int) -> str:
         return _CRISIS
     if found.act in ("forget", "forget all"):
         gone = forget(state, found.names if found.act == "forget" else None)
-        names = _listed(gone)
-        return f"Done. I have forgotten your {names}." if gone else "I had not noted that."
+        nothing = "I had not noted that." if found.act == "forget" else "My notes are empty."
+        return f"Done. I have forgotten your {_listed(gone)}." if gone else nothing
     if found.act == "recall":
         known = recall(state)
         wanted = {slot: value for slot, value in known.items() if slot in found.names}

@@ -15,7 +15,6 @@ from .understanding import SLOTS
 
 State = MutableMapping[str, Any]
 
-# Every key, in the order in which it makes sense to read them.
 KEYS: Final = (
     *("domain", "city", "brand", "category", "gender", "price", "intentSpecific", "preferences"),
     *("itinerary", "clarifying_questions_count", "lastQuery", "lastAnswer", "lastImageUrl"),

@@ -29,7 +29,7 @@ from .stopping import stop
 @never_cache
 async def stream(request: ConversationRequest) -> HttpResponseBase:
     """POST {"text": ...}: say something, and watch the answer being made. Ends without an event if
-    this has been answered before. DELETE: stop the answer that is being made, whoever watches."""
+    this has been answered before. DELETE: stop the answer that is being made, for all who watch."""
     try:
         with refusing():
             if request.method == "DELETE":

@@ -52,22 +52,25 @@ _NUMBER: Final = rf"\d{{1,3}}|{'|'.join(_COUNT)}"
 
 # Distress rather once too often than once too little: the answer is kind, and says where help is.
 _FIRST: Final = _rules(
-    r"""
-    distress: suicid\w*|sucid\w*|unalive|self[- ]?harm\w*|overdos\w+|selbstmord|quiero morir
-    distress: (?:kill|hurt|harm|cut|hang)(?:t?ing)? (?:my|him|her|them) ?sel(?:f|ves)|wanna kms
-    distress: (?:want|wanna|going|rather|ready)(?: to)?(?: just)? die(?! for| of| laughing)
-    distress: wish i (?:was|were|wasn'?t) (?:dead|alive|born)|better off (?:dead|without me)
-    distress: (?:end|ending|take|taking) (?:my(?: own)? life|it all)|no (?:reason|point) to live
+    rf"""
+    distress: sui?cid\w*|unalive|self[- ]?harm\w*|overdos\w+|(?:too many|all my) pills|wanna kms
+    distress: (?:kill|hurt|harm|cut|hang)(?:t?ing)? (?:my|him|her|them) ?sel(?:f|ves)|quiero morir
+    distress: (?:want|wanna|going|rather|ready)(?: to)?(?: just)? die(?! for| of| laughing)|so alone
+    distress: wish i (?:was|were|wasn'?t|had)(?: never| not)?(?: been)? (?:dead|alive|born)
+    distress: better off (?:dead|without me)|(?:no ?one|nobody) (?:would |will )?(?:miss|cares?)
+    distress: (?:end|tak)(?:e|ing)? (?:my(?: own)? life|it all)|to end it(?=\W*$)|so sad|selbstmord
     distress: (?:don'?t|do not) want to (?:live|be alive|exist|wake up|be here)(?! in\b| at\b)
-    distress: can(?:'?t|not) (?:go on|take it)(?: any ?more| like this)?(?=\W*$)|domestic violence
-    distress: (?:i'?m|i am|feel|feeling)(?: so| very)? (?:hopeless|worthless|depressed)
-    distress: abus(?:e|es|ed|er|ing|ive)|rape[ds]?|molest\w*|(?:hit|beat|hurt|threaten|choke)s? me
+    distress: no (?:reason|point) to live|not worth living|domestic violence|hate my ?(?:self|life)
+    distress: can(?:'?t|not) (?:go on|cope|take it|do this(?= a))(?: any ?more| like this)?(?=\W*$)
+    distress: (?:i'?m|am|feel\w*)(?: so| very)? (?:hopeless|worthless|depressed|lonely|in danger)
+    distress: (?:hit|beat|hurt|threaten|choke|kill)s? me|abus(?:e\w?|ing|ive)|rape[ds]?|molest\w*
     foreign: hola|quiero|quisiera|gracias|por favor|bonjour|bonsoir|voudrais|je|merci|vorrei|grazie
     foreign: hallo|guten|ich|danke|bitte|und|nicht|quero|obrigado|[\u0370-\u1dff\u2e80-\ud7ff]+
     forget all: (?:start|begin) (?:over|again|anew|afresh|from scratch)
-    forget all: (?<!n't )(?<!not )(?:forget|delete|clear) (?:everything|all|me|what i|it all)
-    forget: (?<!n't )(?<!not )(?:forget|delete|clear) (?:my|our|the (?:trip|city|budget))
-    recall: (?:what|who)(?:'?s| is| was| are| were)? (?:my|our|the budget)|show(?: me)? my|remind me
+    forget all: (?<!n't |not )(?:forget|delete|clear) (?:everything|all|me|what i|it all)
+    forget all: (?<!n't |not )(?:forget|delete|clear) (?:my|our|the|your) (?:data|notes|chat)
+    forget: (?<!n't |not )(?:forget|delete|clear) (?:my|our|the {known.NAMES.any})
+    recall: (?:what|who)(?:'?s| \w+)? (?:my(?! name)|our|the budget)|show(?: me)? my|remind me
     recall: you(?: still)? remember|what (?:do|did|have) you (?:know|remember|note)(?! about (?!me))
     recall: (?:what|which|where|how (?:many|much|long))\b.* (?:did|have|had) (?:i|we) \w+
     recall: (?:where|what|how long) (?:am i|are we) (?:going|looking for|planning|staying)

@@ -161,6 +161,9 @@ class TestMemory:
         assert set(trip) == kept
         assert (trip["domain"], trip["intentSpecific"]) == ("general", False)
 
+    def test_to_forget_all_when_nothing_is_noted_says_so(self):
+        assert talk("start over")["lastAnswer"] == "My notes are empty."
+
     def test_what_it_does_not_know_is_no_reason_to_forget_the_rest(self):
         assert talk(TRIP, "forget my dog")["preferences"]["budget"] == "$500"
 

@@ -125,7 +125,12 @@ class TestTheRest:
             ("which city did I say?", "recall"),
             ("do you remember me?", "recall"),
             ("forget my budget", "forget"),
+            ("forget the brand", "forget"),
+            ("don't forget the brand", "unclear"),
             ("forget everything", "forget all"),
+            ("please delete my data", "forget all"),
+            ("do not delete my notes", "unclear"),
+            ("what is my name?", "beyond"),
             ("start over", "forget all"),
             ("don't forget my budget", "unclear"),
             ("forget about it", "refusal"),
@@ -150,6 +155,17 @@ class TestTheRest:
             "I was abused",
             "I can't go on",
             "quiero morir",
+            "no one cares about me",
+            "nobody would miss me",
+            "I wish I was never born",
+            "I want to end it",
+            "I hate my life",
+            "I feel so alone",
+            "I cant do this anymore",
+            "life is not worth living",
+            "please kill me",
+            "I took too many pills",
+            "help me, I am in danger",
         ],
     )
     @pytest.mark.parametrize("asked", [None, "city"])
@@ -159,7 +175,15 @@ class TestTheRest:
 
     @pytest.mark.parametrize(
         "text",
-        ["shoes to die for", "I am dying to see Paris", "a killer view", "I can't go on Friday"],
+        [
+            "shoes to die for",
+            "I am dying to see Paris",
+            "a killer view",
+            "I can't go on Friday",
+            "I'd like to end it in Rome",
+            "I can't do this on a Monday",
+            "no one else is coming",
+        ],
     )
     def test_a_turn_of_phrase_is_no_distress(self, text):
         assert understand(text).act != "distress"
