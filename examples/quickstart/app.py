@@ -34,12 +34,12 @@ PAGE = """<!doctype html><html lang="en"><title>Quickstart</title>
 
 def chat(request: ConversationRequest) -> HttpResponse:
     conversation = request.conversation
-    if text := request.POST.get("text"):
+    if text := request.POST.get("text", "").strip():
         conversation.messages.append("user", text)
         if text.lower().startswith("my name is "):
             conversation["name"] = text[11:].strip(" .!")
         turns = conversation.incr("turns")
-        name = conversation.get("name", "whoever you are")
+        name = conversation.get("name", "stranger")
         conversation.messages.append("assistant", f"You said “{text}”, {name}. Turn {turns}.")
         return redirect("/")
     context = {"messages": conversation.messages.window(20)}

@@ -32,5 +32,7 @@ def test_it_remembers_who_is_who(tmp_path):
         ]
         assert ada.page().count("<p>") == 4
         assert stranger.page().count("<p>") == 0
+        with stranger.say("  ") as answered:
+            assert answered.read().decode().count("<p>") == 0
         with stranger.say("hi") as answered:
-            assert "You said “hi”, whoever you are. Turn 1." in answered.read().decode()
+            assert "You said “hi”, stranger. Turn 1." in answered.read().decode()
