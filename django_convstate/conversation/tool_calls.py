@@ -33,8 +33,9 @@ class Item:
     """A message of a history: what it calls, and what it answers.
 
     Attributes:
-        calls, results: whose ids it has.
-        is_item: whether it is one of the Responses API, whose calls may be answered anywhere later.
+        calls: the calls that it makes.
+        results: the calls that it answers.
+        is_item: whether it is one of the Responses API: its calls may be answered anywhere later.
         open: those of `calls` that were not answered.
         answers: the indexes of the messages that have answered.
         orphans: those of `results` that answer nothing.
