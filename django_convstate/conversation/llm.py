@@ -78,6 +78,8 @@ class Selection:
         """
         if system is not None and not isinstance(system, (str, dict)):
             raise InvalidConversationType("system is a text, or a message.")
+        if isinstance(system, dict) and "role" not in system:
+            raise InvalidConversationValue("system is a message without a role.")
         if budget is not None and not isinstance(budget, (int, float)):
             raise InvalidConversationType("budget is a number of tokens.")
         if isinstance(fields, str):

@@ -211,6 +211,8 @@ class TestLimits:
         assert said().for_llm(system="Hi.") == [system("Hi.")]
         with pytest.raises(TypeError, match="system"):
             messages.for_llm(system=5)  # type: ignore[arg-type]
+        with pytest.raises(InvalidConversationValue, match="role"):
+            messages.for_llm(system={"content": "Today is Monday."})
 
     def test_a_budget_counts_what_is_sent(self) -> None:
         messages = said(system(), *({**user(text), "note": "x" * 999} for text in "abcdef"))
