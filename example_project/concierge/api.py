@@ -39,10 +39,8 @@ class ApiView(View):
     def http_method_not_allowed(
         self, request: HttpRequest, *args: Any, **kwargs: Any
     ) -> JsonResponse:
-        allowed = super().http_method_not_allowed(request, *args, **kwargs).headers["Allow"]
-        response = refusal(Refused(405, "method_not_allowed", f"Here, use one of {allowed}."))
-        response.headers["Allow"] = allowed
-        return response
+        refused = super().http_method_not_allowed(request, *args, **kwargs)
+        return method_refusal(refused.headers["Allow"])
 
 
 class MessagesView(ApiView):
@@ -99,3 +97,9 @@ class NewView(ApiView):
 
 def refusal(refused: Refused) -> JsonResponse:
     return JsonResponse({"error": refused.as_json()}, status=refused.status)
+
+
+def method_refusal(allowed: str) -> JsonResponse:
+    response = refusal(Refused(405, "method_not_allowed", f"Here, use one of {allowed}."))
+    response.headers["Allow"] = allowed
+    return response

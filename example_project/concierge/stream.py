@@ -19,7 +19,7 @@ from django_convstate import Conversation
 from django_convstate.channels import anotify
 from django_convstate.typing import ConversationRequest
 
-from .api import refusal
+from .api import method_refusal, refusal
 from .live import answering
 from .refusals import Refused, json_of, refusing, said
 from .stopping import stop
@@ -30,6 +30,8 @@ from .stopping import stop
 async def stream(request: ConversationRequest) -> HttpResponseBase:
     """POST {"text": ...}: say something, and watch the answer being made. Ends without an event if
     this has been answered before. DELETE: stop the answer that is being made, for all who watch."""
+    if request.method not in ("POST", "DELETE"):
+        return method_refusal("POST, DELETE")
     try:
         with refusing():
             if request.method == "DELETE":
@@ -41,8 +43,6 @@ async def stream(request: ConversationRequest) -> HttpResponseBase:
 
 
 async def _answer(request: ConversationRequest) -> HttpResponseBase:
-    if request.method != "POST":
-        raise Refused(405, "method_not_allowed", "Here, use POST or DELETE.")
     if not isinstance(request, ASGIRequest):
         raise Refused(501, "not_streaming", "This server does not stream. POST to /api/messages.")
     text, id = said(json_of(request))
