@@ -37,11 +37,12 @@ REASONING_FIELDS: Final = (
 )
 
 _REASONING: Final = frozenset(REASONING_FIELDS)
-_HOLLOW: Final = frozenset({"role", "name", "content"})
 _PLAIN_ROLES: Final = ("user", "assistant", *LEADING_ROLES)
+# A message without content is sent only if it has others than these.
+_NOT_ENOUGH: Final = frozenset({"role", "name", "content"})
 # A message that has none of these is sent as its role and its content.
-_MATTERS: Final = frozenset({*LLM_FIELDS, *REASONING_FIELDS, "type"} - {"role", "content"})
-_BESIDES: Final = _MATTERS - {"tool_calls"}
+_FURTHER: Final = frozenset({*LLM_FIELDS, *REASONING_FIELDS, "type"} - {"role", "content"})
+_FURTHER_THAN_CALLS: Final = _FURTHER - {"tool_calls"}
 
 
 def estimate_tokens(message: Plain) -> int:
@@ -74,7 +75,7 @@ class Selection:
         """Return what to select.
 
         Raises:
-            InvalidConversationType, InvalidConversationValue: an argument cannot be one.
+            InvalidConversationType, InvalidConversationValue: an argument is not of its kind.
         """
         if system is not None and not isinstance(system, (str, dict)):
             raise InvalidConversationType("system is a text, or a message.")
@@ -153,8 +154,8 @@ def select_simple(
     messages: list[Plain], head: list[Plain], wanted: Selection, *, is_cut: bool
 ) -> list[Plain] | None:
     """Do as `select` with text and media, and tool calls of Chat Completions that have all their
-    results, which is what most histories are made of. None: there is more, or more than a size is
-    asked for.
+    results, which is what most histories are made of. None: there is something else among them, or
+    `wanted` has other limits than a size.
     """
     if wanted.budget is not None or wanted.fields:
         return None
@@ -182,7 +183,7 @@ def select_simple(
 
 def _simple(messages: list[Plain], results: set[int], *, is_cut: bool) -> list[Plain] | None:
     """Return messages as they are sent, and add to `results` which of them answer a call. None:
-    they take a closer look."""
+    it takes `select` to tell."""
     sent: list[Plain] = []
     awaited: list[JSON] = []  # the ids of the results that have to come next
     for message in messages:
@@ -194,7 +195,7 @@ def _simple(messages: list[Plain], results: set[int], *, is_cut: bool) -> list[P
             results.add(len(sent))
         elif awaited or role not in _PLAIN_ROLES:
             return None
-        elif _MATTERS.isdisjoint(message) and (type(content) is str or _is_media(content)):
+        elif _FURTHER.isdisjoint(message) and (type(content) is str or _is_media(content)):
             shown = {"role": role, "content": content}
         else:
             shown = _simple_calls(message, awaited)
@@ -235,7 +236,7 @@ def _simple_calls(message: Plain, awaited: list[JSON]) -> Plain | None:
             return None
         for call in calls:
             awaited.append(call.get("id") if type(call) is dict else message)
-        if "content" in message and _BESIDES.isdisjoint(message):
+        if "content" in message and _FURTHER_THAN_CALLS.isdisjoint(message):
             return {"role": "assistant", "content": content, "tool_calls": calls}
     return None if message.get("function_call") else _sent(message, ())
 
@@ -300,7 +301,7 @@ def _sent(message: Plain, fields: Sequence[str]) -> Plain:
         if message.get(name) is not None:
             sent[name] = message[name]
     # Without its content, as one that was redacted, no API takes it.
-    return sent if sent.get("content") is not None or sent.keys() - _HOLLOW else {}
+    return sent if sent.get("content") is not None or sent.keys() - _NOT_ENOUGH else {}
 
 
 def _sent_group(group: list[Item], fields: Sequence[str]) -> list[Plain]:

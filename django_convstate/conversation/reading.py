@@ -93,7 +93,7 @@ class ReadMessages(Sequence[Message]):
 
         Raises:
             SynchronousOnlyOperation: in async code, `size` is above WINDOW; see `window`.
-            InvalidConversationValue: an argument cannot be one.
+            InvalidConversationValue: an argument is not of its kind.
         """
         wanted = self._wanted(size, system, budget, count, fields, dangling)
         view, start = self._newest(wanted.size or 1, "afor_llm")
@@ -147,7 +147,7 @@ class ReadMessages(Sequence[Message]):
         view = self._copy.log.view()
         start = view.window_start(wanted)
         if view.missing(start, view.end) and is_async():
-            start = max(start, view.start)  # it must not depend on luck whether this raises
+            start = max(start, view.start)  # up to WINDOW this never raises
         return view, start
 
     def _anewest(self, size: int | None, twin: str) -> tuple[MessageView, int]:

@@ -317,8 +317,8 @@ def _block_result(block: JSON, is_first: bool) -> Call | None:
 
 
 def is_message_item(message: Plain) -> bool:
-    """Tell whether a message is an item of the Responses API, whose id a reasoning may need. What
-    `append` has made has a time, and what Anthropic answers names the model."""
+    """Tell whether a message is an item of the Responses API, and so is sent with its id, which a
+    reasoning may need. Messages of `append` have a timestamp, and those of Anthropic a model."""
     return (
         message.get("type") == "message" and "timestamp" not in message and "model" not in message
     )
