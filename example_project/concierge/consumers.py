@@ -34,8 +34,8 @@ class ChatConsumer(AsyncConversationConsumer):
         await self.send_json(messages_event(conversation, messages, self.seen or 0))
 
     async def conversation_idle(self, event: dict[str, Any]) -> None:
-        """Let it expire, though a page is open in which nobody says anything: that is what the
-        clock in the page counts down to."""
+        """Do not prolong it for a page that is open and says nothing: the clock in the page counts
+        down to its end."""
 
     async def chat_answer(self, message: dict[str, Any]) -> None:
         """Show an answer that somebody else is given."""

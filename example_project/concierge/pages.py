@@ -31,8 +31,8 @@ CONTENT_SECURITY_POLICY: Final = (
 )
 # Shown while Redis is away.
 DEGRADED: Final = (
-    "My store is not available right now. You can go on: I keep what you say in memory, and save it "
-    "when the store is back."
+    "My store is not available right now. You can go on: I keep what you say in memory, and save "
+    "it when the store is back."
 )
 
 Page = Callable[[ConversationRequest], HttpResponse]
