@@ -75,8 +75,8 @@ def forget(state: State, names: Sequence[str] | None) -> list[str]:
     _pop(state.get("preferences", {}), *gone)
     if "itinerary" in gone:
         _pop(state, "preferences")
-    if set(gone).intersection(SLOTS["trip"]):
-        _pop(state, "itinerary")
+    elif set(gone).intersection(SLOTS["trip"]) and state.pop("itinerary", None):
+        gone.append("itinerary")  # which was made of them
     return gone
 
 
