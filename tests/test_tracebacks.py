@@ -545,6 +545,23 @@ class TestLogs:
         assert backend.health().pending_replay == 0
         assert self.leaks_in(caplog.records) == []
 
+    def test_of_a_load_that_cannot_be_made_up_for(self, call: Caller, caplog: Any) -> None:
+        primary = Broken()
+        backend = FailoverBackend(primary, LocMemBackend(max_conversations=10**6))
+        scene = Scene(ConversationStore(backend), call)
+        primary.away = True
+        call(scene.store, "get", ID)
+
+        def touch(id: str, ttl: float | None = None) -> bool:
+            primary.break_down(TEXT)
+            return True
+
+        primary.touch = touch  # type: ignore[method-assign]
+        primary.away = False
+        wait_until(lambda: "Recovery of the" in caplog.text)
+        backend.close()
+        assert self.leaks_in(caplog.records) == []
+
 
 def is_reading(task: "asyncio.Task[Any]") -> bool:
     """Tell whether a task waits for a reply."""

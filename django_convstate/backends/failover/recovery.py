@@ -189,7 +189,7 @@ class Recovery:
                     logging.ERROR,
                     "Recovery of the %s backend met an unexpected error. It goes on.",
                     self._primary.name,
-                    exc_info=error,
+                    exc_info=without_locals(error),
                 )
                 self._stopping.wait(ERROR_PAUSE)
 
@@ -320,7 +320,8 @@ class Recovery:
         if shard.breaker.is_open:
             return
         era, error = shard.breaker.era, None
-        self._offline.used.pop(id, None)
+        with self._offline.lock:
+            self._offline.used.pop(id, None)
         try:
             if not self._primary.touch(id):
                 self._offline.known.forget(id)
@@ -329,7 +330,8 @@ class Recovery:
         except ConversationError:
             pass  # which the next load reports
         if error is not None:
-            self._offline.used[id] = None  # to be tried again
+            with self._offline.lock:
+                self._offline.used[id] = None  # to be tried again
             shard.breaker.failed(era, str(error), transient=error.transient)
         time.sleep(random.uniform(0, REPLAY_PAUSE))  # noqa: S311 - hides nothing
 

@@ -78,8 +78,13 @@ class Snapshot:
         stored = StoredConversation.of(record, record.messages)
         stored.messages.unloaded = record.message_count - len(record.messages)
         stored.messages.oldest = record.first
-        for change in sorted(self.changes, key=_version):
-            _follow(stored, change, max_age)
+        applied: set[tuple[bytes, int]] = set()
+        for change in sorted(self.changes, key=_order):
+            identity = change.commit.writer, change.commit.number
+            is_applied = identity in applied
+            if not is_applied or change.committed.version > stored.version:
+                _follow(stored, change, max_age, is_applied=is_applied)
+            applied.add(identity)
         stored.messages.unload(self.kept_messages)
         return stored
 
@@ -93,8 +98,16 @@ def _version(change: Applied) -> int:
     return change.committed.version
 
 
-def _follow(stored: StoredConversation, change: Applied, max_age: float | None) -> None:
-    """Do to `stored` what the primary has done, whatever else others have done there."""
+def _order(change: Applied) -> tuple[int, bool]:
+    # Threads that share a conversation may both have sent a change: its first answer goes first.
+    return change.committed.version, change.committed.repeated
+
+
+def _follow(
+    stored: StoredConversation, change: Applied, max_age: float | None, *, is_applied: bool
+) -> None:
+    """Do to `stored` what the primary has done, whatever else others have done there. If the change
+    `is_applied`, its values are there."""
     messages, committed = stored.messages, change.committed
     appended = () if committed.repeated else change.append
     if committed.existing:
@@ -104,7 +117,7 @@ def _follow(stored: StoredConversation, change: Applied, max_age: float | None) 
     for each in () if committed.repeated else change.replace:
         messages.replace(each)  # if it is known: others may have dropped it here
     # The values of a change that was repeated may be there.
-    is_new = not (committed.repeated and committed.version <= stored.version)
+    is_new = not (is_applied or (committed.repeated and committed.version <= stored.version))
     applied = Change(
         commit=change.commit,
         owner=change.owner,

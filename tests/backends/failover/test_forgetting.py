@@ -3,8 +3,10 @@ once, and what happens to what it does not know."""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -471,6 +473,27 @@ class TestSizes:
         outage.end()
         assert not outage.backend._offline.used
         assert not outage.others.exists("c49"), "nothing is made of a load"
+
+    def test_one_may_be_noted_while_another_is_made_up_for(
+        self, backend: FailoverBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Shared(dict[str, None]):
+            """Is read in one thread while another makes up for what comes first."""
+
+            def __iter__(self) -> Iterator[str]:
+                ids = super().__iter__()
+                if sliding.submitted is None:
+                    sliding.submitted = pool.submit(backend._recovery._slide, "a")
+                    wait([sliding.submitted], timeout=0.5)
+                return ids
+
+        monkeypatch.setattr(offline, "MAX_USED", 1)
+        sliding = SimpleNamespace(submitted=None)
+        backend._recovery.route("a")  # there is a shard
+        backend._offline.used = Shared(a=None)
+        with ThreadPoolExecutor(1) as pool:
+            backend._offline.note_use("b")
+            sliding.submitted.result(60)
 
     def test_a_fallback_evicts_nothing(self, primary: Switched) -> None:
         backend = FailoverBackend(primary, LocMemBackend(max_conversations=2, max_bytes=1000))

@@ -7,6 +7,8 @@ import pytest
 
 from django_convstate import BackendUnavailable, ConversationStore
 from django_convstate.backends.failover import FailoverBackend
+from django_convstate.backends.failover.last_known import LastKnownCache
+from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Create
 from django_convstate.backends.toolkit.writer import Writer
 from tests.support.backends import Switched, record_of
@@ -248,3 +250,39 @@ def test_what_is_remembered_keeps_no_commit_open(backend: FailoverBackend) -> No
         backend.commit("a", append(b"1", commit=writer.begin("a")))
     last = writer.begin("a")
     assert last.floor == last.number
+
+
+def test_what_two_threads_have_sent_takes_nothing_of_what_was_known_before() -> None:
+    primary, known = LocMemBackend(), LastKnownCache(10, 2**20, None, 600)
+    primary.commit("a", append(*[b"0"] * 20))
+    known.put("a", primary.load("a", 20), known.era)
+    change = append(b"1", window=5, commit=Writer().begin("a"))
+    for _ in range(2):
+        known.apply("a", change, primary.commit("a", change), known.era)
+    stored = known.get("a")
+    assert stored is not None
+    assert len(stored.messages.packed) == 21
+
+
+@pytest.mark.parametrize("have_others_committed", [False, True])
+@pytest.mark.parametrize("answers", ["first, repeated", "repeated, first", "both repeated"])
+def test_what_two_threads_have_sent_is_remembered_once(
+    answers: str, have_others_committed: bool
+) -> None:
+    """Threads that share a conversation may both send a change, and overtake each other."""
+    primary, known = LocMemBackend(), LastKnownCache(10, 2**20, None, 600)
+    primary.commit("a", append(b"0", set={"k": b"1"}))
+    known.put("a", primary.load("a", 5), known.era)
+    change = append(b"1", increment={"n": 1}, window=5, commit=Writer().begin("a"))
+    era, first = known.era, primary.commit("a", change)
+    if have_others_committed:
+        primary.commit("a", append(b"2", increment={"n": 10}))
+    repeated = primary.commit("a", change)
+    assert repeated.repeated
+    for name in answers.replace("both repeated", "repeated, repeated").split(", "):
+        known.apply("a", change, first if name == "first" else repeated, era)
+    stored = known.get("a")
+    assert stored is not None
+    assert (stored.state, stored.version) == ({"k": b"1", "n": b"1"}, repeated.version)
+    record = record_of(primary, "a")
+    assert bodies(stored.record("a", 5, None).messages) == bodies(record.messages)
