@@ -72,7 +72,7 @@ class Conversation(MutableMapping[str, JSON]):
         """Drop all keys. The messages stay. Raises `BackendUnavailable` in an outage, if nothing is
         known here of what is stored."""
         self._copy.check_known()
-        super().clear()
+        self._copy.state.clear()
 
     @alters_data
     def setdefault(self, key: str, default: JSON = None) -> JSON:
@@ -81,9 +81,14 @@ class Conversation(MutableMapping[str, JSON]):
         return self._copy.state.setdefault(key, default)
 
     @alters_data
+    def pop(self, key: str, *default: JSON) -> JSON:
+        """Remove a key and return its value; `default`, if given and there is none."""
+        return self._copy.state.pop(key, *default)
+
+    @alters_data
     def popitem(self) -> tuple[str, JSON]:
         """Remove one key and return it with its value."""
-        return super().popitem()
+        return self._copy.state.popitem()
 
     def incr(self, key: str, delta: int = 1) -> int:
         """Add `delta` to the counter `key` and return the sum as far as it is known here. What
@@ -231,7 +236,8 @@ class Conversation(MutableMapping[str, JSON]):
             timeout: for how many seconds to wait at most; None: TURN_WAIT.
 
         Raises as `save` does, before the block and after it, and:
-            ConversationBusy: it was not free, or not in time.
+            ConversationBusy: it was not free, or not in time; or other threads did not stop
+                saving this object.
             ConversationConflict: at the end, if the process was paused and its turn taken for dead.
             RuntimeError: this object is in a turn already.
         """

@@ -27,7 +27,7 @@ def merged(change: Change, diverged: Diverged) -> Change:
     changed, expected = dict(change.set), dict(change.expected)
     for key, theirs in diverged.state.items():
         if theirs is not None and key in changed:
-            changed[key] = _merged_bytes(expected[key], changed[key], theirs, f"state[{key!r}]")
+            changed[key] = merged_bytes(expected[key], changed[key], theirs, f"state[{key!r}]")
         expected[key] = theirs
     replacements = [_rebased(each, diverged.messages) for each in change.replace]
     return replace(
@@ -56,7 +56,7 @@ def _rebased(replacement: Replacement, messages: Mapping[str, bytes | None]) -> 
         raise MessageNotFound("A message that was updated is not in the conversation any more.")
     if _is_redacted(theirs) and not (replacement.old and _is_redacted(replacement.old)):
         return None  # what was redacted stays so
-    new = _merged_bytes(replacement.old, replacement.new, theirs, "message")
+    new = merged_bytes(replacement.old, replacement.new, theirs, "message")
     return Replacement(id=replacement.id, old=theirs, new=new)
 
 
@@ -65,7 +65,8 @@ def _is_redacted(message: bytes) -> bool:
     return isinstance(value, dict) and value.get("redacted") is True
 
 
-def _merged_bytes(base: bytes | None, mine: bytes, theirs: bytes, path: str) -> bytes:
+def merged_bytes(base: bytes | None, mine: bytes, theirs: bytes, path: str) -> bytes:
+    """Do as `merge` with JSON. `path` names the value in errors."""
     values = _ABSENT if base is None else decode(base), decode(mine), decode(theirs)
     return encode(merge(*values), path)
 

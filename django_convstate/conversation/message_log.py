@@ -27,7 +27,7 @@ from .limits import check_room, check_size
 from .memory_lock import MemoryLock
 from .message import encode_item, encode_message, object_of, redacted
 from .message_view import MessageView
-from .pending import NOTHING, MessageChanges, Settled, joined, shifted
+from .pending import NOTHING, LogChanges, MessageChanges, Settled, joined, shifted
 
 
 class MessageLog:
@@ -81,6 +81,18 @@ class MessageLog:
         """Go back to what the store holds, as far as is known."""
         self._kept_end = self._stored_end
         self._appended, self._once, self._replaced, self._remade = [], set(), {}, {}
+
+    def changes(self) -> LogChanges:
+        """Return what has changed, for `do_again`."""
+        said = self._appended, self._once, self._remade, self._last_id
+        return self.shortened_to, self._replaced, said
+
+    def do_again(self, changes: LogChanges) -> None:
+        """Do what has changed to what was loaded since."""
+        kept, self._replaced, said = changes
+        self._appended, self._once, self._remade, self._last_id = said
+        if kept is not None:
+            self._kept_end = max(self.dropped, min(kept, self._stored_end))
 
     # Writing.
 

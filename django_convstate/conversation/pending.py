@@ -37,6 +37,11 @@ MessageChanges = tuple[
 ]
 
 
+# The same, before it is made a `Change` of; see `MessageLog`.
+Remade = dict[str, tuple[bytes | None, bytes]]
+LogChanges = tuple[int | None, Remade, tuple[list[bytes], set[str], Remade, int]]
+
+
 class Pending:
     """Changes in the order in which they are to be sent, each with the position at which the
     messages are expected to end after it. One that the store may not have received stays, to be
@@ -84,10 +89,14 @@ class Pending:
         self._queue[-1] = replace(change, release=True), end
         return True
 
+    def is_first(self, change: Change) -> bool:
+        """Tell whether a change is the one to send next."""
+        return bool(self._queue) and self._queue[0][0].commit is change.commit
+
     def take(self, change: Change) -> tuple[int, bool] | None:
         """Take out what has been applied. Return where the messages were expected to end after it,
         and whether others wait. None: another task has sent it as well, and was faster."""
-        if not self._queue or self._queue[0][0].commit is not change.commit:
+        if not self.is_first(change):
             return None
         return self._queue.popleft()[1], bool(self._queue)
 

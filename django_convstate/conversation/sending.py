@@ -22,7 +22,8 @@ def send(conversation: object, copy: WorkingCopy, repository: Repository, refusa
             copy.refuse(change)
             raise
         has_created = copy.acknowledge(change, committed)
-        repository.announce_saved(conversation, has_created)
+        if has_created is not None:
+            repository.announce_saved(conversation, has_created)
     if copy.refusals != refusals:
         raise _refused_with_another()
     copy.save_failed = False
@@ -40,7 +41,8 @@ async def asend(
                 copy.refuse(change)
                 raise
             has_created = copy.acknowledge(change, committed)
-            await repository.aannounce_saved(conversation, has_created)
+            if has_created is not None:
+                await repository.aannounce_saved(conversation, has_created)
     except asyncio.CancelledError:
         # Not the view's to answer: the client has gone. The end of the request sends it.
         copy.save_failed = False

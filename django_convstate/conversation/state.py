@@ -1,6 +1,7 @@
 """The dictionary half of a conversation: a plain mapping that knows what has changed in it."""
 
 from collections.abc import Iterable, Iterator, MutableMapping
+from dataclasses import dataclass
 from typing import Final
 
 from ..backends.records import COUNTER_MAX, COUNTER_MIN, entry_size
@@ -8,6 +9,7 @@ from ..codec import JSON, decode, encode, path_of
 from ..conf import Options
 from ..exceptions import ConversationTooLarge, InvalidConversationType, InvalidConversationValue
 from .memory_lock import MemoryLock
+from .merge import merged_bytes
 
 _IMMUTABLE: Final = (str, int, float, bool, type(None))
 # Of a Conversation, which are taken for keys of its state.
@@ -29,10 +31,14 @@ class State(MutableMapping[str, JSON]):
     lock held.
     """
 
-    def __init__(self, options: Options, stored: dict[str, bytes], lock: MemoryLock) -> None:
-        """Begin with what the store holds."""
+    def __init__(self, options: Options, lock: MemoryLock) -> None:
+        """Begin empty."""
         self._lock = lock
         self._options = options
+        self.reset_to({})
+
+    def reset_to(self, stored: dict[str, bytes]) -> None:
+        """Hold what the store holds, and nothing else."""
         self._stored = stored  # what the store holds, as far as is known
         self._encoded = stored.copy()  # the same with what was assigned, counted and deleted since
         self._values: dict[str, JSON] = {}  # what was handed out or assigned
@@ -88,6 +94,21 @@ class State(MutableMapping[str, JSON]):
                 self._size -= entry_size(key, data)
             self._values.pop(key, None)
             self._counted.pop(key, None)
+
+    def pop(self, key: str, *default: JSON) -> JSON:
+        """See `dict.pop`. Of several threads, one gets the value."""
+        with self._lock.held:
+            return super().pop(key, *default)
+
+    def popitem(self) -> tuple[str, JSON]:
+        """See `dict.popitem`."""
+        with self._lock.held:
+            return super().popitem()
+
+    def clear(self) -> None:
+        """Drop all keys."""
+        with self._lock.held:
+            super().clear()
 
     def __contains__(self, key: object) -> bool:
         return key in self._encoded
@@ -162,6 +183,34 @@ class State(MutableMapping[str, JSON]):
         self._assigned, self._counted = set(), {}
         return changed, unset, counted, expected
 
+    def changes(self) -> "StateChanges":
+        """Return what has changed, for `do_again`. Raises as `collect_changes` does."""
+        values, before = self._values, self._stored
+        return StateChanges(values, before, *self.collect_changes())
+
+    def do_again(self, changes: "StateChanges") -> None:
+        """Do what has changed to what was loaded since. Lists and dictionaries that were handed out
+        and are stored as they were stay the same objects, which another thread may be changing."""
+        for key, value in changes.values.items():
+            if type(value) not in _IMMUTABLE and self._is_stored_as(changes.before.get(key), key):
+                self._values[key] = value
+        for key, mine in changes.changed.items():
+            value, base = changes.values[key], changes.expected.get(key)
+            if key not in changes.expected:
+                self._assigned.add(key)
+            elif not self._is_stored_as(base, key) and (theirs := self._stored.get(key)):
+                mine = merged_bytes(base, mine, theirs, path_of("state", key))
+                value = decode(mine)
+            self._encoded[key], self._values[key] = mine, value
+        for key in changes.unset:
+            self._encoded.pop(key, None)
+            self._values.pop(key, None)
+        for key, delta in changes.counted.items():
+            self.incr(key, delta)
+
+    def _is_stored_as(self, data: bytes | None, key: str) -> bool:
+        return self._stored.get(key) == data
+
     def note_merged(self, keys: Iterable[str]) -> None:
         """Take note that what is stored under these keys has others' changes in it, too."""
         self._approximate.update(keys)
@@ -201,6 +250,19 @@ class State(MutableMapping[str, JSON]):
                 f"The state would take {size} bytes as JSON; MAX_STATE_BYTES is {limit}."
             )
         return size
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StateChanges:
+    """What has changed since the last commit, with the `values` that were handed out, and what was
+    stored `before`."""
+
+    values: dict[str, JSON]
+    before: dict[str, bytes]
+    changed: dict[str, bytes]
+    unset: list[str]
+    counted: dict[str, int]
+    expected: dict[str, bytes | None]
 
 
 def _no_such_key(key: object) -> KeyError:

@@ -112,11 +112,12 @@ class StreamedMessage:
         Raises:
             ConversationTooLarge: what fits was appended, and marked as interrupted.
         """
-        if self._is_over or not self._parts:
-            return
-        self._is_over = True
-        del self._log.streams[self]
-        text = "".join(self._parts)
+        with self._log.lock.held:  # a turn may interrupt it from another thread
+            if self._is_over or not self._parts:
+                return
+            self._is_over = True
+            del self._log.streams[self]
+            text = "".join(self._parts)
         if not text:
             return
         extra = self._extra | self._last_fields()

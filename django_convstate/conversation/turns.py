@@ -3,11 +3,11 @@ gives the lease back."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, Protocol, TypeVar
 
 from ..backends.records import Change, Create, Record
-from ..exceptions import ConversationInterrupted
+from ..exceptions import ConversationBusy, ConversationInterrupted, ConversationNotFound
 from ..repository import Repository
 from ..tracebacks import clear_own_locals, clears_locals
 from .cancellation import CANCELLED_TIMEOUT, log_unsaved, uncancelled
@@ -31,6 +31,13 @@ S = TypeVar("S", bound=Saved)
 # What is raised in the block when a client hangs up: its generator is closed, its task cancelled.
 INTERRUPTIONS: Final = (GeneratorExit, asyncio.CancelledError)
 
+CONTINUE_TRIES: Final = 10
+
+_OTHERS_DID_NOT_STOP: Final = (
+    "Other threads or tasks did not stop saving the same object while its turn was to begin. What "
+    "they have changed is kept."
+)
+
 # The frames of a block are the project's, and keep their locals; those below a save do not.
 send_staged, asend_staged = clears_locals(send), clears_locals(asend)
 
@@ -43,12 +50,16 @@ def in_turn(conversation: S, copy: WorkingCopy, repository: Repository, wait: fl
     turn = Turn(repository, copy.id, wait)  # now, for a receiver may change the id
     copy.enter_turn(turn.lease)
     try:
-        record = turn.acquire()
-        for is_last_try in (False, False, True):
-            if _has_continued(copy, record, forgets=is_last_try):
+        record: Record | None = turn.acquire()
+        for tries in range(CONTINUE_TRIES):
+            if _has_continued(copy, record, keeps_changes=tries >= 2):
                 break
             conversation.save()
-            record = repository.load(copy.id)
+            record = None
+            with suppress(ConversationNotFound):
+                record = repository.load(copy.id)
+        else:
+            raise ConversationBusy(_OTHERS_DID_NOT_STOP)
         with turn.renewing():
             try:
                 yield conversation
@@ -80,12 +91,16 @@ async def in_aturn(
     turn = Turn(repository, copy.id, wait)  # now, for a receiver may change the id
     copy.enter_turn(turn.lease)
     try:
-        record = await turn.aacquire()
-        for is_last_try in (False, False, True):
-            if _has_continued(copy, record, forgets=is_last_try):
+        record: Record | None = await turn.aacquire()
+        for tries in range(CONTINUE_TRIES):
+            if _has_continued(copy, record, keeps_changes=tries >= 2):
                 break
             await conversation.asave()
-            record = await repository.aload(copy.id)
+            record = None
+            with suppress(ConversationNotFound):
+                record = await repository.aload(copy.id)
+        else:
+            raise ConversationBusy(_OTHERS_DID_NOT_STOP)
         async with turn.arenewing():
             try:
                 yield conversation
@@ -142,18 +157,23 @@ async def _asave_interrupted(
     return gives_up
 
 
-def _has_continued(copy: WorkingCopy, record: Record | None, *, forgets: bool) -> bool:
+def _has_continued(copy: WorkingCopy, record: Record | None, *, keeps_changes: bool) -> bool:
     """Continue with what the turn before has left. False: another thread or task has changed
-    something since we saved, which has to be saved first. Unless it `forgets` that, as after a
-    receiver of `conversation_saved` that changes something each time."""
+    something since we saved, which has to be saved first.
+
+    Args:
+        keeps_changes: continue all the same, and keep what has changed, as it is when a receiver of
+            `conversation_saved` changes something each time, or a tool many times a second. What
+            is on its way to the store has to arrive there first in any case.
+    """
     with copy.lock.held:
-        if copy.is_modified and not forgets:
+        if copy.pending or (copy.is_modified and not keeps_changes):
             return False
-        _continue(copy, record)
+        _become(copy, record)
         return True
 
 
-def _continue(copy: WorkingCopy, record: Record | None) -> None:
+def _become(copy: WorkingCopy, record: Record | None) -> None:
     """Do as `_has_continued`, whatever has changed.
 
     Raises:
@@ -168,9 +188,22 @@ def _continue(copy: WorkingCopy, record: Record | None) -> None:
         if not record.is_unknown:
             change = Change(create=copy.create, visitor=copy.visitor)
             change.refuse_unless_fits(record.version, record.owner)
-        copy.load(record)
+        with _keeping_changes(copy):
+            copy.load(record)
     elif copy.degraded:
         # Another process may have accepted it in an outage, and not replayed it yet.
-        copy.begin(copy.id, owner=copy.owner, create=Create.EITHER, unless_deleted=True)
+        with _keeping_changes(copy):
+            copy.begin(copy.id, owner=copy.owner, create=Create.EITHER, unless_deleted=True)
     elif copy.is_stored:
         raise ConversationInterrupted("The conversation was deleted or has expired.")
+
+
+@contextmanager
+def _keeping_changes(copy: WorkingCopy) -> Iterator[None]:
+    """Do again what has changed, to what is loaded in the block."""
+    changes, said, ttl = copy.state.changes(), copy.log.changes(), copy.new_ttl
+    yield
+    copy.state.do_again(changes)
+    copy.log.do_again(said)
+    if ttl is not None:
+        copy.set_ttl(ttl)

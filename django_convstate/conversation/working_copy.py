@@ -40,7 +40,7 @@ class WorkingCopy:
         """Prepare for `begin` or `load`, one of which has to follow."""
         self._options = options
         self.lock = MemoryLock()
-        self.refusals = 0  # of changes, by the store
+        self.refusals = self._acknowledged = 0  # how many changes, and up to which commit
         self._lease: tuple[str, str] | None = None  # of which conversation, and the token
         self.save_failed = self.is_read_only = self.unless_deleted = False
         # By a login in this request it may be claimed for its visitor, as it is by what is saved
@@ -60,7 +60,8 @@ class WorkingCopy:
         self._kept: int | None = None
         self.window = options.window  # how many messages of others a commit returns at most
         self.existing: Sequence[str] = ()  # the ids that the last commit found there already
-        self.log = MessageLog(options, self.lock)
+        # The same for good, because another thread may wait for the lock in one of their methods.
+        self.log, self.state = MessageLog(options, self.lock), State(options, self.lock)
 
     def begin(
         self,
@@ -77,12 +78,12 @@ class WorkingCopy:
             self.version = 0
             self.owner = owner
             self.ttl = self._options.ttl if ttl is None else ttl
-            self._new_ttl: float | None = None
+            self.new_ttl: float | None = None
             self.degraded, self.unconfirmed = False, True
             self.created_at = self.modified_at = self.last_accessed = self.expires_at = 0.0
             self.create = create
             self.unless_deleted = unless_deleted
-            self.state = State(self._options, {}, self.lock)
+            self.state.reset_to({})
             self.log.reset_to(None)
             self.pending = Pending()
 
@@ -101,10 +102,9 @@ class WorkingCopy:
             # One of which not even that is known has what is configured, if it is begun anew.
             is_blank = is_unknown and record.ttl == math.inf
             self.ttl = self._options.ttl if is_blank else record.ttl
-            self._new_ttl = None
+            self.new_ttl = None
             self.degraded, self.unconfirmed = record.degraded, record.unconfirmed
-            self.created_at = record.created_at
-            self.modified_at = record.modified_at
+            self.created_at, self.modified_at = record.created_at, record.modified_at
             self.last_accessed = record.last_accessed
             self.expires_at = self._expiry() if is_unknown else record.expires_at
             # Loaded blind in an outage: the conversation may or may not exist, or have been
@@ -112,7 +112,7 @@ class WorkingCopy:
             self.unless_deleted = is_unknown
             self.create = Create.EITHER if is_unknown else Create.MUST_EXIST
             self.save_failed = False
-            self.state = State(self._options, record.state, self.lock)
+            self.state.reset_to(record.state)
             self.log.reset_to(record)
             self.pending = Pending()
 
@@ -136,7 +136,7 @@ class WorkingCopy:
         """Whether there is something to save."""
         return bool(
             self.pending
-            or self._new_ttl is not None
+            or self.new_ttl is not None
             or self.state.is_modified
             or self.log.is_modified
         )
@@ -176,7 +176,7 @@ class WorkingCopy:
                 or replaced
                 or keep is not None
                 or owner is not None
-                or self._new_ttl is not None
+                or self.new_ttl is not None
             ):
                 return self.refusals
             is_new = self.create is Create.MUST_BE_NEW
@@ -187,7 +187,7 @@ class WorkingCopy:
                 visitor=self.visitor,
                 owner=owner or self._owner_to_send(),
                 owner_is_attested=self.is_claimable or self.owner_is_attested,
-                ttl=self.ttl if is_new else self._new_ttl,  # one that may be there keeps its own
+                ttl=self.ttl if is_new else self.new_ttl,  # one that may be there keeps its own
                 default_ttl=self.ttl,
                 expected=expected,
                 set=changed,
@@ -207,7 +207,7 @@ class WorkingCopy:
             )
             self.pending.add(change)
             self.create = Create.MUST_EXIST
-            self._new_ttl = None
+            self.new_ttl = None
             return self.refusals
 
     def _owner_to_send(self) -> str | None:
@@ -246,6 +246,8 @@ class WorkingCopy:
     def refuse(self, change: Change) -> None:
         """Take note that the store has refused a change, and with it all that wait."""
         with self.lock.held:
+            if not self.pending.is_first(change):
+                return  # another thread or task has sent it as well, and was faster
             self.refusals += 1
             self.pending.clear()
             # What was to be new is not the one that is there.
@@ -260,16 +262,17 @@ class WorkingCopy:
         self.pending.expect(version)
         return version + len(self.pending)
 
-    def acknowledge(self, change: Change, committed: Committed) -> bool:
+    def acknowledge(self, change: Change, committed: Committed) -> bool | None:
         """Take note that the store has applied a change, and tell whether it has begun the
-        conversation."""
+        conversation. None: another thread or task has sent it as well, and was faster."""
         with self.lock.held:
             has_created = change.create is Create.MUST_BE_NEW or (
                 change.create is Create.EITHER and committed.version == 1
             )
             taken = self.pending.take(change)
-            if taken is None:
-                return has_created  # another task has taken note of it
+            if taken is None:  # or it was forgotten here, by a reload
+                return None if change.commit.number <= self._acknowledged else has_created
+            self._acknowledged = max(self._acknowledged, change.commit.number)
             expected_end, others_wait = taken
             if others_wait or not self.log.settle_if_expected(committed, expected_end):
                 self.log.settle(self.pending.settle(change, committed, expected_end))
@@ -281,11 +284,9 @@ class WorkingCopy:
             if committed.merged:
                 self.state.note_merged(committed.merged)
             keep = change.keep_messages
+            self.has_news |= keep is not None or change.append is not NOTHING
             if keep is not None:
-                self.has_news = True
                 self._kept = keep if self._kept is None else min(keep, self._kept)
-            elif change.append is not NOTHING:
-                self.has_news = True
             self.version = committed.version
             self.degraded, self.unconfirmed = committed.degraded, committed.unconfirmed
             self.owner = change.owner or self.owner
@@ -296,14 +297,14 @@ class WorkingCopy:
 
     def take_news(self) -> tuple[int, int | None]:
         """Return where the messages end, and after which position others have to read them anew."""
-        kept, self._kept, self.has_news = self._kept, None, False
-        return self.log.end, kept
+        with self.lock.held:
+            kept, self._kept, self.has_news = self._kept, None, False
+            return self.log.end, kept
 
     def set_ttl(self, ttl: float) -> None:
         """Grant another idle time, in seconds, with the next save."""
-        self.ttl = ttl
-        if self.create is not Create.MUST_BE_NEW:
-            self._new_ttl = ttl
+        with self.lock.held:
+            self.ttl, self.new_ttl = ttl, None if self.create is Create.MUST_BE_NEW else ttl
 
     def touched(self, was_there: bool, ttl: float | None) -> None:
         """Take note that the expiry was slid, with a new idle time in seconds if given.
@@ -316,7 +317,7 @@ class WorkingCopy:
                 return  # another process may have accepted it in an outage, and not replayed it yet
             raise ConversationInterrupted("The conversation was deleted or has expired.")
         if ttl is not None:
-            self.ttl, self._new_ttl = ttl, None
+            self.ttl, self.new_ttl = ttl, None
         self.last_accessed = clock.time()
         self.expires_at = self._expiry()
 

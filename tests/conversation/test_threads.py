@@ -3,11 +3,15 @@ who is told that something was saved was told the truth."""
 
 import asyncio
 import copy
+import itertools
+import os
 import pickle
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,6 +20,7 @@ from asgiref.sync import sync_to_async
 
 from django_convstate import (
     Conversation,
+    ConversationBusy,
     ConversationConflict,
     ConversationError,
     ConversationInterrupted,
@@ -28,11 +33,13 @@ from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Change, Committed
 from django_convstate.conversation.conversation import working_copy_of
 from django_convstate.conversation.sending import send
+from django_convstate.conversation.state import State
+from django_convstate.conversation.turns import CONTINUE_TRIES
 from django_convstate.repository import Repository
 from tests.support.backends import Switched
 from tests.support.failover import made
 
-TOOLS, RESULTS = 4, 25
+TOOLS, RESULTS = 4, 24  # with the plans, no more messages than are known in an outage
 
 
 @pytest.fixture(autouse=True)
@@ -404,6 +411,296 @@ def test_what_a_thread_says_while_a_turn_is_waited_for_is_saved_first(
     assert said == ["while it waits", "in the turn"]
 
 
+def test_so_it_is_when_a_tool_does_not_stop(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked of the store, a tool has changed something before it answers."""
+    store = ConversationStore(LocMemBackend())
+    conversation, said = store.create(), itertools.count()
+    conversation["plan"], conversation["kept"] = {"goal": 1}, [0]
+    id = conversation.messages.append("assistant", "a plan")
+    conversation.save()
+    kept = conversation["kept"]
+    other = store.get(conversation.id)
+    other["plan"]["other"] = 1
+    other.messages.append("user", "from elsewhere")
+    other.save()
+
+    def busy(method: Any) -> Any:
+        def call(*args: Any) -> Any:
+            found = method(*args)
+            number = next(said)
+            conversation.messages.append("tool", number)
+            conversation.messages.append("tool", number, id=f"given {number}")
+            conversation.messages.update(id, **{f"step {number}": number})
+            conversation.incr("calls")
+            conversation["plan"][f"{number}"] = number
+            kept.append(number)
+            conversation["last"] = number
+            return found
+
+        return call
+
+    for name in ("acquire", "commit", "load"):
+        call = busy(getattr(store.backend, name))
+        monkeypatch.setattr(store.backend, name, call)
+
+        async def acall(*args: Any, call: Any = call) -> Any:
+            return call(*args)
+
+        monkeypatch.setattr(store.backend, f"a{name}", acall)
+
+    async def turn() -> None:
+        async with conversation.aturn():
+            assert conversation["plan"]["other"] == 1
+
+    if way == "sync":
+        with conversation.turn():
+            assert conversation["plan"]["other"] == 1
+    else:
+        asyncio.run(turn())
+    monkeypatch.undo()
+    conversation.save()
+    found, numbers = store.get(conversation.id), list(range(next(said)))
+    tool = [each["content"] for each in found.messages if each["role"] == "tool"]
+    assert tool == [number for each in numbers for number in (each, each)]
+    assert len(found.messages) == len(tool) + 2
+    assert found.messages.find(id).keys() >= {f"step {number}" for number in numbers}
+    assert found["calls"] == len(numbers)
+    assert found["plan"] == {"goal": 1, "other": 1} | {f"{number}": number for number in numbers}
+    assert found["kept"] == [0, *numbers]
+    assert found["last"] == numbers[-1]
+
+
+def test_a_turn_does_not_begin_before_what_others_save_has_arrived(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And if they do not stop, it is refused, and nothing is lost."""
+    store = ConversationStore(LocMemBackend())
+    conversation = store.create()
+    conversation["a"] = 1
+    conversation.save()
+    working = working_copy_of(conversation)
+    load, acquire = store.backend.load, store.backend.acquire
+
+    def staged(method: Any) -> Any:
+        def call(*args: Any) -> Any:
+            conversation.messages.append("tool", "a result")
+            working.stage()  # as `save` does, of a thread that is interrupted right there
+            return method(*args)
+
+        return call
+
+    for name, method in (("load", load), ("acquire", acquire)):
+        call = staged(method)
+        monkeypatch.setattr(store.backend, name, call)
+
+        async def acall(*args: Any, call: Any = call) -> Any:
+            return call(*args)
+
+        monkeypatch.setattr(store.backend, f"a{name}", acall)
+
+    async def turn() -> None:
+        async with conversation.aturn():
+            raise AssertionError
+
+    with pytest.raises(ConversationBusy, match="did not stop"):
+        if way == "sync":
+            with conversation.turn():
+                raise AssertionError
+        else:
+            asyncio.run(turn())
+    monkeypatch.undo()
+    conversation.save()
+    assert len(store.get(conversation.id).messages) == CONTINUE_TRIES + 1
+
+
+def test_a_turn_of_what_was_deleted_while_a_tool_saved_is_interrupted(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ConversationStore(LocMemBackend())
+    conversation = store.create()
+    conversation["a"] = 1
+    conversation.save()
+    acquire, commit = store.backend.acquire, store.backend.commit
+
+    def acquired(*args: Any) -> Any:
+        conversation.incr("calls")
+        return acquire(*args)
+
+    def committed(id: str, change: Change) -> Committed:
+        answer = commit(id, change)
+        store.backend.delete(id)
+        return answer
+
+    async def aacquired(*args: Any) -> Any:
+        return acquired(*args)
+
+    async def acommitted(*args: Any) -> Any:
+        return committed(*args)
+
+    for name, call in (("acquire", acquired), ("commit", committed)):
+        monkeypatch.setattr(store.backend, name, call)
+    monkeypatch.setattr(store.backend, "aacquire", aacquired)
+    monkeypatch.setattr(store.backend, "acommit", acommitted)
+
+    async def turn() -> None:
+        async with conversation.aturn():
+            raise AssertionError
+
+    with pytest.raises(ConversationInterrupted):
+        if way == "sync":
+            with conversation.turn():
+                raise AssertionError
+        else:
+            asyncio.run(turn())
+
+
+def test_a_write_that_waits_while_another_thread_loads_is_not_lost(
+    memory: ConversationStore,
+) -> None:
+    conversation = memory.create()
+    conversation["a"] = 1
+    conversation.save()
+    working = working_copy_of(conversation)
+    state, waits = working.state, threading.Event()
+
+    def write() -> None:
+        bound = conversation._copy.state.__setitem__  # as the interpreter finds it, before the lock
+        waits.set()
+        bound("b", 2)
+
+    with ThreadPoolExecutor(1) as pool:
+        with working.lock.held:
+            written = pool.submit(write)
+            assert waits.wait(60)
+            conversation.reload()
+        written.result(60)
+    assert working.state is state
+    conversation.save()
+    assert memory.get(conversation.id)["b"] == 2
+
+
+def test_what_several_threads_send_is_announced_once(stopping: Stopping, way: str) -> None:
+    store = ConversationStore(stopping)
+    conversation = store.create()
+    conversation["a"] = 1
+    seen: list[str] = []
+
+    def created(**_: Any) -> None:
+        seen.append("created")
+
+    def saved(**_: Any) -> None:
+        seen.append("saved")
+
+    async def both() -> None:
+        saves = [asyncio.create_task(conversation.asave()) for _ in range(2)]
+        for _ in saves:
+            assert await asyncio.to_thread(stopping.entered.acquire, timeout=60)
+        stopping.may_go_on.release(2)
+        await asyncio.gather(*saves)
+
+    stopping.stop()
+    signals.conversation_created.connect(created, sender=store)
+    signals.conversation_saved.connect(saved, sender=store)
+    try:
+        if way == "async":
+            asyncio.run(both())
+        else:
+            with ThreadPoolExecutor(2) as pool:
+                saves = [pool.submit(conversation.save) for _ in range(2)]
+                for _ in saves:
+                    assert stopping.entered.acquire(timeout=60)
+                stopping.may_go_on.release(2)
+                for save in saves:
+                    save.result(timeout=60)
+    finally:
+        signals.conversation_created.disconnect(created, sender=store)
+        signals.conversation_saved.disconnect(saved, sender=store)
+    assert seen == ["created", "saved"]
+
+
+def test_a_refusal_that_comes_late_takes_nothing_of_what_was_changed_since(
+    stopping: Stopping,
+) -> None:
+    """Two threads send the same change, and both are told that it is refused."""
+    store = ConversationStore(stopping)
+    conversation = store.create()
+    conversation.save()
+    conversation.messages.append("user", "first")
+    stopping.stop()
+    stopping.refuses = True
+    with ThreadPoolExecutor(2) as pool:
+        saves = [pool.submit(conversation.save) for _ in range(2)]
+        for _ in saves:
+            assert stopping.entered.acquire(timeout=60)
+        stopping.may_go_on.release()
+        done, late = wait(saves, timeout=60, return_when=FIRST_COMPLETED)
+        assert (len(done), len(late)) == (1, 1)
+        conversation.messages.append("user", "second")
+        working = working_copy_of(conversation)
+        refusals = working.stage()
+        stopping.may_go_on.release()
+        for save in saves:
+            with pytest.raises(ConversationInterrupted):
+                save.result(timeout=60)
+    stopping.refuses = False
+    stopping.may_go_on.release(10)
+    send(conversation, working, Repository(None, stopping, {}), refusals)
+    assert [each["content"] for each in store.get(conversation.id).messages] == ["second"]
+
+
+class Meeting(list[str]):
+    """Where two threads meet that both look whether it is empty, if they get so far."""
+
+    def __init__(self, items: list[str]) -> None:
+        super().__init__(items)
+        self.barrier = threading.Barrier(2)
+
+    def __bool__(self) -> bool:
+        with suppress(threading.BrokenBarrierError):
+            self.barrier.wait(0.5)
+        return len(self) > 0
+
+
+def test_a_stream_that_ends_while_another_thread_interrupts_it_is_kept_once(
+    memory: ConversationStore,
+) -> None:
+    conversation = memory.create()
+    log = working_copy_of(conversation).log
+    stream = conversation.messages.stream("assistant", ["all"])
+    next(stream)
+    message: Any = next(iter(log.streams))
+    message._parts = Meeting(message._parts)
+    with ThreadPoolExecutor(2) as pool:
+        interrupted, ended = pool.submit(log.interrupt_streams), pool.submit(list, stream)
+        interrupted.result(60)
+        ended.result(60)
+    assert [each["content"] for each in conversation.messages] == ["all"]
+
+
+def test_of_several_threads_one_gets_what_all_pop(
+    memory: ConversationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = memory.create()
+    conversation["job"] = 1
+    barrier, getitem = threading.Barrier(2), State.__getitem__
+
+    def found(state: State, key: str) -> Any:
+        value = getitem(state, key)
+        with suppress(threading.BrokenBarrierError):
+            barrier.wait(0.5)
+        return value
+
+    monkeypatch.setattr(State, "__getitem__", found)
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(conversation.pop, "job", None) for _ in range(2)]
+        assert [job.result(60) for job in jobs].count(1) == 1
+    barrier.reset()
+    conversation.update({"a": 1, "b": 2})
+    with ThreadPoolExecutor(2) as pool:
+        items = [pool.submit(conversation.popitem) for _ in range(2)]
+        assert {item.result(60) for item in items} == {("a", 1), ("b", 2)}
+
+
 def test_a_receiver_that_changes_something_after_each_save_does_not_hold_up_a_turn(
     memory: ConversationStore,
 ) -> None:
@@ -431,3 +728,29 @@ def test_a_copy_has_a_lock_of_its_own() -> None:
             pool.submit(copied.messages.append, "user", "again").result(timeout=60)
         assert (len(copied.messages), len(conversation.messages)) == (2, 1)
         assert other.lock is other.log.lock
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # that it has threads
+def test_a_forked_process_does_not_wait_for_a_thread_of_its_parent(
+    memory: ConversationStore,
+) -> None:
+    conversation = memory.create()
+    held, is_over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with working_copy_of(conversation).lock.held:
+            held.set()
+            is_over.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(hold)
+        assert held.wait(60)
+        child = os.fork()
+        if not child:
+            signal.alarm(30)
+            conversation.messages.append("user", "in the child")
+            os._exit(len(conversation.messages))
+        status = os.waitpid(child, 0)[1]
+        is_over.set()
+    assert os.waitstatus_to_exitcode(status) == 1
