@@ -161,16 +161,17 @@ class History:
         for index, item in enumerate(items[:asked]):
             if item.orphans and (item.is_item or index == start):
                 start = index + 1
-        # What the model has put out first may have come of a reasoning that lies before it.
-        output = start
+        # What the model has put out first may have come of a reasoning that lies before it; not so
+        # what it has put out after a result.
+        output = 0
         while output < asked and items[output].is_output and not items[output].is_reasoning:
-            if _begins_anew(items[output], items[start:output]):
+            if _begins_anew(items[output], items[:output]):
                 break
             output += 1
         if any(item.is_reasoning for item in items) or any(
-            item.has_origin for item in items[start:output]
+            item.has_origin for item in items[:output]
         ):
-            start = output
+            start = max(start, output)
         for index, item in enumerate(items):
             if index < start and item.answers:
                 start = max(start, item.answers[-1] + 1)

@@ -450,6 +450,19 @@ class TestResponses:
         history = [item("function_call", "a"), item("function_call_output", "a"), user()]
         assert said(user("old"), *history, window=3).for_llm() == history
 
+    def test_what_comes_after_a_result_did_not_come_of_what_is_not_loaded(self) -> None:
+        # Of two calls that came of one reasoning, which is further back, one is loaded.
+        answer = {"type": "message", "id": "msg1", "role": "assistant", "content": "Done."}
+        items = [
+            {"type": "reasoning", "id": "rs1", "summary": []},
+            {"type": "function_call", "id": "fc1", "call_id": "call1", "name": "f"},
+            {"type": "function_call", "id": "fc2", "call_id": "call2", "name": "f"},
+            {"type": "function_call_output", "call_id": "call2", "output": "42"},
+            {"type": "function_call_output", "call_id": "call1", "output": "42"},
+            answer,
+        ]
+        assert said(*items, window=1).for_llm(3) == [answer]
+
     def test_what_anthropic_answers_comes_of_no_reasoning_item(self) -> None:
         answer = {"type": "message", "role": "assistant", "id": "msg_1", "content": "42"}
         sent = said(user("old"), {**answer, "model": "claude"}, user(), window=2).for_llm()

@@ -22,7 +22,7 @@ from tests.support.histories import (
 )
 
 FEW = 700  # histories of each shape and test, in the run of each day
-MANY = 20_000  # and in the long one: in three tests of three shapes and one of two, 220,000
+MANY = 10_000  # and in the long one: in three tests of three shapes and one of two, 110,000
 KINDS = st.sampled_from(
     ["user", "assistant", "calls", "calls", "system", "developer", "user", "calls", "assistant"]
 )
