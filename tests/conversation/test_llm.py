@@ -453,7 +453,7 @@ class TestResponses:
     def test_what_comes_after_a_result_did_not_come_of_what_is_not_loaded(self) -> None:
         # Of two calls that came of one reasoning, which is further back, one is loaded.
         answer = {"type": "message", "id": "msg1", "role": "assistant", "content": "Done."}
-        items = [
+        items: list[Plain] = [
             {"type": "reasoning", "id": "rs1", "summary": []},
             {"type": "function_call", "id": "fc1", "call_id": "call1", "name": "f"},
             {"type": "function_call", "id": "fc2", "call_id": "call2", "name": "f"},
