@@ -1,4 +1,4 @@
-"""One turn of a conversation: what somebody says goes in, and an answer comes out."""
+"""One turn of a conversation: what the visitor says goes in, and an answer comes out."""
 
 from dataclasses import dataclass
 from itertools import takewhile
@@ -38,7 +38,7 @@ def take_in(conversation: Conversation, text: str, id: str | None = None) -> Ans
 
     Args:
         conversation: the conversation.
-        text: what somebody says.
+        text: what the visitor says.
         id: the client's own name for this message; None: it has none.
     """
     asked = _asked(conversation)

@@ -38,7 +38,7 @@ class ChatConsumer(AsyncConversationConsumer):
         down to its end."""
 
     async def chat_answer(self, message: dict[str, Any]) -> None:
-        """Show an answer that somebody else is given."""
+        """Show an answer that another tab is given."""
         is_in_the_making = message["at"] >= (self.seen or 0)
         if is_in_the_making and self.scope["conversation"].is_open:
             await self.send_json(message["event"])

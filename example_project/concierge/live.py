@@ -46,7 +46,7 @@ async def answering(
     message `id` has been answered before.
 
     What was said is saved before the answer begins. One that breaks off is saved as interrupted,
-    and one that somebody stops as stopped, too.
+    and one that a visitor stops as stopped, too.
     """
     if is_known(conversation, id):
         return

@@ -54,7 +54,7 @@ def refusing() -> Iterator[None]:
 
 
 def text_of(value: object) -> str:
-    """Return what somebody says, if it is something: a string of 1 to `MAX_TEXT` characters.
+    """Return what the visitor says, if it is something: a string of 1 to `MAX_TEXT` characters.
 
     Raises:
         Refused: it is not.

@@ -1,6 +1,6 @@
 """What a conversation remembers: how a request is noted in its state, recalled and forgotten.
 
-domain          what it is about, and city: a place as somebody called it
+domain          what it is about, and city: a place as the visitor called it
 category        what is to be bought, of a brand, for a gender; the cuisine, kind of hotel, or cabin
 price           at most: "$80", or "cheap", "luxury"
 intentSpecific  bool: the request at hand says enough for an answer

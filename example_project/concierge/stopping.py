@@ -1,4 +1,4 @@
-"""Stop: somebody has read enough of an answer that is still being made.
+"""Stop: the visitor has read enough of an answer that is still being made.
 
 The consumer that makes it takes no message of its client before it is done, and another process may
 be making it. So the word to stop goes through the channel layer, to a channel of the answer's own.

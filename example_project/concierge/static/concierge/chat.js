@@ -1,4 +1,4 @@
-// The page without reloads: says what somebody writes, by the best way there is, and shows what comes
+// The page without reloads: says what the visitor writes, by the best way there is, and shows what comes
 // back. view.js, message.js, notes.js and follow.js are what is shown, socket.js and http.js are the ways,
 // clock.js counts down, undo.js is the way back from a new conversation.
 
@@ -24,7 +24,7 @@ const tabs = new BroadcastChannel("concierge");
 
 let seen = Number(page.messageCount); // how many messages we know the server to have
 let degraded = Boolean(page.degraded);
-let queue = Promise.resolve(); // what somebody does comes one after the other
+let queue = Promise.resolve(); // what the visitor does comes one after the other
 let waiting = 0;
 let isStopping = false;
 
@@ -128,7 +128,7 @@ async function follow() {
   }
 }
 
-// What somebody does.
+// What the visitor does.
 
 function inTurn(action) {
   waiting += 1;

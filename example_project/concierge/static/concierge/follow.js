@@ -1,4 +1,4 @@
-// Whoever reads the end of the conversation stays at its end, and whoever has scrolled up stays there,
+// A reader of the end of the conversation stays at its end; one who has scrolled up stays there,
 // and is told that there is something new below.
 
 import { get } from "./dom.js";

@@ -1,4 +1,4 @@
-// One message. Whatever somebody has said goes through textContent, and so is never markup.
+// One message. What a visitor has said goes through textContent, and so is never markup.
 
 import { get, made } from "./dom.js";
 

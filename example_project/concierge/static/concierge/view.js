@@ -6,7 +6,7 @@ import { messageElement } from "./message.js";
 
 let live = null; // the answer that is being made
 
-// Behind all that is stored, and before what somebody has said here that is not stored yet.
+// Behind all that is stored, and before what the visitor has said here that is not stored yet.
 function place(item) {
   get("messages").insertBefore(item, get("messages").querySelector(".unstored"));
   get("welcome").hidden = true;
@@ -29,7 +29,7 @@ export function isShown({ id }) {
   return [...items].some((item) => item.dataset.id === id);
 }
 
-// Show what somebody has just said here.
+// Show what the visitor has just said here.
 export function addUnstored(message) {
   const item = messageElement({ ...message, role: "user", content: message.text });
   item.classList.add("unstored", "new");
