@@ -33,15 +33,16 @@ demo: $(VENV)/.demo ## Serve the example chatbot on http://127.0.0.1:8000.
 demo-redis: $(VENV)/.demo-redis ## Serve it with a Valkey that comes along.
 	$(BIN)/python -m example_project.with_valkey $(ADDRESS)
 
+# Worksteal, because some tests take seconds, and stand next to each other.
 test: $(VENV)/.test ## Run the tests, but for what takes long.
-	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.test ## Run what takes long.
-	$(BIN)/python -m pytest -n auto -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow $(PYTEST_ARGS)
 
 coverage: $(VENV)/.coverage ## Run the tests, and tell which lines and branches of the package none has run.
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n auto $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

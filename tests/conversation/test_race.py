@@ -16,7 +16,7 @@ from tests.support.messages import bodies, pairs
 from tests.support.places import make_place
 
 WRITERS = 16
-# A cache writes a conversation anew for each commit, which takes the longer the longer it is.
+LONGEST_IN_A_CACHE = 200  # messages of each writer
 counts = pytest.mark.parametrize("count", [50, pytest.param(500, marks=pytest.mark.slow)])
 
 
@@ -30,6 +30,9 @@ def _patient_lock(monkeypatch: pytest.MonkeyPatch) -> None:
 @counts
 def test_appends_of_threads_are_there_once_and_in_order(place: str, count: int) -> None:
     backend = make_place(place)
+    if not backend.can_scan:
+        # A cache writes a conversation anew for each commit.
+        count = min(count, LONGEST_IN_A_CACHE)
     id, process = new_id(), Writer()
 
     def write(writer: int) -> None:
