@@ -81,9 +81,7 @@ class Snapshot:
         applied: set[tuple[bytes, int]] = set()
         for change in sorted(self.changes, key=_order):
             identity = change.commit.writer, change.commit.number
-            is_applied = identity in applied
-            if not is_applied or change.committed.version > stored.version:
-                _follow(stored, change, max_age, is_applied=is_applied)
+            _follow(stored, change, max_age, is_applied=identity in applied)
             applied.add(identity)
         stored.messages.unload(self.kept_messages)
         return stored
@@ -144,7 +142,7 @@ def _adopt_others(stored: StoredConversation, change: Applied, others_end: int) 
     if committed.version == stored.version + 1 and not committed.repeated:
         if change.keep_messages is not None:
             messages.truncate(change.keep_messages)
-    elif len(others) >= change.window:
+    elif committed.version > stored.version and len(others) >= change.window:
         # Others have committed meanwhile, and may have dropped what came before these.
         messages.packed.clear()
         messages.oldest = None

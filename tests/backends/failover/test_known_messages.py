@@ -183,3 +183,13 @@ def test_what_others_append_is_remembered_too(turns: list[int]) -> None:
         change = Change(append=process.texts(1), seen=process.copies[-1], window=50)
         process.commit(change)
         assert len(process.check()) == min(KEPT_MESSAGES, len(process.messages()[0]))
+
+
+def test_a_repeated_answer_tells_of_messages_that_were_not_known() -> None:
+    """Two threads have sent one change, and the second answer has the newest messages."""
+    process = Process()
+    process.load(0)
+    change = Change(set={"n": b"1"}, seen=process.copies[-1], window=1)
+    process.commit(change)
+    process.commit(change)
+    assert len(process.check()) == 1
