@@ -14,7 +14,7 @@ import pytest
 import django_convstate
 from django_convstate import Conversation, conversations, get_backend
 from django_convstate.backends.failover.journal import Delete, PendingWrites, Touch
-from django_convstate.backends.failover.snapshot import Snapshot, applied_of
+from django_convstate.backends.failover.snapshot import Applied, Snapshot
 from django_convstate.backends.records import Acquired, Change, Committed, Record, Replacement
 from django_convstate.backends.redis.client.config import ServerConfig
 from django_convstate.backends.redis.operations import Operations, Reply
@@ -177,8 +177,8 @@ def instances() -> dict[str, Any]:
             Selection(owner=OWNER),
             Replacement(id=TEXT, old=BYTES, new=BYTES),
             Settled(change(), committed(), 1, 1, 0, False),
-            Snapshot(record(), 1, 0.0, 0.0, [applied_of(change(), committed(), 1.0)]),
-            applied_of(change(), committed(), 1.0),
+            Snapshot(record(), 1, 0.0, 0.0, [Applied.of(change(), committed(), 1.0)]),
+            Applied.of(change(), committed(), 1.0),
             PendingWrites(stored),
             Touch(1.0),
             Delete(1.0),

@@ -25,7 +25,7 @@ from ..toolkit.memory import (
 )
 from ..toolkit.packed import PackedMessages
 from ..toolkit.stored import StoredConversation
-from .snapshot import OVERHEAD, Snapshot, applied_of
+from .snapshot import OVERHEAD, Applied, Snapshot
 
 KEPT_CHANGES: Final = 8  # before they are applied after all
 CHANGE_OVERHEAD: Final = 1300  # and of a change with its answer
@@ -122,7 +122,7 @@ class LastKnownCache:
                 snapshot = self._before(id, snapshot, committed, now, seen)
                 if snapshot is None:
                     return
-            snapshot.changes.append(applied_of(change, committed, now))
+            snapshot.changes.append(Applied.of(change, committed, now))
             snapshot.seen = seen
             if len(snapshot.changes) > KEPT_CHANGES:
                 self._replace(id, snapshot.compacted(self._max_age))

@@ -66,7 +66,7 @@ class Recovery:
             is_pending: what it is about is not in the primary, besides what the journal says.
         """
         # Every load and save comes here, so there are no calls while all is well.
-        shard = self._whole or self._shard_of(id)
+        shard = self._whole or self._shard_of(id)[1]
         breaker, journal = shard.breaker, self._offline.journal
         if journal.pending or breaker.is_open:
             self.wake()  # the thread runs already, unless the backend was closed, or it has died
@@ -79,12 +79,14 @@ class Recovery:
         route.answered = False
         return route
 
-    def _shard_of(self, id: str) -> Shard:
-        name = self._primary.shard_of(id)
-        shard = self._shards.setdefault(name or "", Shard())
-        if name is None:
+    def _shard_of(self, id: str) -> tuple[str, Shard]:
+        """Return the shard that holds a conversation, with its name."""
+        found = self._primary.shard_of(id)
+        name = found or ""
+        shard = self._shards.get(name) or self._shards.setdefault(name, Shard())
+        if found is None:
             self._whole = shard
-        return shard
+        return name, shard
 
     def wake(self) -> None:
         """Start the thread, unless it runs. If there is no thread to be had, the next call tries
@@ -291,8 +293,7 @@ class Recovery:
 
     def _replay_one(self, id: str, pending: PendingWrites) -> None:
         try:
-            name = self._primary.shard_of(id) or ""
-            shard = self._shards.setdefault(name, Shard())
+            name, shard = self._shard_of(id)
             if shard.breaker.is_open:
                 return
             try:
@@ -315,8 +316,7 @@ class Recovery:
     def _slide(self, id: str) -> None:
         """Slide the expiry of a conversation that was loaded in the outage. Once is enough, if the
         primary is there."""
-        name = self._primary.shard_of(id) or ""
-        shard = self._shards.setdefault(name, Shard())
+        name, shard = self._shard_of(id)
         if shard.breaker.is_open:
             return
         era, error = shard.breaker.era, None

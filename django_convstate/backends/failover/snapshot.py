@@ -36,6 +36,25 @@ class Applied:
     append: Sequence[Pair]
     window: int
 
+    @classmethod
+    def of(cls, change: Change, committed: Committed, now: float) -> "Applied":
+        """Return what a change has done, at `now` in seconds since the epoch."""
+        return cls(
+            now,
+            committed,
+            change.commit.twin(),
+            change.owner,
+            change.ttl,
+            change.default_ttl,
+            change.set,
+            change.unset,
+            change.increment,
+            change.replace,
+            change.keep_messages,
+            change.append,
+            change.window,
+        )
+
 
 @dataclass(slots=True)
 class Snapshot:
@@ -149,21 +168,3 @@ def _adopt_others(stored: StoredConversation, change: Applied, others_end: int) 
     messages.adopt(others, others_end)
     if messages.packed:
         messages.last_key = max(messages.last_key, key_of(messages.packed[-1]))
-
-
-def applied_of(change: Change, committed: Committed, now: float) -> Applied:
-    return Applied(
-        now,
-        committed,
-        change.commit.twin(),
-        change.owner,
-        change.ttl,
-        change.default_ttl,
-        change.set,
-        change.unset,
-        change.increment,
-        change.replace,
-        change.keep_messages,
-        change.append,
-        change.window,
-    )
