@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from django_convstate import ConversationStore
 from django_convstate.identity import as_subprotocol
 from django_convstate.tokens import sign_id, unsign_token
-from tests.support.servers import Server, free_ports, running, wait_until
+from tests.support.servers import Server, end, free_ports, running, wait_until
 from tests.support.tabs import until_slid
 
 PATIENCE = 30.0  # seconds for whatever has to come
@@ -75,12 +75,7 @@ class Site:
 
     def __exit__(self, *error: object) -> None:
         if self.process is not None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            end(self.process)
 
     def answers(self) -> bool:
         try:

@@ -57,6 +57,18 @@ def _patient_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cachelock, "ACQUIRE_TIMEOUT", 120.0)
 
 
+def replace_method(
+    monkeypatch: pytest.MonkeyPatch, store: ConversationStore, name: str, call: Callable[..., Any]
+) -> None:
+    """Have the backend of a store do something else in a method, and in its twin."""
+
+    async def acall(*args: Any) -> Any:
+        return call(*args)
+
+    monkeypatch.setattr(store.backend, name, call)
+    monkeypatch.setattr(store.backend, f"a{name}", acall)
+
+
 def use_tool(conversation: Conversation, number: int, after: Callable[[], None]) -> None:
     """Do what a tool of an agent does, and call `after` each time."""
     for each in range(RESULTS):
@@ -308,11 +320,7 @@ def test_a_read_is_of_one_moment(way: str, monkeypatch: pytest.MonkeyPatch) -> N
         conversation.save()
         return read(*args)
 
-    async def asay(*args: Any) -> Any:
-        return say(*args)
-
-    monkeypatch.setattr(store.backend, "read_messages", say)
-    monkeypatch.setattr(store.backend, "aread_messages", asay)
+    replace_method(monkeypatch, store, "read_messages", say)
     if way == "sync":
         found = conversation.messages.window(12)
     else:
@@ -392,11 +400,7 @@ def test_what_a_thread_says_while_a_turn_is_waited_for_is_saved_first(
         conversation.messages.append("tool", "while it waits")
         return found
 
-    async def aacquired(*args: Any) -> Any:
-        return acquired(*args)
-
-    monkeypatch.setattr(store.backend, "acquire", acquired)
-    monkeypatch.setattr(store.backend, "aacquire", aacquired)
+    replace_method(monkeypatch, store, "acquire", acquired)
 
     async def turn() -> None:
         async with conversation.aturn():
@@ -440,13 +444,7 @@ def test_so_it_is_when_a_tool_does_not_stop(way: str, monkeypatch: pytest.Monkey
         return call
 
     for name in ("acquire", "commit", "load"):
-        call = busy(getattr(store.backend, name))
-        monkeypatch.setattr(store.backend, name, call)
-
-        async def acall(*args: Any, call: Any = call) -> Any:
-            return call(*args)
-
-        monkeypatch.setattr(store.backend, f"a{name}", acall)
+        replace_method(monkeypatch, store, name, busy(getattr(store.backend, name)))
 
     async def turn() -> None:
         async with conversation.aturn():
@@ -490,13 +488,7 @@ def test_a_turn_does_not_begin_before_what_others_save_has_arrived(
         return call
 
     for name, method in (("load", load), ("acquire", acquire)):
-        call = staged(method)
-        monkeypatch.setattr(store.backend, name, call)
-
-        async def acall(*args: Any, call: Any = call) -> Any:
-            return call(*args)
-
-        monkeypatch.setattr(store.backend, f"a{name}", acall)
+        replace_method(monkeypatch, store, name, staged(method))
 
     async def turn() -> None:
         async with conversation.aturn():
@@ -531,16 +523,8 @@ def test_a_turn_of_what_was_deleted_while_a_tool_saved_is_interrupted(
         store.backend.delete(id)
         return answer
 
-    async def aacquired(*args: Any) -> Any:
-        return acquired(*args)
-
-    async def acommitted(*args: Any) -> Any:
-        return committed(*args)
-
-    for name, call in (("acquire", acquired), ("commit", committed)):
-        monkeypatch.setattr(store.backend, name, call)
-    monkeypatch.setattr(store.backend, "aacquire", aacquired)
-    monkeypatch.setattr(store.backend, "acommit", acommitted)
+    replace_method(monkeypatch, store, "acquire", acquired)
+    replace_method(monkeypatch, store, "commit", committed)
 
     async def turn() -> None:
         async with conversation.aturn():

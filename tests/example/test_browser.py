@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from playwright.async_api import expect
 
-from tests.support.chromium import HOTEL, PATIENCE, TRIP, grows
+from tests.support.chromium import HOTEL, TRIP, grows, outage
 
 # One browser for all tests, which lives in one event loop.
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -68,24 +68,13 @@ async def test_a_conversation_streams_survives_reload_and_restart(visitor, own_s
 @pytest.mark.parametrize("look", LOOKS)
 async def test_an_outage_of_redis_shows_a_banner_and_the_chat_goes_on(visitor, server, own_site):
     """Redis does not answer, the chat goes on, and a banner says so for as long as it lasts."""
-    own_site.stop()
-    own_site.environment["REDIS_TIMEOUT"] = "0.25"
-    own_site.start()
+    own_site.restart(REDIS_TIMEOUT="0.25")
     tab = await visitor.tab()
-    await tab.say(HOTEL)
-    await tab.is_quiet(2)
-    server.freeze()
-    try:
-        await tab.say("under $90")
-        await expect(tab.banner).to_contain_text("not available")
-        await tab.is_quiet(4)
+    async with outage(tab, server):
         await tab.picture("8-degraded")
         await tab.page.reload()
         await expect(tab.banner).to_contain_text("not available")
         await expect(tab.messages).to_have_count(4)
-    finally:
-        server.thaw()
-    await expect(tab.banner).to_have_count(0, timeout=2 * PATIENCE)
     await tab.say("thanks")
     await tab.is_quiet(6)
     await expect(tab.notice).to_be_hidden()  # it is the same conversation

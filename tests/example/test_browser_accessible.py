@@ -8,7 +8,7 @@ from axe_playwright_python.async_playwright import Axe  # type: ignore[import-un
 from playwright.async_api import expect
 
 from tests.example.test_browser_page import HEBREW, empty, full, post, scroll_up
-from tests.support.chromium import HOTEL, PATIENCE, TRIP, Tab, grows
+from tests.support.chromium import HOTEL, TRIP, Tab, grows, outage
 
 # One browser for all tests, which lives in one event loop.
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -81,21 +81,10 @@ async def test_the_page_of_a_refusal_is_accessible(visitor):
 @pytest.mark.slow
 @every_look
 async def test_the_page_is_accessible_when_something_is_wrong(visitor, server, own_site):
-    own_site.stop()
-    own_site.environment |= {"REDIS_TIMEOUT": "0.25", "CONCIERGE_PAUSE": "0.005"}
-    own_site.start()
+    own_site.restart(REDIS_TIMEOUT="0.25", CONCIERGE_PAUSE="0.005")
     tab = await visitor.tab()
-    await tab.say(HOTEL)
-    await tab.is_quiet(2)
-    server.freeze()
-    try:
-        await tab.say("under $90")
-        await expect(tab.banner).to_contain_text("not available")
-        await tab.is_quiet(4)
+    async with outage(tab, server):
         await accessible(tab, "10-outage")
-    finally:
-        server.thaw()
-    await expect(tab.banner).to_have_count(0, timeout=2 * PATIENCE)
     await accessible(tab, "11-after-the-outage")
     own_site.stop()
     await expect(tab.banner).to_contain_text("line to the concierge is down")

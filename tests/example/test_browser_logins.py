@@ -1,22 +1,16 @@
 """Logins, logouts and shared browsers in a real browser, on a server with a database of users."""
 
-import os
-import subprocess
-import sys
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
-from tests.support.servers import free_ports, wait_until
+from tests.support.programs import serving
+from tests.support.servers import free_ports
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -24,35 +18,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server."""
     files, (port,) = tmp_path_factory.mktemp("logins"), free_ports(1)
     url = f"http://127.0.0.1:{port}"
-    environment = os.environ | {"CONVSTATE_TEST_FILES": str(files)}
-    environment.pop("DJANGO_SETTINGS_MODULE", None)
-    command = ["uvicorn", "--port", str(port), "tests.support.login_site:application"]
-
-    def answers() -> bool:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return True
-        except OSError:
-            return False
-
-    with (files / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            cwd=ROOT,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        wait_until(answers)
+    command = ["-m", "uvicorn", "--port", str(port), "tests.support.login_site:application"]
+    with serving(url, files / "log", *command, CONVSTATE_TEST_FILES=str(files)):
         yield url
-    finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 class Visitor:

@@ -19,7 +19,7 @@ from django.conf import settings
 
 from django_convstate.tokens import read_token
 from tests.support.ruler import limit
-from tests.support.servers import Server, free_ports, running, wait_until
+from tests.support.servers import Server, end, free_ports, running, wait_until
 
 SERVERS = {
     "sync": ["gunicorn", "tests.support.live:wsgi", "--bind", "127.0.0.1:{port}"],
@@ -61,12 +61,7 @@ class Site:
 
     def __exit__(self, *_: object) -> None:
         self.process.send_signal(signal.SIGCONT)
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process)
 
     def answers(self) -> bool:
         try:

@@ -16,7 +16,7 @@ from django.conf import settings
 
 from django_convstate import Conversation, ConversationStore
 from django_convstate.tokens import unsign_token
-from tests.support.servers import free_ports, wait_until
+from tests.support.servers import end, free_ports, wait_until
 from tests.support.streams import text
 
 ASGI = ["uvicorn", "daphne"]
@@ -73,12 +73,7 @@ class Site:
 
     def stop(self) -> None:
         if self.process is not None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            end(self.process)
         self.store.close()
 
     def get(self, view: str) -> tuple[http.client.HTTPResponse, bytes]:

@@ -4,6 +4,7 @@ import asyncio
 import re
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,23 @@ async def browser() -> AsyncIterator[Browser]:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
         await browser.close()
+
+
+@asynccontextmanager
+async def outage(tab: "Tab", server: Server) -> AsyncIterator[None]:
+    """Say something, and something else when Redis does not answer any more. It does so again
+    after the block, and the page says so."""
+    await tab.say(HOTEL)
+    await tab.is_quiet(2)
+    server.freeze()
+    try:
+        await tab.say("under $90")
+        await expect(tab.banner).to_contain_text("not available")
+        await tab.is_quiet(4)
+        yield
+    finally:
+        server.thaw()
+    await expect(tab.banner).to_have_count(0, timeout=2 * PATIENCE)
 
 
 def example_on(server: Server, log: Path, pause: float) -> ExampleSite:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from example_project import settings as example
-from tests.support.servers import free_ports, wait_until
+from tests.support.servers import end, free_ports, wait_until
 
 COPIED = (
     *("INSTALLED_APPS", "MIDDLEWARE", "TEMPLATES", "ROOT_URLCONF", "STATIC_URL"),
@@ -30,6 +30,15 @@ def use_settings_of_example(settings: Any) -> None:
 def environment(**env: str) -> dict[str, str]:
     """Return ours without what would configure the example, and with `env`."""
     return {name: value for name, value in os.environ.items() if name not in OURS} | env
+
+
+def answers(url: str) -> bool:
+    """Tell whether a server answers there."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 class ExampleSite:
@@ -59,21 +68,15 @@ class ExampleSite:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(self.answers)
-
-    def answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(self.url, timeout=5):
-                return True
-        except OSError:
-            return False
+        wait_until(lambda: answers(self.url))
 
     def stop(self) -> None:
         if self.process is not None:
-            self.process.terminate()
-            try:
-                self.process.wait(15)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            end(self.process)
             self.process = None
+
+    def restart(self, **env: str) -> None:
+        """Stop it, and start it with other settings."""
+        self.stop()
+        self.environment |= env
+        self.start()

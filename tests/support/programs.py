@@ -15,8 +15,8 @@ from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
 
-from tests.support.example_site import environment
-from tests.support.servers import wait_until
+from tests.support.example_site import answers, environment
+from tests.support.servers import end, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,24 +36,15 @@ def serving(url: str, log: Path, *command: str, **env: str) -> Iterator[None]:
             stderr=subprocess.STDOUT,
         )
 
-    def answers() -> bool:
+    def is_up() -> bool:
         assert process.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return True
-        except OSError:
-            return False
+        return answers(url)
 
     try:
-        wait_until(answers)
+        wait_until(is_up)
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 class Visitor:

@@ -43,23 +43,6 @@ from tests.support.documents import (
 from tests.support.messages import bodies, pairs
 from tests.support.ruler import Stopwatch
 
-CACHES = [
-    "default",
-    "file",
-    pytest.param("database", marks=pytest.mark.django_db(transaction=True)),
-    "redis",
-    "django_redis",
-]
-
-
-@pytest.fixture(params=CACHES)
-def alias(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    if name in ("redis", "django_redis"):
-        request.getfixturevalue("valkey")
-    return name
-
-
 tenant: ContextVar[str] = ContextVar("tenant", default="public")
 
 

@@ -27,23 +27,7 @@ from django_convstate.exceptions import ConversationInterrupted
 from django_convstate.ids import new_id
 from tests.support.messages import bodies, pairs
 
-CACHES = [
-    "default",
-    "file",
-    pytest.param("database", marks=pytest.mark.django_db(transaction=True)),
-    "redis",
-    "django_redis",
-]
-
 COMMITS = 20
-
-
-@pytest.fixture(params=CACHES)
-def alias(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    if name in ("redis", "django_redis"):
-        request.getfixturevalue("valkey")
-    return name
 
 
 @pytest.fixture(autouse=True)
