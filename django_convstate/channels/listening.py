@@ -144,7 +144,7 @@ class Listening:
     _has_handled_message = False
     _id: str | None = None  # of the conversation that was loaded last
     _joined_id: str | None = None  # of the conversation whose group was joined
-    _session_group: str | None = None  # which a logout closes; None: nobody is logged in
+    _session_group: str | None = None  # which a logout closes; None: there is no login
     _rejoin_at = 0.0
     _layer_failed = False
 

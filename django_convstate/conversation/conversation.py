@@ -327,7 +327,7 @@ class Conversation(MutableMapping[str, JSON]):
         Raises as `save` does, above all:
             ConversationConflict: it is another owner's.
             InvalidConversationValue: that cannot be an owner.
-            BackendUnavailable: it is not known here whose it is.
+            BackendUnavailable: its owner is not known here.
         """
         if self._copy.claim(known_owner(owner)):
             self.save()

@@ -341,7 +341,7 @@ class WorkingCopy:
 
         Raises:
             ConversationConflict: it is another owner's.
-            BackendUnavailable: it is not known here whose it is.
+            BackendUnavailable: its owner is not known here.
         """
         if self.owner != owner:
             self.check_known()

@@ -49,7 +49,7 @@ def _note_early(request: HttpRequest | None) -> None:
 def _remember(request: HttpRequest, claimable: list[str]) -> None:
     session = getattr(request, "session", None)
     if session is None or SESSION_KEY not in session:
-        return  # nobody has logged in to this session: see `claim_conversation`
+        return  # there was no login to this session: see `claim_conversation`
     if claimable:
         session[NOTE] = claimable
     else:
@@ -71,7 +71,7 @@ def claim_conversation(request: HttpRequest, user: ids.Owner) -> None:
     "fresh" the request gets a new conversation instead, and so it does if that is another owner's.
 
     Raises:
-        InvalidConversationValue: nobody is logged in.
+        InvalidConversationValue: the user is anonymous.
         BackendUnavailable: it cannot be claimed now.
         ImproperlyConfigured: `ConversationMiddleware` has not seen this request.
     """

@@ -84,7 +84,7 @@ class RequestConversation:
         """Give the request a new conversation of this owner. What was said in the one before is
         saved with the response."""
         for used in self.used():
-            working_copy_of(used).before_save = None  # whoever the user is from now on
+            working_copy_of(used).before_save = None  # the user may be another from now on
         conversation = self.current()
         if conversation is not None and conversation is not self._loaded:
             self._former.append(conversation)
@@ -183,7 +183,7 @@ class RequestConversation:
         """Return the conversation that the request presents, or a new one; the same each time.
 
         Raises:
-            ImproperlyConfigured: OWNER asks for it, in order to tell whose it is.
+            ImproperlyConfigured: OWNER asks for it, in order to tell its owner.
         """
         if self._loader is threading.current_thread():
             raise ImproperlyConfigured(_OWNER_ASKS)
@@ -240,7 +240,7 @@ class RequestConversation:
 
     def _keep(self, conversation: Conversation, logins: int) -> None:
         """Keep what was loaded, unless another thread or task of this request has loaded it
-        meanwhile, or has logged somebody in."""
+        meanwhile, or has logged a user in."""
         if self._loaded is None and logins == self._logins:
             self._loaded = conversation
 

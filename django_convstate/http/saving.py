@@ -75,7 +75,7 @@ class RequestSaving:
             raise
 
     def save_interrupted(self) -> None:
-        """Save what the view had said when its client hung up. Nobody waits for a response, so an
+        """Save what the view had said when its client hung up. No response is waited for, so an
         error is only logged."""
         try:
             self._save_rest()

@@ -12,7 +12,7 @@ LIMIT = "**Limit:**"
 COMMENT = re.compile(r"<!--(.*?)-->", re.DOTALL)
 # The sections of each page in which all is promised; None: the whole page.
 PAGES = {
-    "docs/security.md": ["Whose a conversation is", "Pages, reports, logs"],
+    "docs/security.md": ["Who owns a conversation", "Pages, reports, logs"],
     "docs/outages.md": None,
 }
 

@@ -30,7 +30,7 @@ LOCK_TTL: Final = 4.0  # seconds that others wait for one holder
 ACQUIRE_TIMEOUT: Final = 5.0  # seconds; above LOCK_TTL: a dead holder costs time, not an error
 SHORTEST_POLL_WAIT: Final = 0.0005  # seconds, doubled each time up to the longest
 LONGEST_POLL_WAIT: Final = 0.02
-# The lock of a dead holder is there until then, unless somebody wants it. Not shorter, because one
+# The lock of a dead holder is there until then, unless another wants it. Not shorter, because one
 # that expires is free without a seal.
 _EXPIRY: Final = SEAL_SECONDS
 
@@ -68,7 +68,7 @@ class Lock:
 
     def advance(self, epoch: int) -> None:
         """Take the lock of a later epoch: the present one is sealed. The lock of that stays, so
-        that nobody else takes it in vain."""
+        that no other takes it in vain."""
         newer = _acquire(self._cache, self._keys, self._deadline, epoch)
         self.epoch, self.since = newer.epoch, newer.since
 

@@ -180,7 +180,7 @@ class LastKnownCache:
                 return  # as here
             used_before = clock.monotonic() - (selection.idle_for or 0.0)
             for id, snapshot in list(self._snapshots.items()):
-                # One without an owner may have become somebody's elsewhere.
+                # One without an owner may have been claimed elsewhere.
                 is_owners = selection.owner is None or snapshot.owner in (None, selection.owner)
                 if is_owners and snapshot.seen <= used_before:
                     self._replace(id, None)

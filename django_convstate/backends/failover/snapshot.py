@@ -82,7 +82,7 @@ class Snapshot:
 
     @property
     def owner(self) -> str | None:
-        """Whose it is."""
+        """The owner of the conversation; None: it has none."""
         owners = (change.owner for change in reversed(self.changes))
         return next((owner for owner in owners if owner is not None), self.record.owner)
 

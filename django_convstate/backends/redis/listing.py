@@ -117,7 +117,7 @@ class Listing:
         stem = self._operations.prefix + ":{"
         try:
             for key in self.keys(f"{stem}*}}:meta"):
-                with suppress(UnicodeDecodeError):  # which somebody else has put there
+                with suppress(UnicodeDecodeError):  # which another program has put there
                     yield key.decode().removeprefix(stem).removesuffix("}:meta")
         except CLIENT_ERRORS as error:
             raise translated(error, self._clients.alias) from error

@@ -273,7 +273,7 @@ class Operations:
 
         def read(reply: Any) -> Reply[tuple[int | None, list[str]]]:
             following, members = reply
-            # What is not text was put there by somebody else, and is no id.
+            # What is not text was put there by another program, and is no id.
             ids = [id.decode(errors="ignore") for id, _ in members]
             return Reply((int(following) or None, [id for id in ids if id]))
 

@@ -145,7 +145,7 @@ def _selected(options: dict[str, Any]) -> str:
 
 
 def _can_be_read() -> bool:
-    """Tell whether somebody is there to answer: a terminal, or what was piped in before. A pipe on
+    """Tell whether the question can be answered: a terminal, or what was piped in before. A pipe on
     which nothing is sent, such as that of a scheduler, would be waited for without end."""
     if sys.stdin is None or sys.stdin.isatty():
         return sys.stdin is not None

@@ -73,7 +73,7 @@ def put_off(replies: int = 1) -> None:
 
 
 def note_connection() -> None:
-    """Tell whoever waits for the server that a connection to it is there."""
+    """Tell those who wait for the server that a connection to it is there."""
     if _limit.until is not None and (connected := _limit.connected) is not None:
         connected()
 
