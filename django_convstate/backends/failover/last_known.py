@@ -17,18 +17,14 @@ from typing import Final
 from ... import clock
 from ..records import Change, Committed, Record
 from ..reports import Selection
-from ..toolkit.memory import (
-    BYTES_OVERHEAD,
-    memory_of_change,
-    memory_of_messages,
-    memory_of_record,
-)
+from ..toolkit.memory import BYTES_OVERHEAD, memory_of
 from ..toolkit.packed import PackedMessages
 from ..toolkit.stored import StoredConversation
 from .snapshot import OVERHEAD, Applied, Snapshot
 
+MAX_NOTED: Final = 64  # answers, before they are kept
+NOTED_SHARE: Final = 16  # and they take at most a sixteenth of the memory
 KEPT_CHANGES: Final = 8  # before they are applied after all
-CHANGE_OVERHEAD: Final = 1300  # and of a change with its answer
 SHARE: Final = 4  # one conversation takes at most a fourth of the memory
 FORGOTTEN: Final = 1000  # ids of which it is known when they were forgotten
 
@@ -62,18 +58,24 @@ class LastKnownCache:
         """
         self.era = 0
         self._max_count = max_count if max_seconds else 0
-        self._max_bytes = max_bytes
+        self._max_noted_bytes = max_bytes // NOTED_SHARE
+        self._max_bytes = max_bytes - self._max_noted_bytes
         self._max_age = max_age
         self._max_seconds = max_seconds
         self._lock = threading.Lock()
         self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()
         self._bytes = 0
+        # What is yet to be kept: the id, what came by, its bytes of memory, the eras in which the
+        # primary was asked and has answered, and when that was.
+        self._noted: list[tuple[str, Record | Applied, int, int, int, float]] = []
+        self._noted_bytes = 0
         self._forgotten: OrderedDict[str, int] = OrderedDict()  # in which era
         self._all_forgotten = 0  # the era in which all were, as far as is known
 
     def get(self, id: str) -> StoredConversation | None:
         """Return a copy of the conversation; None if it is not known, or must have expired."""
         with self._lock:
+            self._keep_noted()
             snapshot = self._snapshots.get(id)
             if snapshot is None:
                 return None
@@ -81,13 +83,14 @@ class LastKnownCache:
             lifetime = self._lifetime(snapshot, stored)
             now = clock.monotonic()
             if now - lifetime.seen > self._max_seconds or lifetime.expires <= now:
-                self._replace(id, None)
+                self._drop(id)
                 return None
             return stored
 
     def lifetime(self, id: str) -> Lifetime | None:
         """Return when the conversation was last seen and when it expires; None: it is unknown."""
         with self._lock:
+            self._keep_noted()
             snapshot = self._snapshots.get(id)
             if snapshot is None:
                 return None
@@ -98,82 +101,121 @@ class LastKnownCache:
         if record is None:
             self.forget(id)
             return
-        if not self._max_count:
-            return
-        now = clock.monotonic()
-        age = max(0.0, record.last_accessed - record.created_at)
-        snapshot = Snapshot(record, OVERHEAD + memory_of_record(record), now - age, now, [])
-        with self._lock:
-            if era == self.era or not self._is_outdated(id, era, record.version):
-                self._replace(id, snapshot)
+        if self._max_count:
+            self._note(
+                id, record, OVERHEAD + memory_of(record.state, record.messages, record.first), era
+            )
 
     def apply(self, id: str, change: Change, committed: Committed, era: int) -> None:
         """Keep a change that the primary has applied, with its answer."""
-        if not self._max_count:
-            return
-        now, seen = clock.time(), clock.monotonic()
+        if self._max_count:
+            applied = Applied(change, committed, clock.time())
+            self._note(id, applied, applied.size, era)
+
+    def _note(self, id: str, what: Record | Applied, size: int, asked: int) -> None:
+        # While a server is waited for, other code takes the processor's caches. So little is done
+        # with each answer, and the rest with many at once.
         with self._lock:
-            if era != self.era and self._is_outdated(id, era):
+            self.era += 1
+            self._noted.append((id, what, size, asked, self.era, clock.monotonic()))
+            self._noted_bytes += size
+            if len(self._noted) == MAX_NOTED or self._noted_bytes > self._max_noted_bytes:
+                self._keep_noted()
+
+    def _keep_noted(self) -> None:
+        """Do now what would have been done as each of them came."""
+        if not self._noted:
+            return
+        for id, what, size, asked, era, seen in self._noted:
+            if isinstance(what, Record):
+                self._keep_record(id, what, size, asked, era, seen)
+            else:
+                self._keep_change(id, what, size, asked, era, seen)
+        self._noted, self._noted_bytes = [], 0
+        self._evict()
+
+    def _keep_record(
+        self, id: str, record: Record, size: int, asked: int, era: int, seen: float
+    ) -> None:
+        if not self._is_outdated(id, asked, record.version):
+            age = max(0.0, record.last_accessed - record.created_at)
+            self._replace(id, Snapshot(record, size, seen - age, seen, [], era))
+
+    def _keep_change(
+        self, id: str, change: Applied, size: int, asked: int, era: int, seen: float
+    ) -> None:
+        if self._is_outdated(id, asked):
+            return
+        snapshot = self._snapshots.get(id)
+        if snapshot is None or change.committed.version <= snapshot.record.version:
+            if snapshot is not None and asked < snapshot.era:
+                return  # it was loaded since, with this change
+            snapshot = self._before(id, snapshot, change, era, seen)
+            if snapshot is None:
                 return
-            snapshot = self._snapshots.get(id)
-            if snapshot is None or committed.version <= snapshot.record.version:
-                if snapshot is not None and era < snapshot.era:
-                    return  # it was loaded since, with this change
-                snapshot = self._before(id, snapshot, committed, now, seen)
-                if snapshot is None:
-                    return
-            snapshot.changes.append(Applied.of(change, committed, now))
-            snapshot.seen = seen
-            if len(snapshot.changes) > KEPT_CHANGES:
-                self._replace(id, snapshot.compacted(self._max_age))
-                return
-            size = CHANGE_OVERHEAD + memory_of_change(change)
-            if committed.others:
-                size += memory_of_messages(committed.others)
+        snapshot.changes.append(change)
+        snapshot.seen, snapshot.era = seen, era
+        if len(snapshot.changes) > KEPT_CHANGES:
+            self._replace(id, snapshot.compacted(self._max_age))
+        else:
             self._grow(id, snapshot, size)
 
     def _before(
-        self, id: str, known: Snapshot | None, committed: Committed, now: float, seen: float
+        self, id: str, known: Snapshot | None, change: Applied, era: int, seen: float
     ) -> Snapshot | None:
         """Return what a change was applied to that is not later than what is known. None: there is
         more to the conversation than this change; what was loaded before it is not to be kept."""
+        committed, now = change.committed, change.now
         if known is not None and committed.repeated and committed.version == known.record.version:
             return known
         if committed.version != 1:
-            self._forget(id)
+            self._forget(id, era)
             return None
         begun = StoredConversation(now, now, now).record("", 0, self._max_age)
-        snapshot = Snapshot(begun, OVERHEAD, seen, seen, [])
+        snapshot = Snapshot(begun, OVERHEAD, seen, seen, [], era)
         self._replace(id, snapshot)
         return snapshot
 
     def touch(self, id: str, ttl: float | None, *, found: bool) -> None:
         """Slide the expiry as the primary has done, if it has `found` the conversation."""
         with self._lock:
+            self._keep_noted()
             snapshot = self._snapshots.get(id)
-            if snapshot is not None and found:
-                stored = snapshot.stored(self._max_age)
-                stored.touch(clock.time(), ttl)
-                record = stored.record("", snapshot.kept_messages, self._max_age)
-                size = OVERHEAD + memory_of_record(record)
-                snapshot = Snapshot(record, size, snapshot.begun, clock.monotonic(), [])
-            self._replace(id, snapshot if found else None)
+            if snapshot is None or not found:
+                self._drop(id)
+                return
+            self.era += 1
+            stored = snapshot.stored(self._max_age)
+            stored.touch(clock.time(), ttl)
+            record = stored.record("", snapshot.kept_messages, self._max_age)
+            size = OVERHEAD + memory_of(record.state, record.messages, record.first)
+            seen = clock.monotonic()
+            self._replace(id, Snapshot(record, size, snapshot.begun, seen, [], self.era))
 
     def move(self, id: str, new_id: str, *, found: bool) -> None:
         """Keep the conversation under its new id, if the primary has `found` it."""
         with self._lock:
+            self._keep_noted()
             snapshot = self._snapshots.get(id)
-            self._forget(id)
-            self._replace(new_id, snapshot if found else None)
+            self.era += 1
+            self._forget(id, self.era)
+            if snapshot is None or not found:
+                self._drop(new_id)
+                return
+            snapshot.era = self.era
+            self._replace(new_id, snapshot)
 
     def forget(self, id: str) -> None:
         """Drop the conversation, because it is gone."""
         with self._lock:
-            self._forget(id)
+            self._keep_noted()
+            self.era += 1
+            self._forget(id, self.era)
 
     def forget_purged(self, selection: Selection) -> None:
         """Drop what a purge of the primary may have deleted."""
         with self._lock:
+            self._keep_noted()
             self.era += 1
             self._all_forgotten = self.era
             if selection.only_expired:
@@ -183,7 +225,7 @@ class LastKnownCache:
                 # One without an owner may have been claimed elsewhere.
                 is_owners = selection.owner is None or snapshot.owner in (None, selection.owner)
                 if is_owners and snapshot.seen <= used_before:
-                    self._replace(id, None)
+                    self._drop(id)
 
     def _lifetime(self, snapshot: Snapshot, stored: StoredConversation) -> Lifetime:
         expires = snapshot.seen + stored.ttl
@@ -202,13 +244,16 @@ class LastKnownCache:
             and version < snapshot.version
         )
 
-    def _forget(self, id: str) -> None:
-        self._replace(id, None)
-        self.era += 1
+    def _forget(self, id: str, era: int) -> None:
+        self._drop(id)
         self._forgotten.pop(id, None)
-        self._forgotten[id] = self.era
+        self._forgotten[id] = era
         if len(self._forgotten) > FORGOTTEN:
             _, self._all_forgotten = self._forgotten.popitem(last=False)
+
+    def _drop(self, id: str) -> None:
+        if (old := self._snapshots.pop(id, None)) is not None:
+            self._bytes -= old.size
 
     def _cut(self, snapshot: Snapshot) -> Snapshot | None:
         """Return what one conversation may take of a snapshot that takes more: its changes applied,
@@ -218,7 +263,7 @@ class LastKnownCache:
         record = stored.record("", snapshot.kept_messages, self._max_age)
         packed = stored.messages.packed
         for first in (stored.messages.first(), None):
-            size = OVERHEAD + memory_of_record(replace(record, messages=(), first=first))
+            size = OVERHEAD + memory_of(record.state, (), first)
             kept = 0
             for each in reversed(packed):
                 size += BYTES_OVERHEAD + len(each)
@@ -232,48 +277,37 @@ class LastKnownCache:
         messages = PackedMessages(packed[len(packed) - kept :], record.end - kept)
         is_all = kept == len(stored.messages)
         record = replace(record, messages=messages, first=None if is_all else first)
-        size = OVERHEAD + memory_of_record(record)
+        size = OVERHEAD + memory_of(record.state, record.messages, record.first)
         if size > self._max_bytes // SHARE:
             return None
-        return Snapshot(record, size, snapshot.begun, snapshot.seen, [])
+        return Snapshot(record, size, snapshot.begun, snapshot.seen, [], snapshot.era)
 
-    def _replace(self, id: str, snapshot: Snapshot | None) -> None:
-        old = self._snapshots.get(id)
-        if old is not None:
-            self._bytes -= old.size
-        if snapshot is not None and snapshot.size > self._max_bytes // SHARE:
-            snapshot = self._cut(snapshot)
-        if snapshot is None:
-            self._snapshots.pop(id, None)
-            return
-        self.era += 1
-        snapshot.era = self.era
+    def _replace(self, id: str, snapshot: Snapshot) -> None:
+        self._drop(id)
+        if snapshot.size > self._max_bytes // SHARE:
+            cut = self._cut(snapshot)
+            if cut is None:
+                return
+            snapshot = cut
         self._snapshots[id] = snapshot
         self._bytes += snapshot.size
-        if old is not None:
-            self._snapshots.move_to_end(id)
-        if old is None or self._bytes > self._max_bytes:
-            self._evict(snapshot.seen)
 
     def _grow(self, id: str, snapshot: Snapshot, size: int) -> None:
-        self.era += 1
-        snapshot.era = self.era
         snapshot.size += size
         self._bytes += size
-        self._snapshots.move_to_end(id)
         if snapshot.size > self._max_bytes // SHARE:
             self._replace(id, snapshot)  # as much of it as may be kept
-        elif self._bytes > self._max_bytes:
-            self._evict(snapshot.seen)
+        else:
+            self._snapshots.move_to_end(id)
 
-    def _evict(self, now: float) -> None:
+    def _evict(self) -> None:
         """Drop those that were seen least recently, as far as there are too many, or they are too
         old."""
-        too_old = now - self._max_seconds
-        while (
-            len(self._snapshots) > self._max_count
+        snapshots, too_old = self._snapshots, clock.monotonic() - self._max_seconds
+        while snapshots and (
+            len(snapshots) > self._max_count
             or self._bytes > self._max_bytes
-            or next(iter(self._snapshots.values())).seen < too_old
+            or next(iter(snapshots.values())).seen < too_old
         ):
-            _, oldest = self._snapshots.popitem(last=False)
+            _, oldest = snapshots.popitem(last=False)
             self._bytes -= oldest.size

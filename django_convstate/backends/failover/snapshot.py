@@ -1,59 +1,71 @@
 """One conversation as this process has last seen it in the primary: a record, and the changes
 since, which are applied only when it is needed."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from ...exceptions import InvalidConversationValue
-from ..records import Change, Committed, Record, Replacement
-from ..toolkit.memory import memory_of_record
-from ..toolkit.packed import Pair, key_of
+from ..records import Change, Committed, Record
+from ..toolkit.memory import (
+    memory_of,
+    memory_of_messages,
+    memory_of_replacement,
+    memory_of_texts,
+)
+from ..toolkit.packed import key_of
 from ..toolkit.stored import StoredConversation
 from ..toolkit.writer import Commit
 
 KEPT_MESSAGES: Final = 100  # of each conversation, the newest
+CHANGE_OVERHEAD: Final = 1300  # bytes of memory of a change with its answer besides its contents
 OVERHEAD: Final = 1200  # bytes of memory of a conversation besides its contents, measured
 
 
-@dataclass(slots=True, repr=False)
 class Applied:
     """What a change has done that the primary has applied at `now`, and the answer; the names are
-    those of `Change`. It refers to a twin of the commit, because that is open for as long as
-    anything refers to it."""
+    those of `Change`. It has the identity of the commit and not the commit, which is open for as
+    long as anything refers to it. `size` is in bytes of memory."""
 
-    now: float
-    committed: Committed
-    commit: Commit
-    owner: str | None
-    ttl: float | None
-    default_ttl: float
-    set: Mapping[str, bytes]
-    unset: Sequence[str]
-    increment: Mapping[str, int]
-    replace: Sequence[Replacement]
-    keep_messages: int | None
-    append: Sequence[Pair]
-    window: int
+    __slots__ = (
+        "append",
+        "committed",
+        "default_ttl",
+        "increment",
+        "keep_messages",
+        "now",
+        "number",
+        "owner",
+        "replace",
+        "set",
+        "size",
+        "ttl",
+        "unset",
+        "window",
+        "writer",
+    )
 
-    @classmethod
-    def of(cls, change: Change, committed: Committed, now: float) -> "Applied":
-        """Return what a change has done, at `now` in seconds since the epoch."""
-        return cls(
-            now,
-            committed,
-            change.commit.twin(),
-            change.owner,
-            change.ttl,
-            change.default_ttl,
-            change.set,
-            change.unset,
-            change.increment,
-            change.replace,
-            change.keep_messages,
-            change.append,
-            change.window,
-        )
+    def __init__(self, change: Change, committed: Committed, now: float) -> None:
+        """Take what is kept of a change; `now` is in seconds since the epoch."""
+        # Each save comes here, so there is one call, as they mostly are.
+        self.now = now
+        self.committed = committed
+        self.writer, self.number = change.commit.writer, change.commit.number
+        self.owner = change.owner
+        self.ttl = change.ttl
+        self.default_ttl = change.default_ttl
+        self.set = change.set
+        self.unset = change.unset
+        self.increment = change.increment
+        self.replace = change.replace
+        self.keep_messages = change.keep_messages
+        self.append = change.append
+        self.window = change.window
+        self.size = CHANGE_OVERHEAD + memory_of(self.set, self.append)
+        if committed.others:
+            self.size += memory_of_messages(committed.others)
+        if self.replace or self.unset or self.increment:
+            self.size += memory_of_texts(self.unset) + memory_of_texts(self.increment)
+            self.size += sum(map(memory_of_replacement, self.replace))
 
 
 @dataclass(slots=True)
@@ -65,7 +77,7 @@ class Snapshot:
         begun, seen: when it was created, and when the primary has last shown it, in seconds by the
             monotonic clock.
         changes: as they came. Threads may have overtaken each other.
-        era: that of the cache, since it is as it is.
+        era: of the cache, when it became as it is.
     """
 
     record: Record
@@ -73,7 +85,7 @@ class Snapshot:
     begun: float
     seen: float
     changes: list[Applied]
-    era: int = 0
+    era: int
 
     @property
     def version(self) -> int:
@@ -99,7 +111,7 @@ class Snapshot:
         stored.messages.oldest = record.first
         applied: set[tuple[bytes, int]] = set()
         for change in sorted(self.changes, key=_order):
-            identity = change.commit.writer, change.commit.number
+            identity = change.writer, change.number
             _follow(stored, change, max_age, is_applied=identity in applied)
             applied.add(identity)
         stored.messages.unload(self.kept_messages)
@@ -108,7 +120,8 @@ class Snapshot:
     def compacted(self, max_age: float | None) -> "Snapshot":
         """Return the same with the changes applied."""
         record = self.stored(max_age).record("", self.kept_messages, max_age)
-        return Snapshot(record, OVERHEAD + memory_of_record(record), self.begun, self.seen, [])
+        size = OVERHEAD + memory_of(record.state, record.messages, record.first)
+        return Snapshot(record, size, self.begun, self.seen, [], self.era)
 
 
 def _version(change: Applied) -> int:
@@ -136,7 +149,7 @@ def _follow(
     # The values of a change that was repeated may be there.
     is_new = not (is_applied or (committed.repeated and committed.version <= stored.version))
     applied = Change(
-        commit=change.commit,
+        commit=Commit(change.writer, change.number, change.number),
         owner=change.owner,
         ttl=change.ttl,
         default_ttl=change.default_ttl,

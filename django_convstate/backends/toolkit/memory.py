@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from sys import getsizeof
 from typing import Final
 
-from ..records import Change, Record
+from ..records import Change, Replacement
 from .packed import PackedMessages, Pair, size_of
 
 BYTES_OVERHEAD: Final = 50  # a bytes object besides its contents (33), with its place in a list
@@ -19,6 +19,7 @@ WIDE_OVERHEAD: Final = 84  # any other str (76), of at most 4 bytes a character
 PAIR_OVERHEAD: Final = 210  # a message as a tuple of id and bytes, besides the bytes
 GIVEN_OVERHEAD: Final = 220  # an id that is no key, in `MessageList.given`
 SLOT: Final = 45  # a place in a dictionary that has just grown
+ITEM_OVERHEAD: Final = SLOT + WIDE_OVERHEAD + BYTES_OVERHEAD  # a key and its value, besides both
 
 
 def memory_of_texts(texts: Collection[str]) -> int:
@@ -29,19 +30,20 @@ def memory_of_texts(texts: Collection[str]) -> int:
     return len(texts) * WIDE_OVERHEAD + 4 * len(joined)
 
 
-def memory_of_record(record: Record) -> int:
-    """Return the bytes of memory of what a record contains, besides the record itself."""
-    # Each load comes here: so there is no further call, as it mostly is.
-    state, messages, first = record.state, record.messages, record.first
+def memory_of(
+    state: Mapping[str, bytes], messages: Sequence[Pair], first: Pair | None = None
+) -> int:
+    """Return the bytes of memory of the values and the messages of a record or a change. Keys are
+    taken for wide ones."""
+    # Each load and each save comes here, so there is no further call, as they mostly are.
     if type(messages) is PackedMessages:
-        size = sum(map(len, messages.packed)) + BYTES_OVERHEAD * len(messages.packed)
+        packed = messages.packed
+        size = BYTES_OVERHEAD * len(packed) + sum(map(len, packed))
     else:
         size = memory_of_messages(messages)
     if state:
-        keys = "".join(state)
-        overhead, width = (ASCII_OVERHEAD, 1) if keys.isascii() else (WIDE_OVERHEAD, 4)
-        size += getsizeof(state) + len(state) * (overhead + BYTES_OVERHEAD)
-        size += width * len(keys) + sum(map(len, state.values()))
+        size += ITEM_OVERHEAD * len(state) + 4 * sum(map(len, state))
+        size += sum(map(len, state.values()))
     return size if first is None else size + PAIR_OVERHEAD + len(first[1])
 
 
@@ -60,15 +62,7 @@ def memory_of_messages(messages: Sequence[Pair]) -> int:
 
 def memory_of_change(change: Change) -> int:
     """Return the bytes of memory of what a change contains, besides the change itself."""
-    # Each save comes here: so there are few calls, and all keys are taken for wide ones.
-    append, keys = change.append, change.set
-    if type(append) is PackedMessages:
-        size = sum(map(len, append.packed)) + BYTES_OVERHEAD * len(append.packed)
-    else:
-        size = memory_of_messages(append)
-    if keys:
-        size += getsizeof(keys) + len(keys) * (WIDE_OVERHEAD + BYTES_OVERHEAD)
-        size += 4 * sum(map(len, keys)) + sum(map(len, keys.values()))
+    size = memory_of(change.set, change.append)
     if change.unset:
         size += memory_of_texts(change.unset)
     if change.increment:
@@ -76,7 +70,13 @@ def memory_of_change(change: Change) -> int:
     if change.once:
         size += memory_of_texts(change.once) + len(change.once) * SLOT
     for each in change.replace:
-        size += PAIR_OVERHEAD + 2 * BYTES_OVERHEAD + len(each.new) + len(each.old or b"")
+        size += memory_of_replacement(each)
     for key, old in change.expected.items():
         size += SLOT + BYTES_OVERHEAD + len(key) + len(old or b"")
     return size
+
+
+def memory_of_replacement(replacement: Replacement) -> int:
+    """Return the bytes of memory of a message that is replaced."""
+    size = PAIR_OVERHEAD + 2 * BYTES_OVERHEAD
+    return size + len(replacement.new) + len(replacement.old or b"")

@@ -49,10 +49,6 @@ class Commit:
         elif now - self.sent_at > _RESEND_SECONDS:
             raise unjudgeable()
 
-    def twin(self) -> "Commit":
-        """Return the same identity, which keeps nothing open."""
-        return Commit(self.writer, self.number, self.floor)
-
     def __reduce__(self) -> "tuple[type[Commit], tuple[bytes, int, int]]":
         # A copy has the same number, so that only one of the two is applied.
         return Commit, (self.writer, self.number, self.floor)

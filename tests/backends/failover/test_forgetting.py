@@ -161,6 +161,7 @@ class TestTime:
         known.put("old", record(), 0)
         clock.forward(601)
         known.put("new", record(), 0)
+        assert known.get("new")
         assert list(known._snapshots) == ["new"]
 
 

@@ -19,11 +19,13 @@ COUNTS = st.integers(0, 4)
 
 
 class Process:
-    """One that loads and commits, and others that do; `known` is what it remembers."""
+    """One that loads and commits, and others that do; `known` is what it remembers. `busy` is that
+    of a process which is never asked, and so keeps what came by as late as it may."""
 
     def __init__(self) -> None:
         self.primary = LocMemBackend()
         self.known = LastKnownCache(10, 10**6, None, 600)
+        self.busy = LastKnownCache(10, 10**6, None, 600)
         self.copies = [(0, NO_KEY)]  # where the copies of its callers end
         self.sent: list[Change] = []
         self.said = 0
@@ -42,13 +44,15 @@ class Process:
     def load(self, window: int) -> None:
         record = self.primary.load("a", window)
         assert record is not None
-        self.known.put("a", record, self.known.era)
+        for each in (self.known, self.busy):
+            each.put("a", record, each.era)
         self.copies.append((record.end, record.last_key))
         assert len(self.check()) >= min(window, record.message_count)
 
     def commit(self, change: Change) -> Committed:
         committed = self.primary.commit("a", change)
-        self.known.apply("a", change, committed, self.known.era)
+        for each in (self.known, self.busy):
+            each.apply("a", change, committed, each.era)
         self.copies.append((committed.end, committed.last_key))
         self.sent.append(change)
         known = self.check()
@@ -96,6 +100,11 @@ def test_known_messages_are_the_newest_of_the_primary(data: st.DataObject) -> No
                     set={"n": b"1"},
                 ),
             )
+    known, late = process.known.get("a"), process.busy.get("a")
+    assert known is not None
+    assert late is not None
+    assert list(late.messages.packed) == list(known.messages.packed)
+    assert (late.version, late.state) == (known.version, known.state)
 
 
 def _blind_change(process: Process, data: st.DataObject) -> Change:
