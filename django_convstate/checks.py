@@ -21,6 +21,8 @@ E020  OWNER cannot be imported, or cannot be called
 E021  the cookie's name has a prefix that its other settings contradict
 E022  the cookie is partitioned, but not secure
 E023  the entry of CACHES has a KEY_FUNCTION, which the redis backend does not apply
+E024  the app of the database backend is not installed
+E025  DATABASE_ALIAS is not in DATABASES
 W001  conversations live in the memory of each process (with --deploy)
 W002  the cache drops conversations beyond a small number
 W003  the cache's Redis has no socket timeout
@@ -35,6 +37,9 @@ W011  ConversationMiddleware is not in MIDDLEWARE
 W012  the server is too far away for its SOCKET_TIMEOUT (with --deploy)
 W013  AuthenticationMiddleware is not in MIDDLEWARE, and OWNER is "user"
 W014  the client of the cache sends writes again (cache backend)
+W015  TTL is not set, and the database backend loses conversations after an hour
+W016  migrations of the database backend are not applied (with --deploy, or --database)
+W017  the database has no lock_timeout (with --deploy)
 """
 
 import difflib

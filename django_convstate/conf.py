@@ -92,6 +92,7 @@ class Options:
     ttl: float = _setting(3600, lifetime)
     max_age: float | None = _setting(None, _optional(seconds))
     cache_alias: str = _setting("default", _text(r".+", "the name of an entry in CACHES"))
+    database_alias: str = _setting("default", _text(r".+", "the name of an entry in DATABASES"))
     key_prefix: str = _setting(
         "convstate",
         _text(r"[A-Za-z0-9_.:-]{1,64}", "1 to 64 letters, digits and _ . : -"),
@@ -153,6 +154,7 @@ class StoreOptions(TypedDict, total=False):
     ttl: float
     max_age: float | None
     cache_alias: str
+    database_alias: str
     key_prefix: str
     fallback: str | None
     window: int

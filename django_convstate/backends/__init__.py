@@ -27,6 +27,7 @@ stand_ins: Final[list[Callable[[ConversationStateBackend], ConversationStateBack
 BUILT_IN: Final = {
     "locmem": "django_convstate.backends.locmem.LocMemBackend",
     "cache": "django_convstate.backends.cache.backend.CacheBackend",
+    "database": "django_convstate.backends.database.backend.DatabaseBackend",
     "redis": "django_convstate.backends.redis.backend.RedisBackend",
 }
 

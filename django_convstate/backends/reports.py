@@ -36,8 +36,13 @@ class ConversationSummary:
     @property
     def cursor(self) -> str:
         """Its place in the listing. It says when it was saved, and nothing else."""
-        digest = hashlib.blake2b(self.id.encode(), digest_size=8).hexdigest()
-        return f"{round(self.modified_at.timestamp() * 1000):012x}{digest}"
+        return cursor_of(self.id, self.modified_at)
+
+
+def cursor_of(id: str, modified_at: datetime) -> str:
+    """Return the place of a conversation in a listing: the later it was saved, the higher."""
+    digest = hashlib.blake2b(id.encode(), digest_size=8).hexdigest()
+    return f"{round(modified_at.timestamp() * 1000):012x}{digest}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,70 @@
+"""How the backend works on the rows of one conversation: in a transaction or without, with what is
+damaged set aside, and its expiry slid."""
+
+import math
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from ..records import Record
+from .place import Damaged, Place
+from .storage import Storage
+from .transactions import Transactions
+
+# Of the idle time: so much older than the last load may an expiry be.
+SLIDE_SHARE: Final = 0.05
+_DAY: Final = 24 * 3600.0
+_READS: Final = 5  # of what others change between two statements
+
+T = TypeVar("T")
+
+
+class Engine:
+    """The rows under one prefix of one entry of DATABASES."""
+
+    def __init__(self, alias: str, prefix: str, max_age: float | None) -> None:
+        self.alias = alias
+        self.transactions = Transactions(alias)
+        self.storage = Storage(alias, prefix, max_age)
+
+    def record(self, id: str, window: int, *, slides: bool) -> Record | None:
+        """Return the record of a conversation. What others change between its two statements is
+        read again."""
+
+        def read() -> Record | None:
+            for left in reversed(range(_READS)):
+                place = self.storage.read(id)
+                if slides:
+                    self.slide_if_due(place)
+                try:
+                    return self.storage.record(place, window)
+                except Damaged as damaged:
+                    if not left or self._is_unchanged(place):
+                        raise damaged from None
+            raise AssertionError("unreachable")
+
+        return self._quarantining(lambda: self.transactions.read(read))
+
+    def _is_unchanged(self, place: Place) -> bool:
+        """Tell whether the row is as it was, so that what does not fit it is damage."""
+        now = self.storage.rows.filter(key=place.id).values_list("pk", "version")
+        return place.row is not None and list(now) == [(place.row.pk, place.row.version)]
+
+    def slide_if_due(self, place: Place) -> None:
+        stored = place.stored
+        if stored is not None:
+            ttl = _DAY if math.isinf(stored.ttl) else stored.ttl * SLIDE_SHARE
+            if place.now - stored.last_accessed >= ttl:
+                self.storage.slide(place, stored)
+
+    def run(self, work: Callable[[], T], patience: float | None = None) -> T:
+        return self._quarantining(lambda: self.transactions.run(work, patience=patience))
+
+    def _quarantining(self, call: Callable[[], T]) -> T:
+        """Call, and set aside what makes no sense. In a transaction of its own, because that of the
+        call is rolled back."""
+        try:
+            return call()
+        except Damaged as damaged:
+            pk, why = damaged.pk, damaged.why
+        self.transactions.run(lambda: self.storage.quarantine(pk))
+        raise why

@@ -1,0 +1,261 @@
+"""The rows of conversations under one prefix: reading one, and writing it."""
+
+import secrets
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+from django.db.models import F, Q, QuerySet
+
+from ..records import QUARANTINE_SECONDS, TOMBSTONE_SECONDS, Record
+from ..toolkit.lease_queue import LeaseQueue
+from ..toolkit.packed import KEY_SIZE, Pair, key_of, packing
+from ..toolkit.stored import StoredConversation
+from .messages import insert
+from .models import Conversation, Message
+from .place import Place
+from .rows import columns_of, lifetime_of, state_columns, stored_of
+from .sql import select_row, update_row
+from .times import ServerClock, seconds_of, when
+
+
+class Storage:
+    """The conversations under one prefix."""
+
+    def __init__(self, alias: str, prefix: str, max_age: float | None) -> None:
+        self.alias = alias
+        self.prefix = prefix
+        self.max_age = max_age
+        self._clock = ServerClock(alias)
+
+    @property
+    def rows(self) -> QuerySet[Conversation]:
+        """All rows, but for what is in quarantine."""
+        return self.all_rows.filter(quarantined="")
+
+    @property
+    def all_rows(self) -> QuerySet[Conversation]:
+        """All rows."""
+        return Conversation.rows.using(self.alias).filter(prefix=self.prefix)
+
+    def now(self) -> float:
+        """Return what time it is."""
+        return self._clock.now()
+
+    def is_stored(self, relation: str = "") -> Q:
+        """Return what is true of conversations that are stored, and have not expired."""
+        at = self.now()
+        lasts = Q(**{f"{relation}expires_at__isnull": True})
+        lasts |= Q(**{f"{relation}expires_at__gt": when(at)})
+        if self.max_age is not None:
+            lasts &= Q(**{f"{relation}created_at__gt": when(at - self.max_age)})
+        return lasts & Q(**{f"{relation}version__gt": 0})
+
+    def messages(self, id: str) -> QuerySet[Message]:
+        """Return the messages of a conversation, if it is stored."""
+        conversation = {"conversation__prefix": self.prefix, "conversation__key": id}
+        rows = Message.objects.using(self.alias).filter(
+            self.is_stored("conversation__"),
+            conversation__quarantined="",
+            position__gte=F("conversation__dropped"),
+            **conversation,
+        )
+        return rows.order_by("position")
+
+    def read(self, id: str, *, lock: bool = False) -> Place:
+        """Return what there is under an id. In one statement.
+
+        Raises:
+            Damaged: it makes no sense.
+        """
+        if lock:  # which may have to wait: the time of the server would be that of before
+            row, _ = select_row(self.alias, self.prefix, id, lock=True, timed=False)
+            return self._place(id, row)
+        timed = not self._clock.is_ours
+        select = partial(select_row, self.alias, self.prefix, id, lock=False, timed=timed)
+        return self._place(id, self._clock.reading(select))
+
+    def read_both(self, id: str, other: str) -> tuple[Place, Place]:
+        """Return what there is under two ids, with their rows locked. Raises as `read` does."""
+        rows = self.rows.filter(key__in=(id, other)).order_by("key").select_for_update()
+        found = {row.key: row for row in rows}
+        return self._place(id, found.get(id)), self._place(other, found.get(other))
+
+    def _place(self, id: str, row: Conversation | None) -> Place:
+        place = Place(id, row, None, self.now())
+        if row is not None and row.version > 0:
+            with place.finding_damage():
+                stored = stored_of(row, self.alias)
+            if stored.expires_at(self.max_age) > place.now:
+                place.stored = stored
+        return place
+
+    def record(self, place: Place, window: int) -> Record | None:
+        """Return what `load` answers.
+
+        Raises:
+            Damaged: messages are missing; or they were changed after the row was read.
+        """
+        if place.stored is None or place.row is None:
+            return None
+        with place.finding_damage():
+            place.messages.read(window)
+        return place.stored.record(place.id, window, self.max_age)
+
+    def slide(self, place: Place, stored: StoredConversation) -> None:
+        """Write that a conversation was used, unless others have done so meanwhile."""
+        stored.last_accessed = place.now
+        row = place.kept
+        rows = self.rows.filter(pk=row.pk, last_accessed=row.last_accessed)
+        rows.update(**lifetime_of(stored, self.max_age))
+
+    def write(
+        self, place: Place, stored: StoredConversation, *, leases: dict[str, Any], has_state: bool
+    ) -> None:
+        """Write a conversation, in at most two statements beside those that remove messages.
+
+        Args:
+            leases: the columns of the leases, if they have changed.
+            has_state: the state has changed.
+        """
+        columns = columns_of(place.id, stored, self.max_age) | leases
+        if has_state or place.stored is None:
+            columns |= state_columns(stored.state)
+        if place.stored is not None:
+            row = place.kept
+            columns["messages_size"] = row.messages_size + place.messages.write()
+            update_row(self.alias, row.pk, columns)
+            return
+        columns |= {"created_at": when(stored.created_at), "deleted_at": None, "moved_to": ""}
+        messages = stored.messages
+        columns["messages_size"] = sum(map(len, messages.packed))
+        pk = self.begin(place, columns)
+        insert(self.alias, pk, messages.packed, messages.start)
+
+    def begin(self, place: Place, columns: dict[str, Any]) -> int:
+        """Write the row of what was not stored before. Return its primary key."""
+        row = place.row
+        if row is not None and row.version > 0:  # it has expired
+            columns = place.leases | columns
+            row.delete(using=self.alias)  # with what is done about foreign keys to it
+            row = None
+        if row is None:
+            row = Conversation(prefix=self.prefix, key=place.id, **columns)
+            row.save(using=self.alias, force_insert=True)
+        else:
+            update_row(self.alias, row.pk, columns)
+        return int(row.pk)
+
+    def restore(self, place: Place, record: Record, messages: Iterable[Pair]) -> None:
+        """Write a conversation as a record describes it."""
+        restored = StoredConversation.of(record, ())
+        columns = columns_of(place.id, restored, self.max_age) | state_columns(record.state)
+        columns |= {"created_at": when(record.created_at), "deleted_at": None, "moved_to": ""}
+        pk = self.begin(place, columns)
+        counted = _Counted(packing(messages), record.last_key)
+        size = insert(self.alias, pk, counted, record.dropped)
+        self.rows.filter(pk=pk).update(
+            message_count=counted.count, last_key=counted.last_key, messages_size=size
+        )
+
+    def bury(self, place: Place, new_id: str = "") -> None:
+        """Write that a conversation was deleted, or moved to a new id. Its row is not there (any
+        more); its leases stay."""
+        self._tombstone(place.id, place.now, new_id, place.leases).save(
+            using=self.alias, force_insert=True
+        )
+
+    def bury_all(self, rows: Iterable[Any]) -> None:
+        """Write that conversations were deleted. `rows` are what they were."""
+        at = self.now()
+        Conversation.rows.using(self.alias).bulk_create(
+            self._tombstone(
+                row.key, at, "", {"leases": row.leases, "leased_until": row.leased_until}
+            )
+            for row in rows
+        )
+
+    def move(self, place: Place, beside: Place, stored: StoredConversation) -> None:
+        """Give a conversation the id of another place, where none is. Leases stay where they
+        are."""
+        if beside.row is not None:
+            beside.row.delete(using=self.alias)
+        stored.last_accessed = place.now
+        columns = columns_of(beside.id, stored, self.max_age) | beside.leases
+        self.rows.filter(pk=place.kept.pk).update(**columns, key=beside.id)
+        self.bury(place, beside.id)
+
+    def _tombstone(self, id: str, at: float, new_id: str, leases: dict[str, Any]) -> Conversation:
+        moment = when(at)
+        return Conversation(
+            prefix=self.prefix,
+            key=id,
+            created_at=moment,
+            modified_at=moment,
+            last_accessed=moment,
+            expires_at=when(at + TOMBSTONE_SECONDS),
+            deleted_at=moment,
+            moved_to=new_id,
+            **leases,
+        )
+
+    def write_leases(self, place: Place, queue: LeaseQueue) -> None:
+        """Write the leases of a conversation, which need not be stored."""
+        row, columns = place.row, lease_columns(queue)
+        if row is not None and row.version == 0:
+            if not queue.expires and not place.is_deleted:
+                row.delete(using=self.alias)
+                return
+            columns["expires_at"] = when(_needed_until(place, queue))
+        if row is not None:
+            update_row(self.alias, row.pk, columns)
+        elif queue.expires:
+            moment = when(place.now)
+            self.begin(
+                place,
+                {
+                    **columns,
+                    "created_at": moment,
+                    "modified_at": moment,
+                    "last_accessed": moment,
+                    "expires_at": when(_needed_until(place, queue)),
+                },
+            )
+
+    def quarantine(self, pk: int) -> None:
+        """Set a row aside, with its messages."""
+        self.rows.filter(pk=pk).update(
+            quarantined=secrets.token_hex(16),
+            expires_at=when(self.now() + QUARANTINE_SECONDS),
+            leases=None,
+            leased_until=None,
+        )
+
+
+def lease_columns(queue: LeaseQueue) -> dict[str, Any]:
+    """Return the columns of the leases of a conversation."""
+    if not queue.expires:
+        return {"leases": None, "leased_until": None}
+    return {"leases": queue.dump(), "leased_until": when(max(queue.expires.values()))}
+
+
+def _needed_until(place: Place, queue: LeaseQueue) -> float:
+    """Return until when the row of what is not stored is needed."""
+    at = None if place.row is None else place.row.deleted_at
+    buried_until = 0.0 if at is None else seconds_of(at) + TOMBSTONE_SECONDS
+    return max([buried_until, place.now, *queue.expires.values()])
+
+
+class _Counted:
+    """Packed messages, counted while they are iterated over."""
+
+    def __init__(self, packed: Iterable[bytes], last_key: bytes) -> None:
+        self._packed = packed
+        self.count = 0
+        self.last_key = last_key or bytes(KEY_SIZE)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for packed in self._packed:
+            self.count += 1
+            self.last_key = max(self.last_key, key_of(packed))
+            yield packed
