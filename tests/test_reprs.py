@@ -13,6 +13,8 @@ import pytest
 
 import django_convstate
 from django_convstate import Conversation, conversations, get_backend
+from django_convstate.backends.database.models import Conversation as ConversationRow
+from django_convstate.backends.database.models import Message as MessageRow
 from django_convstate.backends.failover.journal import Delete, PendingWrites, Touch
 from django_convstate.backends.failover.snapshot import Applied, Snapshot
 from django_convstate.backends.records import Acquired, Change, Committed, Record, Replacement
@@ -25,6 +27,7 @@ from django_convstate.channels.scope import ScopeConversation
 from django_convstate.conversation.conversation import working_copy_of
 from django_convstate.conversation.pending import Settled
 from django_convstate.conversation.reading import ReadMessages
+from django_convstate.exceptions import ConversationCorrupt
 from django_convstate.http.identity import PartitionedMorsel
 from django_convstate.http.visitor import Visitor
 from django_convstate.ids import hashed_id
@@ -50,6 +53,13 @@ HARMLESS = {
         "Lifetime",
         "Conversations",
         "ConvstateConfig",
+        "DatabaseBackendConfig",
+        "ServerTime",
+        "CurrentTime",
+        "Migration",
+        # They show a row as the model does.
+        "ConversationQuerySet",
+        "MessageQuerySet",
     ),
     *("ConversationRequest", "ConversationSerializer", "PartitionedMorsel"),
     # Of redis-py: they show where a server is.
@@ -204,6 +214,13 @@ def test_no_instance_shows_what_is_in_it() -> None:
             assert CANARY not in shown, name
 
 
+def test_a_row_shows_nothing_of_its_contents() -> None:
+    row = ConversationRow(pk=7, key=ID, owner=OWNER, title=TEXT, state=BYTES)
+    assert repr(row) == "<Conversation 7>"
+    said = MessageRow(pk=8, conversation=row, role="user", text=TEXT, data=BYTES)
+    assert CANARY not in repr(said) + pprint.pformat([said])
+
+
 def test_none_was_left_out() -> None:
     """A new class with a repr of its own has to be added above."""
     made = {*instances(), "ServerConfig", "LazyConversation", *CONNECTIONS}
@@ -235,6 +252,7 @@ def test_an_error_shows_its_message_alone(error: Any) -> None:
     given = {
         "Diverged": ({TEXT: BYTES}, {TEXT: BYTES}),
         "ConfigError": ("problem", "hint"),
+        "Damaged": (1, ConversationCorrupt("message")),
     }.get(error.__name__, ("message",))
     raised = error(*given)
     assert CANARY not in repr(raised) + str(raised)

@@ -40,7 +40,7 @@ def found(settings: Any, options: Any = None, backend: Any = "locmem") -> list[t
 
 def test_the_defaults_are_fine(settings: Any) -> None:
     assert found(settings) == []
-    assert [m for m in run_checks() if str(m.id).startswith("convstate")] == []
+    assert [m for m in run_checks(databases=[]) if str(m.id).startswith("convstate")] == []
 
 
 def test_every_documented_setting_may_be_set(settings: Any) -> None:
@@ -48,6 +48,7 @@ def test_every_documented_setting_may_be_set(settings: Any) -> None:
         "TTL": 60,
         "MAX_AGE": 86400,
         "CACHE_ALIAS": "default",
+        "DATABASE_ALIAS": "default",
         "KEY_PREFIX": "my-app:chat",
         "FALLBACK": None,
         "WINDOW": 20,
@@ -103,6 +104,7 @@ def test_a_misspelt_setting_is_an_error_with_a_suggestion(
         ("WHEN_FULL", ["drop", True, None]),
         ("KEY_PREFIX", ["", "a b", "a{b}", "a*", "é", "x" * 65, None, "a\n"]),
         ("CACHE_ALIAS", ["", None, 5]),
+        ("DATABASE_ALIAS", ["", None, 5]),
         ("FALLBACK", ["redis", True]),
         ("OWNER", ["", "users", "a.", ".a", "a b.c", "a.1", True, 5]),
         ("ON_LOGIN", ["claims", True, None]),
@@ -325,6 +327,7 @@ def test_without_the_app_of_users_nor_does_it(settings: Any) -> None:
     assert found(settings) == []
 
 
+@pytest.mark.django_db  # Django 6.1 asks it what it can
 def test_an_api_of_tokens_alone_silences_that(settings: Any) -> None:
     settings.MIDDLEWARE = [OURS]
     for silenced in ([], ["convstate.W013"]):
@@ -349,6 +352,7 @@ def test_locmem_in_deployment_is_warned_of(settings: Any) -> None:
     assert check_deployment() == []
 
 
+@pytest.mark.django_db  # Django 6.1 asks it what it can
 def test_the_check_command_reports_a_misspelt_setting(settings: Any) -> None:
     settings.CONVERSATION_STATE = {"TLL": 5}
     with pytest.raises(SystemCheckError, match="Did you mean 'TTL'"):

@@ -102,3 +102,21 @@ class TestRedisSentinel(CacheContract):
 @pytest.mark.usefixtures("cluster")
 class TestRedisCluster(CacheContract):
     alias = "cluster"
+
+
+class DatabaseContract(BackendContract):
+    alias: str
+
+    def make_backend(self, **options: Any) -> ConversationStateBackend:
+        return make_place(self.alias, **options)
+
+
+@slow(*LIFETIMES, *LEASES)
+@pytest.mark.usefixtures("sqlite")
+class TestSQLite(DatabaseContract):
+    alias = "sqlite"
+
+
+@pytest.mark.usefixtures("postgres")
+class TestPostgreSQL(DatabaseContract):
+    alias = "postgres"

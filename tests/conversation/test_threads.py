@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import connections
 
 from django_convstate import (
     Conversation,
@@ -79,6 +80,7 @@ def use_tool(conversation: Conversation, number: int, after: Callable[[], None])
         conversation.messages.update(f"plan-{number}", **{f"step_{each}": each})
         conversation.messages.window(3)
         after()
+    connections.close_all()  # as a thread that serves no request has to
 
 
 def check(store: ConversationStore, id: str) -> None:

@@ -8,6 +8,7 @@ from django_convstate import get_backend
 from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.redis.backend import RedisBackend
 from tests.settings import PATIENT
+from tests.support.databases import ALIASES
 
 # Every place where conversations are kept: locmem, caches by their names, and Redis.
 PLACES: list[Any] = [
@@ -21,7 +22,10 @@ PLACES: list[Any] = [
     "standalone",
     "sentinel",
     "cluster",
-    # The first of these again, with memory to fall back to.
+    # The database backend, on each kind of database.
+    "sqlite",
+    "postgres",
+    # The standalone Redis again, with memory to fall back to.
     "failover",
 ]
 
@@ -45,6 +49,8 @@ def make_place(name: str, **options: object) -> ConversationStateBackend:
         return get_backend("redis", cache_alias=alias, fallback=None, **options)
     if name == "failover":
         return get_backend("redis", cache_alias="django_redis", **options)
+    if name in ALIASES:
+        return get_backend("database", database_alias=name, **options)
     return get_backend("cache", cache_alias=name, **options)
 
 

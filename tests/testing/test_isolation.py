@@ -48,7 +48,7 @@ def test_a_store_is_empty_and_then_as_it_was(store: ConversationStore) -> None:
 
 
 async def test_a_store_is_empty_in_async_code(store: ConversationStore) -> None:
-    if store.backend.name == "cache":
+    if store.backend.name in ("cache", "database"):
         return  # whose twins run the methods
     with empty_store():
         conversation = store.create(id="kept")

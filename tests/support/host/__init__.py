@@ -1,0 +1,1 @@
+"""An app of a project, one of whose models points at conversations."""
