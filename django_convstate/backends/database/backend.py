@@ -123,7 +123,7 @@ class DatabaseBackend(ConversationStateBackend):
     def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """See `ConversationStateBackend.read_messages`."""
 
-        def read() -> list[tuple[int, bytes]]:
+        def read() -> list[Any]:
             rows = self._storage.messages(id).filter(position__gte=start, position__lt=stop)
             return list(rows.values_list("position", "data"))
 
