@@ -1,0 +1,201 @@
+"""What the commands have in common: which store they work on, what they print where, how they end.
+
+Results go to stdout. Errors, questions and progress go to stderr, so that stdout can be parsed.
+"""
+
+import argparse
+import json
+import select
+import sys
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, ClassVar, Final
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandError, CommandParser
+from django_rich.management import RichCommand
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from django_convstate import (
+    BackendUnavailable,
+    ConversationError,
+    ConversationStore,
+    conversations,
+)
+
+from .durations import parse_duration
+from .formats import format_count
+
+# How a command ends; docs/operations.md lists these. A usage error is argparse's 2.
+FAILED: Final = 1
+UNAVAILABLE: Final = 3
+DAMAGED: Final = 4
+INTERRUPTED: Final = 130
+
+# Told how many are done, and how many there are (None: not known).
+Track = Callable[[int, int | None], None]
+
+
+class StoreCommand(RichCommand):
+    """A command that works on a store. Fill in `run`, and call `add_arguments` of this class.
+
+    Any error of the store becomes one sentence on stderr and an exit code. Ctrl-C says how far it
+    came and exits with 130.
+    """
+
+    verb: ClassVar[str]  # what it does, for its refusals: "purge"
+    store: ConversationStore
+    _reached = ""  # how far it came
+
+    @abstractmethod
+    def run(self, options: dict[str, Any]) -> None:
+        """Do the work on `self.store`. `CommandError` and the errors of the store may be raised."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """See `BaseCommand.add_arguments`."""
+        parser.add_argument(
+            "--backend",
+            metavar="NAME",
+            help="another backend than that of the settings: its name or dotted path",
+        )
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """See `BaseCommand.execute`."""
+        # Not self.stderr, which ends each piece of a bar with a newline.
+        self._stderr = options.get("stderr") or sys.stderr
+        output: str | None = super().execute(*args, **options)
+        return output
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Find the store, and `run`. See `BaseCommand.handle`."""
+        named = options["backend"]
+        self._reached = ""
+        try:
+            self.store = conversations if named is None else ConversationStore(named)
+            self.run(options)
+        except BackendUnavailable as error:
+            raise CommandError(str(error), returncode=UNAVAILABLE) from error
+        except (ConversationError, ImproperlyConfigured) as error:
+            raise CommandError(str(error)) from error
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """See `BaseCommand.run_from_argv`."""
+        try:
+            super().run_from_argv(argv)
+        except KeyboardInterrupt:
+            self.stderr.write(f"Interrupted. {self._reached}".rstrip())
+            sys.exit(INTERRUPTED)
+
+    def make_rich_console(self, **kwargs: Any) -> Console:
+        """Return the console for stdout, wide enough where that is no terminal."""
+        console: Console = super().make_rich_console(**kwargs)
+        if not console.is_terminal:
+            console.width = 400  # a pipe has no width, and what is cut off would be lost
+        return console
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence to stdout, as it is."""
+        self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+    def write_json(self, value: Any) -> None:
+        """Print a value as one line of JSON; times as ISO 8601."""
+        self.stdout.write(json.dumps(value, default=datetime.isoformat, ensure_ascii=False))
+
+    @contextmanager
+    def tracking(self, what: str, done: str) -> Iterator[Track]:
+        """Show how far it is, on stderr if that is a terminal, and remember it for Ctrl-C.
+
+        Args:
+            what: is being done, for the bar: "Purging".
+            done: what was done to each, for Ctrl-C: "looked at".
+        """
+        console = Console(file=self._stderr)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        ) as bar:
+            task = bar.add_task(what, total=None)
+
+            def track(number: int, total: int | None) -> None:
+                self._reached = f"{_of(number, total)} {done}."
+                bar.update(task, completed=number, total=total)
+
+            track(0, None)
+            yield track
+
+    def confirm(self, question: str) -> None:
+        """Go on only if the operator types "yes".
+
+        Raises:
+            CommandError: the answer is another, or there is no one to ask.
+        """
+        self.stderr.write(f"{question}\nType 'yes' to go on: ", ending="")
+        self.stderr.flush()
+        try:
+            answer = input() if _can_be_read() else None
+        except (EOFError, OSError):
+            answer = None
+        if answer is None:
+            raise CommandError("There is nobody to ask. Use --no-input.")
+        if answer.strip() != "yes":
+            raise CommandError("Nothing was deleted.")
+
+    def require_shared(self) -> None:
+        """Raise `CommandError` for a backend of which this process cannot see what others keep."""
+        backend = self.store.backend
+        if not backend.is_shared:
+            raise CommandError(
+                f"{backend.name} lives inside each server process: nothing to {self.verb} from "
+                "here."
+            )
+
+    def require_listing(self) -> None:
+        """Raise `CommandError` for a backend that cannot list what it keeps."""
+        self.require_shared()
+        backend = self.store.backend
+        if not backend.can_scan:
+            raise CommandError(
+                f"The {backend.name} backend cannot list conversations, so none can be selected."
+            )
+
+
+def seconds_of(option: str, value: object) -> float | None:
+    """Return the seconds of an option such as --idle; None if it was not given. For call_command(),
+    too, it is text with a unit.
+
+    Raises:
+        CommandError: it is no duration.
+    """
+    if value is None:
+        return None
+    try:
+        return parse_duration(str(value))
+    except argparse.ArgumentTypeError as error:
+        raise CommandError(f"{option}: {error}") from None
+
+
+def _of(number: int, total: int | None) -> str:
+    if total is None:
+        return format_count(number, "conversation")
+    return f"{number:,} of {format_count(total, 'conversation')}"
+
+
+def _can_be_read() -> bool:
+    """Tell whether the question can be answered: a terminal, or what was piped in before. A pipe on
+    which nothing is sent, such as that of a scheduler, would be waited for without end."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return sys.stdin is not None
+    try:
+        readable, _, _ = select.select([sys.stdin], [], [], 0)
+    except (OSError, ValueError):  # no file, or none that can be asked
+        return True
+    return bool(readable)
