@@ -8,10 +8,10 @@ import json
 import select
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from django_convstate import (
     BackendUnavailable,
+    ConversationCorrupt,
     ConversationError,
     ConversationStore,
     conversations,
@@ -35,8 +36,40 @@ UNAVAILABLE: Final = 3
 DAMAGED: Final = 4
 INTERRUPTED: Final = 130
 
-# Told how many are done, and how many there are (None: not known).
-Track = Callable[[int, int | None], None]
+COUNTED: Final = 100  # conversations from one change of a bar to the next
+
+T = TypeVar("T")
+
+
+class Track:
+    """How far a command is. Call it with how many are done, and how many there are (None: that is
+    not known)."""
+
+    def __init__(self, show: Callable[[int, int | None], None], done: str) -> None:
+        self._show = show
+        self._done = done
+        self._number = 0
+        self._total: int | None = None
+
+    def __call__(self, number: int, total: int | None) -> None:
+        """Note it, and show it."""
+        self._number, self._total = number, total
+        self._show(number, total)
+
+    def each(self, items: Iterable[T]) -> Iterator[T]:
+        """Pass on items, and count them."""
+        for number, item in enumerate(items, 1):
+            self._number = number
+            if number % COUNTED == 0:
+                self._show(number, None)
+            yield item
+
+    def __str__(self) -> str:
+        if self._total is None:
+            reached = format_count(self._number, "conversation")
+        else:
+            reached = f"{self._number:,} of {format_count(self._total, 'conversation')}"
+        return f"{reached} {self._done}."
 
 
 class StoreCommand(RichCommand):
@@ -48,7 +81,7 @@ class StoreCommand(RichCommand):
 
     verb: ClassVar[str]  # what it does, for its refusals: "purge"
     store: ConversationStore
-    _reached = ""  # how far it came
+    _track: Track | None = None  # how far it has come
 
     @abstractmethod
     def run(self, options: dict[str, Any]) -> None:
@@ -73,12 +106,14 @@ class StoreCommand(RichCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Find the store, and `run`. See `BaseCommand.handle`."""
         named = options["backend"]
-        self._reached = ""
+        self._track = None
         try:
             self.store = conversations if named is None else ConversationStore(named)
             self.run(options)
         except BackendUnavailable as error:
             raise CommandError(str(error), returncode=UNAVAILABLE) from error
+        except ConversationCorrupt as error:
+            raise CommandError(str(error), returncode=DAMAGED) from error
         except (ConversationError, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from error
 
@@ -87,7 +122,7 @@ class StoreCommand(RichCommand):
         try:
             super().run_from_argv(argv)
         except KeyboardInterrupt:
-            self.stderr.write(f"Interrupted. {self._reached}".rstrip())
+            self.stderr.write(f"Interrupted. {self._track or ''}".rstrip())
             sys.exit(INTERRUPTED)
 
     def make_rich_console(self, **kwargs: Any) -> Console:
@@ -124,13 +159,9 @@ class StoreCommand(RichCommand):
             *columns, console=console, transient=True, disable=not console.is_terminal
         ) as bar:
             task = bar.add_task(what, total=None)
-
-            def track(number: int, total: int | None) -> None:
-                self._reached = f"{_of(number, total)} {done}."
-                bar.update(task, completed=number, total=total)
-
-            track(0, None)
-            yield track
+            self._track = Track(lambda n, total: bar.update(task, completed=n, total=total), done)
+            yield self._track
+        self._track = None  # but for what was interrupted
 
     def confirm(self, question: str) -> None:
         """Go on only if the operator types "yes".
@@ -167,6 +198,11 @@ class StoreCommand(RichCommand):
                 f"The {backend.name} backend cannot list conversations, so none can be selected."
             )
 
+    def require_owner(self, owner: str) -> None:
+        """Raise `CommandError` where nothing is stored of an owner: it may be misspelt."""
+        if next(self.store.list(owner, limit=1), None) is None:
+            raise CommandError(f"Nothing is stored of the owner {owner!r}.")
+
 
 def seconds_of(option: str, value: object) -> float | None:
     """Return the seconds of an option such as --idle; None if it was not given. For call_command(),
@@ -181,12 +217,6 @@ def seconds_of(option: str, value: object) -> float | None:
         return parse_duration(str(value))
     except argparse.ArgumentTypeError as error:
         raise CommandError(f"{option}: {error}") from None
-
-
-def _of(number: int, total: int | None) -> str:
-    if total is None:
-        return format_count(number, "conversation")
-    return f"{number:,} of {format_count(total, 'conversation')}"
 
 
 def _can_be_read() -> bool:

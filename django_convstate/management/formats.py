@@ -13,8 +13,8 @@ def format_bytes(size: float) -> str:
     for unit in ("KiB", "MiB", "GiB"):
         size /= 1024
         if round(size, 1) < 1024:
-            return f"{size:.1f} {unit}"
-    return f"{size / 1024:,.1f} TiB"
+            return f"{_short(size)} {unit}"
+    return f"{_short(size / 1024)} TiB"
 
 
 def format_milliseconds(milliseconds: float) -> str:
@@ -23,3 +23,7 @@ def format_milliseconds(milliseconds: float) -> str:
         return f"{milliseconds / 1000:,.1f} s"
     digits = 0 if milliseconds >= 10 else 1 if milliseconds >= 0.1 else 2
     return f"{milliseconds:.{digits}f} ms"
+
+
+def _short(number: float) -> str:
+    return f"{number:,.1f}".removesuffix(".0")

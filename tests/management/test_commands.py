@@ -211,7 +211,7 @@ class TestInspect:
     def test_inspect_lists_conversations(self) -> None:
         first, second = make("u1"), make("[red]u2")
         shown = run("inspect_sessions")
-        assert re.match(r"ID Owner Messages Bytes Idle Expires in ", shown)
+        assert re.match(r"ID Owner Messages Size Idle Expires in ", shown)
         for part in (first.id, second.id, "u1", "[red]u2", "1h"):
             assert part in shown
         assert second.id not in run("inspect_sessions", "--owner=u1")

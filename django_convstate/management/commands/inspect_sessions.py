@@ -1,53 +1,57 @@
 """Show an operator what is stored, without showing what was said."""
 
 import dataclasses
-import json
-import math
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from itertools import islice
+import re
+import time
+from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django_rich.management import RichCommand
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from django_convstate import (
-    Conversation,
-    ConversationError,
-    ConversationNotFound,
-    clock,
-    conversations,
-)
-from django_convstate.backends.base import ConversationStateBackend
-from django_convstate.backends.reports import ConversationSummary
+from django_convstate import BackendUnavailable, Conversation, ConversationNotFound
+from django_convstate.ids import hashed_id
 
+from ..base import StoreCommand, seconds_of
 from ..durations import format_duration
+from ..formats import format_milliseconds
+from ..selecting import ORDERS, Wanted
+from ..statistics import Statistics
+from ..tables import describe, facts_of, now, plain, table_of, table_of_one
+from ..transcript import transcript
 
 
-class Command(RichCommand):
+class Command(StoreCommand):
     """Shows what is stored."""
 
     help = (
-        "Lists conversations, or shows one. Contents only with --show-content. Exits with 1 if it "
-        "could not, or if the backend is down."
+        "Lists conversations, or shows one. Contents only with --show-content. Nothing is "
+        "prolonged by being looked at. Exit codes: 1 if it could not, or if --health finds the "
+        "backend down, 3 if the store is unavailable, 130 after Ctrl-C."
     )
-
-    def make_rich_console(self, **kwargs: Any) -> Console:
-        """Return the console for stdout, wide enough where that is no terminal."""
-        console: Console = super().make_rich_console(**kwargs)
-        if not console.is_terminal:
-            console.width = 400  # a pipe has no width, and what is cut off would be lost
-        return console
+    verb = "inspect"
 
     def add_arguments(self, parser: CommandParser) -> None:
         """See `BaseCommand.add_arguments`."""
+        super().add_arguments(parser)
         parser.add_argument(
-            "id", nargs="?", metavar="ID", help="show this one (it counts as a visit)"
+            "id", nargs="?", metavar="ID", help="show this one; or the one that logs call so"
         )
-        parser.add_argument("--owner", help="list those of this owner only")
+        parser.add_argument("--owner", help="those of this owner only")
+        parser.add_argument(
+            "--idle",
+            "--older-than",
+            metavar="DURATION",
+            help="those without activity for so long: 90s, 30m, 2h, 7d, 1h30m",
+        )
+        parser.add_argument(
+            "--larger-than", metavar="SIZE", help="those with more bytes: 512, 10K, 1.5MiB"
+        )
+        parser.add_argument(
+            "--sort",
+            choices=ORDERS,
+            help="last saved or created first; idle for longest, next to expire, largest, or with "
+            "most messages first (default: as the backend lists them)",
+        )
         parser.add_argument(
             "--limit",
             type=int,
@@ -57,136 +61,133 @@ class Command(RichCommand):
         )
         parser.add_argument("--stats", action="store_true", help="count instead of listing")
         parser.add_argument("--health", action="store_true", help="show the health of the backend")
-        parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.add_argument(
+            "--watch",
+            nargs="?",
+            const="2s",
+            metavar="DURATION",
+            help="show it again and again, every 2s if not said otherwise",
+        )
         parser.add_argument(
             "--show-content",
             action="store_true",
             help="with ID: the state and the messages, which are personal data",
         )
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        """See `BaseCommand.handle`."""
+    def run(self, options: dict[str, Any]) -> None:
+        """See `StoreCommand.run`."""
         if sum([options["id"] is not None, options["stats"], options["health"]]) > 1:
             raise CommandError("Choose one of ID, --stats and --health.")
         if options["limit"] < 1:
             raise CommandError("--limit must be at least 1.")
         if options["show_content"] and options["id"] is None:
             raise CommandError("--show-content goes with the ID of one conversation.")
-        try:
-            if options["health"]:
-                self._health(options)
-                return
-            check_is_shared(conversations.backend)
-            if options["id"] is not None:
-                self._one(options)
-            elif options["stats"]:
-                self._stats(options)
-            else:
-                self._list(options)
-        except ConversationError as error:
-            raise CommandError(str(error)) from error
+        wanted, pause = Wanted.of(options), seconds_of("--watch", options["watch"])
+        if pause is None:
+            self._show(wanted, options)
+        else:
+            self._watch(pause, lambda: self._show(wanted, options))
+
+    def _show(self, wanted: Wanted, options: dict[str, Any]) -> None:
+        if options["health"]:
+            self._health(options)
+            return
+        self.require_shared()
+        if options["id"] is not None:
+            self._one(options)
+        elif options["stats"]:
+            self._stats(wanted, options)
+        else:
+            self._list(wanted, options)
+
+    def _watch(self, pause: float, show: Callable[[], None]) -> None:
+        """Show it until Ctrl-C. An outage is shown, too, and not the end."""
+        while True:
+            self.console.clear()
+            if self.console.is_terminal:
+                self.say(f"Every {format_duration(pause)}, {now():%Y-%m-%d %H:%M:%S} UTC")
+            try:
+                show()
+            except BackendUnavailable as error:
+                self.stderr.write(str(error))
+            self.stdout.flush()
+            time.sleep(pause)
 
     def _health(self, options: dict[str, Any]) -> None:
-        health = dataclasses.asdict(conversations.health())
-        self._show("Health", health, options)
-        if not health["connected"]:
+        health = self.store.health()
+        if options["json"]:
+            self.write_json(dataclasses.asdict(health))
+        else:
+            latency, since = health.latency_ms, health.since
+            shown = dataclasses.asdict(health) | {
+                "latency_ms": "-" if latency is None else format_milliseconds(latency),
+                "since": "-" if since is None else format_duration(now().timestamp() - since),
+            }
+            names = {"latency_ms": "latency", "since": "down for"}
+            self.console.print(
+                facts_of(
+                    "Health",
+                    [(names.get(k, k.replace("_", " ")), plain(v)) for k, v in shown.items()],
+                )
+            )
+        if not health.connected and options["watch"] is None:
             raise CommandError("The backend cannot be reached.")
 
     def _one(self, options: dict[str, Any]) -> None:
-        try:
-            conversation = conversations.get(options["id"])
-        except ConversationNotFound:
-            raise CommandError("There is no such conversation.") from None
+        conversation = self._found(options["id"])
         if conversation.degraded:
-            raise CommandError(conversations.health().detail)
-        shown = describe(conversation)
-        if options["show_content"]:
-            shown["state"] = dict(conversation)
-            shown["messages"] = conversation.messages.all()
-        self._show("Conversation", shown, options)
-
-    def _stats(self, options: dict[str, Any]) -> None:
-        found = list(conversations.list(options["owner"]))
-        newest = max((summary.last_accessed for summary in found), default=None)
-        stats = {
-            "conversations": len(found),
-            "owners": len({summary.owner for summary in found} - {None}),
-            "messages": sum(summary.message_count for summary in found),
-            "bytes": sum(summary.size for summary in found),
-            "largest_bytes": max((summary.size for summary in found), default=0),
-            "last_activity": newest.isoformat() if newest else None,
-        }
-        self._show("Stats", stats, options)
-
-    def _list(self, options: dict[str, Any]) -> None:
-        found = conversations.list(options["owner"])
-        shown = list(islice(found, options["limit"]))
+            raise BackendUnavailable(self.store.health().detail)
+        described = describe(conversation)
         if options["json"]:
-            rows = [dataclasses.asdict(summary) for summary in shown]
-            self.stdout.write(json.dumps(rows, default=datetime.isoformat))
+            if options["show_content"]:
+                described["state"] = dict(conversation)
+                described["messages"] = conversation.messages.all()
+            self.write_json(described)
+            return
+        self.console.print(table_of_one(described))
+        if options["show_content"]:
+            for line in transcript(conversation):
+                self.console.print(line, soft_wrap=not self.console.is_terminal)
+
+    def _found(self, id: str) -> Conversation:
+        """Return a conversation by its id, or by what logs call it."""
+        try:
+            return self.store.peek(id)
+        except ConversationNotFound:
+            if re.fullmatch("[0-9a-f]{12}", id) is None:
+                raise CommandError("There is no such conversation.") from None
+        self.require_listing()
+        with self.tracking("Looking for it", "looked at") as track:
+            for summary in track.each(self.store.list()):
+                if hashed_id(summary.id) == id:
+                    return self.store.peek(summary.id)
+        raise CommandError(
+            "There is no such conversation, and none that logs call so. What is in quarantine, "
+            "check_sessions lists."
+        )
+
+    def _stats(self, wanted: Wanted, options: dict[str, Any]) -> None:
+        with self.tracking("Counting", "counted") as track:
+            found = wanted.those_of(self.store.list(options["owner"]))
+            statistics = Statistics(track.each(found))
+        if options["json"]:
+            self.write_json(statistics.as_json())
+        else:
+            self.console.print(statistics.tables())
+
+    def _list(self, wanted: Wanted, options: dict[str, Any]) -> None:
+        limit = options["limit"]
+        found = wanted.first_of(self.store.list(options["owner"]), limit + 1)
+        if not found and options["owner"] is not None:
+            self.require_owner(options["owner"])
+        shown = found[:limit]
+        if options["json"]:
+            self.write_json(
+                [dataclasses.asdict(each) | {"log_id": hashed_id(each.id)} for each in shown]
+            )
         elif not shown:
-            self.console.print("No conversations.")
+            self.say("No conversations." if not wanted.selects else "No such conversations.")
         else:
             self.console.print(table_of(shown))
-            if next(found, None) is not None:
-                self.console.print(f"The first {options['limit']}; --limit shows more.")
-
-    def _show(self, title: str, values: dict[str, Any], options: dict[str, Any]) -> None:
-        if options["json"]:
-            self.stdout.write(json.dumps(values))
-            return
-        table = Table(title=title, title_justify="left", show_header=False)
-        for name, value in values.items():
-            plain = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            table.add_row(name.replace("_", " "), as_is(plain))
-        self.console.print(table)
-
-
-def as_is(text: str) -> Text:
-    """Return `text` for a cell, without effect as markup or as a control sequence."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return Text(shown, overflow="fold")
-
-
-def check_is_shared(backend: ConversationStateBackend) -> None:
-    """Raise `CommandError` for a backend of which this process cannot see what others store."""
-    if not backend.is_shared:
-        raise CommandError(
-            f"{backend.name} lives inside each server process: nothing to inspect from here."
-        )
-
-
-def describe(conversation: Conversation) -> dict[str, Any]:
-    """Return what may be shown of a conversation without --show-content."""
-    return {
-        "id": conversation.id,
-        "owner": conversation.owner,
-        "version": conversation.version,
-        "created_at": conversation.created_at.isoformat() if conversation.created_at else None,
-        "expires_at": conversation.expires_at.isoformat() if conversation.expires_at else None,
-        "ttl": None if math.isinf(conversation.ttl) else conversation.ttl,
-        "keys": sorted(conversation),
-        "message_count": len(conversation.messages),
-    }
-
-
-def table_of(summaries: Sequence[ConversationSummary]) -> Table:
-    """Return a table with a row for each summary."""
-    now = datetime.fromtimestamp(clock.time(), UTC)
-    table = Table("ID", "Owner", "Messages", "Bytes", "Idle", "Expires in")
-    for column in table.columns[2:]:
-        column.justify = "right"
-    # Ids are for copying: those that we make are not wrapped, other columns are.
-    table.columns[0].min_width = min(22, max(len(summary.id) for summary in summaries))
-    for summary in summaries:
-        table.add_row(
-            as_is(summary.id),
-            as_is(summary.owner or "-"),
-            str(summary.message_count),
-            f"{summary.size:,}",
-            format_duration((now - summary.last_accessed).total_seconds()),
-            format_duration((summary.expires_at - now).total_seconds())
-            if summary.expires_at
-            else "never",
-        )
-    return table
+            if len(found) > limit:
+                self.say(f"The first {limit:,}; --limit shows more.")
