@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 from typing import TYPE_CHECKING, Any
 
 from .backends import get_backend
-from .backends.reports import ConversationSummary, Health, PurgeReport
+from .backends.reports import ConversationSummary, Finding, Health, PurgeReport
 from .conversation.conversation import Conversation
 from .conversation.message import Message
 from .conversation.messages import Messages
@@ -43,6 +43,7 @@ __all__ = [
     "ConversationStore",
     "ConversationSummary",
     "ConversationTooLarge",
+    "Finding",
     "Health",
     "InvalidBackend",
     "InvalidConversationId",

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final
 
 from . import conf, ids
-from .backends.reports import ConversationSummary, Health, Progress, PurgeReport, Selection
+from .backends.reports import ConversationSummary, Finding, Health, Progress, PurgeReport, Selection
 from .codec import encode
 from .conversation.templating import alters_data
 from .exceptions import InvalidConversationType, InvalidConversationValue
@@ -107,6 +107,17 @@ class StoreAdministration:
         return await self._repository.apurge(
             selection, dry_run=dry_run, batch_size=batch_size, progress=progress
         )
+
+    @alters_data
+    def find_damage(self, progress: Progress | None = None) -> Iterator[Finding]:
+        """Yield what is damaged or in part missing, what has lost its conversation, what does not
+        expire, and what is in quarantine. Changes and prolongs nothing; reads everything, so it is
+        for an operator and not for a request, and has no twin.
+
+        Raises:
+            InvalidBackend: the backend cannot.
+        """
+        return clears_locals(self._repository.find_damage)(progress)
 
     def health(self) -> Health:
         """Make a round trip to the backend and tell how it is. An outage is no error here."""

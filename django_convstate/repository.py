@@ -14,7 +14,7 @@ from . import conf, ids, signals
 from .backends import backend_class, building, default_backend, get_backend, options_of, stand_ins
 from .backends.base import ConversationStateBackend
 from .backends.records import Acquired, Change, Committed, Diverged, Record, message_too_large
-from .backends.reports import ConversationSummary, Health, Progress, PurgeReport, Selection
+from .backends.reports import ConversationSummary, Finding, Health, Progress, PurgeReport, Selection
 from .backends.toolkit.packed import Pair
 from .codec import decode
 from .conversation.merge import MERGE_TRIES, merged, pause_after
@@ -269,23 +269,19 @@ class Repository:
         async for summary in self.backend.ascan(owner, limit=limit, after=after, keys=keys):
             yield _decoded(summary)
 
-    def purge(
-        self, selection: Selection, *, dry_run: bool, batch_size: int, progress: Progress | None
-    ) -> PurgeReport:
-        """Delete what is selected."""
+    def purge(self, selection: Selection, **options: Any) -> PurgeReport:
+        """Delete what is selected. The options are those of a backend's `purge`."""
         with observed("purge", self.backend):
-            return self.backend.purge(
-                selection, dry_run=dry_run, batch_size=batch_size, progress=progress
-            )
+            return self.backend.purge(selection, **options)
 
-    async def apurge(
-        self, selection: Selection, *, dry_run: bool, batch_size: int, progress: Progress | None
-    ) -> PurgeReport:
+    async def apurge(self, selection: Selection, **options: Any) -> PurgeReport:
         """See `purge`."""
         with observed("purge", self.backend):
-            return await self.backend.apurge(
-                selection, dry_run=dry_run, batch_size=batch_size, progress=progress
-            )
+            return await self.backend.apurge(selection, **options)
+
+    def find_damage(self, progress: Progress | None) -> Iterator[Finding]:
+        """Yield what is not as it should be."""
+        return self.backend.find_damage(self.options.ttl, progress=progress)
 
     def health(self) -> Health:
         """Make a round trip and tell how it went."""

@@ -21,6 +21,7 @@ from .records import Record as Record
 from .records import Replacement as Replacement
 from .records import add_to_counter as add_to_counter
 from .reports import ConversationSummary as ConversationSummary
+from .reports import Finding as Finding
 from .reports import Health as Health
 from .reports import Progress as Progress
 from .reports import PurgeReport as PurgeReport
@@ -218,6 +219,19 @@ class ConversationStateBackend(ABC):
         if selection.only_expired and self.expires_natively:
             return PurgeReport(dry_run=dry_run)
         raise InvalidBackend(f"The {self.name} backend cannot find conversations to purge.")
+
+    def find_damage(self, ttl: float, *, progress: Progress | None = None) -> Iterator[Finding]:
+        """Yield what is not as it should be in the store, and change nothing. For commands, so it
+        has no twin.
+
+        Args:
+            ttl: idle seconds of most conversations: what is left of one that has just expired is
+                no damage.
+
+        Raises:
+            InvalidBackend: this backend cannot.
+        """
+        raise InvalidBackend(f"The {self.name} backend cannot look for damage: it lists nothing.")
 
     # For the tests of projects: see `django_convstate.testing`.
 

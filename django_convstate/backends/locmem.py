@@ -25,7 +25,7 @@ from .records import (
     id_is_taken,
     refuse_restore,
 )
-from .reports import ConversationSummary, Health, Progress, PurgeReport, Selection
+from .reports import ConversationSummary, Finding, Health, Progress, PurgeReport, Selection
 from .toolkit import forksafe
 from .toolkit.lease_queue import LeaseQueues
 from .toolkit.listing import newest_first
@@ -283,6 +283,10 @@ class LocMemBackend(ConversationStateBackend):
         if progress:
             progress(examined, examined)
         return PurgeReport(examined, len(ids), dry_run)
+
+    def find_damage(self, ttl: float, *, progress: Progress | None = None) -> Iterator[Finding]:
+        """Yield nothing: what is in memory is as it was put there."""
+        return iter(())
 
     def health(self) -> Health:
         """See `ConversationStateBackend.health`."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
 from ..codec import JSON
 
@@ -67,6 +68,32 @@ class PurgeReport:
     examined: int = 0
     deleted: int = 0
     dry_run: bool = False
+
+
+Kind = Literal["damaged", "partial", "orphaned", "unlisted", "without_ttl", "quarantined"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something in a store that is not as it should be. Nothing of its contents.
+
+    Attributes:
+        kind: what is wrong.
+            "damaged": it makes no sense; the next load puts it in quarantine.
+            "partial": a part of the conversation is missing, or will be before the rest.
+            "orphaned": a part, or an entry of an index, of which the conversation is missing.
+            "unlisted": the index of its owner does not list it.
+            "without_ttl": it has to expire, and does not.
+            "quarantined": a load has found it damaged, and set it aside.
+        id: of the conversation; "" where it is not known.
+        where: the key in Redis, or the row of which table.
+        detail: a sentence.
+    """
+
+    kind: Kind
+    id: str = field(repr=False)
+    where: str = field(repr=False)
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,27 +48,27 @@ class Track:
     def __init__(self, show: Callable[[int, int | None], None], done: str) -> None:
         self._show = show
         self._done = done
-        self._number = 0
+        self.number = 0
         self._total: int | None = None
 
     def __call__(self, number: int, total: int | None) -> None:
         """Note it, and show it."""
-        self._number, self._total = number, total
+        self.number, self._total = number, total
         self._show(number, total)
 
     def each(self, items: Iterable[T]) -> Iterator[T]:
         """Pass on items, and count them."""
         for number, item in enumerate(items, 1):
-            self._number = number
+            self.number = number
             if number % COUNTED == 0:
                 self._show(number, None)
             yield item
 
     def __str__(self) -> str:
         if self._total is None:
-            reached = format_count(self._number, "conversation")
+            reached = format_count(self.number, "conversation")
         else:
-            reached = f"{self._number:,} of {format_count(self._total, 'conversation')}"
+            reached = f"{self.number:,} of {format_count(self._total, 'conversation')}"
         return f"{reached} {self._done}."
 
 
@@ -195,7 +195,8 @@ class StoreCommand(RichCommand):
         backend = self.store.backend
         if not backend.can_scan:
             raise CommandError(
-                f"The {backend.name} backend cannot list conversations, so none can be selected."
+                f"The {backend.name} backend cannot list conversations, so it finds none to "
+                f"{self.verb}."
             )
 
     def require_owner(self, owner: str) -> None:

@@ -29,10 +29,11 @@ from ..records import (
     id_is_taken,
     refuse_restore,
 )
-from ..reports import ConversationSummary, Health, Progress, PurgeReport, Selection
+from ..reports import ConversationSummary, Finding, Health, Progress, PurgeReport, Selection
 from ..toolkit.packed import PackedMessages, Pair, data_of
 from ..toolkit.stored import apply_if_fits
 from .checks import MISSING_APP, check_alias, check_lock_timeout, check_server, check_ttl
+from .damage import find_damage
 from .engine import Engine
 from .listing import purge, scan
 from .messages import find_in
@@ -243,6 +244,10 @@ class DatabaseBackend(ConversationStateBackend):
     ) -> PurgeReport:
         """See `ConversationStateBackend.purge`. Each batch is a transaction."""
         return purge(self._storage, self._transactions, selection, dry_run, batch_size, progress)
+
+    def find_damage(self, ttl: float, *, progress: Progress | None = None) -> Iterator[Finding]:
+        """See `ConversationStateBackend.find_damage`. What has expired is not looked at."""
+        return find_damage(self._storage, self._transactions, progress)
 
     def health(self) -> Health:
         """Read a row, which need not be there."""

@@ -12,7 +12,7 @@ from ...exceptions import ConversationInterrupted
 from ..base import ConversationStateBackend
 from ..locmem import LocMemBackend
 from ..records import Acquired, Change, Committed, Record
-from ..reports import ConversationSummary, Health, PurgeReport, Selection
+from ..reports import ConversationSummary, Finding, Health, PurgeReport, Selection
 from ..toolkit.packed import Pair
 from .instances import instances
 from .journal import Journal
@@ -29,8 +29,7 @@ JOURNAL_BYTES: Final = 64 * 2**20
 class FailoverBackend(ConversationStateBackend):
     """A primary, and a fallback in memory for as long as the primary is unavailable.
 
-    Every process has its own fallback: the others see a change when it is replayed. What is
-    promised is in docs/outages.md.
+    Every process has its own fallback. What is promised is in docs/outages.md.
     """
 
     name: ClassVar = "failover"
@@ -51,16 +50,14 @@ class FailoverBackend(ConversationStateBackend):
             fallback: where changed conversations are in an outage. It evicts none from now on.
             outage_memory: for how many seconds a conversation is remembered for an outage after the
                 primary has last shown it; 0: not at all.
-            known_conversations, known_bytes: how many conversations, and bytes of memory of them,
-                are kept for that. Those that were last seen go first.
+            known_conversations, known_bytes: the most that is kept for that; last seen, first gone.
             journal_bytes: how many bytes of memory may wait for replay, with what is in `fallback`.
                 More is refused with `BackendUnavailable`.
         """
         super().__init__(max_age=primary.max_age)
         self.primary = primary
         self.fallback = fallback
-        # To a caller, it is the primary.
-        for trait in ("name", "can_scan", "expires_natively", "is_shared"):
+        for trait in ("name", "can_scan", "expires_natively", "is_shared"):  # for a caller
             setattr(self, trait, getattr(primary, trait))
         self._known_limits = known_conversations, known_bytes, primary.max_age, outage_memory
         self._journal_bytes = journal_bytes
@@ -344,6 +341,10 @@ class FailoverBackend(ConversationStateBackend):
                 await self.primary.adelete(id)  # it may have been replayed just now
         return report
 
+    def find_damage(self, ttl: float, **options: Any) -> Iterator[Finding]:
+        """See `ConversationStateBackend.find_damage`."""
+        return self.primary.find_damage(ttl, **options)
+
     def health(self) -> Health:
         """Tell how the primary is. In an outage it is not asked: the probes have done so."""
         health = self._recovery.outage_health() or self.primary.health()
@@ -385,8 +386,7 @@ class FailoverBackend(ConversationStateBackend):
         self._recovery.end_outage(restore)
 
     def close(self) -> None:
-        """Replay what is possible, and close connections. What cannot be replayed is kept in
-        memory, and tried again as soon as the backend is used."""
+        """Replay what is possible, and close connections. The rest is tried at the next use."""
         self._recovery.stop()
         self.primary.close()
 

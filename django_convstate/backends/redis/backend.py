@@ -18,11 +18,12 @@ from ...exceptions import BackendUnavailable, ConversationCorrupt, ConversationE
 from ...ids import hashed_id, new_id
 from ..base import ConversationStateBackend
 from ..records import Acquired, Change, Committed, Diverged, Record
-from ..reports import ConversationSummary, Health, Progress, PurgeReport, Selection
+from ..reports import ConversationSummary, Finding, Health, Progress, PurgeReport, Selection
 from ..toolkit.listing import newest_first
 from ..toolkit.packed import Pair, packing
 from .client.clients import Clients
 from .client.deadline import Deadline, in_time
+from .damage import DamageSearch
 from .diagnostics.checks import check_entry, check_server, check_use, is_usable
 from .diagnostics.server_info import adescribe, describe, key_on_each_primary
 from .errors import CLIENT_ERRORS, is_unknown_command, misconfiguration, translated
@@ -99,9 +100,8 @@ class RedisBackend(ConversationStateBackend):
 
     def shard_of(self, id: str) -> str | None:
         """See `ConversationStateBackend.shard_of`: a node of a cluster."""
-        if not self._clients.config.is_cluster:
-            return None
-        return self._clients.node_of(self._operations.keys(id)[0])
+        is_cluster = self._clients.config.is_cluster
+        return self._clients.node_of(self._operations.keys(id)[0]) if is_cluster else None
 
     def commit(self, id: str, change: Change) -> Committed:
         """See `ConversationStateBackend.commit`."""
@@ -225,6 +225,10 @@ class RedisBackend(ConversationStateBackend):
             return PurgeReport(dry_run=dry_run)  # Redis drops what has expired by itself
         return self._listing.purge(selection, dry_run, batch_size, progress)
 
+    def find_damage(self, ttl: float, *, progress: Progress | None = None) -> Iterator[Finding]:
+        """See `ConversationStateBackend.find_damage`."""
+        return DamageSearch(self._operations, self._listing, self._clients, ttl).findings(progress)
+
     def health(self) -> Health:
         """See `ConversationStateBackend.health`. Writes to each primary, because a server may
         answer and refuse writes alone."""
@@ -259,8 +263,7 @@ class RedisBackend(ConversationStateBackend):
         """See `ConversationStateBackend.isolated`. Shares the connections."""
         operations = Operations(f"{self._operations.prefix}.{name}", self.max_age)
         other = copy(self)
-        listing = Listing(operations, self._clients)
-        vars(other).update(_operations=operations, _listing=listing)
+        vars(other).update(_operations=operations, _listing=Listing(operations, self._clients))
         return other
 
     def erase(self) -> None:

@@ -48,7 +48,7 @@ class Listing:
         """Return the conversations of `owner`, in no order."""
         found, expired = [], []
         summary_with = partial(self._operations.summary, keys=keys)
-        for id, summary in self._each(self._owned(owner), summary_with):
+        for id, summary in self.each(self._owned(owner), summary_with):
             if summary is not None and summary.owner == owner:
                 found.append(summary)
             else:
@@ -59,7 +59,7 @@ class Listing:
     def everything(self, keys: Sequence[str]) -> Iterator[ConversationSummary]:
         """Yield all conversations, perhaps millions, in no order."""
         summary_with = partial(self._operations.summary, keys=keys)
-        for _, summary in self._each(self._ids(), summary_with):
+        for _, summary in self.each(self._ids(), summary_with):
             if summary is not None:
                 yield summary
 
@@ -76,7 +76,7 @@ class Listing:
         examined = deleted = 0
         ids = self._ids() if owner is None else self._owned(owner)
         for batch in _batches(ids, batch_size):
-            verdicts = dict(self._each(iter(batch), examine))
+            verdicts = dict(self.each(iter(batch), examine))
             gone = [id for id, verdict in verdicts.items() if verdict is None]
             examined += len(verdicts) - len(gone)
             deleted += list(verdicts.values()).count(True)
@@ -142,10 +142,11 @@ class Listing:
             ids += page
         return iter(dict.fromkeys(ids))
 
-    def _each(
+    def each(
         self, ids: Iterator[str], operation: Callable[[str], Operation[T]]
     ) -> Iterator[tuple[str, T | None]]:
-        """Yield each id and what the operation on it returns: see `_run`."""
+        """Yield each id (or other name) and what the operation on it returns. None: what is stored
+        is damaged. One that is being moved to another node is left out."""
         for batch in _batches(ids, BATCH_SIZE):
             yield from self._run({id: operation(id) for id in batch}).items()
 

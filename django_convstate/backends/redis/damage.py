@@ -1,0 +1,260 @@
+"""Looks for what is not as it should be among the keys of a store, and changes nothing.
+
+What is left of a conversation that has just expired looks much like one that the server has evicted
+in part: its state and messages live a tenth longer than its meta hash, and the index of its owner
+lists it for a while. That is no damage. It is told apart by the time that is left, which is longer
+where the conversation cannot have expired yet. For that the idle time of most conversations is
+taken for that of all.
+"""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from ..reports import Finding, Kind, Progress
+from . import scripts
+from .client.clients import Clients
+from .errors import CLIENT_ERRORS, translated
+from .listing import Listing
+from .operations import (
+    INDEX_PAGE_SIZE,
+    Operation,
+    Operations,
+    Reply,
+    script_operation,
+    ttl_ms,
+)
+from .replies import text
+
+BATCH_SIZE: Final = 500  # keys that are sorted by what they are before they are looked at
+SLACK_MS: Final = 60_000  # by which an index lists what has expired for longer
+_FOR_EVER: Final = -1
+_PARTS: Final = ("meta", "state", "messages", "ids")
+_NO_META: Final = "Its meta hash is missing: perhaps the server has evicted it."
+
+
+class _Seen(NamedTuple):
+    """What examine.lua replies."""
+
+    kind: str
+    owner: str  # whose index must list it
+    is_lasting: bool
+    left: tuple[int, ...]  # ms, of each of its keys
+
+
+# Of an index: now (ms), ms left of it, where the next page begins, and ids with their scores.
+_Page = tuple[int, int, int, dict[str, float]]
+
+
+class DamageSearch:
+    """One search through the keys of a `RedisBackend`."""
+
+    def __init__(
+        self, operations: Operations, listing: Listing, clients: Clients, ttl: float
+    ) -> None:
+        """See `ConversationStateBackend.find_damage`."""
+        self._operations, self._listing, self._clients = operations, listing, clients
+        self._ttl_ms = math.inf if math.isinf(ttl) else ttl_ms(ttl)
+        prefix = re.escape(operations.prefix)
+        self._pattern = re.compile(
+            rf"{prefix}:(?:\{{(?P<id>[^{{}}]+)\}}:(?P<part>meta|state|messages|ids|line)"
+            rf"(?P<corrupt>:corrupt(?::\d+)?)?|(?P<owner>owner):\{{[0-9a-f]+\}}"
+            rf"|(?P<staged>staged-[0-9a-f]+):\{{[^{{}}]+\}}:\w+)"
+        )
+        self._looks: dict[str, Callable[[Sequence[str]], Iterator[Finding]]] = {
+            "meta": self._conversations,
+            "part": self._parts,
+            "owner": self._indexes,
+            "corrupt": self._quarantined,
+            "beside": partial(self._lasting, detail="It must expire, and does not."),
+        }
+
+    def findings(self, progress: Progress | None) -> Iterator[Finding]:
+        """Yield each finding once; tell how many conversations were looked at."""
+        known = set[Finding]()
+        examined = 0
+        for keys in self._batches():
+            groups: dict[str, list[str]] = defaultdict(list)
+            for key in keys:
+                groups[self._sort_of(key)].append(key)
+            for sort, look in self._looks.items():
+                for finding in look(groups[sort]):
+                    if finding not in known:
+                        known.add(finding)
+                        yield finding
+            examined += len(groups["meta"])
+            if progress:
+                progress(examined, None)
+
+    def _batches(self) -> Iterator[list[str]]:
+        keys = self._listing.keys(f"{self._operations.prefix}:*")
+        try:
+            while batch := list(islice(keys, BATCH_SIZE)):
+                # SCAN may return a key twice. What is not text is another program's.
+                yield list(dict.fromkeys(key.decode(errors="replace") for key in batch))
+        except CLIENT_ERRORS as error:
+            raise translated(error, self._clients.alias) from error
+
+    def _sort_of(self, key: str) -> str:
+        found = self._pattern.fullmatch(key)
+        if found is None:
+            return ""
+        if found["corrupt"] or found["owner"]:
+            return "corrupt" if found["corrupt"] else "owner"
+        if found["staged"] or found["part"] == "line":
+            return "beside"
+        return "meta" if found["part"] == "meta" else "part"
+
+    def _id_of(self, key: str) -> str:
+        found = self._pattern.fullmatch(key)
+        return (found and found["id"]) or ""
+
+    def _conversations(self, keys: Sequence[str]) -> Iterator[Finding]:
+        """Look at conversations by the keys of their meta hashes."""
+        listed_by: dict[str, str] = {}
+        for id, seen in self._examined(map(self._id_of, keys)):
+            where = self._operations.keys(id)[0]
+            if seen is None or seen.kind == "damaged":
+                yield _finding("damaged", id, where, "It makes no sense as a conversation.")
+            elif seen.kind == "partial":
+                yield _finding("partial", id, where, "State, messages or ids are missing.")
+            else:
+                yield from self._times(id, seen)
+                if seen.owner:
+                    listed_by[id] = seen.owner
+        yield from self._unlisted(listed_by)
+
+    def _times(self, id: str, seen: _Seen) -> Iterator[Finding]:
+        """Compare the times to live of the keys of a conversation."""
+        own = seen.left[0]
+        for key, part, left in zip(self._operations.keys(id), _PARTS, seen.left, strict=True):
+            if left == _FOR_EVER and not seen.is_lasting and seen.kind != "nothing":
+                yield _without_ttl(id, key)
+            elif part != "meta" and left >= 0 and (own == _FOR_EVER or left < own):
+                yield _finding("partial", id, key, "It expires before its conversation does.")
+
+    def _unlisted(self, listed_by: dict[str, str]) -> Iterator[Finding]:
+        def missing(owners: dict[str, str]) -> dict[str, str]:
+            def score(id: str) -> Operation[bool]:
+                key = self._operations.index_key(owners[id])
+                return Operation(("ZSCORE", key, id), lambda reply: Reply(reply is not None))
+
+            return {
+                id: owners[id] for id, found in self._listing.each(iter(owners), score) if not found
+            }
+
+        suspects = missing(listed_by)
+        # Again, for it may have been deleted or claimed in between.
+        still = {
+            id: seen.owner for id, seen in self._examined(iter(suspects)) if seen and seen.owner
+        }
+        for id, owner in missing(still).items():
+            where = self._operations.index_key(owner)
+            yield _finding("unlisted", id, where, "The index of its owner does not list it.")
+
+    def _parts(self, keys: Sequence[str]) -> Iterator[Finding]:
+        """Look at state, messages and ids: whether their meta hash is there."""
+        lasts, here = self._ttl_ms / 10 + 1000, set(keys)
+        for id, seen in self._examined(map(self._id_of, keys), briefly=True):
+            if seen is None or seen.kind != "nothing":
+                continue
+            for key, left in zip(self._operations.keys(id), seen.left, strict=True):
+                if key in here and (left == _FOR_EVER or left > lasts):
+                    yield _finding("orphaned", id, key, _NO_META)
+
+    def _indexes(self, keys: Sequence[str]) -> Iterator[Finding]:
+        for key in keys:
+            yield from self._index(key)
+
+    def _index(self, key: str) -> Iterator[Finding]:
+        """Look at an owner's index: whether its conversations are there, and are the owner's."""
+        cursor, is_lasting, left = 0, False, 0
+        while True:
+            page = dict(self._listing.each(iter([key]), partial(_index_page, cursor=cursor)))
+            if (found := page.get(key)) is None:
+                if key in page:
+                    yield _finding("damaged", "", key, "It makes no sense as an index.")
+                return
+            now, left, cursor, scores = found
+            is_lasting = is_lasting or math.inf in scores.values()
+            due = [id for id, score in scores.items() if self._must_be_there(score, now)]
+            for id in self._not_listed_rightly(due, key):
+                detail = "The index of an owner lists it, and it is not there or not theirs."
+                yield _finding("orphaned", id, key, detail)
+            if not cursor:
+                break
+        if left == _FOR_EVER and not is_lasting:
+            yield _without_ttl("", key)
+
+    def _must_be_there(self, score: float, now: int) -> bool:
+        """Tell whether a conversation that was indexed then cannot have expired: see index.lua."""
+        return math.isinf(score) or score - now > self._ttl_ms + SLACK_MS
+
+    def _not_listed_rightly(self, ids: Iterable[str], key: str) -> list[str]:
+        def owner_of(id: str) -> Operation[str | None]:
+            def read(reply: Any) -> Reply[str | None]:
+                version, owner = reply
+                return Reply(None if version is None or owner is None else text(owner))
+
+            return Operation(("HMGET", self._operations.keys(id)[0], "v", "o"), read)
+
+        def wrong(ids: Iterable[str]) -> list[str]:
+            found = self._listing.each(iter(ids), owner_of)
+            return [id for id, o in found if o is None or self._operations.index_key(o) != key]
+
+        # Those that are still listed: one that was deleted in between is not.
+        def is_listed(id: str) -> Operation[bool]:
+            return Operation(("ZSCORE", key, id), lambda reply: Reply(reply is not None))
+
+        return [id for id, listed in self._listing.each(iter(wrong(ids)), is_listed) if listed]
+
+    def _quarantined(self, keys: Sequence[str]) -> Iterator[Finding]:
+        detail = "A load has found it damaged, and set it aside."
+        for key in keys:
+            yield _finding("quarantined", self._id_of(key), key, detail)
+        yield from self._lasting(keys, detail="It is in quarantine, and must expire.")
+
+    def _lasting(self, keys: Sequence[str], detail: str) -> Iterator[Finding]:
+        def time_left(key: str) -> Operation[int]:
+            return Operation(("PTTL", key), Reply)
+
+        for key, left in self._listing.each(iter(keys), time_left):
+            if left == _FOR_EVER:
+                yield _finding("without_ttl", self._id_of(key), key, detail)
+
+    def _examined(
+        self, ids: Iterable[str], *, briefly: bool = False
+    ) -> Iterator[tuple[str, _Seen | None]]:
+        def examine(id: str) -> Operation[_Seen]:
+            arguments = (self._operations.max_age_ms, "1" if briefly else "")
+            return script_operation(scripts.EXAMINE, self._operations.keys(id), arguments, _seen)
+
+        return self._listing.each(iter(dict.fromkeys(ids)), examine)
+
+
+def _seen(reply: Any) -> Reply[_Seen]:
+    kind, owner, is_lasting, *left = reply
+    return Reply(_Seen(text(kind), text(owner), bool(is_lasting), tuple(left)))
+
+
+def _index_page(key: str, cursor: int) -> Operation[_Page | None]:
+    def read(reply: Any) -> Reply[_Page | None]:
+        now, left, following, page = reply
+        # What is not text was put there by another program, and is no id.
+        ids = [id.decode(errors="ignore") for id in page[::2]]
+        scores = dict(zip(ids, map(float, page[1::2]), strict=True))
+        return Reply((now, left, int(following), scores))
+
+    return script_operation(scripts.EXAMINE_INDEX, (key,), (cursor, INDEX_PAGE_SIZE), read)
+
+
+def _without_ttl(id: str, where: str) -> Finding:
+    return _finding("without_ttl", id, where, "It must expire, and does not.")
+
+
+def _finding(kind: Kind, id: str, where: str, detail: str) -> Finding:
+    return Finding(kind=kind, id=id, where=where, detail=detail)
