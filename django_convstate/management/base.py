@@ -199,9 +199,10 @@ class StoreCommand(RichCommand):
                 f"{self.verb}."
             )
 
-    def require_owner(self, owner: str) -> None:
-        """Raise `CommandError` where nothing is stored of an owner: it may be misspelt."""
-        if next(self.store.list(owner, limit=1), None) is None:
+    def require_owner(self, owner: str | None) -> None:
+        """Raise `CommandError` where nothing is stored of an owner: it may be misspelt. None: it
+        was not asked for one."""
+        if owner is not None and next(self.store.list(owner, limit=1), None) is None:
             raise CommandError(f"Nothing is stored of the owner {owner!r}.")
 
 

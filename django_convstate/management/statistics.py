@@ -47,10 +47,15 @@ class Statistics:
         self._sizes, self._counts = sorted(sizes), sorted(counts)
         self._idle, self._ages = sorted(idle), sorted(ages)
 
+    @property
+    def conversations(self) -> int:
+        """How many there are."""
+        return len(self._sizes)
+
     def as_json(self) -> dict[str, Any]:
         """Return all numbers: bytes, seconds, counts."""
         return {
-            "conversations": len(self._sizes),
+            "conversations": self.conversations,
             "without_owner": self._unowned,
             "owners": self._owners,
             "messages": round(sum(self._counts)),
@@ -75,14 +80,14 @@ class Statistics:
         """Return the numbers for people."""
         newest = self._newest
         totals = [
-            ("conversations", f"{len(self._sizes):,}"),
+            ("conversations", f"{self.conversations:,}"),
             ("without an owner", f"{self._unowned:,}"),
             ("owners", f"{self._owners:,}"),
             ("messages", f"{sum(self._counts):,.0f}"),
             ("size", format_bytes(sum(self._sizes))),
             ("last used", f"{newest:%Y-%m-%d %H:%M:%S} UTC" if newest else "-"),
         ]
-        if not self._sizes:
+        if not self.conversations:
             return facts_of("Stats", totals)
         return Group(
             facts_of("Stats", totals),

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +13,9 @@ from django_convstate.ids import hashed_id
 
 from .durations import format_duration
 from .formats import format_bytes
+
+_HEAD: Final = ("ID", "Owner", "Messages", "Size", "Idle", "Expires in")
+_ID_WIDTH: Final = 22  # of the ids that we make
 
 
 def as_is(text: str) -> Text:
@@ -26,26 +29,35 @@ def now() -> datetime:
     return datetime.fromtimestamp(clock.time(), UTC)
 
 
-def table_of(summaries: Sequence[ConversationSummary]) -> Table:
-    """Return a table with a row for each summary."""
+def table_of(summaries: Sequence[ConversationSummary], width: int) -> Table:
+    """Return a table with a row for each summary, that fits into so many columns of a terminal."""
     at = now()
-    table = Table("ID", "Owner", "Messages", "Size", "Idle", "Expires in")
+    rows = [_cells(summary, at) for summary in summaries]
+    lengths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]
+    # Ids are for copying: those that we make are not wrapped, longer ones and owners may be.
+    room = width - sum(lengths[2:]) - 3 * len(_HEAD) - 1
+    id_width = min(lengths[0], max(_ID_WIDTH, room - lengths[1]))
+    table = Table(*_HEAD)
+    table.columns[0].width = id_width
+    table.columns[1].width = min(lengths[1], max(len(_HEAD[1]), room - id_width))
     for column in table.columns[2:]:
-        column.justify = "right"
-    # Ids are for copying: those that we make are not wrapped, other columns are.
-    table.columns[0].min_width = min(22, max(len(summary.id) for summary in summaries))
-    for summary in summaries:
-        table.add_row(
-            as_is(summary.id),
-            as_is(summary.owner or "-"),
-            f"{summary.message_count:,}",
-            format_bytes(summary.size),
-            format_duration((at - summary.last_accessed).total_seconds()),
-            format_duration((summary.expires_at - at).total_seconds())
-            if summary.expires_at
-            else "never",
-        )
+        column.justify, column.no_wrap = "right", True
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def _cells(summary: ConversationSummary, at: datetime) -> list[Text]:
+    expires_at = summary.expires_at
+    left = "never" if expires_at is None else format_duration((expires_at - at).total_seconds())
+    return [
+        as_is(summary.id),
+        as_is(summary.owner or "-"),
+        Text(f"{summary.message_count:,}"),
+        Text(format_bytes(summary.size)),
+        Text(format_duration((at - summary.last_accessed).total_seconds())),
+        Text(left),
+    ]
 
 
 def facts_of(title: str, facts: Iterable[tuple[str, Text | str]]) -> Table:

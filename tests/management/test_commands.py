@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from django_convstate import Conversation, conversations
+from django_convstate import conversations
 from django_convstate.management.durations import format_duration, parse_duration
+from tests.support.commands import make, run
 from tests.support.reports import CANARY
 
 
@@ -22,20 +23,6 @@ def shared(settings: Any) -> Any:
     conversations.purge(everything=True)
     yield
     conversations.purge(everything=True)
-
-
-def make(owner: str | None = None, ttl: float | None = None, text: str = "hi") -> Conversation:
-    conversation = conversations.create(owner=owner, ttl=ttl)
-    conversation["city"] = "Jaipur"
-    conversation.messages.append("user", text)
-    conversation.save()
-    return conversation
-
-
-def run(*args: str) -> str:
-    out = io.StringIO()
-    call_command(*args, stdout=out)
-    return " ".join(re.sub(r"[\u2500-\u257f]", " ", out.getvalue()).split())
 
 
 @pytest.mark.usefixtures("shared")
@@ -326,6 +313,19 @@ class TestDurations:
     )
     def test_format(self, seconds: float, text: str) -> None:
         assert format_duration(seconds) == text
+
+
+@pytest.mark.usefixtures("shared")
+@pytest.mark.parametrize("value", ["", "-5d", "10y", "30", "5", "1h30", "0s", "20000d", "x"])
+@pytest.mark.parametrize("option", ["--idle", "--older-than"])
+@pytest.mark.parametrize("command", ["purge_sessions", "inspect_sessions"])
+def test_what_is_no_duration_is_told(command: str, option: str, value: str) -> None:
+    conversation = make("u1")
+    with pytest.raises(CommandError, match=r"duration|unit") as error:
+        run(command, f"{option}={value}")
+    assert error.value.returncode == 1
+    assert str(error.value).count("\n") == 0
+    assert [summary.id for summary in conversations.list()] == [conversation.id]
 
 
 @pytest.mark.usefixtures("shared")

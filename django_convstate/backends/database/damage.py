@@ -119,8 +119,8 @@ class _Search:
             conversation__prefix=self._storage.prefix,
             conversation__quarantined="",
         )
-        rows = rows.annotate(of=F("conversation__key"), last_key=F("conversation__last_key"))
-        for page in self._pages(rows, MESSAGES_PAGE):
+        beside = {"of": F("conversation__key"), "last_key": F("conversation__last_key")}
+        for page in self._pages(rows.annotate(**beside), MESSAGES_PAGE):
             for message in page:
                 if not _is_sound(message):
                     detail = f"The message at position {message.position} makes no sense."

@@ -138,23 +138,18 @@ class DamageSearch:
                 yield _finding("partial", id, key, "It expires before its conversation does.")
 
     def _unlisted(self, listed_by: dict[str, str]) -> Iterator[Finding]:
-        def missing(owners: dict[str, str]) -> dict[str, str]:
-            def score(id: str) -> Operation[bool]:
-                key = self._operations.index_key(owners[id])
-                return Operation(("ZSCORE", key, id), lambda reply: Reply(reply is not None))
-
-            return {
-                id: owners[id] for id, found in self._listing.each(iter(owners), score) if not found
-            }
-
-        suspects = missing(listed_by)
+        suspects = self._not_in_index(listed_by)
         # Again, for it may have been deleted or claimed in between.
-        still = {
-            id: seen.owner for id, seen in self._examined(iter(suspects)) if seen and seen.owner
-        }
-        for id, owner in missing(still).items():
-            where = self._operations.index_key(owner)
+        examined = self._examined(suspects)
+        still = {id: seen.owner for id, seen in examined if seen is not None and seen.owner}
+        for id in self._not_in_index(still):
+            where = self._operations.index_key(still[id])
             yield _finding("unlisted", id, where, "The index of its owner does not list it.")
+
+    def _not_in_index(self, owners: dict[str, str]) -> list[str]:
+        index_key = self._operations.index_key
+        scores = self._ask(owners, lambda id: ("ZSCORE", index_key(owners[id]), id))
+        return [id for id, score in scores.items() if score is None]
 
     def _parts(self, keys: Sequence[str]) -> Iterator[Finding]:
         """Look at state, messages and ids: whether their meta hash is there."""
@@ -195,36 +190,44 @@ class DamageSearch:
         return math.isinf(score) or score - now > self._ttl_ms + SLACK_MS
 
     def _not_listed_rightly(self, ids: Iterable[str], key: str) -> list[str]:
-        def owner_of(id: str) -> Operation[str | None]:
-            def read(reply: Any) -> Reply[str | None]:
-                version, owner = reply
-                return Reply(None if version is None or owner is None else text(owner))
+        """Return those of which the conversation is not there, or not this owner's. What is damaged
+        or in quarantine, others tell."""
+        meta = {id: self._operations.keys(id)[0] for id in ids}
+        found = self._ask(meta, lambda id: ("HMGET", meta[id], "v", "o"))
+        wrong = [id for id, fields in found.items() if fields and not self._is_of(key, *fields)]
+        aside = self._ask(wrong, lambda id: ("EXISTS", f"{meta[id]}:corrupt"))
+        # One that was deleted in between is not listed any more.
+        scores = self._ask(wrong, lambda id: ("ZSCORE", key, id))
+        return [id for id in wrong if not aside.get(id) and scores.get(id) is not None]
 
-            return Operation(("HMGET", self._operations.keys(id)[0], "v", "o"), read)
-
-        def wrong(ids: Iterable[str]) -> list[str]:
-            found = self._listing.each(iter(ids), owner_of)
-            return [id for id, o in found if o is None or self._operations.index_key(o) != key]
-
-        # Those that are still listed: one that was deleted in between is not.
-        def is_listed(id: str) -> Operation[bool]:
-            return Operation(("ZSCORE", key, id), lambda reply: Reply(reply is not None))
-
-        return [id for id, listed in self._listing.each(iter(wrong(ids)), is_listed) if listed]
+    def _is_of(self, index: str, version: bytes | None, owner: bytes | None) -> bool:
+        if version is None or owner is None:
+            return False
+        return self._operations.index_key(owner.decode(errors="replace")) == index
 
     def _quarantined(self, keys: Sequence[str]) -> Iterator[Finding]:
         detail = "A load has found it damaged, and set it aside."
         for key in keys:
-            yield _finding("quarantined", self._id_of(key), key, detail)
+            # All parts of it count as one.
+            where = re.sub(r":\w+(:corrupt(?::\d+)?)$", r":*\1", key)
+            yield _finding("quarantined", self._id_of(key), where, detail)
         yield from self._lasting(keys, detail="It is in quarantine, and must expire.")
 
     def _lasting(self, keys: Sequence[str], detail: str) -> Iterator[Finding]:
-        def time_left(key: str) -> Operation[int]:
-            return Operation(("PTTL", key), Reply)
-
-        for key, left in self._listing.each(iter(keys), time_left):
+        for key, left in self._ask(keys, lambda key: ("PTTL", key)).items():
             if left == _FOR_EVER:
                 yield _finding("without_ttl", self._id_of(key), key, detail)
+
+    def _ask(
+        self, names: Iterable[str], command: Callable[[str], tuple[str, ...]]
+    ) -> dict[str, Any]:
+        """Return the replies to a plain command for each name; None where a key is of another
+        type."""
+
+        def operation(name: str) -> Operation[Any]:
+            return Operation(command(name), Reply)
+
+        return dict(self._listing.each(iter(names), operation))
 
     def _examined(
         self, ids: Iterable[str], *, briefly: bool = False

@@ -170,6 +170,8 @@ class Command(StoreCommand):
         with self.tracking("Counting", "counted") as track:
             found = wanted.those_of(self.store.list(options["owner"]))
             statistics = Statistics(track.each(found))
+        if not statistics.conversations:
+            self.require_owner(options["owner"])
         if options["json"]:
             self.write_json(statistics.as_json())
         else:
@@ -178,7 +180,7 @@ class Command(StoreCommand):
     def _list(self, wanted: Wanted, options: dict[str, Any]) -> None:
         limit = options["limit"]
         found = wanted.first_of(self.store.list(options["owner"]), limit + 1)
-        if not found and options["owner"] is not None:
+        if not found:
             self.require_owner(options["owner"])
         shown = found[:limit]
         if options["json"]:
@@ -188,6 +190,6 @@ class Command(StoreCommand):
         elif not shown:
             self.say("No conversations." if not wanted.selects else "No such conversations.")
         else:
-            self.console.print(table_of(shown))
+            self.console.print(table_of(shown, self.console.width))
             if len(found) > limit:
                 self.say(f"The first {limit:,}; --limit shows more.")

@@ -66,7 +66,7 @@ class Command(StoreCommand):
         if may_ask and not only_expired and not options["dry_run"]:
             self.confirm(_question(self.store.backend, options))
         report = self._purge(options)
-        if options["owner"] is not None and not report.deleted:
+        if not report.deleted:
             self.require_owner(options["owner"])
         self._report(report, _sentence(report, only_expired, options), options)
 
