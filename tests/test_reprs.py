@@ -19,8 +19,9 @@ from django_convstate.backends.failover.journal import Delete, PendingWrites, To
 from django_convstate.backends.failover.snapshot import Applied, Snapshot
 from django_convstate.backends.records import Acquired, Change, Committed, Record, Replacement
 from django_convstate.backends.redis.client.config import ServerConfig
+from django_convstate.backends.redis.damage import Seen
 from django_convstate.backends.redis.operations import Operations, Reply
-from django_convstate.backends.reports import ConversationSummary, Selection
+from django_convstate.backends.reports import ConversationSummary, Finding, Selection
 from django_convstate.backends.toolkit.packed import PackedMessages
 from django_convstate.backends.toolkit.stored import StoredConversation
 from django_convstate.channels.scope import ScopeConversation
@@ -55,6 +56,7 @@ HARMLESS = {
         "ConvstateConfig",
         "DatabaseBackendConfig",
         "ServerTime",
+        "Wanted",
         "CurrentTime",
         "Migration",
         # They show a row as the model does.
@@ -195,6 +197,8 @@ def instances() -> dict[str, Any]:
             PackedMessages([BYTES], 0),
             Hidden(TEXT),
             new_token(ID, OWNER),
+            Finding(kind="damaged", id=ID, where=TEXT, detail="It makes no sense."),
+            Seen("conversation", OWNER, False, (1, 1, 1, 1)),
             Visitor(OWNER, [ID]),
         )
     }

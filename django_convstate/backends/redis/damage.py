@@ -11,9 +11,10 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from ..reports import Finding, Kind, Progress
 from . import scripts
@@ -37,13 +38,21 @@ _PARTS: Final = ("meta", "state", "messages", "ids")
 _NO_META: Final = "Its meta hash is missing: perhaps the server has evicted it."
 
 
-class _Seen(NamedTuple):
-    """What examine.lua replies."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What examine.lua replies of a conversation.
+
+    Attributes:
+        kind: what there is.
+        owner: whose index must list it; "" if none must.
+        is_lasting: whether it never expires.
+        left: for how many ms each of its keys is there; -1: for ever; -2: it is not there.
+    """
 
     kind: str
-    owner: str  # whose index must list it
+    owner: str = field(repr=False)
     is_lasting: bool
-    left: tuple[int, ...]  # ms, of each of its keys
+    left: tuple[int, ...]
 
 
 # Of an index: now (ms), ms left of it, where the next page begins, and ids with their scores.
@@ -128,7 +137,7 @@ class DamageSearch:
                     listed_by[id] = seen.owner
         yield from self._unlisted(listed_by)
 
-    def _times(self, id: str, seen: _Seen) -> Iterator[Finding]:
+    def _times(self, id: str, seen: Seen) -> Iterator[Finding]:
         """Compare the times to live of the keys of a conversation."""
         own = seen.left[0]
         for key, part, left in zip(self._operations.keys(id), _PARTS, seen.left, strict=True):
@@ -231,17 +240,17 @@ class DamageSearch:
 
     def _examined(
         self, ids: Iterable[str], *, briefly: bool = False
-    ) -> Iterator[tuple[str, _Seen | None]]:
-        def examine(id: str) -> Operation[_Seen]:
+    ) -> Iterator[tuple[str, Seen | None]]:
+        def examine(id: str) -> Operation[Seen]:
             arguments = (self._operations.max_age_ms, "1" if briefly else "")
             return script_operation(scripts.EXAMINE, self._operations.keys(id), arguments, _seen)
 
         return self._listing.each(iter(dict.fromkeys(ids)), examine)
 
 
-def _seen(reply: Any) -> Reply[_Seen]:
+def _seen(reply: Any) -> Reply[Seen]:
     kind, owner, is_lasting, *left = reply
-    return Reply(_Seen(text(kind), text(owner), bool(is_lasting), tuple(left)))
+    return Reply(Seen(text(kind), text(owner), bool(is_lasting), tuple(left)))
 
 
 def _index_page(key: str, cursor: int) -> Operation[_Page | None]:

@@ -75,9 +75,10 @@ class Command(StoreCommand):
     def _print_json(
         self, examined: int, counts: Counter[str], shown: list[Finding], sentence: str
     ) -> None:
+        backend = self.store.backend
         self.write_json(
             {
-                "backend": self.store.backend.name,
+                "backend": backend.name,
                 "examined": examined,
                 "found": counts.total(),
                 "kinds": {kind: counts[kind] for kind in _KINDS},
