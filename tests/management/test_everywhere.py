@@ -9,6 +9,7 @@ from django.core.management import CommandError
 from django_convstate import Conversation, conversations
 from django_convstate.ids import hashed_id
 from tests.support.commands import make, pass_by, run, run_json
+from tests.support.databases import ALIASES
 
 pytestmark = pytest.mark.usefixtures("kept")
 
@@ -186,3 +187,19 @@ def test_an_alias_does_the_same(name: str) -> None:
     make("u1")
     args = ["--owner=u1", "--dry-run"] if name == "purge" else []
     assert run(f"{name}_conversations", *args) == run(f"{name}_sessions", *args)
+
+
+@pytest.mark.parametrize("kept", ALIASES, indirect=True)
+def test_a_transaction_deletes_a_bounded_number_of_messages(
+    kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_convstate.backends.database.listing.PURGED_MESSAGES", 4)
+    for count in (1, 2, 3, 9, 1):
+        conversation = conversations.create(owner="u1")
+        for number in range(count):
+            conversation.messages.append("user", str(number))
+        conversation.save()
+    reached: list[tuple[int, int | None]] = []
+    report = conversations.purge(owner="u1", progress=lambda *done: reached.append(done))
+    assert reached == [(2, 5), (3, 5), (4, 5), (5, 5)]
+    assert report.deleted == 5

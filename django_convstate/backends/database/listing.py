@@ -1,6 +1,6 @@
 """Many conversations: a listing in pages, and a purge in batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -37,7 +37,16 @@ _COLUMNS: Final = (
     "state_size",
     "cursor",
 )
-_OF_THE_PURGED: Final = ("pk", "key", "version", "quarantined", "leases", "leased_until")
+_OF_THE_PURGED: Final = (
+    "pk",
+    "key",
+    "version",
+    "quarantined",
+    "leases",
+    "leased_until",
+    "message_count",
+)
+PURGED_MESSAGES: Final = 10_000  # deleted in one transaction, unless one conversation has more
 
 
 def others_point_at_conversations() -> bool:
@@ -125,6 +134,17 @@ def purge(
     return PurgeReport(max(total, deleted), deleted)
 
 
+def _short(rows: Iterable[Any]) -> list[Any]:
+    """Return the first rows, up to so many that they are deleted in a short transaction."""
+    found, messages = list[Any](), 0
+    for row in rows:
+        messages += row.message_count
+        if found and messages > PURGED_MESSAGES:
+            break
+        found.append(row)
+    return found
+
+
 def _selected(storage: Storage, selection: Selection) -> Q:
     now = storage.now()
     if selection.only_expired:
@@ -147,7 +167,7 @@ def _delete(
     next purge."""
     can_skip = connections[storage.alias].features.has_select_for_update_skip_locked
     locked = rows.select_for_update(skip_locked=can_skip)
-    found = list(locked.values_list(*_OF_THE_PURGED, named=True)[:size])
+    found = _short(locked.values_list(*_OF_THE_PURGED, named=True)[:size])
     keys = [row.pk for row in found]
     Message.objects.using(storage.alias).filter(conversation__in=keys).delete()
     if others_point_at_conversations():
