@@ -5,6 +5,7 @@ Results go to stdout. Errors, questions and progress go to stderr, so that stdou
 
 import argparse
 import json
+import os
 import select
 import sys
 from abc import abstractmethod
@@ -121,9 +122,14 @@ class StoreCommand(RichCommand):
         """See `BaseCommand.run_from_argv`."""
         try:
             super().run_from_argv(argv)
+            sys.stdout.flush()
         except KeyboardInterrupt:
             self.stderr.write(f"Interrupted. {self._track or ''}".rstrip())
             sys.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # Who reads this, such as `head`, has had enough. At its end Python would flush again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(FAILED)
 
     def make_rich_console(self, **kwargs: Any) -> Console:
         """Return the console for stdout, wide enough where that is no terminal."""

@@ -3,22 +3,23 @@ their own where that matters."""
 
 import io
 import json
+import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connections
+from django.db import connections, transaction
 from django_rich.management import RichCommand
 
 from django_convstate import conversations
-from django_convstate.management.base import Track
-from django_convstate.management.commands import purge_sessions
+from django_convstate.backends.database.models import Conversation, Message
 from tests.management.conftest import PREFIX
-from tests.support.commands import in_terminal, make, run, spawn
-from tests.support.databases import ALIASES
+from tests.support.commands import InTerminal, environment, in_terminal, make, run, spawn
 from tests.support.places import on
 from tests.support.servers import Server
 
@@ -151,25 +152,80 @@ def stopped(settings: Any, stoppable: Server) -> Iterator[dict[str, Any]]:
     conversations.close()
 
 
-def test_ctrl_c_says_how_far_it_came_and_the_next_run_goes_on(served: dict[str, Any]) -> None:
+def purge_until(reached: str, number: signal.Signals, **settings: Any) -> InTerminal:
+    """Purge everything, one by one, and end that by a signal when its bar says so."""
+    with in_terminal("purge_sessions", "--all", "--no-input", "--batch-size=1", **settings) as it:
+        it.read_until(lambda output: re.search(reached, output))
+        it.process.send_signal(number)
+        it.end()
+    assert "Traceback" not in it.output
+    return it
+
+
+def interrupted(it: InTerminal) -> str:
+    """Return what is said of an interruption."""
+    assert it.process.returncode == 130
+    (said,) = [line for line in it.lines if line.startswith("Interrupted.")]
+    return said
+
+
+def test_a_purge_goes_on_after_it_was_killed_or_interrupted(served: dict[str, Any]) -> None:
     for number in range(COUNT):
         conversations.append(f"bot:{number}", "user", "hi", owner="u1")
-    with in_terminal("purge_sessions", "--all", "--no-input", "--batch-size=1", **served) as it:
-        it.read_until(lambda output: re.search(r" [1-9]\d*/\?", output))
-        it.process.send_signal(signal.SIGINT)
-        assert it.end() == 130
-    (said,) = [line for line in it.lines if line.startswith("Interrupted.")]
+    assert purge_until(r" [1-9]\d*/\?", signal.SIGKILL, **served).process.returncode == -9
+    left = len(list(conversations.list()))
+    assert 0 < left < COUNT
+    said = interrupted(purge_until(r" [1-9]\d*/\?", signal.SIGINT, **served))
     reached = re.fullmatch(
         r"Interrupted\. (\d+) conversations? looked at; run it again to go on\.", said
     )
     assert reached, said
-    assert "Traceback" not in it.output
-    left = len(list(conversations.list()))
-    assert 0 < left <= COUNT - int(reached[1])
+    still = len(list(conversations.list()))
+    assert 0 < still <= left - int(reached[1])
     ended = spawn("purge_sessions", "--all", "--no-input", "--json", **served)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert json.loads(ended.stdout)["deleted"] == left
+    assert json.loads(ended.stdout)["deleted"] == still
     assert list(conversations.list()) == []
+
+
+@pytest.mark.parametrize("kept", ["postgres"], indirect=True)
+def test_a_purge_of_a_database_goes_on_likewise(kept: str, settings: Any) -> None:
+    """It waits for a row that this test has locked, and so is interrupted where that is known."""
+    ids = [make("u1").id for _ in range(20)]
+    mine = {
+        "CONVERSATION_STATE_BACKEND": "database",
+        "CONVERSATION_STATE": settings.CONVERSATION_STATE,
+        "DATABASES": {kept: connections.settings[kept], "default": {}},
+    }
+    messages = Message.objects.using(kept).select_for_update(of=("self",))
+    with transaction.atomic(using=kept):
+        messages.get(conversation__key=ids[10])
+        killed = purge_until(" 10/20 ", signal.SIGKILL, **mine)
+        assert killed.process.returncode == -9
+    with transaction.atomic(using=kept):  # waits until the server has noticed that it was killed
+        assert len(Conversation.rows.using(kept).select_for_update()) == 20
+    assert [each.id for each in conversations.list()] == ids[:9:-1]
+    with transaction.atomic(using=kept):
+        messages.get(conversation__key=ids[15])
+        said = interrupted(purge_until(" 5/10 ", signal.SIGINT, **mine))
+    assert said == "Interrupted. 5 of 10 conversations looked at; run it again to go on."
+    assert [each.id for each in conversations.list()] == ids[:14:-1]
+    assert run("purge_sessions", "--owner=u1", "--no-input").startswith("Deleted 5 ")
+
+
+def test_who_reads_the_output_may_have_had_enough(served: dict[str, Any]) -> None:
+    for args in (["inspect_sessions", "--json"], ["inspect_sessions"]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        with os.fdopen(writing, "w") as closed:
+            ended = subprocess.run(
+                [sys.executable, "-m", "django", *args],
+                env=environment(**served),
+                stdout=closed,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+        assert (ended.returncode, ended.stderr) == (1, b"")
 
 
 def test_a_terminal_of_80_columns_is_enough(served: dict[str, Any]) -> None:
@@ -211,31 +267,6 @@ def test_progress_is_for_terminals_and_json_for_programs(served: dict[str, Any])
         assert (ended.returncode, ended.stderr) == (0, "")
         assert json.loads(ended.stdout)
         assert ended.stdout.count("\n") == 1
-
-
-@pytest.mark.parametrize("kept", ALIASES, indirect=True)
-def test_ctrl_c_in_a_database_tells_the_total(
-    kept: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for _ in range(10):
-        make("u1")
-    calls = Track.__call__
-
-    def interrupt(track: Track, number: int, total: int | None) -> None:
-        calls(track, number, total)
-        if number == 3:
-            raise KeyboardInterrupt
-
-    args = ["manage.py", "purge_sessions", "--owner=u1", "--no-input", "--batch-size=1"]
-    # Which would close the connection of this test.
-    monkeypatch.setattr("django.core.management.base.connections.close_all", lambda: None)
-    with monkeypatch.context() as patched, pytest.raises(SystemExit) as ended:
-        patched.setattr(Track, "__call__", interrupt)
-        purge_sessions.Command().run_from_argv(args)
-    assert ended.value.code == 130
-    said = capsys.readouterr().err
-    assert said == "Interrupted. 3 of 10 conversations looked at; run it again to go on.\n"
-    assert run("purge_sessions", "--owner=u1", "--no-input").startswith("Deleted 7 ")
 
 
 def test_ctrl_c_where_a_command_is_called_is_the_callers(
