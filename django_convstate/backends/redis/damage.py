@@ -67,6 +67,7 @@ class DamageSearch:
     ) -> None:
         """See `ConversationStateBackend.find_damage`."""
         self._operations, self._listing, self._clients = operations, listing, clients
+        self._each, self._index_key = listing.each, operations.index_key
         self._ttl_ms = math.inf if math.isinf(ttl) else ttl_ms(ttl)
         prefix = re.escape(operations.prefix)
         self._pattern = re.compile(
@@ -152,12 +153,11 @@ class DamageSearch:
         examined = self._examined(suspects)
         still = {id: seen.owner for id, seen in examined if seen is not None and seen.owner}
         for id in self._not_in_index(still):
-            where = self._operations.index_key(still[id])
+            where = self._index_key(still[id])
             yield _finding("unlisted", id, where, "The index of its owner does not list it.")
 
     def _not_in_index(self, owners: dict[str, str]) -> list[str]:
-        index_key = self._operations.index_key
-        scores = self._ask(owners, lambda id: ("ZSCORE", index_key(owners[id]), id))
+        scores = self._ask(owners, lambda id: ("ZSCORE", self._index_key(owners[id]), id))
         return [id for id, score in scores.items() if score is None]
 
     def _parts(self, keys: Sequence[str]) -> Iterator[Finding]:
@@ -178,7 +178,7 @@ class DamageSearch:
         """Look at an owner's index: whether its conversations are there, and are the owner's."""
         cursor, is_lasting, left = 0, False, 0
         while True:
-            page = dict(self._listing.each(iter([key]), partial(_index_page, cursor=cursor)))
+            page = dict(self._each(iter([key]), partial(_index_page, cursor=cursor)))
             if (found := page.get(key)) is None:
                 if key in page:
                     yield _finding("damaged", "", key, "It makes no sense as an index.")
@@ -212,7 +212,7 @@ class DamageSearch:
     def _is_of(self, index: str, version: bytes | None, owner: bytes | None) -> bool:
         if version is None or owner is None:
             return False
-        return self._operations.index_key(owner.decode(errors="replace")) == index
+        return self._index_key(owner.decode(errors="replace")) == index
 
     def _quarantined(self, keys: Sequence[str]) -> Iterator[Finding]:
         detail = "A load has found it damaged, and set it aside."
@@ -236,7 +236,7 @@ class DamageSearch:
         def operation(name: str) -> Operation[Any]:
             return Operation(command(name), Reply)
 
-        return dict(self._listing.each(iter(names), operation))
+        return dict(self._each(iter(names), operation))
 
     def _examined(
         self, ids: Iterable[str], *, briefly: bool = False
@@ -245,7 +245,7 @@ class DamageSearch:
             arguments = (self._operations.max_age_ms, "1" if briefly else "")
             return script_operation(scripts.EXAMINE, self._operations.keys(id), arguments, _seen)
 
-        return self._listing.each(iter(dict.fromkeys(ids)), examine)
+        return self._each(iter(dict.fromkeys(ids)), examine)
 
 
 def _seen(reply: Any) -> Reply[Seen]:
