@@ -28,7 +28,7 @@ def key(id: str, part: str) -> str:
 def index_of(owner: str) -> str:
     (found,) = [
         each.decode()
-        for each in raw().scan_iter(f"{PREFIX}:owner:*")
+        for each in raw().scan_iter(f"{PREFIX}:owner:*}}")
         if raw().zscore(each, next(iter(conversations.list(owner))).id) is not None
     ]
     return str(found)

@@ -95,7 +95,6 @@ class RedisBackend(ConversationStateBackend):
         except BackendUnavailable as error:
             if not is_unknown_command(error.__cause__):
                 raise
-        # Redis 6.2, which has no scripts that only read
         return await self._arun(id, lambda: self._operations.peek(id, window, "EVALSHA"))
 
     def shard_of(self, id: str) -> str | None:
@@ -261,9 +260,8 @@ class RedisBackend(ConversationStateBackend):
 
     def isolated(self, name: str) -> "RedisBackend":
         """See `ConversationStateBackend.isolated`. Shares the connections."""
-        operations = Operations(f"{self._operations.prefix}.{name}", self.max_age)
-        other = copy(self)
-        vars(other).update(_operations=operations, _listing=Listing(operations, self._clients))
+        ours = Operations(f"{self._operations.prefix}.{name}", self.max_age)
+        vars(other := copy(self)).update(_operations=ours, _listing=Listing(ours, self._clients))
         return other
 
     def erase(self) -> None:
