@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
+from django.db.models import ProtectedError, RestrictedError
 from django_rich.management import RichCommand
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -37,6 +38,10 @@ UNAVAILABLE: Final = 3
 DAMAGED: Final = 4
 INTERRUPTED: Final = 130
 
+_PROTECTED: Final = (
+    "A foreign key of the project protects a conversation: delete the rows that point at it first, "
+    "or write SET_NULL."
+)
 COUNTED: Final = 100  # conversations from one change of a bar to the next
 
 T = TypeVar("T")
@@ -112,11 +117,13 @@ class StoreCommand(RichCommand):
             self.store = conversations if named is None else ConversationStore(named)
             self.run(options)
         except BackendUnavailable as error:
-            raise CommandError(str(error), returncode=UNAVAILABLE) from error
+            raise self._ended_by(str(error), UNAVAILABLE) from error
         except ConversationCorrupt as error:
-            raise CommandError(str(error), returncode=DAMAGED) from error
+            raise self._ended_by(str(error), DAMAGED) from error
+        except (ProtectedError, RestrictedError) as error:
+            raise self._ended_by(_PROTECTED) from error
         except (ConversationError, ImproperlyConfigured) as error:
-            raise CommandError(str(error)) from error
+            raise self._ended_by(str(error)) from error
 
     def run_from_argv(self, argv: list[str]) -> None:
         """See `BaseCommand.run_from_argv`."""
@@ -130,6 +137,12 @@ class StoreCommand(RichCommand):
             # Who reads this, such as `head`, has had enough. At its end Python would flush again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(FAILED)
+
+    def _ended_by(self, sentence: str, code: int = FAILED) -> CommandError:
+        """Return the error that says why it has ended, and how far it came, if it had begun."""
+        track = self._track
+        reached = f" {track}" if track is not None and track.number else ""
+        return CommandError(sentence + reached, returncode=code)
 
     def make_rich_console(self, **kwargs: Any) -> Console:
         """Return the console for stdout, wide enough where that is no terminal."""

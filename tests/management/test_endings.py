@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connections, transaction
+from django.db.models import PROTECT
 from django_rich.management import RichCommand
 
 from django_convstate import conversations
 from django_convstate.backends.database.models import Conversation, Message
 from tests.management.conftest import PREFIX
 from tests.support.commands import InTerminal, environment, in_terminal, make, run, spawn
+from tests.support.databases import ALIASES
+from tests.support.host.models import Ticket
 from tests.support.places import on
 from tests.support.servers import Server
 
@@ -211,6 +214,38 @@ def test_a_purge_of_a_database_goes_on_likewise(kept: str, settings: Any) -> Non
     assert said == "Interrupted. 5 of 10 conversations looked at; run it again to go on."
     assert [each.id for each in conversations.list()] == ids[:14:-1]
     assert run("purge_sessions", "--owner=u1", "--no-input").startswith("Deleted 5 ")
+
+
+def test_an_outage_in_the_midst_says_how_far_it_came(
+    stopped: dict[str, Any], stoppable: Server
+) -> None:
+    for number in range(100):
+        conversations.append(f"bot:{number}", "user", "hi")
+    args = ["purge_sessions", "--all", "--no-input", "--batch-size=1"]
+    with in_terminal(*args, **stopped) as it:
+        it.read_until(lambda output: re.search(r" [1-9]\d*/\?", output))
+        stoppable.kill()
+        assert it.end() == 3
+    stoppable.start()
+    said = " ".join(it.lines)
+    assert re.search(r"CACHES\['own'\], .+\. \d+ conversations? looked at; run it again", said), (
+        said
+    )
+    assert "Traceback" not in said
+    assert 0 < len(list(conversations.list())) < 100
+
+
+@pytest.mark.parametrize("kept", ALIASES, indirect=True)
+def test_what_a_foreign_key_protects_is_told(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    field: Any = Ticket._meta.get_field("conversation")
+    monkeypatch.setattr(field.remote_field, "on_delete", PROTECT)
+    row = Conversation.rows.using(kept).get(key=make("u1").id)
+    Ticket._default_manager.using(kept).create(subject="help", conversation=row)
+    with pytest.raises(CommandError, match="A foreign key of the project protects") as error:
+        run("purge_sessions", "--owner=u1", "--no-input")
+    assert error.value.returncode == 1
+    assert len(list(conversations.list())) == 1
+    Ticket._default_manager.using(kept).all().delete()
 
 
 def test_who_reads_the_output_may_have_had_enough(served: dict[str, Any]) -> None:
