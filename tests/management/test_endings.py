@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -20,10 +21,19 @@ from django_rich.management import RichCommand
 from django_convstate import conversations
 from django_convstate.backends.database.models import Conversation, Message
 from tests.management.conftest import PREFIX
-from tests.support.commands import InTerminal, environment, in_terminal, make, run, spawn
+from tests.support.commands import (
+    InTerminal,
+    environment,
+    in_terminal,
+    lines_of,
+    make,
+    run,
+    spawn,
+)
 from tests.support.databases import ALIASES
 from tests.support.host.models import Ticket
 from tests.support.places import on
+from tests.support.redis import key_of, raw
 from tests.support.servers import Server
 
 # With a pause of 10 ms after each, a purge of so many takes longer than to interrupt it.
@@ -110,8 +120,6 @@ UNREACHABLE = {
     [
         (["inspect_sessions"], 3, r"CommandError: Redis, CACHES\['default'\], cannot be reached\."),
         (["purge_sessions", "--idle", "30"], 1, "has no unit: write one of 30s, 30m, 30h, 30d"),
-        (["purge_sessions", "--backend", "x"], 1, "There is no backend 'x'"),
-        (["check_sessions", "--nonsense"], 2, "unrecognized arguments: --nonsense"),
         (["purge_sessions", "--older-than", "-5d"], 2, "--older-than: expected one argument"),
     ],
 )
@@ -249,35 +257,41 @@ def test_what_a_foreign_key_protects_is_told(kept: str, monkeypatch: pytest.Monk
 
 
 def test_who_reads_the_output_may_have_had_enough(served: dict[str, Any]) -> None:
-    for args in (["inspect_sessions", "--json"], ["inspect_sessions"]):
-        reading, writing = os.pipe()
-        os.close(reading)
-        with os.fdopen(writing, "w") as closed:
-            ended = subprocess.run(
-                [sys.executable, "-m", "django", *args],
-                env=environment(**served),
-                stdout=closed,
-                stderr=subprocess.PIPE,
-                check=False,
-            )
-        assert (ended.returncode, ended.stderr) == (1, b"")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        ended = subprocess.run(
+            [sys.executable, "-m", "django", "inspect_sessions", "--json"],
+            env=environment(**served),
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (ended.returncode, ended.stderr) == (1, b"")
 
 
-def test_a_terminal_of_80_columns_is_enough(served: dict[str, Any]) -> None:
+def test_a_terminal_of_80_columns_is_enough(
+    served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ids = [make("someone@example.com", text="x" * 3000).id, make(text="word " * 60).id]
+    with in_terminal("inspect_sessions", **served) as it:
+        assert it.end() == 0, it.output
+    assert max(map(len, it.lines)) == 80
+    assert all(any(f" {id} " in line for line in it.lines) for id in ids)
+    assert " 3 KiB " in it.output
+    monkeypatch.setenv("COLUMNS", "80")
+    raw().delete(key_of(ids[0], "messages").replace("convstate", PREFIX))
     for args in (
-        ["inspect_sessions"],
-        ["inspect_sessions", ids[0]],
         ["inspect_sessions", ids[1], "--show-content"],
         ["inspect_sessions", "--stats"],
-        ["purge_sessions", "--idle=1h", "--dry-run"],
+        ["inspect_sessions", "--health"],
+        ["check_sessions"],
     ):
-        with in_terminal(*args, **served) as it:
-            assert it.end() == 0, it.output
-        assert max(map(len, it.lines)) <= 80, it.output
-        if args == ["inspect_sessions"]:
-            assert all(any(f" {id} " in line for line in it.lines) for id in ids)
-            assert " 3 KiB " in it.output
+        out = io.StringIO()
+        with suppress(CommandError):
+            call_command(*args, stdout=out, force_color=True)
+        lines = lines_of(out.getvalue())
+        assert 40 < max(map(len, lines)) <= 80, out.getvalue()
 
 
 def test_watching_goes_on_through_an_outage(stopped: dict[str, Any], stoppable: Server) -> None:
@@ -297,11 +311,20 @@ def test_watching_goes_on_through_an_outage(stopped: dict[str, Any], stoppable: 
 
 def test_progress_is_for_terminals_and_json_for_programs(served: dict[str, Any]) -> None:
     make("u1")
-    for args in (["purge_sessions", "--all", "--dry-run"], ["check_sessions"]):
-        ended = spawn(*args, "--json", **served)
-        assert (ended.returncode, ended.stderr) == (0, "")
-        assert json.loads(ended.stdout)
-        assert ended.stdout.count("\n") == 1
+    ended = spawn("purge_sessions", "--all", "--no-input", "--json", **served)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.count("\n") == 1
+    assert json.loads(ended.stdout)["deleted"] == 1
+
+
+def test_a_backend_is_named_or_refused(settings: Any) -> None:
+    settings.CONVERSATION_STATE_BACKEND = "cache"
+    make("u1")
+    shown = run("inspect_sessions", "--backend=tests.support.backends.SharedBackend")
+    assert shown == "No conversations."
+    with pytest.raises(CommandError, match="There is no backend 'x'") as error:
+        run("purge_sessions", "--backend=x")
+    assert error.value.returncode == 1
 
 
 def test_ctrl_c_where_a_command_is_called_is_the_callers(

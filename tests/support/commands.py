@@ -108,9 +108,14 @@ class InTerminal:
 
     @property
     def lines(self) -> list[str]:
-        """What is printed, without control sequences."""
-        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.output)
-        return [line.rstrip() for line in re.split(r"[\r\n]+", text)]
+        """What is printed: see `lines_of`."""
+        return lines_of(self.output)
+
+
+def lines_of(output: str) -> list[str]:
+    """Return the lines of what is printed, without control sequences."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
+    return [line.rstrip() for line in re.split(r"[\r\n]+", text)]
 
 
 @contextmanager
