@@ -4,6 +4,7 @@ Results go to stdout. Errors, questions and progress go to stderr, so that stdou
 """
 
 import argparse
+import io
 import json
 import os
 import select
@@ -42,7 +43,7 @@ _PROTECTED: Final = (
     "A foreign key of the project protects a conversation: delete the rows that point at it first, "
     "or write SET_NULL."
 )
-COUNTED: Final = 100  # conversations from one change of a bar to the next
+BAR_STEP: Final = 100  # conversations from one change of a bar to the next
 
 T = TypeVar("T")
 
@@ -66,7 +67,7 @@ class Track:
         """Pass on items, and count them."""
         for number, item in enumerate(items, 1):
             self.number = number
-            if number % COUNTED == 0:
+            if number % BAR_STEP == 0:
                 self._show(number, None)
             yield item
 
@@ -102,13 +103,6 @@ class StoreCommand(RichCommand):
         )
         parser.add_argument("--json", action="store_true", help="print JSON")
 
-    def execute(self, *args: Any, **options: Any) -> str | None:
-        """See `BaseCommand.execute`."""
-        # Not self.stderr, which ends each piece of a bar with a newline.
-        self._stderr = options.get("stderr") or sys.stderr
-        output: str | None = super().execute(*args, **options)
-        return output
-
     def handle(self, *args: Any, **options: Any) -> None:
         """Find the store, and `run`. See `BaseCommand.handle`."""
         named = options["backend"]
@@ -127,6 +121,8 @@ class StoreCommand(RichCommand):
 
     def run_from_argv(self, argv: list[str]) -> None:
         """See `BaseCommand.run_from_argv`."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # whatever the encoding lacks
         try:
             super().run_from_argv(argv)
             sys.stdout.flush()
@@ -157,7 +153,7 @@ class StoreCommand(RichCommand):
 
     def write_json(self, value: Any) -> None:
         """Print a value as one line of JSON; times as ISO 8601."""
-        self.stdout.write(json.dumps(value, default=datetime.isoformat, ensure_ascii=False))
+        self.stdout.write(json.dumps(value, default=datetime.isoformat))
 
     @contextmanager
     def tracking(self, what: str, done: str) -> Iterator[Track]:
@@ -167,7 +163,7 @@ class StoreCommand(RichCommand):
             what: is being done, for the bar: "Purging".
             done: what was done to each, for Ctrl-C: "looked at".
         """
-        console = Console(file=self._stderr)
+        console = Console(stderr=True)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

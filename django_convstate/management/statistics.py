@@ -44,8 +44,9 @@ class Statistics:
             else:
                 owners.add(each.owner)
         self._owners = len(owners)
-        self._sizes, self._counts = sorted(sizes), sorted(counts)
-        self._idle, self._ages = sorted(idle), sorted(ages)
+        self._sizes, self._counts, self._idle, self._ages = (
+            array("d", sorted(values)) for values in (sizes, counts, idle, ages)
+        )
 
     @property
     def conversations(self) -> int:

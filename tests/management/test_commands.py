@@ -12,6 +12,8 @@ from django.core.management import CommandError, call_command
 
 from django_convstate import conversations
 from django_convstate.management.durations import format_duration, parse_duration
+from django_convstate.management.formats import format_bytes, format_count, format_milliseconds
+from django_convstate.management.sizes import bytes_of
 from tests.support.commands import make, run
 from tests.support.reports import CANARY
 
@@ -315,6 +317,51 @@ class TestDurations:
         assert format_duration(seconds) == text
 
 
+class TestNumbers:
+    @pytest.mark.parametrize(
+        ("size", "text"),
+        [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (12_900_000, "12.3 MiB"),
+            (2**20 - 1, "1 MiB"),
+            (5 * 2**30, "5 GiB"),
+            (3000 * 2**40, "3,000 TiB"),
+        ],
+    )
+    def test_bytes(self, size: int, text: str) -> None:
+        assert format_bytes(size) == text
+
+    @pytest.mark.parametrize(
+        ("milliseconds", "text"),
+        [
+            (0.0421, "0.04 ms"),
+            (1.5420000636068359, "1.5 ms"),
+            (120.4, "120 ms"),
+            (2100, "2.1 s"),
+        ],
+    )
+    def test_milliseconds(self, milliseconds: float, text: str) -> None:
+        assert format_milliseconds(milliseconds) == text
+
+    def test_counts(self) -> None:
+        counts = [format_count(number, "conversation") for number in (0, 1, 1204)]
+        assert counts == ["0 conversations", "1 conversation", "1,204 conversations"]
+
+    @pytest.mark.parametrize(
+        ("text", "size"),
+        [("512", 512), ("10K", 10_240), ("10k", 10_240), ("1.5MiB", 1_572_864), ("1 GiB", 2**30)],
+    )
+    def test_a_size_is_read(self, text: str, size: int) -> None:
+        assert bytes_of("--larger-than", text) == size
+
+    @pytest.mark.parametrize("text", ["", "x", "-1", "1T", "1e3", "K", "1KB"])
+    def test_what_is_no_size_is_told(self, text: str) -> None:
+        with pytest.raises(CommandError, match="--larger-than: .+ is not a size: write 512"):
+            run("inspect_sessions", f"--larger-than={text}")
+
+
 @pytest.mark.usefixtures("shared")
 @pytest.mark.parametrize("value", ["", "-5d", "10y", "30", "5", "1h30", "0s", "20000d", "x"])
 @pytest.mark.parametrize("option", ["--idle", "--older-than"])
@@ -337,7 +384,10 @@ def test_what_is_no_duration_is_told(command: str, option: str, value: str) -> N
         ["inspect_sessions", "{id}"],
         ["inspect_sessions", "{id}", "--json"],
         ["inspect_sessions", "--stats"],
+        ["inspect_sessions", "--stats", "--json"],
         ["inspect_sessions", "--health", "--json"],
+        ["check_sessions"],
+        ["check_sessions", "--json"],
         ["purge_sessions", "--idle", "2h", "--dry-run"],
         ["purge_sessions", "--owner", "u1", "--dry-run"],
     ],

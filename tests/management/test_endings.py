@@ -270,6 +270,18 @@ def test_who_reads_the_output_may_have_had_enough(served: dict[str, Any]) -> Non
     assert (ended.returncode, ended.stderr) == (1, b"")
 
 
+def test_any_encoding_of_the_output_will_do(served: dict[str, Any]) -> None:
+    id = make("ünï", text="चाय ☕").id
+    ended = subprocess.run(
+        [sys.executable, "-m", "django", "inspect_sessions", id, "--show-content"],
+        env=environment(**served) | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=True,
+    )
+    assert "ünï" in ended.stdout.decode("latin-1")
+    assert r"\u091a\u093e\u092f \u2615" in ended.stdout.decode("latin-1")
+
+
 def test_a_terminal_of_80_columns_is_enough(
     served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
