@@ -358,7 +358,7 @@ class TestNumbers:
 
     @pytest.mark.parametrize("text", ["", "x", "-1", "1T", "1e3", "K", "1KB"])
     def test_what_is_no_size_is_told(self, text: str) -> None:
-        with pytest.raises(CommandError, match="--larger-than: .+ is not a size: write 512"):
+        with pytest.raises(CommandError, match=r"--larger-than: .+ is not a size: write 512"):
             run("inspect_sessions", f"--larger-than={text}")
 
 
