@@ -231,7 +231,7 @@ class ConversationStateBackend(ABC):
         Raises:
             InvalidBackend: this backend cannot.
         """
-        raise InvalidBackend(f"The {self.name} backend cannot look for damage: it lists nothing.")
+        raise InvalidBackend(f"The {self.name} backend cannot look for damage.")
 
     # For the tests of projects: see `django_convstate.testing`.
 

@@ -10,9 +10,11 @@ from django.core.management import CommandError, call_command
 from django.db import connections
 
 from django_convstate import ConversationCorrupt, conversations
+from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.backends.database.models import Conversation, Message
 from django_convstate.ids import hashed_id
 from tests.management.conftest import PREFIX
+from tests.support.backends import SharedBackend
 from tests.support.commands import make, pass_by, run
 from tests.support.databases import ALIASES
 from tests.support.redis import raw
@@ -351,3 +353,12 @@ def test_where_it_cannot_look_it_says_so(settings: Any, backend: str, sentence: 
     with pytest.raises(CommandError) as error:
         run("check_sessions")
     assert (str(error.value), error.value.returncode) == (sentence, 1)
+
+
+def test_a_backend_that_does_not_look_says_so(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SharedBackend, "find_damage", ConversationStateBackend.find_damage)
+    settings.CONVERSATION_STATE_BACKEND = "tests.support.backends.SharedBackend"
+    with pytest.raises(CommandError, match=r"^The shared backend cannot look for damage\.$"):
+        run("check_sessions")
