@@ -294,12 +294,8 @@ class LocMemBackend(ConversationStateBackend):
         with self._lock:
             kept = len(self._table)
         latency_ms = (time.perf_counter() - started) * 1000
-        return Health(
-            self.name,
-            True,
-            latency_ms,
-            detail=f"{kept} of {self.max_conversations} conversations in this process",
-        )
+        detail = f"{kept} of {self.max_conversations} conversations in this process"
+        return Health(self.name, True, latency_ms, detail=detail)
 
     @classmethod
     def check_deployment(cls, options: Mapping[str, Any]) -> list[CheckMessage]:
