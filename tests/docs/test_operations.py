@@ -28,6 +28,9 @@ from tests.support.docs import ROOT, blocks
 from tests.support.redis import key_of, raw
 
 TEXT = (ROOT / "docs/operations.md").read_text()
+# What it links tells more.
+LINKED = [ROOT / "docs" / name for name in re.findall(r"\]\((\w+\.md)\)", TEXT)]
+ALL = TEXT + "".join(page.read_text() for page in LINKED)
 LINES = re.findall(r"manage\.py (.+)", "\n".join(blocks(TEXT, "console") + blocks(TEXT, "cron")))
 SHAPES = [json.loads(block) for block in blocks(TEXT, "json")]
 
@@ -55,7 +58,7 @@ def test_each_option_of_its_own_is_explained(name: str) -> None:
     known = load_command_class("django.core", "check").create_parser("manage.py", "check")
     options = set(parser._option_string_actions) - set(known._option_string_actions)
     for option in options - {"--noinput", "--skip-checks"}:
-        assert option in TEXT, option
+        assert f"{option}`" in ALL or f"{option} " in ALL, option
 
 
 def test_the_codes_are_those_of_the_commands() -> None:
