@@ -29,6 +29,7 @@ from tests.support.servers import Server, free_ports, running, wait_until
 
 PASSWORD = "pass-8f3a91"
 TEXT = "text-5d02c7"
+SETTLING = 240  # seconds for everything to be replayed, on a machine that has other work
 LOST_SIGHT = "Conversations go on in the memory of this process"
 # Everything is written before it is acknowledged, and so outlives the process. Under "everysec" a
 # disk that is busy would put that off, and tests kill no machine for which fsync would matter.
@@ -127,7 +128,7 @@ class World:
 
     def settle(self) -> float:
         """Wait until everything is home, and return when that was."""
-        wait_until(lambda: not any(b.health().using_fallback for b in self._backends), 75)
+        wait_until(lambda: not any(b.health().using_fallback for b in self._backends), SETTLING)
         return time.monotonic()
 
     def ruler(self) -> Ruler:

@@ -30,6 +30,7 @@ class Applied:
         "append",
         "committed",
         "default_ttl",
+        "floor",
         "increment",
         "keep_messages",
         "now",
@@ -49,7 +50,8 @@ class Applied:
         # Each save comes here, so there is one call, as they mostly are.
         self.now = now
         self.committed = committed
-        self.writer, self.number = change.commit.writer, change.commit.number
+        commit = change.commit
+        self.writer, self.number, self.floor = commit.writer, commit.number, commit.floor
         self.owner = change.owner
         self.ttl = change.ttl
         self.default_ttl = change.default_ttl
@@ -149,7 +151,7 @@ def _follow(
     # The values of a change that was repeated may be there.
     is_new = not (is_applied or (committed.repeated and committed.version <= stored.version))
     applied = Change(
-        commit=Commit(change.writer, change.number, change.number),
+        commit=Commit(change.writer, change.number, change.floor),
         owner=change.owner,
         ttl=change.ttl,
         default_ttl=change.default_ttl,

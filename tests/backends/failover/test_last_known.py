@@ -44,6 +44,18 @@ class TestKnown:
         assert backend.exists("a")
         assert bodies(backend.read_messages("a", 1, 3)) == [b"2", b"3"]
 
+    def test_a_commit_that_was_overtaken_is_applied_in_an_outage(
+        self, primary: Switched, backend: FailoverBackend
+    ) -> None:
+        """What the primary has applied meanwhile does not make an open commit too old."""
+        writer = Writer()
+        backend.commit("a", append(b"1"))
+        slow, fast = writer.begin("a"), writer.begin("a")
+        backend.commit("a", append(b"2", commit=fast))
+        primary.away = True
+        assert not backend.commit("a", append(b"3", commit=slow)).repeated
+        assert messages_of(backend, "a") == [b"1", b"2", b"3"]
+
     def test_an_unknown_conversation_is_neither_present_nor_absent_in_an_outage(
         self, primary: Switched, backend: FailoverBackend
     ) -> None:
