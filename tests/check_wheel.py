@@ -20,6 +20,8 @@ EXPECTED = [
     "templates/django_convstate/transcript.html",
     "static/django_convstate/transcript.css",
     "locale/de/LC_MESSAGES/django.mo",
+    "backends/database/templates/admin/convstate_database/conversation/change_form.html",
+    "backends/database/static/convstate_database/admin.css",
     "management/commands/purge_sessions.py",
     "testing/contract.py",
     "testing/mixin.py",

@@ -43,7 +43,10 @@ LAYERS = [
     ["administration", "news", "store", "typing"],
     ["http"],
     ["channels", "decorators", "identity", "middleware"],
-    ["", "apps", "checks", "health_check", "integrations", "management", "testing", "urls"],
+    [
+        *("", "apps", "checks", "health_check", "integrations", "management", "testing", "urls"),
+        "backends.database.admin",
+    ],
 ]
 # Those of other projects are there where these offer no public way.
 ALLOWED_PRIVATES = {

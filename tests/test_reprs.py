@@ -54,6 +54,7 @@ HARMLESS = {
         "Lifetime",
         "Conversations",
         "ConvstateConfig",
+        "ConversationAdmin",
         "DatabaseBackendConfig",
         "ServerTime",
         "Wanted",

@@ -8,6 +8,7 @@ conversation answers depends on them.
 from typing import Any, ClassVar
 
 from django.db import models
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from .querysets import ConversationManager, MessageManager
@@ -54,6 +55,7 @@ class Conversation(models.Model):
         verbose_name = _("conversation")
         verbose_name_plural = _("conversations")
         base_manager_name = "rows"
+        permissions = (("view_contents", "Can see what conversations are about"),)
         constraints = (
             models.UniqueConstraint(
                 fields=("prefix", "key", "quarantined"), name="convstate_conversation_key"
@@ -66,7 +68,8 @@ class Conversation(models.Model):
             models.Index(fields=("expires_at",), name="convstate_expiry"),
         )
 
-    # In logs and tracebacks neither the id is to be seen, nor what the conversation is about.
+    # In logs, tracebacks, choices of a form and the log of the admin neither the id is to be seen,
+    # nor what the conversation is about.
 
     def __repr__(self) -> str:
         return f"<Conversation {self.pk}>"
@@ -74,7 +77,7 @@ class Conversation(models.Model):
     __sentry_repr__ = __repr__
 
     def __str__(self) -> str:
-        return self.title or f"{self._meta.verbose_name} {self.pk}"
+        return f"{capfirst(self._meta.verbose_name)} {self.pk}"
 
 
 class Message(models.Model):

@@ -58,6 +58,7 @@ class Migration(migrations.Migration):
                 "verbose_name": "conversation",
                 "verbose_name_plural": "conversations",
                 "base_manager_name": "rows",
+                "permissions": (("view_contents", "Can see what conversations are about"),),
                 "indexes": [
                     models.Index(
                         fields=["prefix", "owner", "-cursor"], name="convstate_owner_activity"
