@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 ADDRESS ?= 127.0.0.1:8000
 PYTEST_ARGS ?=
 
-.PHONY: help demo demo-redis test test-slow test-all coverage test-wheel chaos lint format bench bench-redis bench-live wheel locale clean
+.PHONY: help demo demo-redis demo-database test test-slow test-all coverage test-wheel chaos lint format bench bench-redis bench-live wheel locale clean
 
 help: ## Show this list.
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 # One environment for all; each group of dependencies is installed when first needed, and pip says
 # what it does meanwhile.
@@ -32,6 +32,9 @@ demo: $(VENV)/.demo ## Serve the example chatbot on http://127.0.0.1:8000.
 
 demo-redis: $(VENV)/.demo-redis ## Serve it with a Valkey that comes along.
 	$(BIN)/python -m example_project.with_valkey $(ADDRESS)
+
+demo-database: $(VENV)/.demo ## Serve it with a database, and the admin.
+	$(BIN)/python -m example_project.with_database $(ADDRESS)
 
 # Worksteal, because some tests take seconds, and stand next to each other.
 test: $(VENV)/.test ## Run the tests, but for what takes long.

@@ -5,7 +5,7 @@
     CONVERSATION_TTL=30 ./manage.py runserver      # to watch a conversation expire
     CONCIERGE_PAUSE=0.3 ./manage.py runserver      # to watch an answer being made
 
-No database: a conversation needs none.
+No database: a conversation needs none. With one, and the admin: settings_database.py.
 """
 
 from typing import Any
@@ -23,7 +23,10 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[:
 
 # Where conversations are kept, and for how long (idle seconds).
 CONVERSATION_STATE_BACKEND = env.str("CONVERSATION_STATE_BACKEND", default="locmem")
-CONVERSATION_STATE = {"TTL": env.float("CONVERSATION_TTL", default=3600.0)}
+CONVERSATION_STATE: dict[str, Any] = {
+    "TTL": env.float("CONVERSATION_TTL", default=3600.0),
+    "OWNER": "example_project.concierge.visitors.owner_of",
+}
 
 REDIS_URL = env.str("REDIS_URL", default="")
 REDIS_TIMEOUT = env.float("REDIS_TIMEOUT", default=0.25)  # seconds

@@ -8,6 +8,7 @@
     transcript, notes, refusals       what a client is shown, and what it is told instead
     live, stopping                    an answer as it comes, who else sees it, and how it is stopped
     undo                              a new conversation, and the way back
+    visitors, sidebar                 whose conversations they are, and a list of them
     pages, api                        the doors, for people and for programs
     consumers, stream                 the doors through which an answer comes word by word
     replay                            recorded dialogues, driven through the store

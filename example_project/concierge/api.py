@@ -21,6 +21,7 @@ from django_convstate.typing import ConversationRequest
 
 from .chat import is_known, reply_to
 from .refusals import Refused, json_of, refusing, said
+from .sidebar import conversations_of, reopen
 from .transcript import status_of, transcript_of
 from .undo import UNDO_FOR, begin_anew, forget_undo, offer_undo, undo
 
@@ -93,6 +94,17 @@ class NewView(ApiView):
         response = JsonResponse(transcript_of(request.conversation))
         forget_undo(response)
         return response
+
+
+class ConversationsView(ApiView):
+    """GET: the visitor's conversations. POST {"id": ...}: go on with one of them."""
+
+    def get(self, request: ConversationRequest) -> JsonResponse:
+        return JsonResponse({"conversations": conversations_of(request)})
+
+    def post(self, request: ConversationRequest) -> JsonResponse:
+        reopen(request, json_of(request).get("id"))
+        return JsonResponse(transcript_of(request.conversation))
 
 
 def refusal(refused: Refused) -> JsonResponse:

@@ -5,6 +5,7 @@ from itertools import takewhile
 from typing import Any
 
 from django.templatetags.static import static
+from django.utils.text import Truncator
 
 from django_convstate import Conversation
 
@@ -12,6 +13,7 @@ from .replies import MAX_QUESTIONS, Reply, answer
 from .slots import topic_of
 from .understanding import understand
 
+MAX_TITLE = 40  # characters
 RECENT = 50  # messages among which one that is sent again is known
 
 
@@ -54,10 +56,16 @@ def take_in(conversation: Conversation, text: str, id: str | None = None) -> Ans
         return Answer(reply.text, {})
     if found.topic:
         conversation["intentSpecific"] = reply.is_specific
+        conversation.setdefault("title", title_of(text))
     if reply.asks:
         conversation.incr("clarifying_questions_count")
     conversation["lastQuery"] = text
     return Answer(reply.text, _extra(conversation, reply))
+
+
+def title_of(text: str) -> str:
+    """Return what a conversation is called that begins with this request: its first words."""
+    return Truncator(" ".join(text.split())).chars(MAX_TITLE)
 
 
 def is_known(conversation: Conversation, id: str | None) -> bool:

@@ -23,6 +23,7 @@ _PLACES: Final = {
     "preferences.pace": (_TRIP, "Pace"),
     "preferences.interests": (_TRIP, "Interests"),
     "preferences.budget": (_TRIP, "Budget"),
+    "title": (_TALK, "Title"),
     "clarifying_questions_count": (_TALK, "Questions I asked"),
     "lastQuery": (_TALK, "You said last"),
     "lastAnswer": (_TALK, "I said last"),

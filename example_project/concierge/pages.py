@@ -14,8 +14,10 @@ from django_convstate.typing import ConversationRequest
 from .chat import reply_to
 from .notes import raw
 from .refusals import MAX_TEXT, Refused, refusing, text_of
+from .sidebar import conversations_of, reopen
 from .transcript import transcript_of
 from .undo import begin_anew, forget_undo, offer_undo, undo, undo_for
+from .visitors import welcome
 
 SUGGESTIONS: Final = (
     "A 4 day trip to Jaipur, relaxed, we love food and forts, under $500",
@@ -58,7 +60,9 @@ def _shows_refusals(view: Page) -> Page:
 def chat(request: ConversationRequest) -> HttpResponse:
     """Show the conversation; POST says something first."""
     if request.method != "POST":
-        return _page(request, transcript_of(request.conversation))
+        shown = transcript_of(request.conversation)
+        shown["conversations"] = conversations_of(request)
+        return welcome(request, _page(request, shown))
     text = text_of(request.POST.get("text"))
     with request.conversation.turn():
         reply_to(request.conversation, text)
@@ -81,6 +85,14 @@ def former(request: ConversationRequest) -> HttpResponse:
     response = redirect("chat")
     forget_undo(response)
     return response
+
+
+@require_POST
+@_shows_refusals
+def open_one(request: ConversationRequest) -> HttpResponse:
+    """Go on with one of the visitor's conversations."""
+    reopen(request, request.POST.get("id"))
+    return redirect("chat")
 
 
 def _page(request: ConversationRequest, shown: dict[str, Any], status: int = 200) -> HttpResponse:

@@ -6,6 +6,7 @@ price           at most: "$80", or "cheap", "luxury"
 intentSpecific  bool: the request at hand says enough for an answer
 preferences     of the trip: city, duration_days, interests (a list), pace, budget (as price)
 itinerary       of the trip: a list of days
+title           of the conversation: how the first request began
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence, Set
@@ -17,7 +18,14 @@ State = MutableMapping[str, Any]
 
 KEYS: Final = (
     *("domain", "city", "brand", "category", "gender", "price", "intentSpecific", "preferences"),
-    *("itinerary", "clarifying_questions_count", "lastQuery", "lastAnswer", "lastImageUrl"),
+    *(
+        "itinerary",
+        "title",
+        "clarifying_questions_count",
+        "lastQuery",
+        "lastAnswer",
+        "lastImageUrl",
+    ),
 )
 # What says nothing any more when the subject changes. A city does: "and a hotel there".
 _OF_ONE_DOMAIN: Final = ("brand", "category", "gender", "price")

@@ -108,6 +108,7 @@ async def test_everything_is_reached_by_keyboard_in_the_order_in_which_it_is_see
     page = tab.page
     copies = page.get_by_role("button", name="Copy this message")
     reached = [
+        page.get_by_role("navigation").get_by_role("button", name=HOTEL),
         page.get_by_role("log", name="Conversation"),
         *(copies.nth(0), copies.nth(1)),
         page.get_by_role("textbox", name="Your message"),

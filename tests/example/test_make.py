@@ -31,6 +31,11 @@ def test_make_makes_its_environment_and_says_so(tmp_path: Path) -> None:
     assert said.index("Making a virtual environment") < said.index("Installing what demo needs")
 
 
+def test_make_serves_the_example_with_a_database(tmp_path: Path) -> None:
+    said = make(tmp_path / "venv", Path("python3"), "--dry-run", "demo-database")
+    assert said.splitlines()[-1].endswith("-m example_project.with_database 127.0.0.1:8000")
+
+
 def make(venv: Path, python: Path, *args: str) -> str:
     names = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     done = subprocess.run(

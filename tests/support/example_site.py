@@ -1,28 +1,30 @@
 """The example as tests use it: its settings, and a server such as `make demo` starts."""
 
 import os
+import re
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from example_project import settings as example
 from tests.support.servers import end, free_ports, wait_until
 
 COPIED = (
     *("INSTALLED_APPS", "MIDDLEWARE", "TEMPLATES", "ROOT_URLCONF", "STATIC_URL"),
-    *("ASGI_APPLICATION", "CHANNEL_LAYERS"),
+    *("ASGI_APPLICATION", "CHANNEL_LAYERS", "CONVERSATION_STATE"),
 )
 ROOT = Path(__file__).parents[2]
 OURS = (
     *("CONVERSATION_STATE_BACKEND", "CONVERSATION_TTL", "REDIS_URL", "REDIS_TIMEOUT"),
     *("CONCIERGE_PAUSE", "DEBUG", "SECRET_KEY", "DJANGO_SETTINGS_MODULE"),
+    "DATABASE_FILE",
 )
 
 
 def use_settings_of_example(settings: Any) -> None:
-    """Set what the example has set, but for where conversations are kept."""
+    """Set what the example has set, but for the backend."""
     for name in COPIED:
         setattr(settings, name, getattr(example, name))
 
@@ -44,6 +46,8 @@ def answers(url: str) -> bool:
 class ExampleSite:
     """A server that can be stopped and started again."""
 
+    command: tuple[str, ...] = ("manage.py", "runserver", "--noreload")
+
     def __init__(self, log: Path, **env: str) -> None:
         (self.port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
@@ -51,7 +55,7 @@ class ExampleSite:
         self.environment = environment(**env)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> "ExampleSite":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -59,7 +63,7 @@ class ExampleSite:
         self.stop()
 
     def start(self) -> None:
-        command = ["manage.py", "runserver", "--noreload", f"127.0.0.1:{self.port}"]
+        command = [*self.command, f"127.0.0.1:{self.port}"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *command],
@@ -80,3 +84,17 @@ class ExampleSite:
         self.stop()
         self.environment |= env
         self.start()
+
+
+class DatabaseSite(ExampleSite):
+    """One that `make demo-database` starts, with its file beside its log."""
+
+    command = ("-m", "example_project.with_database")
+
+    def __init__(self, log: Path, **env: str) -> None:
+        super().__init__(log, DATABASE_FILE=str(log.parent / "demo.sqlite3"), **env)
+
+    def told(self, what: str) -> str:
+        """Return what it has said when it was started for the last time: "password", say."""
+        told: list[str] = re.findall(rf"^ *{what}: +(\S+)$", self.log.read_text(), re.MULTILINE)
+        return told[-1]

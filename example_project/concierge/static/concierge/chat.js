@@ -1,11 +1,12 @@
 // The page without reloads: says what the visitor writes, by the best way there is, and shows what comes
 // back. view.js, message.js, notes.js and follow.js are what is shown, socket.js and http.js are the ways,
-// clock.js counts down, undo.js is the way back from a new conversation.
+// clock.js counts down, sidebar.js lists the visitor's conversations, undo.js is the way back from a new one.
 
 import { startClock } from "./clock.js";
 import { get } from "./dom.js";
 import { call, stream } from "./http.js";
 import { showNotes } from "./notes.js";
+import { closeSidebar, refreshSidebar } from "./sidebar.js";
 import { Line } from "./socket.js";
 import { offerUndo } from "./undo.js";
 import * as view from "./view.js";
@@ -17,7 +18,7 @@ const GONE =
   "What you say begins a new one.";
 const REPLACED = "The last conversation was over, so this is a new one.";
 const NEW_ELSEWHERE = "Another tab has begun a new conversation.";
-const BACK_ELSEWHERE = "Another tab has gone back to this conversation.";
+const OPENED_ELSEWHERE = "Another tab has opened this conversation.";
 
 // The other tabs of this browser, which share the cookie and so the conversation.
 const tabs = new BroadcastChannel("concierge");
@@ -62,6 +63,7 @@ function showStatus(status) {
   showNotes(status);
   startClock(status.expires_in);
   showDegraded(status.degraded);
+  refreshSidebar();
 }
 
 function showDegraded(isDegraded) {
@@ -115,14 +117,14 @@ tabs.onmessage = ({ data }) => {
   else if (!(waiting || line.isOpen)) refresh().catch(() => {});
 };
 
-// Another tab has begun a new conversation, or has gone back to the last one.
+// Another tab has begun a new conversation, or has gone back to one.
 async function follow() {
   offerUndo(0);
   line.close();
   know(0);
   try {
     await refresh();
-    view.showNotice(seen ? BACK_ELSEWHERE : NEW_ELSEWHERE);
+    view.showNotice(seen ? OPENED_ELSEWHERE : NEW_ELSEWHERE);
   } finally {
     line.open();
   }
@@ -199,6 +201,11 @@ async function goBack() {
   await change(await call("DELETE", page.newUrl));
 }
 
+async function open(id) {
+  offerUndo(0);
+  await change(await call("POST", page.conversationsUrl, { id }));
+}
+
 async function change(transcript) {
   showAll(transcript);
   await line.open();
@@ -232,6 +239,12 @@ function onSubmit(form, action) {
 onSubmit(get("new-form"), () => {
   stop();
   inTurn(beginAnew);
+});
+onSubmit(get("open-form"), ({ submitter }) => {
+  closeSidebar();
+  if (submitter.getAttribute("aria-current")) return;
+  stop();
+  inTurn(() => open(submitter.value));
 });
 onSubmit(get("undo"), () => inTurn(goBack));
 get("stop").addEventListener("click", stop);

@@ -27,6 +27,7 @@ function tick() {
 function clockFace(seconds) {
   const parts = [Math.floor(seconds / 60) % 60, seconds % 60].map((n) => String(n).padStart(2, "0"));
   const hours = Math.floor(seconds / 3600);
+  if (hours >= 48) return `${Math.floor(hours / 24)} days`;
   return (hours ? [hours, ...parts] : parts).join(":");
 }
 
