@@ -18,7 +18,7 @@ from .repository import Repository
 from .tracebacks import clears_locals
 
 MAX_KEYS: Final = 100  # of the state, in one listing
-_CURSOR: Final = re.compile(r"[0-9a-f]{28}")
+_CURSOR: Final = re.compile(r"[0-9a-f]{28}([0-9a-f]{24})?")
 
 
 @clears_locals
@@ -35,8 +35,8 @@ class StoreAdministration:
         after: str | None = None,
         keys: Sequence[str] = (),
     ) -> Iterator[ConversationSummary]:
-        """Yield what is stored, newest saved first; on Redis in no order, if it is neither an
-        owner's nor limited.
+        """Yield what is stored, newest saved first; on Redis pages are in order to a minute, and
+        what is neither an owner's nor limited is in no order. Prolongs no conversation's life.
 
         Args:
             owner: a string or a user; None: with any owner or none. An anonymous user owns nothing.

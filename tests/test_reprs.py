@@ -19,8 +19,10 @@ from django_convstate.backends.failover.journal import Delete, PendingWrites, To
 from django_convstate.backends.failover.snapshot import Applied, Snapshot
 from django_convstate.backends.records import Acquired, Change, Committed, Record, Replacement
 from django_convstate.backends.redis.client.config import ServerConfig
+from django_convstate.backends.redis.command import Reply
 from django_convstate.backends.redis.damage import Seen
-from django_convstate.backends.redis.operations import Operations, Reply
+from django_convstate.backends.redis.operations import Operations
+from django_convstate.backends.redis.owner_index import IndexPage
 from django_convstate.backends.reports import ConversationSummary, Finding, Selection
 from django_convstate.backends.toolkit.packed import PackedMessages
 from django_convstate.backends.toolkit.stored import StoredConversation
@@ -64,7 +66,7 @@ HARMLESS = {
         "ConversationQuerySet",
         "MessageQuerySet",
     ),
-    *("ConversationRequest", "ConversationSerializer", "PartitionedMorsel"),
+    *("Place", "ConversationRequest", "ConversationSerializer", "PartitionedMorsel"),
     # Of redis-py: they show where a server is.
     *("PatientSentinel", "AsyncPatientSentinel", "PatientTLS", "SentinelPatientTLS"),
 }
@@ -186,6 +188,7 @@ def instances() -> dict[str, Any]:
             stored.commits,
             operation,
             Reply(TEXT, None),
+            IndexPage([TEXT], [TEXT], 0, [BYTES]),
             Acquired(0, record()),
             Selection(owner=OWNER),
             Replacement(id=TEXT, old=BYTES, new=BYTES),

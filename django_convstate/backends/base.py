@@ -191,11 +191,15 @@ class ConversationStateBackend(ABC):
         keys: Sequence[str] = (),
     ) -> Iterator[ConversationSummary]:
         """Yield what is stored (of one owner), newest saved first where that is possible; always,
-        if `limit` or `after` is given.
+        if it is an owner's, or `limit` or `after` is given. Slides nothing.
+
+        Among conversations that were saved within `reports.LISTING_LAG` (a minute) pages may have
+        another order than that of their last saves. Whatever is saved while pages are read, each
+        conversation that is not is in one of them, and none is in two.
 
         Args:
-            limit: how many at most.
-            after: begin after the conversation with this cursor.
+            limit: how many at most; fewer only if there are no more.
+            after: begin after the conversation with this cursor, which need not be there any more.
             keys: of the state; `state` of the summaries contains their bytes.
 
         Raises:

@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Final, Literal
 
 from ..codec import JSON
+
+LISTING_LAG: Final = 60.0  # seconds by which the order of a listing may be behind the last saves
+CURSOR_SIZE: Final = 28  # characters of a cursor that say when which conversation was saved
 
 # Told how many conversations are done and how many there are (None: not known).
 Progress = Callable[[int, int | None], None]
@@ -20,7 +23,8 @@ class ConversationSummary:
     those keys of the state that were asked for. Times are aware, in UTC; `size` is in bytes of
     JSON; `expires_at` is None if it does not.
 
-    `cursor` is its place in the listing: give it as `after`, and the listing goes on after it.
+    `cursor` is its place in the listing: give it as `after`, and the listing goes on after it. A
+    backend whose order is not exact has it end in `bounds`.
     """
 
     id: str = field(repr=False)
@@ -33,11 +37,12 @@ class ConversationSummary:
     message_count: int
     size: int
     state: Mapping[str, JSON] = field(repr=False, default_factory=dict)
+    bounds: str = field(repr=False, default="")
 
     @property
     def cursor(self) -> str:
         """Its place in the listing. It says when it was saved, and nothing else."""
-        return cursor_of(self.id, self.modified_at)
+        return cursor_of(self.id, self.modified_at) + self.bounds
 
 
 def cursor_of(id: str, modified_at: datetime) -> str:

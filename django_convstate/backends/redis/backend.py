@@ -23,12 +23,13 @@ from ..toolkit.listing import newest_first
 from ..toolkit.packed import Pair, packing
 from .client.clients import Clients
 from .client.deadline import Deadline, in_time
+from .command import Operation, Reply
 from .damage import DamageSearch
 from .diagnostics.checks import check_entry, check_server, check_use, is_usable
 from .diagnostics.server_info import adescribe, describe, key_on_each_primary
 from .errors import CLIENT_ERRORS, is_unknown_command, misconfiguration, translated
 from .listing import Listing
-from .operations import Operation, Operations, Reply
+from .operations import Operations
 from .replies import MISREAD, NOT_A_RECORD
 from .restoring import Restoration
 from .slots import id_in_slot_of
@@ -203,9 +204,10 @@ class RedisBackend(ConversationStateBackend):
         after: str | None = None,
         keys: Sequence[str] = (),
     ) -> Iterator[ConversationSummary]:
-        """See `ConversationStateBackend.scan`: of all in no order, unless it is limited."""
+        """See `ConversationStateBackend.scan`: of an owner exact to a minute; of all in no order,
+        unless it is limited."""
         if owner is not None:
-            return newest_first(self._listing.of_owner(owner, keys), limit, after)
+            return self._listing.of_owner(owner, limit, after, keys)
         # Newest first has to look at them all: of an owner there are few, of all perhaps millions.
         found = self._listing.everything(keys)
         is_whole = limit is None and after is None

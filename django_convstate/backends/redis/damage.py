@@ -20,15 +20,11 @@ from ..reports import Finding, Kind, Progress
 from . import scripts
 from .client.clients import Clients
 from .errors import CLIENT_ERRORS, translated
+from .batches import Batches
+from .command import Operation, Reply, script_operation, ttl_ms
 from .listing import Listing
-from .operations import (
-    INDEX_PAGE_SIZE,
-    Operation,
-    Operations,
-    Reply,
-    script_operation,
-    ttl_ms,
-)
+from .operations import Operations
+from .owner_index import SCAN_PAGE, expiry_ms, ids_of
 from .replies import text
 
 BATCH_SIZE: Final = 500  # keys that are sorted by what they are before they are looked at
@@ -67,18 +63,19 @@ class DamageSearch:
     ) -> None:
         """See `ConversationStateBackend.find_damage`."""
         self._operations, self._listing, self._clients = operations, listing, clients
-        self._each, self._index_key = listing.each, operations.index_key
+        self._each = Batches(clients).each
         self._ttl_ms = math.inf if math.isinf(ttl) else ttl_ms(ttl)
         prefix = re.escape(operations.prefix)
         self._pattern = re.compile(
             rf"{prefix}:(?:\{{(?P<id>[^{{}}]+)\}}:(?P<part>meta|state|messages|ids|line)"
-            rf"(?P<corrupt>:corrupt(?::\d+)?)?|(?P<owner>owner):\{{[0-9a-f]+\}}"
+            rf"(?P<corrupt>:corrupt(?::\d+)?)?|(?P<owner>owner):\{{[0-9a-f]+\}}(?P<saved>:saved)?"
             rf"|(?P<staged>staged-[0-9a-f]+):\{{[^{{}}]+\}}:\w+)"
         )
         self._looks: dict[str, Callable[[Sequence[str]], Iterator[Finding]]] = {
             "meta": self._conversations,
             "part": self._parts,
             "owner": self._indexes,
+            "saved": self._orders,
             "corrupt": self._quarantined,
             "beside": partial(self._lasting, detail="It must expire, and does not."),
         }
@@ -113,8 +110,10 @@ class DamageSearch:
         found = self._pattern.fullmatch(key)
         if found is None:
             return ""
-        if found["corrupt"] or found["owner"]:
-            return "corrupt" if found["corrupt"] else "owner"
+        if found["corrupt"] or found["saved"]:
+            return "corrupt" if found["corrupt"] else "saved"
+        if found["owner"]:
+            return "owner"
         if found["staged"] or found["part"] == "line":
             return "beside"
         return "meta" if found["part"] == "meta" else "part"
@@ -153,11 +152,11 @@ class DamageSearch:
         examined = self._examined(suspects)
         still = {id: seen.owner for id, seen in examined if seen is not None and seen.owner}
         for id in self._not_in_index(still):
-            where = self._index_key(still[id])
+            where = self._index_of(still[id])
             yield _finding("unlisted", id, where, "The index of its owner does not list it.")
 
     def _not_in_index(self, owners: dict[str, str]) -> list[str]:
-        scores = self._ask(owners, lambda id: ("ZSCORE", self._index_key(owners[id]), id))
+        scores = self._ask(owners, lambda id: ("ZSCORE", self._index_of(owners[id]), id))
         return [id for id, score in scores.items() if score is None]
 
     def _parts(self, keys: Sequence[str]) -> Iterator[Finding]:
@@ -184,7 +183,7 @@ class DamageSearch:
                     yield _finding("damaged", "", key, "It makes no sense as an index.")
                 return
             now, left, cursor, scores = found
-            is_lasting = is_lasting or math.inf in scores.values()
+            is_lasting = is_lasting or math.inf in map(expiry_ms, scores.values())
             due = [id for id, score in scores.items() if self._must_be_there(score, now)]
             for id in self._not_listed_rightly(due, key):
                 detail = "The index of an owner lists it, and it is not there or not theirs."
@@ -194,9 +193,20 @@ class DamageSearch:
         if left == _FOR_EVER and not is_lasting:
             yield _without_ttl("", key)
 
+    def _orders(self, keys: Sequence[str]) -> Iterator[Finding]:
+        """Look at what orders the indexes: it has no TTL where the index has none."""
+        indexes = {key: key.removesuffix(":saved") for key in keys}
+        kinds = self._ask(keys, lambda key: ("TYPE", key))
+        left = self._ask(keys, lambda key: ("PTTL", key))
+        for key, of_index in self._ask(keys, lambda key: ("PTTL", indexes[key])).items():
+            if kinds.get(key) not in (b"zset", b"none"):
+                yield _finding("damaged", "", key, "It makes no sense as an index.")
+            elif left.get(key) == _FOR_EVER and of_index != _FOR_EVER:
+                yield _without_ttl("", key)
+
     def _must_be_there(self, score: float, now: int) -> bool:
         """Tell whether a conversation that was indexed then cannot have expired: see index.lua."""
-        return math.isinf(score) or score - now > self._ttl_ms + SLACK_MS
+        return expiry_ms(score) - now > self._ttl_ms + SLACK_MS
 
     def _not_listed_rightly(self, ids: Iterable[str], key: str) -> list[str]:
         """Return those of which the conversation is not there, or not this owner's. What is damaged
@@ -209,10 +219,13 @@ class DamageSearch:
         scores = self._ask(wrong, lambda id: ("ZSCORE", key, id))
         return [id for id in wrong if not aside.get(id) and scores.get(id) is not None]
 
+    def _index_of(self, owner: str) -> str:
+        return self._operations.index.keys(owner)[0]
+
     def _is_of(self, index: str, version: bytes | None, owner: bytes | None) -> bool:
         if version is None or owner is None:
             return False
-        return self._index_key(owner.decode(errors="replace")) == index
+        return self._index_of(owner.decode(errors="replace")) == index
 
     def _quarantined(self, keys: Sequence[str]) -> Iterator[Finding]:
         detail = "A load has found it damaged, and set it aside."
@@ -256,12 +269,14 @@ def _seen(reply: Any) -> Reply[Seen]:
 def _index_page(key: str, cursor: int) -> Operation[_Page | None]:
     def read(reply: Any) -> Reply[_Page | None]:
         now, left, following, page = reply
-        # What is not text was put there by another program, and is no id.
-        ids = [id.decode(errors="ignore") for id in page[::2]]
-        scores = dict(zip(ids, map(float, page[1::2]), strict=True))
+        scores = {
+            id: float(score)
+            for member, score in zip(page[::2], page[1::2], strict=True)
+            for id in ids_of([member])
+        }
         return Reply((now, left, int(following), scores))
 
-    return script_operation(scripts.EXAMINE_INDEX, (key,), (cursor, INDEX_PAGE_SIZE), read)
+    return script_operation(scripts.EXAMINE_INDEX, (key,), (cursor, SCAN_PAGE), read)
 
 
 def _without_ttl(id: str, where: str) -> Finding:

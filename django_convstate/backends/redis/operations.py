@@ -4,8 +4,9 @@ A conversation is four keys with one hash tag, so that they live in one slot of 
 
     convstate:{ID}:meta      hash: id, v(ersion), o(wner), c(reated), a(ccessed), t(tl; 0: for
                              ever), p(arts: see scripts/common.lua), w(riters: see commit_log.lua),
-                             x (when the owner's index is due), e (when the other keys expire); or,
-                             for a day after a deletion, only "gone": the new id if it was moved
+                             x (when the owner's index is due), i (the last save that it knows
+                             of), e (when the other keys expire); or, for a day after a deletion,
+                             only "gone": the new id if it was moved
     convstate:{ID}:state     hash: state key to bytes
     convstate:{ID}:messages  list: see toolkit/packed.py
     convstate:{ID}:ids       hash: locator of an id that is no sort key, to the key it was given
@@ -14,18 +15,21 @@ beside it, for seconds, the queue of leases for its turns,
 
     convstate:{ID}:line      see scripts/lease_queue.lua
 
-and each owner has an index, a sorted set of ids. Times are milliseconds since the epoch by the
-server's clock, durations are milliseconds.
+and each owner has an index, two sorted sets of ids:
+
+    convstate:owner:{HASH}        by when each has expired unless it is used again
+    convstate:owner:{HASH}:saved  by its last save: see owner_index.py
+
+Times are milliseconds since the epoch by the server's clock, durations are milliseconds.
 """
 
 import hashlib
-import math
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from ...exceptions import ConversationCorrupt
 from ..records import (
@@ -42,13 +46,9 @@ from ..records import (
 from ..reports import ConversationSummary, Selection
 from ..toolkit.packed import PackedMessages, Pair, checked, locator, to_append
 from . import scripts
+from .command import Argument, Operation, Reply, milliseconds, nothing, script_operation, ttl_ms
+from .owner_index import OwnerIndex
 from .replies import NOT_A_RECORD, committed_of, record_of, refusal, summary_of, text
-from .scripts import Script
-
-T = TypeVar("T")
-Argument = str | bytes | int | float
-
-INDEX_PAGE_SIZE: Final = 500  # ids that are read from an index in one round trip
 
 # The numbers of a commit are packed into one argument, because redis-py's asyncio client takes its
 # time over each. See scripts/commit.lua.
@@ -58,47 +58,13 @@ flat: Final[Callable[[Iterable[tuple[Argument, ...]]], Iterable[Argument]]] = ch
 _CREATE: Final = {Create.EITHER: 0, Create.MUST_BE_NEW: 1, Create.MUST_EXIST: 2}
 
 
-@dataclass(frozen=True, slots=True)
-class Operation(Generic[T]):
-    """One round trip: a command, and what its reply means.
-
-    Attributes:
-        command: what is sent.
-        read: returns what the server's reply means, or raises our exception for it.
-        script: which script the command runs by its SHA-1; None for a plain command.
-    """
-
-    command: tuple[Argument, ...] = field(repr=False)
-    read: Callable[[Any], "Reply[T]"] = field(repr=False)
-    script: Script | None = None
-
-    @property
-    def key(self) -> Argument:
-        """The first key, which says which node of a cluster to ask."""
-        return self.command[1 if self.script is None else 3]
-
-    def full_command(self) -> tuple[Argument, ...]:
-        """Return the command with the text of its script, for a server that may not know it."""
-        if self.script is None:
-            return self.command
-        return str(self.command[0]).replace("SHA", ""), self.script.text, *self.command[2:]
-
-
-@dataclass(frozen=True, slots=True)
-class Reply(Generic[T]):
-    """What the server's reply means. `then` is what remains to be done, in a round trip of its own
-    because an owner's index lives in another slot. It may fail: the next caller does it."""
-
-    value: T = field(repr=False)
-    then: Operation[None] | None = None
-
-
 class Operations:
     """The operations on conversations whose keys begin with `prefix`."""
 
     def __init__(self, prefix: str, max_age: float | None) -> None:
         self.prefix = prefix
         self.max_age_ms = _NONE if max_age is None else milliseconds(max_age)
+        self.index = OwnerIndex(prefix)
 
     def keys(self, id: str) -> tuple[str, ...]:
         """Return the keys of the meta hash, the state, the messages and the ids."""
@@ -108,12 +74,6 @@ class Operations:
     def queue_key(self, id: str) -> str:
         """Return the key of the queue of leases."""
         return f"{self.prefix}:{{{id}}}:line"
-
-    def index_key(self, owner: str) -> str:
-        """Return the key of an owner's index, which holds a hash of the owner: that may be any
-        text, and is not to be read off a key."""
-        digest = hashlib.blake2b(owner.encode(), digest_size=16).hexdigest()
-        return f"{self.prefix}:owner:{{{digest}}}"
 
     def load(self, id: str, window: int) -> Operation[Record | None]:
         """See `RedisBackend.load`."""
@@ -145,7 +105,7 @@ class Operations:
 
     def release(self, id: str, lease: str) -> Operation[None]:
         """See `RedisBackend.release`."""
-        return script_operation(scripts.RELEASE, (self.queue_key(id),), (_lease(lease),), _nothing)
+        return script_operation(scripts.RELEASE, (self.queue_key(id),), (_lease(lease),), nothing)
 
     def commit(self, id: str, change: Change) -> Operation[Committed]:
         """See `RedisBackend.commit`."""
@@ -210,8 +170,8 @@ class Operations:
         def read(reply: Any) -> Reply[bool]:
             if not isinstance(reply[0], int):
                 raise ConversationCorrupt(NOT_A_RECORD)
-            found, new_ttl, owner = (*reply, None, None)[:3]
-            return Reply(bool(found), self.index(owner, id, new_ttl) if owner else None)
+            found, new_ttl, saved, owner = (*reply, None, None, None)[:4]
+            return Reply(bool(found), self.indexing(owner, id, new_ttl, saved) if owner else None)
 
         arguments = (_optional(ttl and ttl_ms(ttl)), self.max_age_ms)
         return script_operation(scripts.TOUCH, self.keys(id), arguments, read)
@@ -223,7 +183,7 @@ class Operations:
             if not isinstance(reply[0], int):
                 raise refusal(Change(expected_version=expected_version), *reply)
             deleted, owner = (*reply, None)[:2]
-            return Reply(bool(deleted), self.forget(text(owner), [id]) if owner else None)
+            return Reply(bool(deleted), self.index.forget(text(owner), [id]) if owner else None)
 
         arguments = (milliseconds(TOMBSTONE_SECONDS), _optional(expected_version), "", "", "")
         return script_operation(scripts.DELETE, self.keys(id), arguments, read)
@@ -236,7 +196,7 @@ class Operations:
             deleted, owner = (*reply, None)[:2]
             if deleted == 0:
                 return Reply(None)
-            forget = self.forget(text(owner), [id]) if owner and not dry_run else None
+            forget = self.index.forget(text(owner), [id]) if owner and not dry_run else None
             return Reply(deleted == 1, forget)
 
         arguments = (
@@ -254,53 +214,44 @@ class Operations:
         def read(reply: Any) -> Reply[bool]:
             if not isinstance(reply[0], int):
                 raise refusal(Change(expected_version=expected_version), *reply)
-            moved, owner = (*reply, None)[:2]
-            return Reply(bool(moved), self.forget(text(owner), [id]) if owner else None)
+            moved, owner, ttl, saved = (*reply, None, None, None)[:4]
+            index = self.indexing(owner, new_id, ttl, saved, former_id=id) if owner else None
+            return Reply(bool(moved), index)
 
         arguments = (new_id, _optional(expected_version), milliseconds(TOMBSTONE_SECONDS))
         return script_operation(scripts.RENAME, self.keys(id) + self.keys(new_id), arguments, read)
 
-    def summary(self, id: str, keys: Sequence[str] = ()) -> Operation[ConversationSummary | None]:
+    def summary(
+        self, id: str, keys: Sequence[str] = (), bounds: str = ""
+    ) -> Operation[ConversationSummary | None]:
         """Describe a conversation without sliding its expiry, with the values under some keys of
         its state. None: there is no such one."""
         return script_operation(
-            scripts.SUMMARY, self.keys(id)[:3], keys, lambda reply: Reply(summary_of(reply, keys))
+            scripts.SUMMARY,
+            self.keys(id)[:3],
+            keys,
+            lambda reply: Reply(summary_of(reply, keys, bounds)),
         )
-
-    def owned(self, owner: str, cursor: int) -> Operation[tuple[int | None, list[str]]]:
-        """Read a page of an owner's index: where the next page begins (None: this was the last),
-        and ids, of which some may have expired."""
-
-        def read(reply: Any) -> Reply[tuple[int | None, list[str]]]:
-            following, members = reply
-            # What is not text was put there by another program, and is no id.
-            ids = [id.decode(errors="ignore") for id, _ in members]
-            return Reply((int(following) or None, [id for id in ids if id]))
-
-        command = ("ZSCAN", self.index_key(owner), cursor, "COUNT", INDEX_PAGE_SIZE)
-        return Operation(command, read)
-
-    def forget(self, owner: str, ids: list[str]) -> Operation[None]:
-        """Remove ids from an owner's index."""
-        return Operation(("ZREM", self.index_key(owner), *ids), _nothing)
 
     def probe(self, key: str) -> Operation[None]:
         """Write to `key`, because a server may answer and refuse writes alone."""
-        return script_operation(scripts.PROBE, (key,), (), _nothing)
+        return script_operation(scripts.PROBE, (key,), (), nothing)
 
     def quarantine(self, id: str) -> Operation[None]:
         """Rename the keys of a damaged conversation, so that it is neither served nor
         overwritten. A sound one stays."""
         arguments = (milliseconds(QUARANTINE_SECONDS), milliseconds(PARTIAL_SECONDS))
-        return script_operation(scripts.QUARANTINE, self.keys(id), arguments, _nothing)
+        return script_operation(scripts.QUARANTINE, self.keys(id), arguments, nothing)
 
-    def index(self, owner: Any, id: str, ttl_ms: Any) -> Operation[None]:
+    def indexing(
+        self, owner: Any, id: str, ttl_ms: Any, saved: Any, former_id: str = ""
+    ) -> Operation[None]:
         """Add the conversation to its owner's index, and then acknowledge that in the conversation:
         whatever happens in between, it stays due."""
-        owner, ttl_ms = text(owner), int(ttl_ms)
-        ack = script_operation(scripts.INDEX_ACK, self.keys(id)[:1], (owner, ttl_ms), _nothing)
-        index = (self.index_key(owner),)
-        return script_operation(scripts.INDEX, index, (id, ttl_ms), lambda reply: Reply(None, ack))
+        owner, ttl_ms, saved = text(owner), int(ttl_ms), int(saved)
+        arguments = (owner, ttl_ms, saved)
+        ack = script_operation(scripts.INDEX_ACK, self.keys(id)[:1], arguments, nothing)
+        return self.index.add(owner, [(id, ttl_ms, saved)], former_id, then=ack)
 
     def _load(self, id: str, window: int, peeks: str) -> Operation[Record | None]:
         arguments = (window, self.max_age_ms, peeks)
@@ -310,14 +261,17 @@ class Operations:
         if reply is None:
             return Reply(None)
         record, index_due = record_of(id, reply)
-        owner = record.owner if index_due else None
-        return Reply(record, self.index(owner, id, ttl_ms(record.ttl)) if owner else None)
+        if not (index_due and record.owner):
+            return Reply(record)
+        saved = round(record.modified_at * 1000)
+        return Reply(record, self.indexing(record.owner, id, ttl_ms(record.ttl), saved))
 
     def _committed(self, id: str, change: Change, reply: Any) -> Reply[Committed]:
         if not isinstance(reply[0], int):
             raise refusal(change, *reply)
-        ttl, owner = reply[5], reply[6]
-        return Reply(committed_of(change, reply), self.index(owner, id, ttl) if owner else None)
+        now, ttl, owner = reply[4:7]
+        index = self.indexing(owner, id, ttl, now) if owner else None
+        return Reply(committed_of(change, reply), index)
 
     def _head(self, change: Change) -> bytes:
         return _HEAD.pack(
@@ -346,23 +300,6 @@ class Operations:
         )
 
 
-def script_operation(
-    script: Script,
-    keys: tuple[str, ...],
-    arguments: Iterable[Argument],
-    read: Callable[[Any], Reply[T]],
-) -> Operation[T]:
-    return Operation(("EVALSHA", script.sha, len(keys), *keys, *arguments), read, script)
-
-
-def milliseconds(seconds: float) -> int:
-    return math.ceil(seconds * 1000)
-
-
-def ttl_ms(ttl: float) -> int:
-    return 0 if math.isinf(ttl) else math.ceil(ttl * 1000)
-
-
 def _digest(data: bytes | None) -> str:
     return "" if data is None else hashlib.sha1(data, usedforsecurity=False).hexdigest()
 
@@ -382,10 +319,6 @@ def _optional(value: Argument | None) -> Argument:
 
 def _lease(lease: str) -> bytes:
     return hashlib.blake2b(lease.encode(), digest_size=16).digest()
-
-
-def _nothing(reply: Any) -> Reply[None]:
-    return Reply(None)
 
 
 def _truth(reply: Any) -> Reply[bool]:

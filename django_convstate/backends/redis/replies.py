@@ -111,7 +111,9 @@ def committed_of(change: Change, reply: list[Any]) -> Committed:
     )
 
 
-def summary_of(reply: list[Any] | None, keys: Sequence[str]) -> ConversationSummary | None:
+def summary_of(
+    reply: list[Any] | None, keys: Sequence[str], bounds: str
+) -> ConversationSummary | None:
     """Return the summary that summary.lua replies with; None where there is no conversation."""
     if reply is None:
         return None
@@ -130,6 +132,7 @@ def summary_of(reply: list[Any] | None, keys: Sequence[str]) -> ConversationSumm
             state={
                 key: value for key, value in zip(keys, values, strict=True) if value is not None
             },
+            bounds=bounds,
         )
     except (TypeError, ValueError, OverflowError):
         return None  # it is damaged, which its next load reports

@@ -8,16 +8,8 @@ from typing import Any, Final
 from ..records import Record, entry_size
 from ..toolkit.packed import data_of, given_id, key_of, locator
 from . import scripts
-from .operations import (
-    Argument,
-    Operation,
-    Operations,
-    Reply,
-    flat,
-    milliseconds,
-    script_operation,
-    ttl_ms,
-)
+from .command import Argument, Operation, Reply, milliseconds, nothing, script_operation, ttl_ms
+from .operations import Operations, flat
 from .replies import PARTS, refusal_to_restore
 
 BATCH_SIZE: Final = 500  # messages in one round trip
@@ -48,18 +40,19 @@ class Restoration:
             self._bytes += sum(len(data_of(packed)) for packed in batch)
             self._last_key = max(self._last_key, key_of(batch[-1]))
             arguments: list[Argument] = [milliseconds(STAGED_SECONDS), len(ids), *given, *batch]
-            yield script_operation(scripts.STAGE, self._staged, arguments, _nothing)
+            yield script_operation(scripts.STAGE, self._staged, arguments, nothing)
 
     def finish(self, unless_deleted: bool) -> Operation[None]:
         """Return the operation that makes visible what was staged."""
         record, operations = self._record, self._operations
+        saved = milliseconds(record.modified_at)
 
         def read(reply: Any) -> Reply[None]:
             if reply[0] != 1:
                 raise refusal_to_restore(*reply)
-            owner = record.owner
-            index = operations.index(owner, self._id, ttl_ms(record.ttl)) if owner else None
-            return Reply(None, index)
+            if not (owner := record.owner):
+                return Reply(None)
+            return Reply(None, operations.indexing(owner, self._id, ttl_ms(record.ttl), saved))
 
         state_size = sum(entry_size(key, value) for key, value in record.state.items())
         parts = PARTS.pack(
@@ -69,7 +62,7 @@ class Restoration:
             self._given,
             self._bytes,
             state_size,
-            milliseconds(record.modified_at),
+            saved,
             self._last_key,
         )
         arguments: tuple[Argument, ...] = (
@@ -98,7 +91,3 @@ def _batches(messages: Iterator[bytes]) -> Iterator[list[bytes]]:
         size += len(packed)
     if batch:
         yield batch
-
-
-def _nothing(reply: Any) -> Reply[None]:
-    return Reply(None)

@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 
-from ..reports import ConversationSummary
+from ..reports import CURSOR_SIZE, ConversationSummary
 
 _cursor = attrgetter("cursor")
 
@@ -15,6 +15,7 @@ def newest_first(
     """Yield at most `limit` of the conversations that follow `after`. Keeps only so many in
     memory."""
     if after is not None:
+        after = after[:CURSOR_SIZE]
         summaries = (summary for summary in summaries if summary.cursor < after)
     if limit is None:
         return iter(sorted(summaries, key=_cursor, reverse=True))

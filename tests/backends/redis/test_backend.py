@@ -174,7 +174,7 @@ class TestKeys:
         counted = deadlines.pop("meta")
         assert abs(counted - 100_000 - int(raw().hget(key_of(id, "meta"), "c"))) < 1_000
         assert set(deadlines.values()) == {counted + 10_500}
-        assert raw().pttl(backend._operations.index_key(f"u-{id}")) > 0
+        assert raw().pttl(index_of(f"u-{id}")) > 0
 
     def test_two_key_prefixes_share_nothing(self) -> None:
         first, second = (

@@ -16,6 +16,7 @@ from django_convstate.backends.records import Change
 from django_convstate.ids import new_id
 from tests.support.messages import bodies, pairs
 from tests.support.places import on
+from tests.support.redis import index_of
 from tests.support.ruler import Stopwatch
 from tests.support.servers import (
     PATIENCE,
@@ -237,6 +238,25 @@ class TestCluster:
             slot.end()
         assert {each.id for each in backend.scan(owner)} == set(ids), "nothing was forgotten"
         assert backend.purge(Selection(owner=owner)).deleted == 20
+        backend.close()
+
+    def test_a_listing_by_a_half_moved_index_is_unavailable(self, cluster: list[Server]) -> None:
+        """It says neither that there are no conversations, nor leaves some of them out."""
+        backend, owner = get_backend("redis", cache_alias="cluster", fallback=None), new_id()
+        ids = [new_id() for _ in range(5)]
+        for id in ids:
+            backend.commit(id, Change(ttl=600.0, owner=owner, append=pairs(b"{}")))
+        with Slot(cluster, index_of(owner)) as slot:
+            slot.begin()
+            assert {each.id for each in backend.scan(owner)} == set(ids)
+            slot.migrate(1)
+            with pytest.raises(BackendUnavailable, match="moving") as caught:
+                list(backend.scan(owner, limit=3))
+            assert caught.value.transient
+            slot.migrate(100)
+            slot.end()
+        assert {each.id for each in backend.scan(owner)} == set(ids)
+        assert backend.purge(Selection(owner=owner)).deleted == 5
         backend.close()
 
 

@@ -15,13 +15,11 @@ from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.backends.toolkit.writer import ThisProcess, Writer
 from django_convstate.ids import new_id
 from tests.support.messages import pairs
-from tests.support.redis import key_of, raw
+from tests.support.redis import commands_of, key_of, raw
 
 pytestmark = pytest.mark.usefixtures("valkey")
 
 WINDOW: Final = 10
-# What their arguments say is how much they read or drop.
-RANGES: Final = ("LRANGE", "LTRIM", "LPOP", "LINDEX")
 # These take time for each element that is there.
 GROWING: Final = {"LPOS", "LREM", "LINSERT", "KEYS", "SCAN", "SORT", "COPY", "DUMP", "HSCAN"}
 
@@ -44,34 +42,6 @@ def with_messages(backend: RedisBackend, count: int) -> tuple[str, list[str]]:
     for start in range(0, count, 5000):
         backend.commit(id, Change(set={"turns": b"1"}, append=messages[start : start + 5000]))
     return id, [message_id for message_id, _ in messages]
-
-
-def commands_of(
-    use: Callable[[], object], count: int = 0
-) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Return the commands that reach the server while `use` runs, and what scripts call: names, and
-    how much is to be read.
-
-    Where one of `count` messages is read by its index, that is told from the nearer end: the time
-    that it takes depends on that.
-    """
-    client = raw()
-    sent, called = list[str](), list[tuple[str, ...]]()
-    with client.monitor() as monitor:
-        use()
-        client.echo("the end")
-        for command in monitor.listen():
-            name, *arguments = command["command"].split()
-            if name == "ECHO":
-                return sent, called
-            if command["client_type"] == "lua":
-                wanted = [argument.strip('"') for argument in arguments[1:]]
-                if name == "LINDEX" and (index := int(wanted[0])) > count // 2:
-                    wanted = [str(index - count)]
-                called.append((name, *(wanted if name in RANGES else ())))
-            elif name not in ("HELLO", "CLIENT"):
-                sent.append(name)
-    raise AssertionError("The monitor ended.")
 
 
 def turn(store: ConversationStore, id: str) -> None:

@@ -56,7 +56,7 @@ VALUES = [
     *(bytes(11), b"\xff" * 11, bytes(10) + b"\xff" + b"a", bytes(10) + b"\x02\xff\xfe{}"),
     None,  # it is missing
 ]
-FIELDS = ["id", "v", "o", "c", "a", "t", "p", "w", "x", "e"]
+FIELDS = ["id", "v", "o", "c", "a", "t", "p", "w", "x", "e", "i"]
 
 Damage = Callable[[Any, tuple[str, ...], str, str], None]  # of the client, the keys, queue, index
 
@@ -115,7 +115,7 @@ def renamed_entry(part: int, value: bytes) -> Damage:
 
 def other_type(part: int, kind: str) -> Damage:
     def damage(client: Any, keys: tuple[str, ...], queue: str, index: str) -> None:
-        key = [*keys, queue, index][part]
+        key = [*keys, queue, index, f"{index}:saved"][part]
         client.delete(key)
         put(client, key, kind)
 
@@ -146,6 +146,10 @@ def in_index(member: bytes, score: float) -> Damage:
     return lambda client, keys, queue, index: client.zadd(index, {member: score})
 
 
+def in_saved(member: bytes, score: float) -> Damage:
+    return lambda client, keys, queue, index: client.zadd(f"{index}:saved", {member: score})
+
+
 def tombstone(value: bytes | None) -> Damage:
     def damage(client: Any, keys: tuple[str, ...], queue: str, index: str) -> None:
         client.delete(*keys)
@@ -168,7 +172,7 @@ DAMAGES: dict[str, Damage] = {
     **{f"state key {v!r}"[:60]: renamed_entry(1, v) for v in VALUES if v is not None},
     **{f"ids = {v!r}"[:60]: entry(3, v) for v in VALUES},
     **{f"ids key {v!r}"[:60]: renamed_entry(3, v) for v in VALUES if v is not None},
-    **{f"type {part} {kind}": other_type(part, kind) for part in range(6) for kind in KINDS},
+    **{f"type {part} {kind}": other_type(part, kind) for part in range(7) for kind in KINDS},
     **{f"queue {v!r}"[:60]: in_queue(v) for v in VALUES if v is not None},
     **{
         f"queue until {t}": in_queue(struct.pack("<16sd", b"x" * 16, t))
@@ -176,6 +180,8 @@ DAMAGES: dict[str, Damage] = {
     },
     **{f"index {v!r}"[:60]: in_index(v, 1e300) for v in VALUES if v is not None},
     "index score": in_index(b"other", float("-inf")),
+    **{f"saved {v!r}"[:60]: in_saved(v, 1e300) for v in VALUES if v is not None},
+    **{f"saved at {t}": in_saved(b"other", t) for t in (float("-inf"), float("inf"), -1e300, 0.5)},
     **{f"gone {v!r}"[:60]: tombstone(v) for v in VALUES},
 }
 
@@ -263,11 +269,13 @@ class Bench:
         )
         self.primary.commit(id, change)
         self.primary.acquire(id, LEASE, 5.0, 1)
-        damage(self.client, self.ops.keys(id), self.ops.queue_key(id), self.ops.index_key(OWNER))
+        damage(
+            self.client, self.ops.keys(id), self.ops.queue_key(id), self.ops.index.keys(OWNER)[0]
+        )
         return id, message
 
     def clean(self, id: str) -> None:
-        self.client.delete(*self.ops.keys(id), self.ops.queue_key(id), self.ops.index_key(OWNER))
+        self.client.delete(*self.ops.keys(id), self.ops.queue_key(id), *self.ops.index.keys(OWNER))
 
     def check_listing(self, name: str) -> None:
         """The sound one is listed, whatever is wrong with the others."""

@@ -14,7 +14,7 @@ import redis.asyncio
 from redis.exceptions import RedisError, SlotNotCoveredError
 
 from ....exceptions import BackendUnavailable
-from ..operations import Operation
+from ..command import Operation
 from .closed_loops import disconnect_now
 from .config import ServerConfig
 from .deadline import Deadline, LoopDeadline, in_time

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from redis import exceptions
 
+from ..command import Operation
 from ..errors import is_retryable
-from ..operations import Operation
 from .deadline import Deadline, LoopDeadline, put_off, put_off_no_more
 
 S = TypeVar("S")

@@ -29,8 +29,8 @@ local first_append = first_replace + 4 * replaces
 local first_once = first_append + appends
 local lease = #KEYS == 5 and ARGV[#ARGV]
 
-local stored_id, version, owner, created, ttl, log, parts, due, lasts =
-    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'w', 'p', 'x', 'e'))
+local stored_id, version, owner, created, ttl, log, parts, due, lasts, indexed =
+    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'w', 'p', 'x', 'e', 'i'))
 local now = clock()
 local kind = kind_of(stored_id, version, created, ttl)
 if kind == 'corrupt' or (parts and #parts ~= 50) then return {'corrupt'} end
@@ -74,7 +74,7 @@ if applied then
         end
     end
     return {tonumber(version), count, dropped, in_reply(time_left(ttl, created, max_age, now)), now, ttl,
-        index_is_due(owner, due, now) and owner, last_key, dropped + count, 1, otherwise, newest()}
+        index_is_due(owner, due, indexed, 0, now) and owner, last_key, dropped + count, 1, otherwise, newest()}
 end
 
 -- What may be refused comes first. What is wrong with it, Change.refuse_unless_fits says.
@@ -340,8 +340,8 @@ redis.call('HSET', KEYS[1], 'v', version, 'a', now,
     'w', adding(log or '', writer, commit_number, floor, now),
     'p', struct.pack(PARTS, count, dropped, fields, given, bytes, state_bytes, now, last_key), 'e', slid)
 if lease and release == 1 then leave_queue(lease, now) end
-local answer = {version, count, dropped, in_reply(left), now, ttl, index_is_due(owner, due, now) and owner,
-    last_key, others_end}
+local answer = {version, count, dropped, in_reply(left), now, ttl,
+    index_is_due(owner, due, indexed, now, now) and owner, last_key, others_end}
 if #existing > 0 or (others and #others > 0) then
     answer[10], answer[11], answer[12] = 0, existing, others or {}
 end

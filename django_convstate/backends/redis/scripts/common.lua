@@ -27,10 +27,19 @@ local function kind_of(id, version, created, ttl)
     return is_ours and 'conversation' or 'corrupt'
 end
 
--- Tell whether the owner's index is to be updated. It stays due until that is acknowledged
+-- Tell whether the owner's index is to be updated: so that it does not expire before the conversation,
+-- and knows to a minute when that was last saved. It stays due until that is acknowledged
 -- (index_ack.lua).
-local function index_is_due(owner, due, now)
-    return owner and now > (tonumber(due) or 0)
+local INDEX_LAG = 60000
+local function index_is_due(owner, due, indexed, saved, now)
+    return owner and (now > (tonumber(due) or 0) or saved - (tonumber(indexed) or 0) >= INDEX_LAG)
+end
+
+-- Return when it was last committed to (ms); of one of 0.1, when it was last used.
+local function last_saved(parts, accessed)
+    if not parts or #parts ~= 50 then return tonumber(accessed) or 0 end
+    local _, _, _, _, _, _, saved = struct.unpack(PARTS, parts)
+    return saved
 end
 
 -- Return for how long (ms) it lives from now on. A ttl of 0 stands for ever, and so does math.huge.

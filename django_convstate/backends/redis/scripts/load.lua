@@ -2,8 +2,8 @@
 -- Follows common.lua.
 -- KEYS: meta, state, messages, ids.  ARGV: window, max_age (ms, or -1), '1' to peek, ...
 -- Whether all of it is there, the client finds out from the numbers.
-local id, version, owner, created, ttl, due, parts, lasts, accessed =
-    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'x', 'p', 'e', 'a'))
+local id, version, owner, created, ttl, due, parts, lasts, accessed, indexed =
+    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'x', 'p', 'e', 'a', 'i'))
 local kind = kind_of(id, version, created, ttl)
 if kind == 'corrupt' then return {'corrupt'} end
 if kind ~= 'conversation' then return false end
@@ -29,7 +29,7 @@ end
 local count = redis.call('LLEN', KEYS[3])
 return {
     id, version, owner, created, accessed, left == math.huge and -1 or now + left, ttl,
-    ARGV[3] ~= '1' and index_is_due(owner, due, now) and 1 or 0,
+    ARGV[3] ~= '1' and index_is_due(owner, due, indexed, last_saved(parts, accessed), now) and 1 or 0,
     parts, count,
     parts and string.sub(parts, 13, 16) ~= '\0\0\0\0' and redis.call('HLEN', KEYS[4]) or 0,
     redis.call('HGETALL', KEYS[2]),

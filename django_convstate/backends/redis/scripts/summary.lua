@@ -8,8 +8,8 @@ if parts then
     local _
     _, _, _, _, size, _, modified = struct.unpack('<I4I4I4I4ddd', parts)
 end
-for _, text in ipairs(redis.call('HGETALL', KEYS[2])) do
-    size = size + #text
+for _, key in ipairs(redis.call('HKEYS', KEYS[2])) do
+    size = size + #key + redis.call('HSTRLEN', KEYS[2], key)
 end
 local time, left = redis.call('TIME'), redis.call('PTTL', KEYS[1])
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,8 +1,9 @@
 -- Slide the expiry, with a new idle time if one is given. Follows common.lua.
 -- KEYS: meta, state, messages, ids.  ARGV: ttl (ms; 0: for ever; or ''), max_age (ms, or -1).
--- Returns {0} where there is none, {1, ttl, owner whose index is due (or nil)}, or {'corrupt'}.
-local id, version, owner, created, ttl, due, lasts =
-    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'x', 'e'))
+-- Returns {0} where there is none, {1, ttl, when it was saved, owner whose index is due (or nil)}, or
+-- {'corrupt'}.
+local id, version, owner, created, ttl, due, lasts, parts, indexed =
+    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'x', 'e', 'p', 'i'))
 local kind = kind_of(id, version, created, ttl)
 if kind == 'corrupt' then return {'corrupt'} end
 if kind ~= 'conversation' then return {0} end
@@ -17,4 +18,5 @@ if left <= 0 then
 end
 local slid = slide(left, tonumber(lasts), now, redis.call)
 redis.call('HSET', KEYS[1], 'a', now, 't', ttl, 'x', due or 0, 'e', slid)
-return {1, ttl, index_is_due(owner, due, now) and owner}
+local saved = last_saved(parts, now)
+return {1, ttl, saved, index_is_due(owner, due, indexed, saved, now) and owner}
