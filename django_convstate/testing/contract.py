@@ -4,6 +4,7 @@ from .commits import CommitContract
 from .isolated_backends import IsolationContract
 from .leases import LeaseContract
 from .lifetimes import LifetimeContract
+from .listings import ListingContract
 from .messages import MessageContract
 from .moves import MoveContract
 from .once import OnceContract
@@ -14,6 +15,7 @@ class BackendContract(
     OnceContract,
     MessageContract,
     LifetimeContract,
+    ListingContract,
     MoveContract,
     LeaseContract,
     IsolationContract,
