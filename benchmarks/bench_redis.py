@@ -4,6 +4,7 @@ in the same run; beside it what others pay (see rivals.py), bytes on the wire, m
 
 import asyncio
 import contextlib
+import math
 import os
 import statistics
 import tempfile
@@ -33,14 +34,17 @@ from rich.progress import track  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from benchmarks import rivals  # noqa: E402
+from benchmarks.measure import medians  # noqa: E402
 from benchmarks.rivals import TEXT, messages  # noqa: E402
 from benchmarks.settings_redis import CACHES  # noqa: E402
 from django_convstate import ConversationStore  # noqa: E402
+from django_convstate.backends.records import Record  # noqa: E402
 from django_convstate.backends.redis.client.config import ServerConfig  # noqa: E402
 from django_convstate.backends.redis.client.factory import (  # noqa: E402
     make_async_client,
     make_client,
 )
+from django_convstate.ids import new_id  # noqa: E402
 from tests.support.servers import cluster_setup, free_ports  # noqa: E402
 
 T = TypeVar("T")
@@ -307,6 +311,57 @@ def bench_failover() -> None:
     console.print(table, "")
 
 
+def with_conversations(store: ConversationStore, count: int, minutes: float) -> str:
+    """Store conversations with titles, saved so many minutes apart, and return their owner."""
+    owner, now = f"{count} {minutes}", time.time()
+    for number in track(range(count), "Lists", console=console, transient=True):
+        saved = round(now - number * minutes * 60, 3)
+        record = Record(
+            id=new_id(),
+            version=1,
+            owner=owner,
+            created_at=saved,
+            modified_at=saved,
+            last_accessed=now,
+            expires_at=math.inf,
+            ttl=math.inf,
+            state={"title": b'"A title of some words"', "step": b"3"},
+            messages=[],
+            message_count=4,
+        )
+        texts = [(f"msg{at}", b'{"role":"user","content":"%b"}' % (b"x" * 200)) for at in range(4)]
+        store.backend.restore(record.id, record, texts)
+    return owner
+
+
+def bench_lists() -> None:
+    store = ConversationStore("redis")
+    few, many, crowd = (
+        with_conversations(store, count, minutes)
+        for count, minutes in ((100, 2), (10_000, 2), (10_000, 0.0001))
+    )
+
+    def titles(owner: str, limit: int) -> None:
+        for summary in store.list(owner, limit=limit, keys=["title"]):
+            _ = summary.state["title"]
+
+    times = medians(
+        {
+            "a page of 50, of 100": lambda: partial(titles, few, 50),
+            "a page of 50, of 10,000": lambda: partial(titles, many, 50),
+            "a page of 50, of 10,000 saved in one minute": lambda: partial(titles, crowd, 50),
+            "a sidebar of 500, of 10,000": lambda: partial(titles, many, 500),
+        },
+        batches=30,
+        calls=1,
+    )
+    table = Table("titles", "ms", title="Lists of an owner's conversations")
+    for name, taken in times.items():
+        table.add_row(name, f"{taken / 1000:.1f}")
+    console.print(table, "")
+    store.close()
+
+
 def bench_cluster() -> None:
     with tempfile.TemporaryDirectory() as directory:
         ports = free_ports(6)
@@ -349,6 +404,7 @@ def main() -> None:
     asyncio.run(bench_at_once())
     bench_failover()
     bench_wire_and_memory()
+    bench_lists()
     bench_cluster()
 
 
