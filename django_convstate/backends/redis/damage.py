@@ -18,10 +18,10 @@ from typing import Any, Final
 
 from ..reports import Finding, Kind, Progress
 from . import scripts
-from .client.clients import Clients
-from .errors import CLIENT_ERRORS, translated
 from .batches import Batches
+from .client.clients import Clients
 from .command import Operation, Reply, script_operation, ttl_ms
+from .errors import CLIENT_ERRORS, translated
 from .listing import Listing
 from .operations import Operations
 from .owner_index import SCAN_PAGE, expiry_ms, ids_of
