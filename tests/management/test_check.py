@@ -115,6 +115,14 @@ ON_REDIS: dict[str, tuple[Callable[[str], Any], list[tuple[str, str]]]] = {
         lambda id: raw().set(index_of("u1"), "x", ex=600),
         [("damaged", "owner"), ("unlisted", "owner")],
     ),
+    "an order of an index without TTL": (
+        lambda id: raw().persist(f"{index_of('u1')}:saved"),
+        [("without_ttl", "owner")],
+    ),
+    "an order of an index of another type": (
+        lambda id: raw().set(f"{index_of('u1')}:saved", "x", ex=600),
+        [("damaged", "owner")],
+    ),
     "leases without TTL": (
         lambda id: raw().hset(key(id, "line"), "a", "b"),
         [("without_ttl", "line")],
