@@ -9,6 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from django_convstate import BackendUnavailable, Conversation, ConversationNotFound
+from django_convstate.backends.reports import ConversationSummary
 from django_convstate.ids import hashed_id
 
 from ..base import StoreCommand, seconds_of
@@ -184,12 +185,16 @@ class Command(StoreCommand):
             self.require_owner(options["owner"])
         shown = found[:limit]
         if options["json"]:
-            self.write_json(
-                [dataclasses.asdict(each) | {"log_id": hashed_id(each.id)} for each in shown]
-            )
+            self.write_json([_json_of(each) for each in shown])
         elif not shown:
             self.say("No conversations." if not wanted.selects else "No such conversations.")
         else:
             self.console.print(table_of(shown, self.console.width))
             if len(found) > limit:
                 self.say(f"The first {limit:,}; --limit shows more.")
+
+
+def _json_of(summary: ConversationSummary) -> dict[str, Any]:
+    fields = dataclasses.asdict(summary)
+    del fields["bounds"]  # a part of its cursor, which is for `list`
+    return fields | {"log_id": hashed_id(summary.id)}
