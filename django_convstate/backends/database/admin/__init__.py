@@ -154,9 +154,9 @@ class ConversationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
         what = f"messages {seen[0]} to {seen[-1]}" if seen else "no messages"
         LogEntry.objects.create(
-            user_id=request.user.pk,
+            user_id=str(request.user.pk),  # as text, for any kind of primary key
             content_type_id=get_content_type_for_model(conversation).pk,
-            object_id=conversation.pk,
+            object_id=str(conversation.pk),
             object_repr=str(conversation),
             action_flag=VIEWED,
             change_message=f"Viewed the state and {what}.",
