@@ -4,6 +4,7 @@ backends need of it can be imported from here."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -125,7 +126,13 @@ class ConversationStateBackend(ABC):
 
     @abstractmethod
     def restore(
-        self, id: str, record: Record, messages: Iterable[Pair], *, unless_deleted: bool = False
+        self,
+        id: str,
+        record: Record,
+        messages: Iterable[Pair],
+        *,
+        unless_deleted: bool = False,
+        replaces: int | None = None,
     ) -> None:
         """Make a conversation exactly as it was, version and times included, and visible at once.
 
@@ -133,9 +140,12 @@ class ConversationStateBackend(ABC):
             record: the conversation, but for its messages.
             messages: all that follow those that were dropped.
             unless_deleted: refuse if it was deleted less than a day ago.
+            replaces: the version of the conversation that it takes the place of, at once; leases
+                stay. None: there must be none.
 
         Raises:
-            ConversationConflict: there is a conversation under that id.
+            ConversationConflict: there is a conversation under that id; or, with `replaces`, none,
+                or one of another version.
             ConversationInterrupted: it was deleted, and that is to stay so.
         """
 
@@ -325,10 +335,17 @@ class ConversationStateBackend(ABC):
         return await self._call(self.rename, id, new_id, expected_version)
 
     async def arestore(
-        self, id: str, record: Record, messages: Iterable[Pair], *, unless_deleted: bool = False
+        self,
+        id: str,
+        record: Record,
+        messages: Iterable[Pair],
+        *,
+        unless_deleted: bool = False,
+        replaces: int | None = None,
     ) -> None:
         """See `restore`."""
-        await self._call(self.restore, id, record, messages, unless_deleted=unless_deleted)
+        options = {"unless_deleted": unless_deleted, "replaces": replaces}
+        await self._call(partial(self.restore, id, record, messages, **options))
 
     async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """See `acquire`."""

@@ -182,13 +182,21 @@ class LocMemBackend(ConversationStateBackend):
             return True
 
     def restore(
-        self, id: str, record: Record, messages: Iterable[Pair], *, unless_deleted: bool = False
+        self,
+        id: str,
+        record: Record,
+        messages: Iterable[Pair],
+        *,
+        unless_deleted: bool = False,
+        replaces: int | None = None,
     ) -> None:
         """See `ConversationStateBackend.restore`."""
         restored = StoredConversation.of(record, messages)
         with self._lock:
+            stored = self._table.get(id)
             refuse_restore(
-                exists=self._table.get(id) is not None,
+                stored and stored.version,
+                replaces=replaces,
                 is_deleted=unless_deleted and self._is_deleted(id),
             )
             evicted = self._begin(
@@ -318,9 +326,11 @@ class LocMemBackend(ConversationStateBackend):
         return stored.record(id, window, self.max_age)
 
     def _begin(self, id: str, stored: StoredConversation, idle: float = 0.0) -> int:
-        """Keep a new conversation, which was last used `idle` seconds ago. Return how many were
-        evicted for it."""
-        evicted = self._make_room(id, CONVERSATION_OVERHEAD + stored.memory, count=1)
+        """Keep a new conversation, which was last used `idle` seconds ago, in the place of another.
+        Return how many were evicted for it."""
+        replaced = self._table.memory_of(id)
+        growth = CONVERSATION_OVERHEAD + stored.memory - replaced
+        evicted = self._make_room(id, growth, count=0 if replaced else 1)
         self._tombstones.pop(id, None)
         self._table.put(id, stored, idle)
         return evicted

@@ -283,15 +283,18 @@ def owned_by_another() -> ConversationConflict:
     return ConversationConflict("The conversation belongs to another owner.")
 
 
-def refuse_restore(*, exists: bool, is_deleted: bool) -> None:
-    """Check whether a conversation may be restored under an id.
+def refuse_restore(version: int | None, *, replaces: int | None, is_deleted: bool) -> None:
+    """Check whether a conversation may be restored under an id, in the place of the stored
+    `version` (None: there is none).
 
     Raises:
-        ConversationConflict: the id is taken.
+        ConversationConflict: the id is taken, or what is there is not what is to be replaced.
         ConversationInterrupted: it was deleted, and that is to stay so.
     """
-    if exists:
+    if replaces is None and version is not None:
         raise id_is_taken()
+    if replaces != version:
+        raise ConversationConflict("What was to be replaced has changed, or is gone; look again.")
     if is_deleted:
         raise ConversationInterrupted("The conversation was deleted, and is not restored.")
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 
 from ..backends.records import Change, Create, Record
 from ..backends.reports import Selection
@@ -107,12 +108,32 @@ class MoveContract(Scenarios):
         assert await backend.read_messages(id, 5, 8) == messages[:3]
         for position, place in ((5, 0), (6, 1), (7, 2), (1500, 1495)):
             assert await backend.find(id, messages[place][0]) == (position, messages[place][1])
-        with refused(ConversationConflict):
-            await backend.restore(id, record, [])
+        for replaces in (None, 16):
+            with refused(ConversationConflict):
+                await backend.restore(id, record, [], replaces=replaces)
         committed = await backend.commit(id, Change(expected_version=17, append=[message(9999)]))
         assert (committed.version, committed.message_count) == (18, len(messages) + 1)
         if backend.wrapped.can_scan:
             assert [summary.id for summary in await backend.scan(owner)] == [id]
+
+    @both_twins
+    async def test_restore_in_the_place_of_another(self, backend: Twin) -> None:
+        id = await self.stored(backend, set={"a": b"1"}, append=[message(0), ("given", b"0")])
+        record = await self.load(backend, id)
+        record = replace(record, version=9, owner=new_id(), state={"b": b"2"})
+        assert (await backend.acquire(id, "lease", 60.0, 1)).position == 0
+        await backend.restore(id, record, iter([message(1)]), replaces=1)
+        await self.check(
+            backend, id, version=9, owner=record.owner, state={"b": b"2"}, messages=[message(1)]
+        )
+        assert await backend.find(id, "given") is None
+        assert await backend.renew(id, "lease", 60.0) is True, "a turn goes on"
+        if backend.wrapped.can_scan:
+            assert [summary.id for summary in await backend.scan(record.owner)] == [id]
+        await backend.delete(id)
+        with refused(ConversationConflict):
+            await backend.restore(id, record, [], replaces=9)
+        assert await backend.exists(id) is False
 
     @both_twins
     async def test_restore_respects_a_deletion_if_asked_to(self, backend: Twin) -> None:

@@ -165,14 +165,22 @@ class CacheBackend(ConversationStateBackend):
         return True
 
     def restore(
-        self, id: str, record: Record, messages: Iterable[Pair], *, unless_deleted: bool = False
+        self,
+        id: str,
+        record: Record,
+        messages: Iterable[Pair],
+        *,
+        unless_deleted: bool = False,
+        replaces: int | None = None,
     ) -> None:
         """See `ConversationStateBackend.restore`."""
         restored = StoredConversation.of(record, messages)
         with self._locked(id) as lock:
             place = self._documents.read_locked(id, lock)
             refuse_restore(
-                exists=place.stored is not None, is_deleted=unless_deleted and place.is_deleted
+                place.stored and place.stored.version,
+                replaces=replaces,
+                is_deleted=unless_deleted and place.is_deleted,
             )
             self._documents.write(id, lock, place, restored)
 

@@ -193,7 +193,13 @@ class DatabaseBackend(ConversationStateBackend):
         return self._run(rename)
 
     def restore(
-        self, id: str, record: Record, messages: Iterable[Pair], *, unless_deleted: bool = False
+        self,
+        id: str,
+        record: Record,
+        messages: Iterable[Pair],
+        *,
+        unless_deleted: bool = False,
+        replaces: int | None = None,
     ) -> None:
         """See `ConversationStateBackend.restore`."""
         _refuse_nul(record.owner)
@@ -202,7 +208,9 @@ class DatabaseBackend(ConversationStateBackend):
         def restore() -> None:
             place = self._storage.read(id, lock=True)
             refuse_restore(
-                exists=place.stored is not None, is_deleted=unless_deleted and place.is_deleted
+                place.stored and place.stored.version,
+                replaces=replaces,
+                is_deleted=unless_deleted and place.is_deleted,
             )
             self._storage.restore(place, record, again)
 

@@ -147,11 +147,16 @@ class Storage:
         return int(row.pk)
 
     def restore(self, place: Place, record: Record, messages: Iterable[Pair]) -> None:
-        """Write a conversation as a record describes it."""
+        """Write a conversation as a record describes it, in the place of what there is."""
         restored = StoredConversation.of(record, ())
         columns = columns_of(place.id, restored, self.max_age) | state_columns(record.state)
         columns |= {"created_at": when(record.created_at), "deleted_at": None, "moved_to": ""}
-        pk = self.begin(place, columns)
+        if place.stored is None:
+            pk = self.begin(place, columns)
+        else:  # it is replaced; foreign keys to it stay
+            pk = int(place.kept.pk)
+            place.messages.rows.delete()
+            update_row(self.alias, pk, columns)
         counted = _Counted(packing(messages), record.last_key)
         size = insert(self.alias, pk, counted, record.dropped)
         self.rows.filter(pk=pk).update(

@@ -244,19 +244,17 @@ class FailoverBackend(ConversationStateBackend):
         self._known.move(id, new_id, found=found)
         return found
 
-    def restore(
-        self, id: str, record: Record, messages: Iterable[Pair], *, unless_deleted: bool = False
-    ) -> None:
+    def restore(self, id: str, record: Record, messages: Iterable[Pair], **options: Any) -> None:
         """See `ConversationStateBackend.restore`."""
-        restore = partial(self.primary.restore, unless_deleted=unless_deleted)
+        restore = partial(self.primary.restore, **options)
         self._recovery.route(id).ask(restore, self._offline.restore, id, record, messages)
         self._known.forget(id)
 
     async def arestore(
-        self, id: str, record: Record, messages: Iterable[Pair], *, unless_deleted: bool = False
+        self, id: str, record: Record, messages: Iterable[Pair], **options: Any
     ) -> None:
         """See `restore`."""
-        restore = partial(self.primary.arestore, unless_deleted=unless_deleted)
+        restore = partial(self.primary.arestore, **options)
         await self._recovery.route(id).aask(restore, self._offline.restore, id, record, messages)
         self._known.forget(id)
 

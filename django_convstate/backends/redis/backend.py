@@ -163,14 +163,12 @@ class RedisBackend(ConversationStateBackend):
         """See `rename`."""
         return await self._arun(id, lambda: self._operations.rename(id, new_id, expected_version))
 
-    def restore(
-        self, id: str, record: Record, messages: Iterable[Pair], *, unless_deleted: bool = False
-    ) -> None:
+    def restore(self, id: str, record: Record, messages: Iterable[Pair], **options: Any) -> None:
         """See `ConversationStateBackend.restore`."""
         restoration = Restoration(self._operations, id, record)
         for operation in restoration.stage(packing(messages)):
             self._run(id, operation)
-        self._run(id, restoration.finish(unless_deleted))
+        self._run(id, restoration.finish(**options))
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """See `ConversationStateBackend.acquire`."""

@@ -141,7 +141,9 @@ def summary_of(
 def refusal_to_restore(kind: bytes) -> Exception:
     """Return why a conversation was not restored."""
     try:
-        refuse_restore(exists=kind == b"taken", is_deleted=kind == b"deleted")
+        if kind in (b"taken", b"changed"):
+            refuse_restore(2, replaces=None if kind == b"taken" else 1, is_deleted=False)
+        refuse_restore(None, replaces=None, is_deleted=kind == b"deleted")
     except ConversationError as error:
         return error
     return BackendUnavailable("What was to be restored is not staged any more; restore it again.")

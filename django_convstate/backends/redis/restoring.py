@@ -42,8 +42,10 @@ class Restoration:
             arguments: list[Argument] = [milliseconds(STAGED_SECONDS), len(ids), *given, *batch]
             yield script_operation(scripts.STAGE, self._staged, arguments, nothing)
 
-    def finish(self, unless_deleted: bool) -> Operation[None]:
-        """Return the operation that makes visible what was staged."""
+    def finish(
+        self, *, unless_deleted: bool = False, replaces: int | None = None
+    ) -> Operation[None]:
+        """Return the operation that makes visible what was staged, in the place of a version."""
         record, operations = self._record, self._operations
         saved = milliseconds(record.modified_at)
 
@@ -75,6 +77,7 @@ class Restoration:
             operations.max_age_ms,
             parts,
             "1" if unless_deleted else "",
+            "" if replaces is None else replaces,
             *flat(record.state.items()),
         )
         keys = operations.keys(self._id) + self._staged

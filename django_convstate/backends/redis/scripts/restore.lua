@@ -1,14 +1,18 @@
 -- Make a staged conversation visible under its id. Follows common.lua.
 -- KEYS: meta, state, messages, ids; staged messages and ids.
 -- ARGV: id, owner (or ''), version, created, accessed (ms), ttl (ms), max_age (ms, or -1), parts,
---       '1' to refuse if it was deleted, and then the state: keys and values.
--- Returns {1, owner}, {'taken'}, {'deleted'}, or {'partial'} where not all is staged any more.
+--       '1' to refuse if it was deleted, the version that it takes the place of (or ''), and then the
+--       state: keys and values.
+-- Returns {1, owner}, {'taken'}, {'changed'}, {'deleted'}, or {'partial'} where not all is staged any
+-- more.
 local CHUNK = 4000
 local function finish(...)
     redis.call('DEL', KEYS[5], KEYS[6])
     return {...}
 end
-if redis.call('HEXISTS', KEYS[1], 'v') == 1 then return finish('taken') end
+local stored = redis.call('HGET', KEYS[1], 'v')
+if stored and ARGV[10] == '' then return finish('taken') end
+if (stored or '') ~= ARGV[10] then return finish('changed') end
 if ARGV[9] == '1' and redis.call('HEXISTS', KEYS[1], 'gone') == 1 then return finish('deleted') end
 local count, _, _, given = struct.unpack(PARTS, ARGV[8])
 if redis.call('LLEN', KEYS[5]) ~= count or redis.call('HLEN', KEYS[6]) ~= given then
@@ -17,9 +21,9 @@ end
 local now = clock()
 local left = time_left(ARGV[6], ARGV[4], tonumber(ARGV[7]), tonumber(ARGV[5]))
 if left ~= math.huge then left = left - (now - ARGV[5]) end
+if stored or left > 0 then redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4]) end
 if left <= 0 then return finish(1) end
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
-for from = 10, #ARGV, CHUNK do
+for from = 11, #ARGV, CHUNK do
     redis.call('HSET', KEYS[2], unpack(ARGV, from, math.min(from + CHUNK - 1, #ARGV)))
 end
 if count > 0 then redis.call('RENAME', KEYS[5], KEYS[3]) end
