@@ -139,6 +139,12 @@ class StoreAdministration:
         await self._repository.aclose()
 
 
+def repository_of(store: StoreAdministration) -> Repository:
+    """Return what a store calls its backend by: for modules of this package that need more than it
+    offers."""
+    return store._repository
+
+
 def _note_use() -> None:
     if (note_use := in_request.get()) is not None:
         note_use()

@@ -1,5 +1,7 @@
 """Every error this package raises, all under `ConversationError`."""
 
+from collections.abc import Sequence
+
 from django.core.exceptions import BadRequest, ImproperlyConfigured
 
 
@@ -77,3 +79,12 @@ class BackendUnavailable(ConversationError):
 
 class InvalidBackend(ConversationError, ImproperlyConfigured):
     """The backend cannot be imported, is misconfigured, or cannot do what was asked of it."""
+
+
+class InvalidExport(ConversationError, ValueError):
+    """A file cannot be imported, and nothing of it was. `problems` are the numbers of lines, from 1
+    on, each with a sentence; the first hundred of them."""
+
+    def __init__(self, message: str, problems: Sequence[tuple[int, str]] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems

@@ -17,7 +17,7 @@ from .backends.records import Acquired, Change, Committed, Diverged, Record, mes
 from .backends.reports import ConversationSummary, Finding, Health, Progress, PurgeReport, Selection
 from .backends.toolkit.packed import Pair
 from .codec import decode
-from .conversation.merge import MERGE_TRIES, merged, pause_after
+from .conversation.merge import MERGE_TRIES, merged, pause_after, told
 from .exceptions import ConversationBusy, ConversationCorrupt, ConversationNotFound
 from .observing import in_request, observed, observers
 from .tracebacks import Hidden, clear_locals, clears_locals
@@ -103,13 +103,13 @@ class Repository:
         """See `load`."""
         return _found(await self._acall(self.backend.aload, id, window or self.options.window))
 
-    def peek(self, id: str) -> Record:
-        """Return a stored conversation, and slide nothing. Raises as `load` does."""
-        return _found(self._call(self.backend.peek, id, self.options.window))
+    def peek(self, id: str, window: int | None = None) -> Record:
+        """Do as `load`, and slide nothing."""
+        return _found(self._call(self.backend.peek, id, window or self.options.window))
 
-    async def apeek(self, id: str) -> Record:
+    async def apeek(self, id: str, window: int | None = None) -> Record:
         """See `peek`."""
-        return _found(await self._acall(self.backend.apeek, id, self.options.window))
+        return _found(await self._acall(self.backend.apeek, id, window or self.options.window))
 
     def commit(self, id: str, change: Change) -> Committed:
         """Apply a change, merged with what others have changed in the same nested values. Raises as
@@ -129,7 +129,7 @@ class Repository:
                 sleep(pause_after(failures + 1))
             else:
                 is_original = change is original
-                return committed if is_original else _told(committed, original, change, theirs)
+                return committed if is_original else told(committed, original, change, theirs)
         raise ConversationBusy(_NOT_MERGED)
 
     async def acommit(self, id: str, change: Change) -> Committed:
@@ -144,7 +144,7 @@ class Repository:
                 await asleep(pause_after(failures + 1))
             else:
                 is_original = change is original
-                return committed if is_original else _told(committed, original, change, theirs)
+                return committed if is_original else told(committed, original, change, theirs)
         raise ConversationBusy(_NOT_MERGED)
 
     def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
@@ -226,6 +226,12 @@ class Repository:
     async def arename(self, id: str, new_id: str) -> bool:
         """See `rename`."""
         return await self._acall(self.backend.arename, id, new_id)
+
+    def restore(
+        self, id: str, record: Record, messages: Iterator[Pair], replaces: int | None = None
+    ) -> None:
+        """Make a conversation as it was. See the backend's `restore`. No signal is sent."""
+        self._call(self.backend.restore, id, record, messages, replaces=replaces)
 
     # Its turns.
 
@@ -359,19 +365,6 @@ class Repository:
             _log_quarantine(id, error)
             await signals.conversation_quarantined.asend_robust(self._sender, id=Hidden(id))
             raise
-
-
-def _told(
-    committed: Committed, original: Change, change: Change, theirs: Mapping[str, bytes | None]
-) -> Committed:
-    """Return the answer with what became of a change when it was merged."""
-    stored = {each.id: each.new for each in change.replace}
-    replaced = {each.id: stored.get(each.id) or theirs[each.id] for each in original.replace}
-    return replace(
-        committed,
-        merged=tuple(change.expected),
-        replaced={id: data for id, data in replaced.items() if data is not None},
-    )
 
 
 def _decoded(summary: ConversationSummary) -> ConversationSummary:

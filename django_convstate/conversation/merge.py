@@ -8,7 +8,7 @@ from typing import Final
 
 import orjson
 
-from ..backends.records import Change, Diverged, Replacement
+from ..backends.records import Change, Committed, Diverged, Replacement
 from ..codec import JSON, decode, encode
 from ..exceptions import MessageNotFound
 
@@ -32,6 +32,19 @@ def merged(change: Change, diverged: Diverged) -> Change:
     replacements = [_rebased(each, diverged.messages) for each in change.replace]
     return replace(
         change, set=changed, expected=expected, replace=[each for each in replacements if each]
+    )
+
+
+def told(
+    committed: Committed, original: Change, change: Change, theirs: Mapping[str, bytes | None]
+) -> Committed:
+    """Return the answer with what became of a change when it was merged."""
+    stored = {each.id: each.new for each in change.replace}
+    replaced = {each.id: stored.get(each.id) or theirs[each.id] for each in original.replace}
+    return replace(
+        committed,
+        merged=tuple(change.expected),
+        replaced={id: data for id, data in replaced.items() if data is not None},
     )
 
 
