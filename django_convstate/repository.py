@@ -228,10 +228,17 @@ class Repository:
         return await self._acall(self.backend.arename, id, new_id)
 
     def restore(
-        self, id: str, record: Record, messages: Iterator[Pair], replaces: int | None = None
+        self,
+        id: str,
+        record: Record,
+        messages: Iterator[Pair],
+        *,
+        unless_deleted: bool = False,
+        replaces: int | None = None,
     ) -> None:
-        """Make a conversation as it was. See the backend's `restore`. No signal is sent."""
-        self._call(self.backend.restore, id, record, messages, replaces=replaces)
+        """Make a conversation as it was: see the backend's `restore`. No signal is sent."""
+        restore = self.backend.restore
+        self._call(restore, id, record, messages, unless_deleted=unless_deleted, replaces=replaces)
 
     # Its turns.
 

@@ -344,7 +344,7 @@ class ConversationStateBackend(ABC):
         replaces: int | None = None,
     ) -> None:
         """See `restore`."""
-        options = {"unless_deleted": unless_deleted, "replaces": replaces}
+        options: dict[str, Any] = {"unless_deleted": unless_deleted, "replaces": replaces}
         await self._call(partial(self.restore, id, record, messages, **options))
 
     async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:

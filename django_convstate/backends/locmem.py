@@ -195,7 +195,7 @@ class LocMemBackend(ConversationStateBackend):
         with self._lock:
             stored = self._table.get(id)
             refuse_restore(
-                stored and stored.version,
+                stored.version if stored else None,
                 replaces=replaces,
                 is_deleted=unless_deleted and self._is_deleted(id),
             )

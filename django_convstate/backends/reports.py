@@ -54,11 +54,15 @@ def cursor_of(id: str, modified_at: datetime) -> str:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """Which conversations a purge deletes: those that are idle for `idle_for` seconds, belong to
-    `owner`, or both; or everything. Without any of these, those that have expired."""
+    `owner`, or both; or everything. Without any of these, those that have expired.
+
+    `is_thorough`: with an owner; what no index knows, and what is in quarantine, too.
+    """
 
     idle_for: float | None = None
     owner: str | None = field(repr=False, default=None)
     everything: bool = False
+    is_thorough: bool = False
 
     @property
     def only_expired(self) -> bool:

@@ -5,15 +5,25 @@ All of it is sync, for commands and scripts. docs/transfer.md and docs/moving-in
 used.
 """
 
+from .erasing import ErasureReport, Remainder, erase_owner
 from .exporting import ExportReport, export_to
 from .files import open_to_read, open_to_write
-from .importing import ImportReport, import_from
+from .importing import ImportReport, OnConflict, import_from
+from .migrating import MigrationReport, migrate
+from .moving_in import bring_in
 
 __all__ = [
+    "ErasureReport",
     "ExportReport",
     "ImportReport",
+    "MigrationReport",
+    "OnConflict",
+    "Remainder",
+    "bring_in",
+    "erase_owner",
     "export_to",
     "import_from",
+    "migrate",
     "open_to_read",
     "open_to_write",
 ]

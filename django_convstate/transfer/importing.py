@@ -191,7 +191,9 @@ def put(repository: Repository, whole: Whole) -> bool:
     for left in reversed(range(_TRIES)):
         version = stored_version(repository, whole.record.id)
         try:
-            repository.restore(whole.record.id, whole.record, iter(whole.messages), version)
+            repository.restore(
+                whole.record.id, whole.record, iter(whole.messages), replaces=version
+            )
         except ConversationConflict:
             if not left:
                 raise

@@ -22,7 +22,7 @@ from ..backends.toolkit.packed import KEY_SIZE, NO_KEY, Pair
 from ..exceptions import InvalidConversationValue
 
 FORMAT: Final = 1
-_END: Final = 10**10  # of versions, and of moments (in the year 2286): no backend takes more
+END: Final = 10**10  # of versions, and of moments (in the year 2286): no backend takes more
 _MAX_DROPPED: Final = 2**31
 _TIMES: Final = ("created_at", "modified_at", "last_accessed")
 _REQUIRED: Final = {"format", "id", "version", *_TIMES, "messages"}
@@ -115,7 +115,7 @@ def _whole_of(fields: Mapping[str, Any]) -> Whole:
     ttl = _ttl_in(fields.get("ttl"))
     record = Record(
         id=ids.validate_id(fields["id"]),
-        version=_whole_number(fields, "version", 1, _END - 1),
+        version=_whole_number(fields, "version", 1, END - 1),
         owner=ids.owner_of(_owner_in(fields.get("owner"))),
         created_at=created_at,
         modified_at=modified_at,
@@ -150,7 +150,7 @@ def _whole_number(fields: Mapping[str, Any], name: str, lowest: int, highest: in
 
 def _time_in(fields: Mapping[str, Any], name: str) -> float:
     value = fields[name]
-    if type(value) not in (int, float) or not 0 < value < _END:
+    if type(value) not in (int, float) or not 0 < value < END:
         raise InvalidConversationValue(f"{name} must be seconds since the epoch.")
     return float(value)
 

@@ -25,6 +25,10 @@ class SeenIds:
         added = self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?)", (id,))
         return added.rowcount == 1
 
+    def __contains__(self, id: object) -> bool:
+        found = self._connection.execute("SELECT 1 FROM seen WHERE id = ?", (id,))
+        return found.fetchone() is not None
+
     def __iter__(self) -> Iterator[str]:
         for (id,) in self._connection.execute("SELECT id FROM seen"):
             yield id

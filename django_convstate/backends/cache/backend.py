@@ -178,7 +178,7 @@ class CacheBackend(ConversationStateBackend):
         with self._locked(id) as lock:
             place = self._documents.read_locked(id, lock)
             refuse_restore(
-                place.stored and place.stored.version,
+                place.stored.version if place.stored else None,
                 replaces=replaces,
                 is_deleted=unless_deleted and place.is_deleted,
             )

@@ -208,7 +208,7 @@ class DatabaseBackend(ConversationStateBackend):
         def restore() -> None:
             place = self._storage.read(id, lock=True)
             refuse_restore(
-                place.stored and place.stored.version,
+                place.stored.version if place.stored else None,
                 replaces=replaces,
                 is_deleted=unless_deleted and place.is_deleted,
             )

@@ -115,7 +115,8 @@ def purge(
     that is killed half way is begun again, and finds what is left."""
     selected = transactions.read(partial(_selected, storage, selection))
     rows = storage.all_rows.filter(selected).order_by("pk")
-    total = transactions.read(rows.filter(version__gt=0, quarantined="").count)
+    counted = Q(version__gt=0) if selection.is_thorough else Q(version__gt=0, quarantined="")
+    total = transactions.read(rows.filter(counted).count)
     if dry_run:
         if progress:
             progress(total, total)
@@ -128,7 +129,9 @@ def purge(
         if not gone:
             break
         last = gone[-1].pk
-        deleted += sum(row.version > 0 and not row.quarantined for row in gone)
+        deleted += sum(
+            row.version > 0 and (selection.is_thorough or not row.quarantined) for row in gone
+        )
         if progress:
             progress(deleted, max(total, deleted))
     return PurgeReport(max(total, deleted), deleted)

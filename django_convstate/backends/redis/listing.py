@@ -18,6 +18,7 @@ from .diagnostics.server_info import primaries
 from .errors import CLIENT_ERRORS, translated
 from .operations import Operations
 from .owned import OwnedConversations
+from .quarantine import erase_quarantined, quarantined_keys
 
 SCAN_COUNT: Final = 1500  # keys that one SCAN looks at: a conversation has two or three
 PURGE_PAUSE: Final = 0.01  # seconds between two batches of a purge
@@ -67,6 +68,9 @@ class Listing:
             if progress:
                 progress(examined, None)
             time.sleep(0 if dry_run else PURGE_PAUSE)
+        if owner is not None and selection.is_thorough:
+            keys = self.keys(quarantined_keys(self._operations.prefix))
+            deleted += erase_quarantined(self._clients, owner, keys, dry_run)
         return PurgeReport(examined, deleted, dry_run)
 
     def erase(self) -> None:
