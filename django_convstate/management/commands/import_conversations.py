@@ -1,0 +1,3 @@
+"""The same as import_sessions."""
+
+from .import_sessions import Command as Command
