@@ -285,7 +285,8 @@ def _is_near(one: float, other: float) -> bool:
 
 
 def _is_newer(found: Record, summary: ConversationSummary) -> bool:
-    return found.modified_at > summary.modified_at.timestamp() + _TOLERANCE
+    later = found.modified_at - summary.modified_at.timestamp()
+    return later > _TOLERANCE or (later >= -_TOLERANCE and found.version > summary.version)
 
 
 def _is_copy(found: Record, summary: ConversationSummary) -> bool:

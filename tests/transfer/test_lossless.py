@@ -1,7 +1,7 @@
 """What is exported and imported is what it was: ids, versions, times, owners, bytes."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -15,7 +15,6 @@ from tests.support.archives import (
     TARGETS,
     assert_same,
     keep,
-    store_on,
     whole_of,
     wholes,
 )
@@ -25,17 +24,9 @@ batches = st.lists(wholes(), min_size=1, max_size=3, unique_by=lambda whole: who
 
 @pytest.fixture
 def stores(
-    request: pytest.FixtureRequest, source: str, target: str
-) -> Iterator[tuple[ConversationStore, ConversationStore]]:
-    for place in (source, target):
-        if place in ("standalone", "failover"):
-            request.getfixturevalue("valkey")
-        elif place in ("sqlite", "postgres"):
-            request.getfixturevalue(place)
-    both = store_on(source, "source"), store_on(target, "target")
-    yield both
-    for each in both:
-        each.close()
+    make_store: Callable[[str], ConversationStore], source: str, target: str
+) -> tuple[ConversationStore, ConversationStore]:
+    return make_store(source), make_store(target)
 
 
 @given(wholes())
@@ -49,7 +40,7 @@ def test_a_line_is_the_conversation(whole: Whole) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("source", LISTING)
 @settings(
-    max_examples=6,
+    max_examples=4,
     phases=[Phase.explicit, Phase.generate],  # to shrink takes minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

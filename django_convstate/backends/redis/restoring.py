@@ -47,7 +47,7 @@ class Restoration:
     ) -> Operation[None]:
         """Return the operation that makes visible what was staged, in the place of a version."""
         record, operations = self._record, self._operations
-        saved = milliseconds(record.modified_at)
+        saved = _moment(record.modified_at)
 
         def read(reply: Any) -> Reply[None]:
             if reply[0] != 1:
@@ -71,8 +71,8 @@ class Restoration:
             self._id,
             record.owner or "",
             record.version,
-            milliseconds(record.created_at),
-            milliseconds(record.last_accessed),
+            _moment(record.created_at),
+            _moment(record.last_accessed),
             ttl_ms(record.ttl),
             operations.max_age_ms,
             parts,
@@ -94,3 +94,8 @@ def _batches(messages: Iterator[bytes]) -> Iterator[list[bytes]]:
         size += len(packed)
     if batch:
         yield batch
+
+
+def _moment(seconds: float) -> int:
+    # As a cursor is rounded, so that the order of a listing stays what it was.
+    return round(seconds * 1000)
