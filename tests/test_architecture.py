@@ -41,6 +41,7 @@ LAYERS = [
     ["conversation"],
     ["layer"],
     ["administration", "news", "store", "typing"],
+    ["transfer"],
     ["http"],
     ["channels", "decorators", "identity", "middleware"],
     [
@@ -52,6 +53,8 @@ LAYERS = [
 ALLOWED_PRIVATES = {
     # The one function through which our own modules reach what is in memory of a Conversation.
     ("conversation/conversation.py", "_copy"),
+    # And the one by which they get at the repository of a store.
+    ("administration.py", "_repository"),
     ("http/visitor.py", "_wrapped"),  # whether Django has loaded the user of a request
     ("http/wrapped.py", "_request"),  # what REST framework's request wraps
     ("http/caching.py", "_should_update_cache"),  # where Django's cache of pages decides
@@ -264,6 +267,11 @@ PUBLIC_PATHS = [
     "django_convstate.testing.store_away",
     "django_convstate.integrations.rest_framework.ConversationSerializer",
     "django_convstate.identity.as_subprotocol",
+    "django_convstate.transfer.bring_in",
+    "django_convstate.transfer.erase_owner",
+    "django_convstate.transfer.export_to",
+    "django_convstate.transfer.import_from",
+    "django_convstate.transfer.migrate",
     "django_convstate.typing.ConversationRequest",
     "django_convstate.typing.StoreOptions",
     "django_convstate.backends.base.ConversationStateBackend",

@@ -7,6 +7,7 @@ import inspect
 import pkgutil
 import pprint
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -36,6 +37,8 @@ from django_convstate.http.visitor import Visitor
 from django_convstate.ids import hashed_id
 from django_convstate.repository import Repository
 from django_convstate.tokens import new_token, sign_id
+from django_convstate.transfer.erasing import ErasureReport
+from django_convstate.transfer.lines import Whole
 from django_convstate.tracebacks import Hidden
 from tests.support.messages import pairs
 from tests.support.places import on
@@ -48,6 +51,7 @@ BYTES = TEXT.encode()
 # an index, what Django makes itself.
 HARMLESS = {
     *("Create", "ReplayStats", "Shard", "ServerInfo", "PurgeReport", "Health", "Commit"),
+    *("ExportReport", "ImportReport", "MigrationReport", "Remainder"),
     *(
         "Options",
         "StoreOptions",
@@ -204,6 +208,8 @@ def instances() -> dict[str, Any]:
             Finding(kind="damaged", id=ID, where=TEXT, detail="It makes no sense."),
             Seen("conversation", OWNER, False, (1, 1, 1, 1)),
             Visitor(OWNER, [ID]),
+            Whole(record(), pairs(BYTES)),
+            ErasureReport(OWNER, "redis", 1, datetime.now(UTC), []),
         )
     }
 

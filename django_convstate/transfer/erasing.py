@@ -66,8 +66,8 @@ def erase_owner(
     report = repository_of(store).purge(
         Selection(owner=owned, is_thorough=True), dry_run=False, batch_size=500, progress=progress
     )
-    now = datetime.fromtimestamp(clock.time(), UTC)
-    return ErasureReport(owned, store.backend.name, report.deleted, now, elsewhere(store, now))
+    now, backend = datetime.fromtimestamp(clock.time(), UTC), store.backend
+    return ErasureReport(owned, backend.name, report.deleted, now, elsewhere(store, now))
 
 
 def elsewhere(store: ConversationStore, now: datetime) -> Sequence[Remainder]:

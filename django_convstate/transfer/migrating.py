@@ -96,7 +96,8 @@ def migrate(
         migration.copy_all()
         with SeenIds() as present:
             migration.verify(present)
-            lists = target.backend.can_scan
+            backend = target.backend
+            lists = backend.can_scan
             ids = map(_id_of, each_once(migration.target, None)) if lists else iter(copied)
             count = migration.compare(ids, present, deletes=not target_is_used)
             migration.report.target = count if lists else None

@@ -41,7 +41,8 @@ class Command(StoreCommand):
     def run(self, options: dict[str, Any]) -> None:
         """See `StoreCommand.run`."""
         self.require_listing()
-        owner, name = options["owner"], self.store.backend.name
+        owner, backend = options["owner"], self.store.backend
+        name = backend.name
         path = None if options["report"] is None else _writable(options["report"])
         if not options["no_input"] and options.get("interactive", True):
             self.confirm(f"This deletes all that is kept of {owner} in the {name} backend.")

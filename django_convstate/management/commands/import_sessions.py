@@ -80,8 +80,9 @@ class Command(StoreCommand):
             self.say(_sentence(report))
         if report.refused:
             self._tell(report.refused)
+            backend = self.store.backend
             raise CommandError(
-                f"The {self.store.backend.name} backend did not take "
+                f"The {backend.name} backend did not take "
                 f"{format_count(len(report.refused), 'conversation')}.",
                 returncode=DAMAGED,
             )
