@@ -37,9 +37,9 @@ from django_convstate.http.visitor import Visitor
 from django_convstate.ids import hashed_id
 from django_convstate.repository import Repository
 from django_convstate.tokens import new_token, sign_id
+from django_convstate.tracebacks import Hidden
 from django_convstate.transfer.erasing import ErasureReport
 from django_convstate.transfer.lines import Whole
-from django_convstate.tracebacks import Hidden
 from tests.support.messages import pairs
 from tests.support.places import on
 from tests.support.reports import CANARY
