@@ -203,6 +203,7 @@ class TestExportAndImport:
             (["export_sessions", "x", "--backend=cache"], "cannot list"),
             (["export_sessions", "x", "--backend=nowhere"], "There is no backend 'nowhere'"),
             (["export_sessions", "x", "--owner="], "An owner has 1 to 256"),
+            (["export_sessions", "x", "--owner=u9"], "Nothing is stored of the owner 'u9'."),
             (["export_sessions"], "required: FILE"),
             (["import_sessions", "x", "--on-conflict=ask"], "invalid choice"),
         ],
@@ -291,7 +292,7 @@ class TestErase:
         fill()
         path = tmp_path / "report.json"
         code, sentence, _ = failing("erase_owner", "u9", "--no-input", f"--report={path}")
-        assert (code, sentence) == (1, "The shared backend has nothing of the owner 'u9'.")
+        assert (code, sentence) == (1, "Nothing is stored of the owner 'u9'.")
         assert json.loads(path.read_text())["deleted"] == 0
         assert len(list(conversations.list())) == 3
 

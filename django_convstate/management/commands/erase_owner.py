@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.db.models import ProtectedError, RestrictedError
 
-from django_convstate.transfer import ErasureReport, erase_owner
+from django_convstate.transfer import erase_owner
 
 from ..base import StoreCommand
 from ..formats import format_count
@@ -43,28 +42,23 @@ class Command(StoreCommand):
         self.require_listing()
         owner, backend = options["owner"], self.store.backend
         name = backend.name
-        path = None if options["report"] is None else _writable(options["report"])
         if not options["no_input"] and options.get("interactive", True):
             self.confirm(f"This deletes all that is kept of {owner} in the {name} backend.")
+        path = None if options["report"] is None else _writable(options["report"])
         with self.tracking("Erasing", "looked at") as track:
-            try:
-                report = erase_owner(owner, store=self.store, progress=track)
-            except (ProtectedError, RestrictedError) as error:
-                raise CommandError(
-                    "A table of the project protects a conversation by a foreign key: delete its "
-                    "rows first, or write SET_NULL."
-                ) from error
+            report = erase_owner(owner, store=self.store, progress=track)
+        values = dataclasses.asdict(report)
         if path is not None:
-            path.write_text(_in_json(report, indent=2) + "\n")
+            path.write_text(json.dumps(values, default=datetime.isoformat, indent=2) + "\n")
         if options["json"]:
-            self.stdout.write(_in_json(report))
+            self.write_json(values)
         else:
             self.say(f"Erased {format_count(report.deleted, 'conversation')} of {owner}.")
             for each in report.elsewhere:
                 until = f"Until {each.until:%Y-%m-%d %H:%M:%S} UTC" if each.until else "Unknown"
                 self.say(f"{until}: {each.what}")
         if not report.deleted:
-            raise CommandError(f"The {name} backend has nothing of the owner {owner!r}.")
+            raise CommandError(f"Nothing is stored of the owner {owner!r}.")
 
 
 def _writable(name: str) -> Path:
@@ -74,8 +68,3 @@ def _writable(name: str) -> Path:
     except OSError as error:
         raise CommandError(f"{name} cannot be written: {error.strerror or error}.") from error
     return path
-
-
-def _in_json(report: ErasureReport, indent: int | None = None) -> str:
-    values = dataclasses.asdict(report)
-    return json.dumps(values, default=datetime.isoformat, ensure_ascii=False, indent=indent)

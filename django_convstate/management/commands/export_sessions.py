@@ -34,6 +34,7 @@ class Command(StoreCommand):
     def run(self, options: dict[str, Any]) -> None:
         """See `StoreCommand.run`."""
         self.require_listing()
+        self.require_owner(options["owner"])
         path = None if options["file"] == "-" else Path(options["file"])
         try:
             if path is None:
@@ -41,6 +42,8 @@ class Command(StoreCommand):
             else:
                 with open_to_write(path) as file:
                     report = self._export(file, options["owner"])
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise CommandError(
                 f"{options['file']} cannot be written: {error.strerror or error}."

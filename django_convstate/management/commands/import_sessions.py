@@ -15,7 +15,7 @@ from django_convstate import BackendUnavailable
 from django_convstate.exceptions import InvalidExport
 from django_convstate.transfer import ImportReport, import_from, open_to_read
 
-from ..base import DAMAGED, UNAVAILABLE, StoreCommand
+from ..base import DAMAGED, StoreCommand
 from ..formats import format_count
 
 SHOWN: Final = 20  # lines that are told
@@ -49,24 +49,14 @@ class Command(StoreCommand):
     def run(self, options: dict[str, Any]) -> None:
         """See `StoreCommand.run`."""
         self.require_shared()
-        lines = 0
-
-        def note(number: int, total: int | None) -> None:
-            nonlocal lines
-            lines = number
-            track(number, total)
-
         try:
             with _opened(options["file"]) as file, self.tracking("Importing", "done") as track:
-                report = import_from(file, options["on_conflict"], store=self.store, progress=note)
+                report = import_from(file, options["on_conflict"], store=self.store, progress=track)
         except InvalidExport as error:
             self._tell(error.problems)
             raise CommandError(str(error), returncode=DAMAGED) from error
         except BackendUnavailable as error:
-            reached = f"{format_count(lines, 'line')} done"
-            raise CommandError(
-                f"{error} {reached}. Run it again with --on-conflict skip.", returncode=UNAVAILABLE
-            ) from error
+            raise BackendUnavailable(f"{error} Run it again with --on-conflict skip.") from error
         except OSError as error:
             raise CommandError(
                 f"{options['file']} cannot be read: {error.strerror or error}."
