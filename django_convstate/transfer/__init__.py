@@ -5,6 +5,7 @@ All of it is sync, for commands and scripts. docs/transfer.md and docs/moving-in
 used.
 """
 
+from ..exceptions import InvalidExport
 from .erasing import ErasureReport, Remainder, erase_owner
 from .exporting import ExportReport, export_to
 from .files import open_to_read, open_to_write
@@ -16,6 +17,7 @@ __all__ = [
     "ErasureReport",
     "ExportReport",
     "ImportReport",
+    "InvalidExport",
     "MigrationReport",
     "OnConflict",
     "Remainder",

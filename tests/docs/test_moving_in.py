@@ -89,6 +89,7 @@ def test_a_session_that_was_not_saved_moves_in_again(client: Client) -> None:
 def names(transactional_db: None) -> Iterator[dict[str, Any]]:
     """The recipe, and its tables."""
     with isolate_apps("tests.support.host") as apps:
+        assert apps is not None
         apps.register_model("auth", User)
         found = define(
             "class Chat(",

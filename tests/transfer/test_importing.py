@@ -226,7 +226,7 @@ def test_a_file_that_is_no_gzip_imports_nothing(
     data = bytearray(path.read_bytes())
     if spoil == "damaged":
         data[len(data) // 2] ^= 0xFF
-    path.write_bytes({"not compressed": b"{}\n", "empty": b"", "damaged": data}[spoil])
+    path.write_bytes({"not compressed": b"{}\n", "empty": b"", "damaged": bytes(data)}[spoil])
     with open_to_read(path) as file:
         if spoil == "empty":  # which gzip takes for an end
             assert import_from(file, store=store).imported == 0

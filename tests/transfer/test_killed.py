@@ -4,7 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -70,7 +70,7 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, server: Server) -> Iterator[Site]:
+def site(tmp_path: Path, server: Server) -> Site:
     with server.client() as client:
         client.config_set("appendonly", "no")
     return Site(tmp_path, server)

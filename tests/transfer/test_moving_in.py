@@ -39,6 +39,7 @@ def test_it_is_there_with_its_times(make_store: Make, place: str) -> None:
     assert conversation.created_at == START
     assert conversation.modified_at == START + timedelta(minutes=119)
     assert conversation.ttl == 3600
+    assert conversation.expires_at is not None
     assert conversation.expires_at.timestamp() - now == pytest.approx(3600, abs=60)
     found = conversation.messages.all()
     assert [message["content"] for message in found] == [f"message {n}" for n in range(120)]
@@ -68,7 +69,7 @@ def test_the_second_time_it_changes_nothing(make_store: Make, place: str) -> Non
 
 def test_messages_as_an_app_has_them(make_store: Make) -> None:
     store = make_store("locmem")
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "hi", "timestamp": "2024-05-01T14:00:00+02:00", "id": "77"},
         {"type": "function_call", "call_id": "c"},
