@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Final, Literal
 
@@ -18,12 +19,13 @@ from ..exceptions import (
 from ..repository import Repository
 from ..store import ConversationStore, conversations
 from .lines import Whole, parse_line
-from .reading import peek
+from .reading import TOLERANCE, peek
 from .seen import SeenIds
 
 OnConflict = Literal["fail", "skip", "replace"]
 MAX_LINE: Final = 2**30  # bytes
 MAX_PROBLEMS: Final = 100  # that are told
+COMPARED: Final = 50  # messages, to tell whether two conversations are the same
 _TRIES: Final = 20  # while others keep changing what is to be replaced
 _TRUNCATED: Final = "The file ends in the midst of what was compressed: it is cut off, or damaged."
 
@@ -173,13 +175,29 @@ def _import(
     try:
         repository.restore(whole.record.id, whole.record, iter(whole.messages))
     except ConversationConflict:
-        if on_conflict == "fail":
+        if on_conflict == "fail" and not _is_there(repository, whole):
             raise
         if on_conflict == "skip":
             report.skipped += 1
             return
-        report.replaced += put(repository, whole)
+        if on_conflict == "replace":
+            report.replaced += put(repository, whole)
     report.imported += 1
+
+
+def _is_there(repository: Repository, whole: Whole) -> bool:
+    """Tell whether what is stored under an id is what was to be imported: the reply may have been
+    lost, and the request sent again."""
+    with suppress(ConversationNotFound, ConversationCorrupt):
+        found, record = peek(repository, whole.record.id, COMPARED), whole.record
+        newest = list(whole.messages[-COMPARED:])
+        return (
+            (found.version, found.owner, found.message_count)
+            == (record.version, record.owner, record.message_count)
+            and abs(found.created_at - record.created_at) <= TOLERANCE
+            and (found.state, list(found.messages)) == (record.state, newest)
+        )
+    return False
 
 
 def put(repository: Repository, whole: Whole) -> bool:

@@ -5,6 +5,7 @@ was killed is run again.
 """
 
 import hashlib
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,17 +21,21 @@ from ..exceptions import (
     ConversationInterrupted,
     ConversationNotFound,
     ConversationTooLarge,
+    InvalidConversationValue,
 )
+from ..ids import hashed_id
 from ..repository import Repository
 from ..store import ConversationStore
 from .lines import Whole
-from .reading import each_once, peek, read_whole
+from .reading import TOLERANCE, each_once, peek, read_whole
 from .seen import SeenIds
 
 MAX_PASSES: Final = 10
-_TOLERANCE: Final = 0.002  # seconds: some backends keep milliseconds
 _EXPIRY_TOLERANCE: Final = 1.0
+_NOT_TAKEN: Final = (ConversationTooLarge, InvalidConversationValue)  # by the target
 _NO_VERSION: Final = 2**53  # that no conversation reaches
+
+logger = logging.getLogger("django_convstate")
 
 
 @dataclass(slots=True)
@@ -187,7 +192,7 @@ class Migration:
             return False
         try:
             return self._copy(summary, found)
-        except (ConversationCorrupt, ConversationBusy, ConversationTooLarge):
+        except (ConversationCorrupt, ConversationBusy, *_NOT_TAKEN):
             return False  # which is counted when it is verified
 
     def _copy(self, summary: ConversationSummary, found: Record | None) -> bool:
@@ -222,7 +227,8 @@ class Migration:
                     return "newer"
                 if self._copy(summary, found):
                     verdict = self._judge(summary)
-        except (ConversationCorrupt, ConversationTooLarge):
+        except (ConversationCorrupt, *_NOT_TAKEN) as error:
+            logger.warning("Conversation %s is not copied: %s", hashed_id(summary.id), error)
             return "refused"
         except ConversationBusy:
             return "changed"
@@ -282,12 +288,12 @@ def _is_same(one: Whole, other: Whole) -> bool:
 
 
 def _is_near(one: float, other: float) -> bool:
-    return one == other or abs(one - other) <= _TOLERANCE
+    return one == other or abs(one - other) <= TOLERANCE
 
 
 def _is_newer(found: Record, summary: ConversationSummary) -> bool:
     later = found.modified_at - summary.modified_at.timestamp()
-    return later > _TOLERANCE or (later >= -_TOLERANCE and found.version > summary.version)
+    return later > TOLERANCE or (later >= -TOLERANCE and found.version > summary.version)
 
 
 def _is_copy(found: Record, summary: ConversationSummary) -> bool:
@@ -298,13 +304,13 @@ def _is_copy(found: Record, summary: ConversationSummary) -> bool:
         if not _is_near(getattr(found, name), getattr(summary, name).timestamp()):
             return False
     used_since = found.last_accessed - summary.last_accessed.timestamp()
-    if used_since > _TOLERANCE:
+    if used_since > TOLERANCE:
         return True
     expires_at = math.inf if summary.expires_at is None else summary.expires_at.timestamp()
     lasts = found.expires_at == expires_at or (
         abs(found.expires_at - expires_at) <= _EXPIRY_TOLERANCE
     )
-    return used_since >= -_TOLERANCE and lasts
+    return used_since >= -TOLERANCE and lasts
 
 
 def _id_of(summary: ConversationSummary) -> str:

@@ -12,17 +12,28 @@ from ..repository import Repository
 from .lines import Whole
 from .seen import SeenIds
 
+TOLERANCE: Final = 0.002  # seconds: some backends keep milliseconds
 PAGE: Final = 500  # messages in one round trip
 PAGE_BYTES: Final = 2**20  # and bytes of them, by their average
+MAX_LISTINGS: Final = 10  # while others begin new ones all the time
 _TRIES: Final = 20  # while others keep changing it
 
 
 def each_once(repository: Repository, owner: str | None) -> Iterator[ConversationSummary]:
-    """Yield what is stored. A listing may yield a conversation twice."""
+    """Yield what is stored, each once.
+
+    A listing may have a conversation twice; or miss one that is saved meanwhile, and comes to the
+    front. That one is in the next listing.
+    """
     with SeenIds() as seen:
-        for summary in repository.scan(owner, None, None, ()):
-            if seen.add(summary.id):
-                yield summary
+        for _ in range(MAX_LISTINGS):
+            is_all = True
+            for summary in repository.scan(owner, None, None, ()):
+                if seen.add(summary.id):
+                    is_all = False
+                    yield summary
+            if is_all:
+                return
 
 
 def read_whole(repository: Repository, summary: ConversationSummary) -> Whole | None:

@@ -89,6 +89,8 @@ def test_redis_what_is_in_no_index_and_what_is_in_quarantine(
     assert redis.hgetall(f"{prefix}:{{{lost}}}:meta") == {b"gone": b""}
     assert f"{prefix}:{{{others}}}:meta:corrupt" in left
     assert report.deleted == 4
+    indexed = [id for key in left if ":owner:" in key for id, *_ in redis.zscan_iter(key)]
+    assert {others.encode()} >= set(indexed)
     for key in left:
         redis.delete(key)
 

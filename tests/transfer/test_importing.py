@@ -4,17 +4,20 @@ import gzip
 import io
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from django_convstate import ConversationConflict, ConversationStore, clock
+from django_convstate.backends.database.models import Conversation as Row
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Record
 from django_convstate.exceptions import InvalidExport
 from django_convstate.testing import seed
 from django_convstate.transfer import export_to, import_from, importing, open_to_read, open_to_write
+from tests.support.host.models import Ticket
 
 ID = "conversation-{}"
 
@@ -168,6 +171,36 @@ def test_what_is_begun_under_an_id_while_it_is_imported_is_not_overwritten(
         run(ConversationStore(backend), b"".join(exported()))
     assert ids_in(others) == [ID.format(0), ID.format(1)]
     assert others.get(ID.format(1)).messages[0]["content"] == "mine"
+
+
+def test_an_answer_that_was_lost_is_no_conflict() -> None:
+    class Repeats(LocMemBackend):
+        def restore(self, id: str, record: Record, messages: Any, **options: Any) -> None:
+            said = list(messages)
+            super().restore(id, record, said, **options)
+            super().restore(
+                id, record, said, **options
+            )  # as a client does that has lost the answer
+
+    store = ConversationStore(Repeats())
+    assert run(store, b"".join(exported())).imported == 3
+
+
+@pytest.mark.parametrize("place", ["sqlite", "postgres"])
+def test_foreign_keys_stay_when_a_conversation_is_replaced(
+    make_store: Callable[[str], ConversationStore], place: str
+) -> None:
+    store = make_store(place)
+    seed([("user", "mine")], {"number": 7}, id=ID.format(1), store=store)
+    row = Row.rows.using(place).get(key=ID.format(1))
+    ticket = Ticket._default_manager.using(place).create(subject="help", conversation=row)
+    assert run(store, b"".join(exported()), "replace").replaced == 1
+    ticket.refresh_from_db()
+    assert ticket.conversation_id == row.pk
+    assert store.get(ID.format(1))["number"] == 1
+    row.refresh_from_db()
+    assert (row.title, row.state_json) == ("", {"number": 1})
+    assert [each.text for each in row.messages.all()] == ["message 1"]
 
 
 def test_what_has_expired_is_left_out(store: ConversationStore) -> None:

@@ -1,6 +1,8 @@
 """Commands that are killed half way and run again; and how much memory they take."""
 
 import os
+import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -133,6 +135,21 @@ def test_an_export_that_was_killed_is_run_again(site: Site) -> None:
     site.run(*command)
     assert lines_of(out) == lines
     assert not part.exists()
+
+
+def test_one_that_is_interrupted_says_how_far_it_came(site: Site) -> None:
+    path, out = site.folder / "in.jsonl", site.folder / "out.jsonl"
+    write(path, COUNT)
+    site.run("import_sessions", str(path), "--backend=redis")
+    with site.start("export_sessions", str(out), "--backend=redis") as process:
+        part = site.folder / "out.jsonl.part"
+        wait_until(lambda: part.exists() and part.stat().st_size > 50_000)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=280)
+    assert process.returncode == 130
+    assert re.fullmatch(r"Interrupted\. \d+ conversations written\.\n", err)
+    assert not part.exists()
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(("source", "target"), [("redis", "database"), ("database", "redis")])

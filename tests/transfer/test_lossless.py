@@ -8,8 +8,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from django_convstate import ConversationStore
+from django_convstate.backends.database import listing
+from django_convstate.ids import new_id
+from django_convstate.testing import seed
 from django_convstate.transfer import export_to, import_from
 from django_convstate.transfer.lines import Whole, line_of, parse_line
+from tests.backends.test_upgrade import MESSAGES, in_redis
 from tests.support.archives import (
     LISTING,
     TARGETS,
@@ -72,3 +76,42 @@ def move(source: ConversationStore, target: ConversationStore, batch: list[Whole
         assert [each.id for each in source.list(limit=9)] == [
             each.id for each in target.list(limit=9)
         ]
+
+
+@pytest.mark.usefixtures("valkey")
+def test_what_version_0_1_has_stored(make_store: Callable[[str], ConversationStore]) -> None:
+    id = new_id()
+    in_redis(id)
+    source = ConversationStore("redis", cache_alias="django_redis", fallback=None)
+    before = whole_of(source, id)
+    file, target = io.BytesIO(), make_store("locmem")
+    export_to(file, store=source)
+    file.seek(0)
+    import_from(file, store=target)
+    before.record.last_key = whole_of(target, id).record.last_key  # of which 0.1 had none
+    assert_same(whole_of(target, id), before)
+    assert target.get(id).messages.all() == MESSAGES
+    assert target.get(id).messages.find("#3")["content"] == MESSAGES[3]["content"]
+    source.delete(id)
+    source.close()
+
+
+@pytest.mark.parametrize("place", ["sqlite", "postgres"])
+def test_what_is_saved_while_it_is_exported_is_not_missed(
+    make_store: Callable[[str], ConversationStore], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes to the front of the listing, which is read in pages from there on."""
+    monkeypatch.setattr(listing, "PAGE", 3)
+    store, file = make_store(place), io.BytesIO()
+    ids = [seed([("user", "hi")], store=store).id for _ in range(12)]
+
+    def save(done: int, total: int | None) -> None:
+        if done == 2:
+            for id in ids[:3]:  # the last ones to come
+                store.append(id, "user", "meanwhile")
+
+    report = export_to(file, store=store, progress=save)
+    assert report.exported == 12
+    found = {parse_line(line).record.id: line for line in file.getvalue().splitlines()}
+    assert found.keys() == set(ids)
+    assert all(b"meanwhile" in found[id] for id in ids[:3])

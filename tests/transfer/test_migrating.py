@@ -214,6 +214,14 @@ def test_what_is_too_large_for_the_target_is_told(make_store: Make) -> None:
     assert (report.verified, report.refused, report.is_complete) == (3, 1, False)
 
 
+def test_what_the_target_refuses_is_told(make_store: Make) -> None:
+    source, target = make_store("locmem"), make_store("sqlite")
+    fill(source, 2)
+    fill(source, 1, owner="a\0b")
+    report = migrate(source, target)
+    assert (report.verified, report.refused, report.is_complete) == (2, 1, False)
+
+
 def test_a_source_that_cannot_list_is_refused(make_store: Make) -> None:
     with pytest.raises(InvalidBackend, match="cannot list"):
         migrate(make_store("default"), make_store("locmem"))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 from ..reports import ConversationSummary, Progress, PurgeReport, Selection
@@ -58,6 +59,8 @@ class Listing:
         examine = partial(self._operations.purge, selection=selection, dry_run=dry_run)
         examined = deleted = 0
         ids = self._ids() if owner is None else iter(self._owned.ids(owner))
+        if owner is not None and selection.is_thorough:
+            ids = chain(ids, self._ids())
         for batch in batches(ids, batch_size):
             verdicts = dict(self._batches.each(iter(batch), examine))
             gone = [id for id, verdict in verdicts.items() if verdict is None]
