@@ -4,21 +4,18 @@ It remembers nothing between two runs: what is to be copied shows in versions an
 was killed is run again.
 """
 
-import hashlib
 import logging
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from ..administration import repository_of
-from ..backends.records import Change, Create, Record
+from ..backends.records import Record
 from ..backends.reports import ConversationSummary, Progress
 from ..exceptions import (
     ConversationBusy,
     ConversationConflict,
     ConversationCorrupt,
-    ConversationInterrupted,
     ConversationNotFound,
     ConversationTooLarge,
     InvalidConversationValue,
@@ -26,14 +23,13 @@ from ..exceptions import (
 from ..ids import hashed_id
 from ..repository import Repository
 from ..store import ConversationStore
+from .comparing import is_copy, is_newer, is_same, was_deleted
 from .lines import Whole
-from .reading import TOLERANCE, each_once, peek, read_whole
+from .reading import each_once, peek, read_whole
 from .seen import SeenIds
 
 MAX_PASSES: Final = 10
-_EXPIRY_TOLERANCE: Final = 1.0
 _NOT_TAKEN: Final = (ConversationTooLarge, InvalidConversationValue)  # by the target
-_NO_VERSION: Final = 2**53  # that no conversation reaches
 
 logger = logging.getLogger("django_convstate")
 
@@ -188,7 +184,7 @@ class Migration:
 
     def _copy_if_needed(self, summary: ConversationSummary) -> bool:
         found = self._in_target(summary.id)
-        if found is not None and (_is_newer(found, summary) or _is_copy(found, summary)):
+        if found is not None and (is_newer(found, summary) or is_copy(found, summary)):
             return False
         try:
             return self._copy(summary, found)
@@ -223,7 +219,7 @@ class Migration:
             verdict = self._judge(summary)
             if verdict in ("changed", "differing"):
                 found = self._in_target(summary.id)
-                if found is not None and _is_newer(found, summary):
+                if found is not None and is_newer(found, summary):
                     return "newer"
                 if self._copy(summary, found):
                     verdict = self._judge(summary)
@@ -239,7 +235,7 @@ class Migration:
         if whole is None or whole.has_expired(self.target.options.max_age):
             return "gone"
         copy = self._read_copy(summary)
-        if copy is not None and _is_same(whole, copy):
+        if copy is not None and is_same(whole, copy):
             return "same"
         is_behind = copy is None or copy.record.version != whole.record.version
         return "changed" if is_behind else "differing"
@@ -249,68 +245,6 @@ class Migration:
             return read_whole(self.target, summary)
         except ConversationCorrupt:
             return None
-
-
-def digest(whole: Whole) -> bytes:
-    """Return a digest of what a conversation contains, but for its times."""
-    record, total = whole.record, hashlib.blake2b(digest_size=16)
-    parts = [record.id.encode(), repr((record.owner, record.version, record.dropped)).encode()]
-    for key in sorted(record.state):
-        parts += key.encode(), record.state[key]
-    parts.append(b"messages")
-    for id, data in whole.messages:
-        parts += id.encode(), data
-    for part in parts:
-        total.update(b"%d:%b" % (len(part), part))
-    return total.digest()
-
-
-def was_deleted(repository: Repository, id: str) -> bool:
-    """Tell whether a store knows that a conversation was deleted, which it does for a day. It is
-    asked by a change that fits nothing."""
-    change = Change(create=Create.EITHER, unless_deleted=True, expected_version=_NO_VERSION)
-    try:
-        repository.commit(id, change)
-    except ConversationInterrupted:
-        return True
-    except ConversationConflict:
-        return False
-    raise AssertionError("unreachable")
-
-
-def _is_same(one: Whole, other: Whole) -> bool:
-    times = [
-        (one.record.created_at, other.record.created_at),
-        (one.record.modified_at, other.record.modified_at),
-        (one.record.ttl, other.record.ttl),
-    ]
-    return all(map(_is_near, *zip(*times, strict=True))) and digest(one) == digest(other)
-
-
-def _is_near(one: float, other: float) -> bool:
-    return one == other or abs(one - other) <= TOLERANCE
-
-
-def _is_newer(found: Record, summary: ConversationSummary) -> bool:
-    later = found.modified_at - summary.modified_at.timestamp()
-    return later > TOLERANCE or (later >= -TOLERANCE and found.version > summary.version)
-
-
-def _is_copy(found: Record, summary: ConversationSummary) -> bool:
-    """Tell whether what is in the target is what the source has, with the time that it has left."""
-    if found.version != summary.version:
-        return False
-    for name in ("created_at", "modified_at"):
-        if not _is_near(getattr(found, name), getattr(summary, name).timestamp()):
-            return False
-    used_since = found.last_accessed - summary.last_accessed.timestamp()
-    if used_since > TOLERANCE:
-        return True
-    expires_at = math.inf if summary.expires_at is None else summary.expires_at.timestamp()
-    lasts = found.expires_at == expires_at or (
-        abs(found.expires_at - expires_at) <= _EXPIRY_TOLERANCE
-    )
-    return used_since >= -TOLERANCE and lasts
 
 
 def _id_of(summary: ConversationSummary) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
+from .. import clock
 from ..backends.records import Record
 from ..backends.reports import ConversationSummary
 from ..backends.toolkit.packed import Pair
@@ -15,7 +16,7 @@ from .seen import SeenIds
 TOLERANCE: Final = 0.002  # seconds: some backends keep milliseconds
 PAGE: Final = 500  # messages in one round trip
 PAGE_BYTES: Final = 2**20  # and bytes of them, by their average
-MAX_LISTINGS: Final = 10  # while others begin new ones all the time
+MAX_LISTINGS: Final = 10  # while others save one after the other
 _TRIES: Final = 20  # while others keep changing it
 
 
@@ -23,14 +24,16 @@ def each_once(repository: Repository, owner: str | None) -> Iterator[Conversatio
     """Yield what is stored, each once.
 
     A listing may have a conversation twice; or miss one that is saved meanwhile, and comes to the
-    front. That one is in the next listing.
+    front. That one is in the next listing. There is one more until none has anything that was there
+    when this began.
     """
+    began = clock.time()
     with SeenIds() as seen:
         for _ in range(MAX_LISTINGS):
             is_all = True
             for summary in repository.scan(owner, None, None, ()):
                 if seen.add(summary.id):
-                    is_all = False
+                    is_all = is_all and summary.created_at.timestamp() >= began
                     yield summary
             if is_all:
                 return

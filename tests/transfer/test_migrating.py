@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import connections
 
 from django_convstate import BackendUnavailable, ConversationStore, InvalidBackend
 from django_convstate.administration import repository_of
@@ -12,7 +13,7 @@ from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Record
 from django_convstate.testing import seed
 from django_convstate.transfer import MigrationReport, migrate
-from django_convstate.transfer.migrating import was_deleted
+from django_convstate.transfer.comparing import was_deleted
 from tests.support.archives import LISTING, assert_same, whole_of
 
 SOURCES = ["standalone", "sqlite", "postgres"]
@@ -117,38 +118,41 @@ def test_one_that_was_killed_is_run_again(make_store: Make, source_place: str) -
     assert {summary.id for summary in target.list()} == set(ids) - {copied[0]}
 
 
-@pytest.mark.parametrize("target_place", ["sqlite", "standalone"])
-def test_while_others_write(make_store: Make, target_place: str) -> None:
+@pytest.mark.parametrize(
+    ("source_place", "target_place"),
+    [(source, target) for source in SOURCES for target in SOURCES if source != target],
+)
+def test_while_others_write(make_store: Make, source_place: str, target_place: str) -> None:
     """They append, begin and delete; a last run, when they have stopped, catches up."""
-    source, target = make_store("standalone"), make_store(target_place)
-    ids = fill(source, 40)
-    stop = threading.Event()
-    written = 0
+    source, target = make_store(source_place), make_store(target_place)
+    ids = fill(source, 30)
+    may_write, stop = threading.Semaphore(5), threading.Event()
 
     def write() -> None:
-        nonlocal written
-        while not stop.is_set():
-            conversation = source.get(ids[written % 20])
-            conversation.messages.append("user", f"meanwhile {written}")
-            conversation.save()
-            if written % 10 == 0:
-                source.delete(seed([("user", "short")], store=source).id)
-                fill(source, 1)
-            written += 1
+        written = 0
+        try:
+            while may_write.acquire() and not stop.is_set():
+                conversation = source.get(ids[written % 20])
+                conversation.messages.append("user", f"meanwhile {written}")
+                conversation.save()
+                if written % 10 == 0:
+                    source.delete(seed([("user", "short")], store=source).id)
+                    fill(source, 1)
+                written += 1
+        finally:
+            connections.close_all()
 
-    def wait_for_writes(done: int, total: int | None) -> None:
-        """Have others write between each two that are looked at."""
-        if done % 10 == 0:
-            before = written
-            while written < before + 2 and thread.is_alive():
-                stop.wait(0.001)
+    def let_them_write(done: int, total: int | None) -> None:
+        if done % 4 == 0:
+            may_write.release()
 
     thread = threading.Thread(target=write)
     thread.start()
     try:
-        report = migrate(source, target, progress=wait_for_writes)
+        report = migrate(source, target, progress=let_them_write)
     finally:
         stop.set()
+        may_write.release()
         thread.join()
     assert report.differing == report.newer == report.refused == 0
     assert report.verified + report.changed == report.source
