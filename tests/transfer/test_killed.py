@@ -34,7 +34,10 @@ class Site:
             "PYTHONPATH": str(ROOT),
             "CONVSTATE_TEST_REDIS_URL": f"redis://127.0.0.1:{server.port}/0",
         }
-        self.run("migrate", "--verbosity=0")
+
+    def make_tables(self, *backends: str) -> None:
+        if "database" in backends:
+            self.run("migrate", "--verbosity=0")
 
     def start(self, *command: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -107,8 +110,9 @@ def lines_of(path: Path) -> list[bytes]:
         return sorted(file)
 
 
-@pytest.mark.parametrize("backend", ["redis", "database"])
+@pytest.mark.parametrize("backend", ["redis", pytest.param("database", marks=pytest.mark.slow)])
 def test_an_import_that_was_killed_is_run_again(site: Site, backend: str) -> None:
+    site.make_tables(backend)
     path, out = site.folder / "in.jsonl.gz", site.folder / "out.jsonl"
     lines = write(path, COUNT)
     command = ("import_sessions", str(path), f"--backend={backend}", "--on-conflict=skip")
@@ -152,8 +156,12 @@ def test_one_that_is_interrupted_says_how_far_it_came(site: Site) -> None:
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("source", "target"), [("redis", "database"), ("database", "redis")])
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("redis", "database"), pytest.param("database", "redis", marks=pytest.mark.slow)],
+)
 def test_a_migration_that_was_killed_is_run_again(site: Site, source: str, target: str) -> None:
+    site.make_tables(source, target)
     path, out = site.folder / "in.jsonl", site.folder / "out.jsonl"
     lines = write(path, COUNT)
     site.run("import_sessions", str(path), f"--backend={source}")
@@ -188,5 +196,6 @@ def grown(site: Site, small: int, large: int, *backends: str) -> dict[str, int]:
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc/self/status")
 @pytest.mark.parametrize("backends", [("redis", "database"), ("database", "redis")])
 def test_memory_does_not_grow_with_the_store(site: Site, backends: tuple[str, str]) -> None:
+    site.make_tables(*backends)
     growth = grown(site, 300, 3000, *backends)  # of 10 KB each
     assert max(growth.values()) < 8 * 1024, growth
