@@ -39,15 +39,17 @@ class ImportReport:
         replaced: took the place of another.
         skipped: their ids were there already.
         expired: their time to live is over by now.
-        refused: numbers of lines, from 1 on, whose conversations the backend does not take, each
-            with the reason; the first hundred.
+        refused: the backend did not take, though they are conversations.
+        problems: the numbers of the lines of these, from 1 on, each with the reason; the first
+            hundred.
     """
 
     imported: int = 0
     replaced: int = 0
     skipped: int = 0
     expired: int = 0
-    refused: list[tuple[int, str]] = field(default_factory=list)
+    refused: int = 0
+    problems: list[tuple[int, str]] = field(default_factory=list)
 
 
 def import_from(
@@ -90,8 +92,9 @@ def import_from(
                 f"Line {number}: {error} {report.imported} conversations before it were imported."
             ) from error
         except (ConversationTooLarge, InvalidConversationValue) as error:
-            if len(report.refused) < MAX_PROBLEMS:
-                report.refused.append((number, str(error)))
+            report.refused += 1
+            if report.refused <= MAX_PROBLEMS:
+                report.problems.append((number, str(error)))
         if progress:
             progress(done, total)
     return report

@@ -107,7 +107,14 @@ class TestExportAndImport:
             "size": path.stat().st_size,
         }
         told = json.loads(run("import_sessions", str(path), "--on-conflict=skip", "--json"))
-        assert told == {"imported": 0, "replaced": 0, "skipped": 2, "expired": 0, "refused": []}
+        assert told == {
+            "imported": 0,
+            "replaced": 0,
+            "skipped": 2,
+            "expired": 0,
+            "refused": 0,
+            "problems": [],
+        }
         assert run("import_sessions", str(path), "--on-conflict=replace") == (
             "2 conversations imported; 2 of them in the place of others."
         )
@@ -136,7 +143,7 @@ class TestExportAndImport:
         code, _, told = failing("import_sessions", str(path), "--on-conflict=replace")
         assert code == 4
         assert told.splitlines()[0] == "Line 4: It is not JSON, or cut off."
-        assert told.splitlines()[-1] == "And 10 more."
+        assert told.splitlines()[-1] == "And more."
 
     def test_a_truncated_file(self, tmp_path: Path) -> None:
         fill()
@@ -179,6 +186,17 @@ class TestExportAndImport:
         assert code == 4
         assert sentence.startswith("1 conversation could not be read, and is not in the file")
         assert path.read_bytes().count(b"\n") == 2
+
+    def test_what_the_backend_does_not_take_is_told(self, tmp_path: Path) -> None:
+        fill()
+        path = tmp_path / "out.jsonl"
+        run("export_sessions", str(path))
+        first, second, third = path.read_bytes().splitlines(keepends=True)
+        large = json.dumps(json.loads(second) | {"state": {"a": "x" * 2**26}}).encode() + b"\n"
+        path.write_bytes(first + large + third)
+        code, sentence, told = failing("import_sessions", str(path), "--on-conflict=replace")
+        assert (code, sentence) == (4, "The shared backend did not take 1 conversation.")
+        assert told.startswith("Line 2: The conversation would take ")
 
     def test_a_store_that_is_away(self, tmp_path: Path, settings: Any) -> None:
         fill()

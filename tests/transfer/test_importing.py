@@ -215,8 +215,8 @@ def test_what_the_backend_does_not_take_is_told_by_its_line() -> None:
     store = ConversationStore(LocMemBackend(max_bytes=10_000))
     first, second, third = exported()
     report = run(store, first + changed(second, state={"a": "x" * 20_000}) + third)
-    assert report.imported == 2
-    [(number, why)] = report.refused
+    assert (report.imported, report.refused) == (2, 1)
+    [(number, why)] = report.problems
     assert number == 2
     assert "MAX_BYTES is 10000" in why
 

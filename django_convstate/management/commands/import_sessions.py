@@ -69,19 +69,19 @@ class Command(StoreCommand):
         else:
             self.say(_sentence(report))
         if report.refused:
-            self._tell(report.refused)
+            self._tell(report.problems)
             backend = self.store.backend
             raise CommandError(
                 f"The {backend.name} backend did not take "
-                f"{format_count(len(report.refused), 'conversation')}.",
+                f"{format_count(report.refused, 'conversation')}.",
                 returncode=DAMAGED,
             )
 
     def _tell(self, problems: Sequence[tuple[int, str]]) -> None:
         for number, problem in problems[:SHOWN]:
             self.stderr.write(f"Line {number}: {problem}")
-        if (more := len(problems) - SHOWN) > 0:
-            self.stderr.write(f"And {more:,} more.")
+        if len(problems) > SHOWN:
+            self.stderr.write("And more.")
 
 
 @contextmanager
