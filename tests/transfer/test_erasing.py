@@ -80,6 +80,9 @@ def test_redis_what_is_in_no_index_and_what_is_in_quarantine(
     with pytest.raises(ConversationCorrupt):
         backend.load(twice, 1)
     redis.set(f"{prefix}:{{odd}}:meta:corrupt", "no hash")
+    redis.set(f"{prefix}:{{odd}}:meta", "no hash")
+    redis.hset(f"{prefix}:{{partial}}:meta", "o", "u2")  # which the next load puts in quarantine
+    redis.hset(f"{prefix}:{{partial}}:state", "a", "1")
 
     report = erase_owner("u1", store=store)
 
@@ -88,6 +91,7 @@ def test_redis_what_is_in_no_index_and_what_is_in_quarantine(
     assert {key for key in left if lost in key} == {f"{prefix}:{{{lost}}}:meta"}, "a tombstone"
     assert redis.hgetall(f"{prefix}:{{{lost}}}:meta") == {b"gone": b""}
     assert f"{prefix}:{{{others}}}:meta:corrupt" in left
+    assert f"{prefix}:{{partial}}:state" in left
     assert report.deleted == 4
     indexed = [id for key in left if ":owner:" in key for id, *_ in redis.zscan_iter(key)]
     assert {others.encode()} >= set(indexed)

@@ -17,6 +17,7 @@ from django_convstate.backends.records import Record
 from django_convstate.exceptions import InvalidExport
 from django_convstate.testing import seed
 from django_convstate.transfer import export_to, import_from, importing, open_to_read, open_to_write
+from tests.support.archives import LISTING
 from tests.support.host.models import Ticket
 
 ID = "conversation-{}"
@@ -201,6 +202,22 @@ def test_foreign_keys_stay_when_a_conversation_is_replaced(
     row.refresh_from_db()
     assert (row.title, row.state_json) == ("", {"number": 1})
     assert [each.text for each in row.messages.all()] == ["message 1"]
+
+
+@pytest.mark.parametrize("place", LISTING)
+def test_what_is_replaced_has_its_place_in_a_listing(
+    make_store: Callable[[str], ConversationStore], place: str
+) -> None:
+    store, now = make_store(place), float(int(clock.time()))
+    lines = [
+        changed(line, owner="u1", created_at=now - 9000, modified_at=now - 1000 * number)
+        for number, line in enumerate(exported(4), 1)
+    ]
+    seed([("user", "mine")], owner="u1", id=ID.format(2), store=store)
+    assert run(store, b"".join(lines), "replace").replaced == 1
+    first = list(store.list("u1", limit=2))
+    rest = store.list("u1", limit=9, after=first[-1].cursor)
+    assert [each.id for each in (*first, *rest)] == [ID.format(number) for number in range(4)]
 
 
 def test_what_has_expired_is_left_out(store: ConversationStore) -> None:

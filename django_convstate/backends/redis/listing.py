@@ -19,7 +19,7 @@ from .diagnostics.server_info import primaries
 from .errors import CLIENT_ERRORS, translated
 from .operations import Operations
 from .owned import OwnedConversations
-from .quarantine import erase_quarantined, quarantined_keys
+from .unlisted import erase_quarantined, keys_of, quarantined_keys
 
 SCAN_COUNT: Final = 1500  # keys that one SCAN looks at: a conversation has two or three
 PURGE_PAUSE: Final = 0.01  # seconds between two batches of a purge
@@ -60,7 +60,7 @@ class Listing:
         examined = deleted = 0
         ids = self._ids() if owner is None else iter(self._owned.ids(owner))
         if owner is not None and selection.is_thorough:
-            ids = chain(ids, self._ids())
+            ids = chain(ids, self._ids(owner))
         for batch in batches(ids, batch_size):
             verdicts = dict(self._batches.each(iter(batch), examine))
             gone = [id for id, verdict in verdicts.items() if verdict is None]
@@ -72,9 +72,15 @@ class Listing:
                 progress(examined, None)
             time.sleep(0 if dry_run else PURGE_PAUSE)
         if owner is not None and selection.is_thorough:
-            keys = self.keys(quarantined_keys(self._operations.prefix))
-            deleted += erase_quarantined(self._clients, owner, keys, dry_run)
+            deleted += self._purge_quarantine(owner, dry_run)
         return PurgeReport(examined, deleted, dry_run)
+
+    def _purge_quarantine(self, owner: str, dry_run: bool) -> int:
+        try:
+            keys = self.keys(quarantined_keys(self._operations.prefix))
+            return erase_quarantined(self._clients, owner, keys, dry_run)
+        except CLIENT_ERRORS as error:
+            raise translated(error, self._clients.alias) from error
 
     def erase(self) -> None:
         """Delete every key with this prefix."""
@@ -102,10 +108,11 @@ class Listing:
         except CLIENT_ERRORS as error:
             raise translated(error, self._clients.alias) from error
 
-    def _ids(self) -> Iterator[str]:
+    def _ids(self, owner: str | None = None) -> Iterator[str]:
         stem = self._operations.prefix + ":{"
+        keys = self.keys(f"{stem}*}}:meta")
         try:
-            for key in self.keys(f"{stem}*}}:meta"):
+            for key in keys if owner is None else keys_of(self._clients, owner, keys):
                 with suppress(UnicodeDecodeError):  # which another program has put there
                     yield key.decode().removeprefix(stem).removesuffix("}:meta")
         except CLIENT_ERRORS as error:

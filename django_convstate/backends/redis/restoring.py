@@ -54,7 +54,9 @@ class Restoration:
                 raise refusal_to_restore(*reply)
             if not (owner := record.owner):
                 return Reply(None)
-            return Reply(None, operations.indexing(owner, self._id, ttl_ms(record.ttl), saved))
+            # It is removed first: the index takes no save for the last one that is an earlier one.
+            ttl, id = ttl_ms(record.ttl), self._id
+            return Reply(None, operations.indexing(owner, id, ttl, saved, former_id=id))
 
         state_size = sum(entry_size(key, value) for key, value in record.state.items())
         parts = PARTS.pack(
