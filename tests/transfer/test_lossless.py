@@ -72,6 +72,8 @@ def move(source: ConversationStore, target: ConversationStore, batch: list[Whole
         id = whole.record.id
         assert_same(whole_of(source, id), whole)
         assert_same(whole_of(target, id), whole)
+    if target.backend.name in ("redis", "database"):
+        assert list(target.find_damage()) == []
     if target.backend.can_scan:
         assert [each.id for each in source.list(limit=9)] == [
             each.id for each in target.list(limit=9)
