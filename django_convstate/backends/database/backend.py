@@ -1,8 +1,9 @@
 """Conversations in a database: a row for each, and one for each of its messages.
 
-A commit is one transaction: it locks the row of the conversation, inserts the new messages and
-updates the row; what was said before is not touched. A load does not write, but now and then: see
-engine.py.
+A commit reads the row of the conversation, inserts the new messages and updates the row, and is one
+transaction; what was said before is not touched. On PostgreSQL most are a single statement that
+writes, if the row is as it was read; else the row is locked. A load does not write, but now and
+then: see engine.py.
 """
 
 import time
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Final
 
 from django.apps import apps
 from django.core.checks import CheckMessage
+from django.db import IntegrityError
 
 from ...exceptions import (
     BackendUnavailable,
@@ -37,8 +39,8 @@ from .damage import find_damage
 from .engine import Engine
 from .listing import purge, scan
 from .messages import find_in
-from .place import Place
-from .storage import lease_columns
+from .place import Damaged, Place
+from .storage import Writing, has_to_lock, lease_columns
 from .transactions import RowLocked
 from .turns import Turns
 
@@ -88,7 +90,9 @@ class DatabaseBackend(ConversationStateBackend):
         change.commit.sending()
         _refuse_nul(change.owner)
         try:
-            committed = self._run(lambda: self._commit(id, change))
+            committed = self._transactions.alone(lambda: self._commit_at_once(id, change))
+            if committed is None:
+                committed = self._run(lambda: self._commit(id, change))
         except RowLocked as error:
             raise ConversationBusy(
                 "Another transaction has had this conversation for longer than lock_timeout."
@@ -97,29 +101,46 @@ class DatabaseBackend(ConversationStateBackend):
             self._turns.ended(change.lease)
         return committed
 
-    def _commit(self, id: str, change: Change) -> Committed:
-        place = self._storage.read(id, lock=True)
-        with place.finding_damage():
-            return self._apply(place, change)
+    def _commit_at_once(self, id: str, change: Change) -> Committed | None:
+        """Commit in two statements, the second of which does nothing if the row is not as the first
+        one has read it. None: it is not, or the change takes more."""
+        if not self._transactions.can_be_statements or has_to_lock(change):
+            return None
+        try:
+            place = self._storage.read(id)
+            committed, writing = self._apply(place, change)
+            is_done = writing is None or self._storage.write_at_once(place, writing)
+        except (Damaged, IntegrityError):  # or changed by others between two statements
+            return None
+        return committed if is_done else None
 
-    def _apply(self, place: Place, change: Change) -> Committed:
-        if place.stored is not None:
-            place.messages.look_up([*(each.id for each in change.replace), *change.once])
-            if place.stored.commits.has(change.commit):
-                return place.stored.answer_again(change, self.max_age)
-        queue = place.queue
-        if change.lease is not None and not queue.is_held_by(change.lease):
-            raise ConversationConflict(TURN_LOST)
-        stored, committed = apply_if_fits(
-            place.stored, change, place.now, self.max_age, is_deleted=place.is_deleted
-        )
+    def _commit(self, id: str, change: Change) -> Committed:
+        place = self._storage.lock(id)
+        committed, writing = self._apply(place, change)
+        if writing is not None:
+            with place.finding_damage():
+                self._storage.write(place, writing)
+        return committed
+
+    def _apply(self, place: Place, change: Change) -> tuple[Committed, Writing | None]:
+        """Apply a change in memory. Return the answer, and what is to be written."""
+        with place.finding_damage():
+            if place.stored is not None:
+                place.messages.look_up([*(each.id for each in change.replace), *change.once])
+                if place.stored.commits.has(change.commit):
+                    return place.stored.answer_again(change, self.max_age), None
+            queue = place.queue
+            if change.lease is not None and not queue.is_held_by(change.lease):
+                raise ConversationConflict(TURN_LOST)
+            stored, committed = apply_if_fits(
+                place.stored, change, place.now, self.max_age, is_deleted=place.is_deleted
+            )
         leases: dict[str, Any] = {}
         if change.lease is not None and change.release:
             queue.leave(change.lease)
             leases = lease_columns(queue)
         has_state = bool(change.set or change.unset or change.increment)
-        self._storage.write(place, stored, leases=leases, has_state=has_state)
-        return committed
+        return committed, Writing(stored, leases, has_state)
 
     def read_messages(self, id: str, start: int, stop: int) -> Sequence[Pair]:
         """See `ConversationStateBackend.read_messages`."""
@@ -128,13 +149,13 @@ class DatabaseBackend(ConversationStateBackend):
             rows = self._storage.messages(id).filter(position__gte=start, position__lt=stop)
             return list(rows.values_list("position", "data"))
 
-        found = self._transactions.read(read)
+        found = self._transactions.alone(read)
         first = found[0][0] if found else start
         return PackedMessages([bytes(data) for _, data in found], first)
 
     def find(self, id: str, message_id: str) -> tuple[int, bytes] | None:
         """See `ConversationStateBackend.find`."""
-        found = self._transactions.read(lambda: find_in(self._storage.messages(id), [message_id]))
+        found = self._transactions.alone(lambda: find_in(self._storage.messages(id), [message_id]))
         if message_id not in found:
             return None
         position, packed = found[message_id]
@@ -146,13 +167,13 @@ class DatabaseBackend(ConversationStateBackend):
         def exists() -> bool:
             return self._storage.rows.filter(self._storage.is_stored(), key=id).exists()
 
-        return self._transactions.read(exists)
+        return self._transactions.alone(exists)
 
     def touch(self, id: str, ttl: float | None = None) -> bool:
         """See `ConversationStateBackend.touch`."""
 
         def touch() -> bool:
-            place = self._storage.read(id, lock=True)
+            place = self._storage.lock(id)
             if place.stored is None:
                 return False
             place.stored.touch(place.now, ttl)
@@ -166,7 +187,7 @@ class DatabaseBackend(ConversationStateBackend):
         their `on_delete` says."""
 
         def delete() -> bool:
-            place = self._storage.read(id, lock=True)
+            place = self._storage.lock(id)
             if place.stored is None or place.row is None:
                 return False
             Change(expected_version=expected_version).refuse_unless_fits(place.stored.version, None)
@@ -206,7 +227,7 @@ class DatabaseBackend(ConversationStateBackend):
         again = messages if isinstance(messages, Sequence) else list(messages)
 
         def restore() -> None:
-            place = self._storage.read(id, lock=True)
+            place = self._storage.lock(id)
             refuse_restore(
                 place.stored.version if place.stored else None,
                 replaces=replaces,
@@ -261,7 +282,7 @@ class DatabaseBackend(ConversationStateBackend):
         """Read a row, which need not be there."""
         started = time.perf_counter()
         try:
-            self._transactions.read(self._storage.rows.filter(key="").exists)
+            self._transactions.alone(self._storage.rows.filter(key="").exists)
         except BackendUnavailable as error:
             return Health(self.name, False, detail=str(error))
         latency_ms = (time.perf_counter() - started) * 1000

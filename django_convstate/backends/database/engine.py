@@ -32,7 +32,7 @@ class Engine:
 
         def read() -> Record | None:
             for left in reversed(range(_READS)):
-                place = self.storage.read(id)
+                place = self.storage.read(id, window=window)
                 if slides:
                     self.slide_if_due(place)
                 try:
@@ -42,7 +42,7 @@ class Engine:
                         raise damaged from None
             raise AssertionError("unreachable")
 
-        return self._quarantining(lambda: self.transactions.read(read))
+        return self._quarantining(lambda: self.transactions.alone(read))
 
     def _is_unchanged(self, place: Place) -> bool:
         """Tell whether the row is as it was, so that what does not fit it is damage."""

@@ -67,14 +67,14 @@ def scan(
     keys: Sequence[str],
 ) -> Iterator[ConversationSummary]:
     """Yield what is stored, newest saved first, a page with each statement."""
-    rows = storage.rows.filter(transactions.read(storage.is_stored)).order_by("-cursor")
+    rows = storage.rows.filter(transactions.alone(storage.is_stored)).order_by("-cursor")
     if owner is not None:
         rows = rows.filter(owner=owner)
     columns = (*_COLUMNS, "state") if keys else _COLUMNS
     while limit is None or limit > 0:
         page = rows if after is None else rows.filter(cursor__lt=after)
         size = PAGE if limit is None else min(PAGE, limit)
-        found: list[Any] = transactions.read(
+        found: list[Any] = transactions.alone(
             partial(list, page.values_list(*columns, named=True)[:size])
         )
         for row in found:
@@ -113,10 +113,10 @@ def purge(
 ) -> PurgeReport:
     """Delete what is selected, a batch in each transaction, in the order of the primary keys. One
     that is killed half way is begun again, and finds what is left."""
-    selected = transactions.read(partial(_selected, storage, selection))
+    selected = transactions.alone(partial(_selected, storage, selection))
     rows = storage.all_rows.filter(selected).order_by("pk")
     counted = Q(version__gt=0) if selection.is_thorough else Q(version__gt=0, quarantined="")
-    total = transactions.read(rows.filter(counted).count)
+    total = transactions.alone(rows.filter(counted).count)
     if dry_run:
         if progress:
             progress(total, total)

@@ -1,7 +1,7 @@
 """The messages of a conversation in their table. `MessageRows` reads what it is asked for, and
 notes what becomes of them; `write` does it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from django.db.models import Q, QuerySet, Sum
@@ -54,13 +54,35 @@ class MessageRows(MessageList):
         if ids := list(ids):
             self._found = find_in(self.rows, ids)
 
+    @property
+    def only_grow(self) -> bool:
+        """Whether nothing becomes of those that are stored."""
+        is_whole = self.dropped + self.unloaded == self._stored_end
+        return is_whole and self.dropped == self._stored_dropped and not self.replaced
+
     def read(self, window: int) -> None:
-        """Read the newest messages, and the first one."""
+        """Read the newest messages, and the first one, if they were not read with the row."""
+        if self._newest is None:
+            start = max(self.dropped, self.end - window)
+            self._keep(start, self._select(start, also=self.dropped))
+
+    def take(self, window: int, newest: bytes | None, first: bytes | None) -> None:
+        """Take over what was read with the row: see `Found`.
+
+        Raises:
+            ConversationCorrupt: some are missing.
+        """
         start = max(self.dropped, self.end - window)
-        found = self._checked(start, also=self.dropped)
+        found = list(enumerate(_unframed(bytes(newest or b"")), start))
+        if first is not None and start > self.dropped:
+            found.insert(0, (self.dropped, bytes(first)))
+        self._keep(start, found)
+
+    def _keep(self, start: int, found: Sequence[tuple[int, bytes]]) -> None:
+        packed = self._checked(start, found)
         if self._oldest is None and self.end > self.dropped:
             raise _missing()
-        self._newest = PackedMessages(found, start)
+        self._newest = PackedMessages(packed, start)
 
     def data(self, id: str) -> bytes | None:
         """See `MessageList.data`. Only for those that were looked up."""
@@ -82,7 +104,7 @@ class MessageRows(MessageList):
         start = max(self.dropped, self.end - window)
         if self._newest is not None and self._newest.start <= start:
             return self._newest[start - self._newest.start :]
-        return PackedMessages(self._checked(start, also=start), start)
+        return PackedMessages(self._checked(start, self._select(start, also=start)), start)
 
     def first(self) -> Pair | None:
         """See `MessageList.first`. Only after `read`."""
@@ -102,16 +124,18 @@ class MessageRows(MessageList):
         found = self._found.get(id)
         return found is not None and (keep is None or found[0] < keep)
 
-    def _checked(self, start: int, also: int) -> list[bytes]:
-        """Return messages, packed, from a position on. That at position `also` is read, too; the
-        first of all is kept beside them.
+    def _select(self, start: int, also: int) -> list[tuple[int, bytes]]:
+        return select_messages(self._alias, self._conversation, start, self.end, also)
+
+    def _checked(self, start: int, found: Iterable[tuple[int, bytes]]) -> list[bytes]:
+        """Return the messages from a position on of those that were found, packed. The first of all
+        is kept beside them, if it was found.
 
         Raises:
             ConversationCorrupt: some are missing, or are not of this conversation as it was when
                 its row was read.
         """
         packed: list[bytes] = []
-        found = select_messages(self._alias, self._conversation, start, self.end, also)
         for position, data in found:
             data = self.replaced.get(position, bytes(data))
             if position == self.dropped:
@@ -147,20 +171,33 @@ def insert(alias: str, conversation: int, packed: Iterable[bytes], start: int) -
     """Insert messages from position `start` on. Return their size in bytes."""
     size = 0
 
-    def rows() -> Iterator[dict[str, Any]]:
+    def counted() -> Iterator[bytes]:
         nonlocal size
-        for position, message in enumerate(packed, start):
+        for message in packed:
             size += len(message)
-            yield {
-                "conversation_id": conversation,
-                "position": position,
-                "message_id": as_text(id_of(message, position)),
-                "data": message,
-                **message_copy(data_of(message)),
-            }
+            yield message
 
-    insert_messages(alias, rows())
+    insert_messages(alias, conversation, columns_of_messages(counted(), start))
     return size
+
+
+def columns_of_messages(packed: Iterable[bytes], start: int) -> Iterator[dict[str, Any]]:
+    """Yield what the rows of messages have, from position `start` on."""
+    for position, message in enumerate(packed, start):
+        yield {
+            "position": position,
+            "message_id": as_text(id_of(message, position)),
+            "data": message,
+            **message_copy(data_of(message)),
+        }
+
+
+def _unframed(framed: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(framed):
+        stop = start + 4 + int.from_bytes(framed[start : start + 4])
+        yield framed[start + 4 : stop]
+        start = stop
 
 
 def find_in(rows: QuerySet[Message], ids: Iterable[str]) -> dict[str, tuple[int, bytes]]:

@@ -26,12 +26,13 @@ class Damaged(Exception):
 @dataclass(slots=True, repr=False)
 class Place:
     """What there is under an id: its row, the conversation in it (None: it is not stored, or has
-    expired), and the leases."""
+    expired), the leases, and which transaction has written the row, if that was read."""
 
     id: str
     row: Conversation | None
     stored: StoredConversation | None
     now: float
+    xmin: str | None = None
 
     @property
     def is_deleted(self) -> bool:

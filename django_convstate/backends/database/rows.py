@@ -100,6 +100,12 @@ def columns_of(id: str, stored: StoredConversation, max_age: float | None) -> di
     }
 
 
+def columns_of_row(row: Conversation) -> dict[str, Any]:
+    """Return all that a new row has."""
+    fields = row._meta.concrete_fields
+    return {field.attname: getattr(row, field.attname) for field in fields if not field.primary_key}
+
+
 def lifetime_of(stored: StoredConversation, max_age: float | None) -> dict[str, Any]:
     """Return when a conversation was last used, and when it expires."""
     return {

@@ -1,48 +1,83 @@
-"""The four statements of a turn, written once. Django's ORM would write them anew each time, which
+"""The statements of a turn, written once. Django's ORM would write them anew each time, which
 takes several times as long as the database needs for them.
 
-Names, placeholders and values are those that the fields of the models have in the database at hand.
+What a turn costs is mostly round trips. So on PostgreSQL a row is read together with its newest
+messages, and written together with new ones.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-from django.db import connections, models
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .models import Conversation, Message
-from .times import ServerTime
-
-# What a turn needs of a row: not what was copied for queries.
-_COLUMNS: Final = tuple(
-    field.attname
-    for field in Conversation._meta.concrete_fields
-    if field.attname not in {"state_json", "title", "cursor"}
+from .statements import (
+    COLUMNS,
+    NEW,
+    converters_of,
+    insert_beside_sql,
+    insert_messages_sql,
+    insert_row_sql,
+    name_of,
+    preparers_of,
+    select_messages_sql,
+    select_row_sql,
+    table_of,
+    update_row_sql,
 )
-_NEW: Final = ("conversation_id", "position", "message_id", "data", "role", "text", "sent_at")
-_BATCH: Final = 500  # rows of one INSERT, where the database takes so many
+
+BATCH: Final = 500  # rows of one INSERT, where the database takes so many
 
 T = TypeVar("T")
-Converter = Callable[[Any, Any, Any], Any]
+
+
+@dataclass(slots=True, repr=False)
+class Found:
+    """A row, and what was read along with it, on PostgreSQL alone.
+
+    `at` is the time of the server; `xmin` the transaction that has written the row as it is;
+    `newest` the newest messages, each after its length (4 bytes, big-endian), and `first` the first
+    message.
+    """
+
+    row: Conversation | None = None
+    at: float | None = None
+    xmin: str | None = None
+    newest: bytes | None = None
+    first: bytes | None = None
 
 
 def select_row(
-    alias: str, prefix: str, key: str, *, lock: bool, timed: bool
-) -> tuple[Conversation | None, float | None]:
-    """Return the row of a conversation, and the time of the server if it is asked for."""
+    alias: str,
+    prefix: str,
+    key: str,
+    *,
+    lock: bool = False,
+    along: tuple[str, ...] = (),
+    window: int = 0,
+) -> Found:
+    """Return the row of a conversation.
+
+    Args:
+        along: the fields of `Found` that are read, too.
+        window: how many messages the newest are.
+    """
     connection = connections[alias]
-    sql = _select_row(connection.vendor, alias, lock, timed)
+    sql = select_row_sql(connection.vendor, alias, lock, along)
     with connection.cursor() as cursor:
-        cursor.execute(sql, (prefix, key))
+        cursor.execute(sql, (window, prefix, key) if "newest" in along else (prefix, key))
         found = cursor.fetchone()
     if found is None:
-        return None, None
-    values = list(found[: len(_COLUMNS)])
-    for index, converters in _converters(connection.vendor, alias):
+        return Found()
+    values = list(found[: len(COLUMNS)])
+    for index, converters in converters_of(connection.vendor, alias):
         for convert, column in converters:
             values[index] = convert(values[index], column, connection)
-    return Conversation.from_db(alias, _COLUMNS, values), found[-1] if timed else None
+    row = Conversation.from_db(alias, COLUMNS, values)
+    return Found(row, **dict(zip(along, found[len(COLUMNS) :], strict=True)))
 
 
 def select_messages(
@@ -50,8 +85,8 @@ def select_messages(
 ) -> list[tuple[int, bytes]]:
     """Return positions and bytes of messages at positions `start` to `stop`, and at `also`."""
     with connections[alias].cursor() as cursor:
-        sql = _select_messages(connections[alias].vendor, alias)
-        cursor.execute(sql, (conversation, stop, start, also))
+        sql = select_messages_sql(connections[alias].vendor, alias)
+        cursor.execute(sql, (conversation, start, stop, conversation, also, start))
         found: list[tuple[int, bytes]] = cursor.fetchall()
     return found
 
@@ -59,112 +94,83 @@ def select_messages(
 def update_row(alias: str, pk: int, columns: Mapping[str, Any]) -> None:
     """Write columns of a row, by their names in the model."""
     connection = connections[alias]
-    sql = _update_row(connection.vendor, alias, tuple(columns))
-    values = [
-        _fields(Conversation)[name].get_db_prep_save(value, connection)
+    sql = update_row_sql(connection.vendor, alias, tuple(columns))
+    with connection.cursor() as cursor:
+        cursor.execute(sql, (*_row_values(columns, connection), pk))
+
+
+def update_row_and_insert(
+    alias: str, pk: int, xmin: str, columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Write columns of a row, and insert at most `BATCH` messages, in one statement of PostgreSQL.
+    False: the row is not as that transaction has written it, and nothing was done."""
+    connection = connections[alias]
+    sql = update_row_sql(connection.vendor, alias, tuple(columns))
+    sql = f"{sql} AND xmin = %s::xid"
+    values = [*_row_values(columns, connection), pk, xmin]
+    return _write_and_insert(alias, sql, values, rows)
+
+
+def insert_row_and_insert(
+    alias: str, columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Insert a row and its messages as above. False: there is one by now, and nothing was done."""
+    connection = connections[alias]
+    sql = f"{insert_row_sql(connection.vendor, alias, tuple(columns))} ON CONFLICT DO NOTHING"
+    return _write_and_insert(alias, sql, _row_values(columns, connection), rows)
+
+
+def _write_and_insert(
+    alias: str, sql: str, values: list[Any], rows: Sequence[Mapping[str, Any]]
+) -> bool:
+    connection = connections[alias]
+    if rows:
+        insert = insert_beside_sql(connection.vendor, alias, len(rows))
+        sql = f"WITH written AS ({sql} RETURNING {name_of(alias, Conversation, 'id')}) {insert}"
+        for row in rows:
+            values += _message_values(row, connection)
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        return bool(cursor.rowcount)
+
+
+def _row_values(columns: Mapping[str, Any], connection: BaseDatabaseWrapper) -> list[Any]:
+    prepared = preparers_of(connection.vendor, connection.alias, Conversation)
+    return [
+        prepared[name](value, connection) if name in prepared else value
         for name, value in columns.items()
     ]
-    with connection.cursor() as cursor:
-        cursor.execute(sql, (*values, pk))
+
+
+def _message_values(row: Mapping[str, Any], connection: BaseDatabaseWrapper) -> list[Any]:
+    prepared = preparers_of(connection.vendor, connection.alias, Message)
+    return [
+        prepared[name](row[name], connection) if name in prepared else row[name] for name in NEW
+    ]
 
 
 def delete_rows(alias: str, keys: Sequence[int]) -> None:
     """Delete rows to which nothing points."""
-    name, most = _name(alias, Conversation, "id"), connections[alias].features.max_query_params
+    name, most = name_of(alias, Conversation, "id"), connections[alias].features.max_query_params
     for batch in _batches(keys, most or len(keys)):
         places = ", ".join(["%s"] * len(batch))
         with connections[alias].cursor() as cursor:
             cursor.execute(
-                f"DELETE FROM {_table(alias, Conversation)} WHERE {name} IN ({places})", batch
+                f"DELETE FROM {table_of(alias, Conversation)} WHERE {name} IN ({places})", batch
             )
 
 
-def insert_messages(alias: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Insert rows of messages, given by their names in the model."""
+def insert_messages(alias: str, conversation: int, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Insert messages of a conversation, given by their names in the model."""
     connection = connections[alias]
-    fields = [_fields(Message)[name] for name in _NEW]
-    most = connection.features.max_query_params or _BATCH * len(_NEW)
-    for batch in _batches(rows, min(_BATCH, most // len(_NEW))):
-        sql = _insert_messages(connection.vendor, alias, len(batch))
-        values = [
-            field.get_db_prep_save(row[field.attname], connection)
-            for row in batch
-            for field in fields
-        ]
+    most = connection.features.max_query_params or BATCH * (len(NEW) + 1)
+    for batch in _batches(rows, min(BATCH, most // (len(NEW) + 1))):
+        sql = insert_messages_sql(connection.vendor, alias, len(batch))
+        values: list[Any] = []
+        for row in batch:
+            values += (conversation, *_message_values(row, connection))
         with connection.cursor() as cursor:
             cursor.execute(sql, values)
-
-
-@cache
-def _fields(model: type[models.Model]) -> Mapping[str, "models.Field[Any, Any]"]:
-    return {field.attname: field for field in model._meta.concrete_fields}
-
-
-# Each for a kind of database, and an alias that is of that kind.
-
-
-@lru_cache
-def _converters(vendor: str, alias: str) -> Sequence[tuple[int, list[tuple[Converter, Any]]]]:
-    """Return what makes values of Python of those of the database, for the columns that need it."""
-    connection, found = connections[alias], []
-    for index, name in enumerate(_COLUMNS):
-        column = _fields(Conversation)[name].get_col(Conversation._meta.db_table)
-        converters: list[Converter] = [
-            *connection.ops.get_db_converters(column),
-            *column.get_db_converters(connection),
-        ]
-        if converters:
-            found.append((index, [(convert, column) for convert in converters]))
-    return found
-
-
-@lru_cache
-def _select_row(vendor: str, alias: str, lock: bool, timed: bool) -> str:
-    connection = connections[alias]
-    names = [_name(alias, Conversation, name) for name in _COLUMNS]
-    if timed:
-        names.append(ServerTime.template)
-    where = " AND ".join(
-        f"{_name(alias, Conversation, name)} = {value}"
-        for name, value in (("prefix", "%s"), ("key", "%s"), ("quarantined", "''"))
-    )
-    sql = f"SELECT {', '.join(names)} FROM {_table(alias, Conversation)} WHERE {where}"
-    if lock and connection.features.has_select_for_update:
-        sql = f"{sql} {connection.ops.for_update_sql()}"
-    return sql
-
-
-@lru_cache
-def _select_messages(vendor: str, alias: str) -> str:
-    conversation, position, data = (
-        _name(alias, Message, name) for name in ("conversation_id", "position", "data")
-    )
-    return (
-        f"SELECT {position}, {data} FROM {_table(alias, Message)} WHERE {conversation} = %s "
-        f"AND {position} < %s AND ({position} >= %s OR {position} = %s) ORDER BY {position}"
-    )
-
-
-@lru_cache
-def _update_row(vendor: str, alias: str, columns: tuple[str, ...]) -> str:
-    changes = ", ".join(f"{_name(alias, Conversation, name)} = %s" for name in columns)
-    key = _name(alias, Conversation, "id")
-    return f"UPDATE {_table(alias, Conversation)} SET {changes} WHERE {key} = %s"
-
-
-@lru_cache
-def _insert_messages(vendor: str, alias: str, count: int) -> str:
-    names = ", ".join(_name(alias, Message, name) for name in _NEW)
-    row = f"({', '.join(['%s'] * len(_NEW))})"
-    return f"INSERT INTO {_table(alias, Message)} ({names}) VALUES {', '.join([row] * count)}"
-
-
-def _table(alias: str, model: type[models.Model]) -> str:
-    return connections[alias].ops.quote_name(model._meta.db_table)
-
-
-def _name(alias: str, model: type[models.Model], name: str) -> str:
-    return connections[alias].ops.quote_name(_fields(model)[name].column or name)
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

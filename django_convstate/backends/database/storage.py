@@ -1,22 +1,40 @@
 """The rows of conversations under one prefix: reading one, and writing it."""
 
 import secrets
+import time
 from collections.abc import Iterable, Iterator
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import F, Q, QuerySet
 
-from ..records import QUARANTINE_SECONDS, TOMBSTONE_SECONDS, Record
+from ..records import QUARANTINE_SECONDS, TOMBSTONE_SECONDS, Change, Record
 from ..toolkit.lease_queue import LeaseQueue
 from ..toolkit.packed import KEY_SIZE, Pair, key_of, packing
 from ..toolkit.stored import StoredConversation
-from .messages import insert
+from .messages import columns_of_messages, insert
 from .models import Conversation, Message
 from .place import Place
-from .rows import columns_of, lifetime_of, state_columns, stored_of
-from .sql import select_row, update_row
+from .rows import columns_of, columns_of_row, lifetime_of, state_columns, stored_of
+from .sql import (
+    BATCH,
+    Found,
+    insert_row_and_insert,
+    select_row,
+    update_row,
+    update_row_and_insert,
+)
 from .times import ServerClock, seconds_of, when
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Writing:
+    """What a commit writes: the conversation as it is to be, the columns of the leases, if they
+    have changed, and whether the state has."""
+
+    stored: StoredConversation
+    leases: dict[str, Any]
+    has_state: bool
 
 
 class Storage:
@@ -62,32 +80,46 @@ class Storage:
         )
         return rows.order_by("position")
 
-    def read(self, id: str, *, lock: bool = False) -> Place:
-        """Return what there is under an id. In one statement.
+    def read(self, id: str, *, window: int | None = None) -> Place:
+        """Return what there is under an id, in one statement, with the newest messages if the
+        database can.
+
+        Args:
+            window: how many messages; None: none.
 
         Raises:
             Damaged: it makes no sense.
         """
-        if lock:  # which may have to wait: the time of the server would be that of before
-            row, _ = select_row(self.alias, self.prefix, id, lock=True, timed=False)
-            return self._place(id, row)
-        timed = not self._clock.is_ours
-        select = partial(select_row, self.alias, self.prefix, id, lock=False, timed=timed)
-        return self._place(id, self._clock.reading(select))
+        if self._clock.is_ours:
+            return self._place(id, select_row(self.alias, self.prefix, id))
+        along = ("at", "xmin") if window is None else ("at", "newest", "first")
+        before = time.time()
+        found = select_row(self.alias, self.prefix, id, along=along, window=window or 0)
+        self._clock.note(found.at, before)
+        return self._place(id, found, window)
+
+    def lock(self, id: str) -> Place:
+        """Return what there is under an id, with its row locked until the transaction ends. In one
+        statement. Raises as `read` does."""
+        # It may have to wait: the time of the server would be that of before.
+        return self._place(id, select_row(self.alias, self.prefix, id, lock=True))
 
     def read_both(self, id: str, other: str) -> tuple[Place, Place]:
         """Return what there is under two ids, with their rows locked. Raises as `read` does."""
         rows = self.rows.filter(key__in=(id, other)).order_by("key").select_for_update()
         found = {row.key: row for row in rows}
-        return self._place(id, found.get(id)), self._place(other, found.get(other))
+        return self._place(id, Found(found.get(id))), self._place(other, Found(found.get(other)))
 
-    def _place(self, id: str, row: Conversation | None) -> Place:
-        place = Place(id, row, None, self.now())
+    def _place(self, id: str, found: Found, window: int | None = None) -> Place:
+        row = found.row
+        place = Place(id, row, None, self.now(), found.xmin)
         if row is not None and row.version > 0:
             with place.finding_damage():
                 stored = stored_of(row, self.alias)
-            if stored.expires_at(self.max_age) > place.now:
-                place.stored = stored
+                if stored.expires_at(self.max_age) > place.now:
+                    place.stored = stored
+                    if window is not None:
+                        place.messages.take(window, found.newest, found.first)
         return place
 
     def record(self, place: Place, window: int) -> Record | None:
@@ -109,28 +141,49 @@ class Storage:
         rows = self.rows.filter(pk=row.pk, last_accessed=row.last_accessed)
         rows.update(**lifetime_of(stored, self.max_age))
 
-    def write(
-        self, place: Place, stored: StoredConversation, *, leases: dict[str, Any], has_state: bool
-    ) -> None:
-        """Write a conversation, in at most two statements beside those that remove messages.
-
-        Args:
-            leases: the columns of the leases, if they have changed.
-            has_state: the state has changed.
-        """
-        columns = columns_of(place.id, stored, self.max_age) | leases
-        if has_state or place.stored is None:
-            columns |= state_columns(stored.state)
+    def write(self, place: Place, writing: Writing) -> None:
+        """Write a conversation whose row is locked, in at most two statements beside those that
+        remove messages."""
+        columns = self._columns(place, writing)
         if place.stored is not None:
             row = place.kept
             columns["messages_size"] = row.messages_size + place.messages.write()
             update_row(self.alias, row.pk, columns)
             return
-        columns |= {"created_at": when(stored.created_at), "deleted_at": None, "moved_to": ""}
-        messages = stored.messages
+        messages = writing.stored.messages
         columns["messages_size"] = sum(map(len, messages.packed))
         pk = self.begin(place, columns)
         insert(self.alias, pk, messages.packed, messages.start)
+
+    def write_at_once(self, place: Place, writing: Writing) -> bool:
+        """Write a conversation whose row is not locked, in one statement of PostgreSQL.
+
+        Returns: False: others have changed it since it was read, or it takes more than that.
+        """
+        row, messages = place.row, writing.stored.messages
+        if place.stored is not None:
+            fits = place.messages.only_grow
+        else:
+            fits = row is None or row.version == 0  # and not one that has expired
+        if not fits or len(messages.packed) > BATCH:
+            return False
+        columns = self._columns(place, writing)
+        size = 0 if row is None else row.messages_size
+        columns["messages_size"] = size + sum(map(len, messages.packed))
+        rows = list(columns_of_messages(messages.packed, messages.start))
+        if row is not None and place.xmin is not None:
+            return update_row_and_insert(self.alias, row.pk, place.xmin, columns, rows)
+        new = Conversation(prefix=self.prefix, key=place.id, **columns)
+        return insert_row_and_insert(self.alias, columns_of_row(new), rows)
+
+    def _columns(self, place: Place, writing: Writing) -> dict[str, Any]:
+        stored = writing.stored
+        columns = columns_of(place.id, stored, self.max_age) | writing.leases
+        if writing.has_state or place.stored is None:
+            columns |= state_columns(stored.state)
+        if place.stored is None:
+            columns |= {"created_at": when(stored.created_at), "deleted_at": None, "moved_to": ""}
+        return columns
 
     def begin(self, place: Place, columns: dict[str, Any]) -> int:
         """Write the row of what was not stored before. Return its primary key."""
@@ -235,6 +288,11 @@ class Storage:
             leases=None,
             leased_until=None,
         )
+
+
+def has_to_lock(change: Change) -> bool:
+    """Tell whether a change takes more than one statement to write."""
+    return bool(change.replace) or change.keep_messages is not None
 
 
 def lease_columns(queue: LeaseQueue) -> dict[str, Any]:

@@ -3,9 +3,8 @@ clock of the database."""
 
 import math
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from django.conf import settings
 from django.db import connections
@@ -14,8 +13,6 @@ from django.utils import timezone
 
 from ... import clock
 from ..reports import moment
-
-T = TypeVar("T")
 
 # A difference of clocks that is smaller than this is none, in seconds.
 _TOLERANCE: Final = 0.05
@@ -63,13 +60,13 @@ class ServerClock:
         if self.is_ours:
             return clock.time()
         if self._ahead is None:
-            self.reading(self._ask)
+            before = time.time()
+            self.note(self._ask(), before)
         return clock.time() + (self._ahead or 0.0)
 
-    def reading(self, read: Callable[[], tuple[T, float | None]]) -> T:
-        """Call what returns a result and the time of the server, if it is known."""
-        before = time.time()
-        result, at = read()
+    def note(self, at: float | None, before: float) -> None:
+        """Take note of the time of the server, if it is known: it was read since `before`, which is
+        by the clock of this process."""
         after = time.time()
         if at is not None and after >= before:
             # It was read at some moment in between.
@@ -79,13 +76,12 @@ class ServerClock:
                 self._ahead = ahead
             elif self._ahead is None:
                 self._ahead = 0.0
-        return result
 
-    def _ask(self) -> tuple[None, float]:
+    def _ask(self) -> float:
         with connections[self._alias].cursor() as cursor:
             cursor.execute(f"SELECT {ServerTime.template}")
-            (at,) = cursor.fetchone()
-        return None, at
+            at: float = cursor.fetchone()[0]
+        return at
 
 
 def when(seconds: float) -> datetime:

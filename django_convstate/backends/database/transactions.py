@@ -53,6 +53,11 @@ class Transactions:
         """Whether the caller has begun a transaction, which is then not ours to end."""
         return bool(self.connection.in_atomic_block)
 
+    @property
+    def can_be_statements(self) -> bool:
+        """Whether a statement is a transaction by itself, and can be all that a commit writes."""
+        return self.connection.vendor == "postgresql" and self.connection.get_autocommit()
+
     def run(self, work: Callable[[], T], *, patience: float | None = None) -> T:
         """Call `work` in a transaction. Within the caller's, it is a savepoint of that.
 
@@ -67,8 +72,8 @@ class Transactions:
         """
         return self._try_twice(lambda: self._attempt(work, patience))
 
-    def read(self, work: Callable[[], T]) -> T:
-        """Call `work`, which only reads, without a transaction. Raises as `run` does."""
+    def alone(self, work: Callable[[], T]) -> T:
+        """Call `work`, each statement of which is a transaction by itself. Raises as `run` does."""
         return self._try_twice(work)
 
     def _try_twice(self, work: Callable[[], T]) -> T:

@@ -70,7 +70,7 @@ class Turns:
         is_within = self._engine.transactions.is_in_one
 
         def acquire() -> Acquired:
-            place = self._engine.storage.read(id, lock=True)
+            place = self._engine.storage.lock(id)
             queue = place.queue
             position = queue.enqueue(lease, seconds)
             if position and is_within:
@@ -97,7 +97,7 @@ class Turns:
             return True
 
         def renew() -> bool:
-            place = self._engine.storage.read(id, lock=True)
+            place = self._engine.storage.lock(id)
             queue = place.queue
             if not queue.renew(lease, seconds):
                 return False
@@ -110,7 +110,7 @@ class Turns:
         """See `ConversationStateBackend.release`."""
 
         def release() -> None:
-            place = self._engine.storage.read(id, lock=True)
+            place = self._engine.storage.lock(id)
             queue = place.queue
             if lease in queue.expires:
                 queue.leave(lease)

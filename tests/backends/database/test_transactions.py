@@ -152,7 +152,7 @@ def test_a_save_waits_for_as_long_as_the_database_says(postgres: str) -> None:
     assert backend.load(id, 9).messages == [message(0), message(2)]  # type: ignore[union-attr]
 
 
-def failing_once(monkeypatch: pytest.MonkeyPatch, alias: str, sql: str) -> list[str]:
+def failing_once(alias: str, sql: str) -> list[str]:
     """Have the server end the connection of this thread before, once, `sql` is sent."""
     pid = connections[alias].cursor().execute("SELECT pg_backend_pid()").fetchone()[0]
     killed: list[str] = []
@@ -177,27 +177,32 @@ def _without_wrappers(postgres: str) -> Any:
 
 
 @pytest.mark.usefixtures("_without_wrappers")
-@pytest.mark.parametrize("sql", ["SELECT", "INSERT", "UPDATE"])
-def test_a_lost_connection_is_bridged_once(
-    postgres: str, monkeypatch: pytest.MonkeyPatch, sql: str
-) -> None:
+@pytest.mark.parametrize(
+    ("sql", "keep"),
+    [("SELECT", None), ("WITH", None), ("SELECT", 1), ("INSERT", 1), ("UPDATE", 1)],
+    ids=str,
+)
+def test_a_lost_connection_is_bridged_once(postgres: str, sql: str, keep: int | None) -> None:
+    """With one statement that writes, and in a transaction of several."""
     backend, id = make_place(postgres), new_id()
     backend.commit(id, Change(append=[message(0)]))
-    killed = failing_once(monkeypatch, postgres, sql)
-    assert backend.commit(id, Change(increment={"n": 1}, append=[message(1)])).version == 2
+    killed = failing_once(postgres, sql)
+    change = Change(increment={"n": 1}, keep_messages=keep, append=[message(1)])
+    assert backend.commit(id, change).version == 2
     assert killed
     record = backend.load(id, 9)
     assert record is not None
     assert (record.state, record.messages) == ({"n": b"1"}, [message(0), message(1)])
     killed.clear()
     connections[postgres].execute_wrappers.clear()
-    failing_once(monkeypatch, postgres, "SELECT")
+    failing_once(postgres, "SELECT")
     assert backend.load(id, 9) is not None
 
 
 @pytest.mark.usefixtures("_without_wrappers")
+@pytest.mark.parametrize("keep", [None, 1])
 def test_an_answer_that_is_lost_with_the_connection_is_given_again(
-    postgres: str, monkeypatch: pytest.MonkeyPatch
+    postgres: str, monkeypatch: pytest.MonkeyPatch, keep: int | None
 ) -> None:
     """The transaction was committed, which only the number of the commit can tell."""
     backend, id = make_place(postgres), new_id()
@@ -205,28 +210,37 @@ def test_an_answer_that_is_lost_with_the_connection_is_given_again(
     connection: Any = connections[postgres]
     commit, lost = connection._commit, list[bool]()
 
-    def losing() -> None:
-        commit()
+    def lose() -> None:
         if not lost:
             lost.append(True)
             connection.connection.close()
             raise OperationalError("server closed the connection unexpectedly")
 
-    monkeypatch.setattr(connection, "_commit", losing)
-    answer = backend.commit(id, Change(increment={"n": 1}, append=[message(1)]))
+    def losing(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        answer = execute(sql, params, many, context)
+        if sql.startswith("WITH"):
+            lose()
+        return answer
+
+    def committing() -> None:
+        commit()
+        lose()
+
+    monkeypatch.setattr(connection, "_commit", committing)
+    change = Change(increment={"n": 1}, keep_messages=keep, append=[message(1)])
+    with connection.execute_wrapper(losing):
+        answer = backend.commit(id, change)
     assert lost
     assert (answer.repeated, answer.version) == (True, 2)
     assert backend.load(id, 9).state == {"n": b"1"}  # type: ignore[union-attr]
 
 
 @pytest.mark.usefixtures("_without_wrappers")
-def test_within_a_transaction_of_the_project_nothing_is_tried_again(
-    postgres: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_within_a_transaction_of_the_project_nothing_is_tried_again(postgres: str) -> None:
     backend, id = make_place(postgres), new_id()
     backend.commit(id, Change(append=[message(0)]))
     with pytest.raises(BackendUnavailable), transaction.atomic(using=postgres):
-        failing_once(monkeypatch, postgres, "INSERT")
+        failing_once(postgres, "INSERT")
         backend.commit(id, Change(append=[message(1)]))
     assert backend.load(id, 9).version == 1  # type: ignore[union-attr]
 
