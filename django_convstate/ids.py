@@ -110,7 +110,8 @@ def owner_of(owner: Owner) -> str | None:
 
     Raises:
         InvalidConversationType: it is neither.
-        InvalidConversationValue: it is empty, "None", longer than 256 characters, or not UTF-8.
+        InvalidConversationValue: it is empty, "None", longer than 256 characters, not UTF-8, or has
+            a NUL character.
     """
     if owner is None:
         return None
@@ -130,6 +131,10 @@ def owner_of(owner: Owner) -> str | None:
             'The owner "None" is probably str(user.pk) of a visitor who is not logged in. Write '
             "owner=request.user: an anonymous user is no owner."
         )
+    if "\0" in owner:
+        raise InvalidConversationValue(
+            "An owner cannot have a NUL character: columns of a database do not take it."
+        )
     encode(owner, "An owner")
     return owner
 
@@ -139,7 +144,7 @@ def _owner_of_key(key: object) -> str:
     if key is None:
         raise InvalidConversationValue("A user has to be saved to own anything.")
     text = str(key)
-    if 0 < len(text) <= MAX_OWNER_LENGTH and text != "None":
+    if 0 < len(text) <= MAX_OWNER_LENGTH and text != "None" and "\0" not in text:
         return text
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 

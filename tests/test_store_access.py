@@ -537,6 +537,7 @@ class TestOwners:
             (object(), "a string or a user, not object"),
             ("", "1 to 256 characters"),
             ("x" * 257, "1 to 256 characters"),
+            ("a\0b", "NUL"),
         ],
     )
     def test_what_is_no_owner_is_refused(

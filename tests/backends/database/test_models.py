@@ -143,10 +143,24 @@ def test_copies_of_what_is_no_json() -> None:
     assert message_copy(far)["sent_at"] in (None, datetime(1, 1, 1, tzinfo=UTC))
 
 
-def test_an_owner_with_nul_is_refused_before_anything_is_sent(database: str) -> None:
-    backend = make_place(database)
-    with statements(database) as sent, pytest.raises(InvalidConversationValue):
-        backend.commit(new_id(), Change(owner="a\0b"))
+def test_an_owner_with_nul_is_refused_before_anything_is_sent(
+    store: ConversationStore, database: str
+) -> None:
+    backend, id = make_place("locmem"), new_id()
+    backend.commit(id, Change(owner="a\0b"))
+    record = backend.load(id, 1)
+    assert record is not None
+    with statements(database) as sent:
+        for call in (
+            lambda: store.create("a\0b"),
+            lambda: store.open(id, owner="a\0b"),
+            lambda: store.append(id, "user", "hello", owner="a\0b"),
+            lambda: store.list("a\0b"),
+            lambda: Conversation.objects.owned_by("a\0b"),
+            lambda: make_place(database).restore(id, record, ()),
+        ):
+            with pytest.raises(InvalidConversationValue, match="NUL"):
+                call()
     assert sent == []
 
 
