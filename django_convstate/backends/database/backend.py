@@ -37,9 +37,10 @@ from ..toolkit.stored import apply_if_fits
 from .checks import MISSING_APP, check_alias, check_lock_timeout, check_server, check_ttl
 from .damage import find_damage
 from .engine import Engine
-from .listing import purge, scan
+from .listing import scan
 from .messages import find_in
 from .place import Damaged, Place
+from .purging import Purge
 from .storage import Writing, has_to_lock, lease_columns
 from .transactions import RowLocked
 from .turns import Turns
@@ -271,8 +272,10 @@ class DatabaseBackend(ConversationStateBackend):
         batch_size: int = 500,
         progress: Progress | None = None,
     ) -> PurgeReport:
-        """See `ConversationStateBackend.purge`. Each batch is a transaction."""
-        return purge(self._storage, self._transactions, selection, dry_run, batch_size, progress)
+        """See `ConversationStateBackend.purge`. Each batch is a transaction, of no more than some
+        thousand messages."""
+        purge = Purge(self._storage, self._transactions, selection, batch_size, progress)
+        return purge.count() if dry_run else purge.run()
 
     def find_damage(self, ttl: float, *, progress: Progress | None = None) -> Iterator[Finding]:
         """See `ConversationStateBackend.find_damage`. What has expired is not looked at."""

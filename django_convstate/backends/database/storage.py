@@ -280,11 +280,11 @@ class Storage:
                 },
             )
 
-    def quarantine(self, pk: int) -> None:
-        """Set a row aside, with its messages."""
+    def quarantine(self, pk: int, seconds: float = QUARANTINE_SECONDS) -> None:
+        """Set a row aside, with its messages, for so many seconds."""
         self.rows.filter(pk=pk).update(
             quarantined=secrets.token_hex(16),
-            expires_at=when(self.now() + QUARANTINE_SECONDS),
+            expires_at=when(self.now() + seconds),
             leases=None,
             leased_until=None,
         )

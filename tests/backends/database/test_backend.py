@@ -10,7 +10,7 @@ import pytest
 from django.db import connections
 
 from django_convstate import ConversationStore, get_backend
-from django_convstate.backends.database import listing
+from django_convstate.backends.database import purging
 from django_convstate.backends.database.models import Conversation, Message
 from django_convstate.backends.records import Change
 from django_convstate.backends.reports import Selection
@@ -123,8 +123,8 @@ def test_a_race_of_many_writers(database: str) -> None:
 def test_a_purge_in_batches(
     database: str, others_point_at_them: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert listing.others_point_at_conversations() is True, "as the tickets of the tests do"
-    monkeypatch.setattr(listing, "others_point_at_conversations", lambda: others_point_at_them)
+    assert purging.others_point_at_conversations() is True, "as the tickets of the tests do"
+    monkeypatch.setattr(purging, "others_point_at_conversations", lambda: others_point_at_them)
     backend = make_place(database)
     expired = [new_id() for _ in range(25)]
     for id in expired:

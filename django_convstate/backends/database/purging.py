@@ -1,0 +1,158 @@
+"""A purge: in batches, each of which finds its rows first, and then deletes them in a short
+transaction. One that is killed half way is begun again, and finds what is left."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial, reduce
+from itertools import accumulate
+from operator import or_
+from typing import Any, Final
+
+from django.db import connections
+from django.db.models import Q
+from django.db.models.signals import post_delete, pre_delete
+
+from ..reports import Progress, PurgeReport, Selection
+from .models import Conversation, Message
+from .sql import delete_rows
+from .storage import Storage
+from .times import when
+from .transactions import Transactions
+
+MESSAGES: Final = 5000  # that one transaction deletes
+_FOUND: Final = ("pk", "expires_at", "message_count", "dropped")
+_LOCKED: Final = ("pk", "key", "version", "quarantined", "leases", "leased_until")
+
+
+def others_point_at_conversations() -> bool:
+    """Tell whether Django has to see to it what becomes of a foreign key, or of a signal, when a
+    conversation is deleted."""
+    related = {relation.related_model for relation in Conversation._meta.related_objects}
+    return related != {Message} or any(
+        signal.has_listeners(Conversation) for signal in (pre_delete, post_delete)
+    )
+
+
+class Purge:
+    """A purge of what is selected, `batch_size` conversations at a time."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        transactions: Transactions,
+        selection: Selection,
+        batch_size: int,
+        progress: Progress | None,
+    ) -> None:
+        self._storage = storage
+        self._transactions = transactions
+        self._batch_size = batch_size
+        self._progress = progress
+        self._buries = not selection.only_expired
+        self._passes = transactions.alone(partial(_passes, storage, selection))
+        self._deleted = 0
+
+    def count(self) -> PurgeReport:
+        """Tell how many conversations it would delete."""
+        total = self._total()
+        if self._progress:
+            self._progress(total, total)
+        return PurgeReport(total, total, dry_run=True)
+
+    def run(self) -> PurgeReport:
+        """Delete them. Those that others have locked wait for the next purge."""
+        total = self._total()
+        for where, order in self._passes:
+            for batch in self._batches(where, order):
+                self._deleted += self._delete_batch(where, batch)
+                if self._progress:
+                    self._progress(self._deleted, max(total, self._deleted))
+        return PurgeReport(max(total, self._deleted), self._deleted)
+
+    def _total(self) -> int:
+        selected = reduce(or_, (where for where, _ in self._passes))
+        rows = self._storage.rows.filter(selected, version__gt=0)
+        return self._transactions.alone(rows.count)
+
+    def _batches(self, where: Q, order: Sequence[str]) -> Iterator[list[Any]]:
+        """Yield rows, so many that a transaction is short. They are found in the order of an index,
+        from where the batch before has ended."""
+        rows, after = self._storage.all_rows.filter(where).order_by(*order), Q()
+        while True:
+            page = rows.filter(after).values_list(*_FOUND, named=True)[: self._batch_size]
+            found: list[Any] = self._transactions.alone(partial(list, page))
+            if not found:
+                return
+            sizes = accumulate(row.message_count for row in found)
+            del found[max(1, sum(size <= MESSAGES for size in sizes)) :]
+            yield found
+            after = _after(found[-1], order)
+
+    def _delete_batch(self, where: Q, batch: Sequence[Any]) -> int:
+        """Delete rows that were found, if they are still selected. Return how many of them were
+        conversations."""
+        keys = [row.pk for row in batch]
+        if batch[0].message_count <= MESSAGES or others_point_at_conversations():
+            return self._transactions.run(partial(self._delete, where, keys))
+        # Too many messages for one transaction: out of sight with it first.
+        count = self._transactions.run(partial(self._set_aside, where, keys))
+        end = batch[0].dropped + batch[0].message_count
+        messages = Message.objects.using(self._storage.alias).filter(conversation__in=keys)
+        for position in range(batch[0].dropped + MESSAGES, end, MESSAGES):
+            self._transactions.run(messages.filter(position__lt=position).delete)
+        self._transactions.run(partial(self._delete, ~Q(quarantined=""), keys))
+        return count
+
+    def _set_aside(self, where: Q, keys: Sequence[int]) -> int:
+        found = self._lock(where, keys)
+        for row in found:
+            if not row.quarantined:
+                self._storage.quarantine(row.pk, 0.0)
+        return self._count_and_bury(found)
+
+    def _delete(self, where: Q, keys: Sequence[int]) -> int:
+        found = self._lock(where, keys)
+        locked = [row.pk for row in found]
+        Message.objects.using(self._storage.alias).filter(conversation__in=locked).delete()
+        if others_point_at_conversations():
+            Conversation.rows.using(self._storage.alias).filter(pk__in=locked).only("pk").delete()
+        elif locked:
+            delete_rows(self._storage.alias, locked)
+        return self._count_and_bury(found)
+
+    def _lock(self, where: Q, keys: Sequence[int]) -> list[Any]:
+        can_skip = connections[self._storage.alias].features.has_select_for_update_skip_locked
+        rows = self._storage.all_rows.filter(where, pk__in=keys)
+        locked = rows.select_for_update(skip_locked=can_skip)
+        return list(locked.values_list(*_LOCKED, named=True))
+
+    def _count_and_bury(self, found: Sequence[Any]) -> int:
+        if self._buries:
+            self._storage.bury_all([row for row in found if not row.quarantined])
+        return sum(row.version > 0 and not row.quarantined for row in found)
+
+
+def _passes(storage: Storage, selection: Selection) -> list[tuple[Q, Sequence[str]]]:
+    """Return what is selected, and in which order it is found."""
+    now = storage.now()
+    if selection.only_expired:
+        is_free = Q(leased_until__isnull=True) | Q(leased_until__lte=when(now))
+        passes: list[tuple[Q, Sequence[str]]] = [
+            (Q(expires_at__lte=when(now)) & is_free, ("expires_at", "pk"))
+        ]
+        if storage.max_age is not None:  # which may have been longer when they were saved
+            is_old = Q(version__gt=0, quarantined="", created_at__lte=when(now - storage.max_age))
+            passes.append((is_old & is_free, ("pk",)))
+        return passes
+    selected = Q(version__gt=0)
+    if selection.owner is not None:
+        selected &= Q(owner=selection.owner)
+    if selection.idle_for is not None:
+        selected &= Q(quarantined="", last_accessed__lte=when(now - selection.idle_for))
+    return [(selected, ("pk",))]
+
+
+def _after(row: Any, order: Sequence[str]) -> Q:
+    if order == ("pk",):
+        return Q(pk__gt=row.pk)
+    is_later = Q(expires_at__gt=row.expires_at) | Q(pk__gt=row.pk)
+    return Q(expires_at__gte=row.expires_at) & is_later
