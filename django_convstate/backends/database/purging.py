@@ -19,8 +19,9 @@ from .times import when
 from .transactions import Transactions
 
 MESSAGES: Final = 5000  # that one transaction deletes
-_FOUND: Final = ("pk", "expires_at", "message_count", "dropped")
-_LOCKED: Final = ("pk", "key", "version", "quarantined", "leases", "leased_until")
+_FOUND: Final = ("pk", "message_count", "dropped")
+_LOCKED: Final = ("pk", "version", "quarantined")
+_TO_BURY: Final = ("key", "leases", "leased_until")
 
 
 def others_point_at_conversations() -> bool:
@@ -62,8 +63,8 @@ class Purge:
         """Delete them. Those that others have locked wait for the next purge."""
         total = self._total()
         for where, order in self._passes:
-            for batch in self._batches(where, order):
-                self._deleted += self._delete_batch(where, batch)
+            for found, rows in self._batches(where, order):
+                self._deleted += self._delete_batch(found, rows)
                 if self._progress:
                     self._progress(self._deleted, max(total, self._deleted))
         return PurgeReport(max(total, self._deleted), self._deleted)
@@ -73,9 +74,9 @@ class Purge:
         rows = self._storage.rows.filter(selected, version__gt=0)
         return self._transactions.alone(rows.count)
 
-    def _batches(self, where: Q, order: Sequence[str]) -> Iterator[list[Any]]:
-        """Yield rows, so many that a transaction is short. They are found in the order of an index,
-        from where the batch before has ended."""
+    def _batches(self, where: Q, order: Sequence[str]) -> Iterator[tuple[Q, list[Any]]]:
+        """Yield which rows are next, so many that a transaction is short, and what they are now.
+        They are found in the order of an index, from where the batch before has ended."""
         rows, after = self._storage.all_rows.filter(where).order_by(*order), Q()
         while True:
             page = rows.filter(after).values_list(*_FOUND, named=True)[: self._batch_size]
@@ -84,46 +85,50 @@ class Purge:
                 return
             sizes = accumulate(row.message_count for row in found)
             del found[max(1, sum(size <= MESSAGES for size in sizes)) :]
-            yield found
-            after = _after(found[-1], order)
+            last = self._storage.all_rows.filter(pk=found[-1].pk).values_list(*order)
+            key = self._transactions.alone(last.first)
+            if key is None:  # it was deleted by others meanwhile, and so may be what comes before
+                continue
+            until = _compare(order, key, "lte")
+            yield where & after & until, found
+            after = _compare(order, key, "gt")
 
     def _delete_batch(self, where: Q, batch: Sequence[Any]) -> int:
         """Delete rows that were found, if they are still selected. Return how many of them were
         conversations."""
-        keys = [row.pk for row in batch]
         if batch[0].message_count <= MESSAGES or others_point_at_conversations():
-            return self._transactions.run(partial(self._delete, where, keys))
+            return self._transactions.run(partial(self._delete, where))
         # Too many messages for one transaction: out of sight with it first.
-        count = self._transactions.run(partial(self._set_aside, where, keys))
-        end = batch[0].dropped + batch[0].message_count
-        messages = Message.objects.using(self._storage.alias).filter(conversation__in=keys)
-        for position in range(batch[0].dropped + MESSAGES, end, MESSAGES):
+        (row,) = batch
+        count = self._transactions.run(partial(self._set_aside, where & Q(pk=row.pk)))
+        messages = Message.objects.using(self._storage.alias).filter(conversation=row.pk)
+        for position in range(row.dropped + MESSAGES, row.dropped + row.message_count, MESSAGES):
             self._transactions.run(messages.filter(position__lt=position).delete)
-        self._transactions.run(partial(self._delete, ~Q(quarantined=""), keys))
+        self._transactions.run(partial(self._delete, Q(pk=row.pk) & ~Q(quarantined="")))
         return count
 
-    def _set_aside(self, where: Q, keys: Sequence[int]) -> int:
-        found = self._lock(where, keys)
+    def _set_aside(self, where: Q) -> int:
+        found = self._lock(where)
         for row in found:
             if not row.quarantined:
                 self._storage.quarantine(row.pk, 0.0)
         return self._count_and_bury(found)
 
-    def _delete(self, where: Q, keys: Sequence[int]) -> int:
-        found = self._lock(where, keys)
-        locked = [row.pk for row in found]
-        Message.objects.using(self._storage.alias).filter(conversation__in=locked).delete()
+    def _delete(self, where: Q) -> int:
+        alias, found = self._storage.alias, self._lock(where)
+        keys = [row.pk for row in found]
+        delete_rows(alias, Message, "conversation_id", keys)
         if others_point_at_conversations():
-            Conversation.rows.using(self._storage.alias).filter(pk__in=locked).only("pk").delete()
-        elif locked:
-            delete_rows(self._storage.alias, locked)
+            Conversation.rows.using(alias).filter(pk__in=keys).only("pk").delete()
+        else:
+            delete_rows(alias, Conversation, "id", keys)
         return self._count_and_bury(found)
 
-    def _lock(self, where: Q, keys: Sequence[int]) -> list[Any]:
+    def _lock(self, where: Q) -> list[Any]:
         can_skip = connections[self._storage.alias].features.has_select_for_update_skip_locked
-        rows = self._storage.all_rows.filter(where, pk__in=keys)
-        locked = rows.select_for_update(skip_locked=can_skip)
-        return list(locked.values_list(*_LOCKED, named=True))
+        locked = self._storage.all_rows.filter(where).select_for_update(skip_locked=can_skip)
+        columns = (*_LOCKED, *_TO_BURY) if self._buries else _LOCKED
+        return list(locked.values_list(*columns, named=True))
 
     def _count_and_bury(self, found: Sequence[Any]) -> int:
         if self._buries:
@@ -151,8 +156,10 @@ def _passes(storage: Storage, selection: Selection) -> list[tuple[Q, Sequence[st
     return [(selected, ("pk",))]
 
 
-def _after(row: Any, order: Sequence[str]) -> Q:
+def _compare(order: Sequence[str], key: Sequence[Any], by: str) -> Q:
+    """Return what is true of rows after a key ("gt"), or up to it ("lte")."""
     if order == ("pk",):
-        return Q(pk__gt=row.pk)
-    is_later = Q(expires_at__gt=row.expires_at) | Q(pk__gt=row.pk)
-    return Q(expires_at__gte=row.expires_at) & is_later
+        return Q(**{f"pk__{by}": key[0]})
+    # The first condition is for an index.
+    nearly = Q(**{f"expires_at__{by[0]}te": key[0]})
+    return nearly & (Q(**{f"expires_at__{by[0]}t": key[0]}) | Q(**{f"pk__{by}": key[1]}))

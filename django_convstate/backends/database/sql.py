@@ -149,15 +149,20 @@ def _message_values(row: Mapping[str, Any], connection: BaseDatabaseWrapper) -> 
     ]
 
 
-def delete_rows(alias: str, keys: Sequence[int]) -> None:
-    """Delete rows to which nothing points."""
-    name, most = name_of(alias, Conversation, "id"), connections[alias].features.max_query_params
-    for batch in _batches(keys, most or len(keys)):
-        places = ", ".join(["%s"] * len(batch))
-        with connections[alias].cursor() as cursor:
-            cursor.execute(
-                f"DELETE FROM {table_of(alias, Conversation)} WHERE {name} IN ({places})", batch
-            )
+def delete_rows(
+    alias: str, model: type[Conversation | Message], column: str, keys: Sequence[int]
+) -> None:
+    """Delete rows by integers in a column. Nothing may point at them."""
+    connection = connections[alias]
+    sql = f"DELETE FROM {table_of(alias, model)} WHERE {name_of(alias, model, column)}"
+    most = connection.features.max_query_params or len(keys)
+    for batch in _batches(keys, most):
+        values: list[Any] = batch
+        where = f"IN ({', '.join(['%s'] * len(batch))})"
+        if connection.vendor == "postgresql":  # in one array, which takes less than 500 values
+            where, values = "= ANY(%s)", [batch]
+        with connection.cursor() as cursor:
+            cursor.execute(f"{sql} {where}", values)
 
 
 def insert_messages(alias: str, conversation: int, rows: Iterable[Mapping[str, Any]]) -> None:
