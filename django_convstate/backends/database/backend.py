@@ -41,9 +41,9 @@ from .listing import scan
 from .messages import find_in
 from .place import Damaged, Place
 from .purging import Purge
-from .storage import Writing, has_to_lock, lease_columns
+from .storage import Writing, has_to_lock
 from .transactions import RowLocked
-from .turns import Turns
+from .turns import Turns, lease_columns
 
 APP: Final = "django_convstate.backends.database"
 

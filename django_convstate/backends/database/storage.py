@@ -9,7 +9,6 @@ from typing import Any
 from django.db.models import F, Q, QuerySet
 
 from ..records import QUARANTINE_SECONDS, TOMBSTONE_SECONDS, Change, Record
-from ..toolkit.lease_queue import LeaseQueue
 from ..toolkit.packed import KEY_SIZE, Pair, key_of, packing
 from ..toolkit.stored import StoredConversation
 from .messages import columns_of_messages, insert
@@ -24,7 +23,7 @@ from .sql import (
     update_row,
     update_row_and_insert,
 )
-from .times import ServerClock, seconds_of, when
+from .times import ServerClock, when
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -257,29 +256,6 @@ class Storage:
             **leases,
         )
 
-    def write_leases(self, place: Place, queue: LeaseQueue) -> None:
-        """Write the leases of a conversation, which need not be stored."""
-        row, columns = place.row, lease_columns(queue)
-        if row is not None and row.version == 0:
-            if not queue.expires and not place.is_deleted:
-                row.delete(using=self.alias)
-                return
-            columns["expires_at"] = when(_needed_until(place, queue))
-        if row is not None:
-            update_row(self.alias, row.pk, columns)
-        elif queue.expires:
-            moment = when(place.now)
-            self.begin(
-                place,
-                {
-                    **columns,
-                    "created_at": moment,
-                    "modified_at": moment,
-                    "last_accessed": moment,
-                    "expires_at": when(_needed_until(place, queue)),
-                },
-            )
-
     def quarantine(self, pk: int, seconds: float = QUARANTINE_SECONDS) -> None:
         """Set a row aside, with its messages, for so many seconds."""
         self.rows.filter(pk=pk).update(
@@ -293,20 +269,6 @@ class Storage:
 def has_to_lock(change: Change) -> bool:
     """Tell whether a change takes more than one statement to write."""
     return bool(change.replace) or change.keep_messages is not None
-
-
-def lease_columns(queue: LeaseQueue) -> dict[str, Any]:
-    """Return the columns of the leases of a conversation."""
-    if not queue.expires:
-        return {"leases": None, "leased_until": None}
-    return {"leases": queue.dump(), "leased_until": when(max(queue.expires.values()))}
-
-
-def _needed_until(place: Place, queue: LeaseQueue) -> float:
-    """Return until when the row of what is not stored is needed."""
-    at = None if place.row is None else place.row.deleted_at
-    buried_until = 0.0 if at is None else seconds_of(at) + TOMBSTONE_SECONDS
-    return max([buried_until, place.now, *queue.expires.values()])
 
 
 class _Counted:

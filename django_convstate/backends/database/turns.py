@@ -6,13 +6,17 @@ it is neither possible, for that is done on another connection, nor needed."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from django.db import transaction
 
 from ... import clock
-from ..records import Acquired
+from ..records import TOMBSTONE_SECONDS, Acquired
+from ..toolkit.lease_queue import LeaseQueue
 from .engine import Engine
+from .place import Place
+from .sql import update_row
+from .times import seconds_of, when
 from .transactions import RowLocked
 
 PATIENCE: Final = 2.0  # seconds that the queue of a conversation waits for its row
@@ -75,7 +79,7 @@ class Turns:
             position = queue.enqueue(lease, seconds)
             if position and is_within:
                 raise _NotYet(position)
-            self._engine.storage.write_leases(place, queue)
+            self._write(place, queue)
             if position:
                 return Acquired(position, None)
             self._engine.slide_if_due(place)
@@ -101,7 +105,7 @@ class Turns:
             queue = place.queue
             if not queue.renew(lease, seconds):
                 return False
-            self._engine.storage.write_leases(place, queue)
+            self._write(place, queue)
             return True
 
         return self._engine.run(renew, patience=PATIENCE)
@@ -114,7 +118,7 @@ class Turns:
             queue = place.queue
             if lease in queue.expires:
                 queue.leave(lease)
-                self._engine.storage.write_leases(place, queue)
+                self._write(place, queue)
 
         self._unseen.discard(lease)
         self._engine.run(release, patience=PATIENCE)
@@ -122,3 +126,40 @@ class Turns:
     def ended(self, lease: str | None) -> None:
         """Note that a commit has given up a lease."""
         self._unseen.discard(lease)
+
+    def _write(self, place: Place, queue: LeaseQueue) -> None:
+        """Write the leases of a conversation, which need not be stored."""
+        row, columns = place.row, lease_columns(queue)
+        if row is not None and row.version == 0:
+            if not queue.expires and not place.is_deleted:
+                row.delete(using=self._engine.alias)
+                return
+            columns["expires_at"] = when(_needed_until(place, queue))
+        if row is not None:
+            update_row(self._engine.alias, row.pk, columns)
+        elif queue.expires:
+            moment = when(place.now)
+            self._engine.storage.begin(
+                place,
+                {
+                    **columns,
+                    "created_at": moment,
+                    "modified_at": moment,
+                    "last_accessed": moment,
+                    "expires_at": when(_needed_until(place, queue)),
+                },
+            )
+
+
+def lease_columns(queue: LeaseQueue) -> dict[str, Any]:
+    """Return the columns of the leases of a conversation."""
+    if not queue.expires:
+        return {"leases": None, "leased_until": None}
+    return {"leases": queue.dump(), "leased_until": when(max(queue.expires.values()))}
+
+
+def _needed_until(place: Place, queue: LeaseQueue) -> float:
+    """Return until when the row of what is not stored is needed."""
+    at = None if place.row is None else place.row.deleted_at
+    buried_until = 0.0 if at is None else seconds_of(at) + TOMBSTONE_SECONDS
+    return max([buried_until, place.now, *queue.expires.values()])

@@ -260,6 +260,31 @@ def test_a_database_that_cannot_be_reached(postgres: str) -> None:
         del connections["nowhere"], connections.settings["nowhere"]
 
 
+def test_statements_that_are_prepared(postgres: str) -> None:
+    """As docs/database.md advises: the server finds the types of values, not the driver."""
+    options = {"server_side_binding": True, "prepare_threshold": 2}
+    connections.settings["prepared"] = connections.settings[postgres] | {"OPTIONS": options}
+    try:
+        store = ConversationStore("database", database_alias="prepared", ttl=600)
+        conversation = store.create("u1")
+        for number in range(6):
+            conversation["turns"] = number
+            conversation.messages.append("user", f"message {number}")
+            conversation.save()
+            conversation = store.get(conversation.id)
+        assert (conversation["turns"], len(conversation.messages)) == (5, 6)
+        with connections["prepared"].cursor() as cursor:
+            cursor.execute("SELECT statement FROM pg_prepared_statements")
+            prepared = [statement for (statement,) in cursor.fetchall()]
+        for beginning in ("WITH", "SELECT"):
+            assert any(statement.startswith(beginning) for statement in prepared)
+        assert [summary.id for summary in store.list("u1")] == [conversation.id]
+        assert store.purge(everything=True).deleted == 1
+    finally:
+        connections["prepared"].close()
+        del connections["prepared"], connections.settings["prepared"]
+
+
 def test_an_unknown_alias() -> None:
     backend = get_backend("database", database_alias="nowhere")
     with pytest.raises(InvalidBackend, match="nowhere"):
