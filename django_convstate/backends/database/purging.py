@@ -97,7 +97,9 @@ class Purge:
         """Delete rows that were found, if they are still selected. Return how many of them were
         conversations."""
         if batch[0].message_count <= MESSAGES or others_point_at_conversations():
-            return self._transactions.run(partial(self._delete, where))
+            # What has expired can be deleted again, if a crash of the server brings it back.
+            may_be_lost = not self._buries
+            return self._transactions.run(partial(self._delete, where), may_be_lost=may_be_lost)
         # Too many messages for one transaction: out of sight with it first.
         (row,) = batch
         count = self._transactions.run(partial(self._set_aside, where & Q(pk=row.pk)))

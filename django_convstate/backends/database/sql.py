@@ -159,8 +159,8 @@ def delete_rows(
     for batch in _batches(keys, most):
         values: list[Any] = batch
         where = f"IN ({', '.join(['%s'] * len(batch))})"
-        if connection.vendor == "postgresql":  # in one array, which takes less than 500 values
-            where, values = "= ANY(%s)", [batch]
+        if connection.vendor == "postgresql":  # one value takes less than 500
+            where, values = "= ANY(%s::bigint[])", [f"{{{','.join(map(str, batch))}}}"]
         with connection.cursor() as cursor:
             cursor.execute(f"{sql} {where}", values)
 

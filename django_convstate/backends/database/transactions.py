@@ -1,6 +1,6 @@
 """Transactions of the database: begun, repeated once where that can help, and errors as ours."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -58,19 +58,23 @@ class Transactions:
         """Whether a statement is a transaction by itself, and can be all that a commit writes."""
         return self.connection.vendor == "postgresql" and self.connection.get_autocommit()
 
-    def run(self, work: Callable[[], T], *, patience: float | None = None) -> T:
+    def run(
+        self, work: Callable[[], T], *, patience: float | None = None, may_be_lost: bool = False
+    ) -> T:
         """Call `work` in a transaction. Within the caller's, it is a savepoint of that.
 
         Args:
             patience: for how many seconds to wait for a row that another transaction has; None: as
                 the project has set `lock_timeout`. Only for a transaction of ours on PostgreSQL.
+            may_be_lost: do not wait for the disk, because after a crash of the server it can be
+                done again. Only for the same.
 
         Raises:
             BackendUnavailable: the database has refused it, or cannot be reached. Where the
                 transaction is ours, it was tried twice if that could help.
             RowLocked: the patience is at an end.
         """
-        return self._try_twice(lambda: self._attempt(work, patience))
+        return self._try_twice(lambda: self._attempt(work, patience, may_be_lost))
 
     def alone(self, work: Callable[[], T]) -> T:
         """Call `work`, each statement of which is a transaction by itself. Raises as `run` does."""
@@ -90,14 +94,17 @@ class Transactions:
                 connection.close_if_unusable_or_obsolete()
             return work()
 
-    def _attempt(self, work: Callable[[], T], patience: float | None) -> T:
-        if self.connection.vendor != "postgresql" or self.is_in_one:
-            patience = None
+    def _attempt(self, work: Callable[[], T], patience: float | None, may_be_lost: bool) -> T:
+        settings = {}
+        if self.connection.vendor == "postgresql" and not self.is_in_one:
+            if patience is not None:
+                settings["lock_timeout"] = str(round(patience * 1000))
+            if may_be_lost:
+                settings["synchronous_commit"] = "off"
         for left in reversed(range(_TRIES)):
             try:
                 with _writing_at_once(self.connection), transaction.atomic(using=self.alias):
-                    if patience is not None:
-                        self._set_patience(patience)
+                    self._set_locally(settings)
                     return work()
             except (ProtectedError, RestrictedError):
                 raise
@@ -106,10 +113,11 @@ class Transactions:
                     raise
         raise AssertionError("unreachable")
 
-    def _set_patience(self, seconds: float) -> None:
+    def _set_locally(self, settings: Mapping[str, str]) -> None:
         # For this transaction alone, so that a pool of connections may be between.
-        with self.connection.cursor() as cursor:
-            cursor.execute(f"SET LOCAL lock_timeout = {round(seconds * 1000)}")
+        for name, value in settings.items():
+            with self.connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL {name} = {value}")
 
 
 @contextmanager
