@@ -1,7 +1,7 @@
 """The messages of a conversation in their table. `MessageRows` reads what it is asked for, and
 notes what becomes of them; `write` does it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from django.db.models import Q, QuerySet, Sum
@@ -64,7 +64,10 @@ class MessageRows(MessageList):
         """Read the newest messages, and the first one, if they were not read with the row."""
         if self._newest is None:
             start = max(self.dropped, self.end - window)
-            self._keep(start, self._select(start, also=self.dropped))
+            packed = self._checked(start, self._select(start, also=self.dropped))
+            if self._oldest is None and self.end > self.dropped:
+                raise _missing()
+            self._newest = PackedMessages(packed, start)
 
     def take(self, window: int, newest: bytes | None, first: bytes | None) -> None:
         """Take over what was read with the row: see `Found`.
@@ -72,16 +75,14 @@ class MessageRows(MessageList):
         Raises:
             ConversationCorrupt: some are missing.
         """
+        packed = _unframed(bytes(newest or b""))
         start = max(self.dropped, self.end - window)
-        found = list(enumerate(_unframed(bytes(newest or b"")), start))
-        if first is not None and start > self.dropped:
-            found.insert(0, (self.dropped, bytes(first)))
-        self._keep(start, found)
-
-    def _keep(self, start: int, found: Sequence[tuple[int, bytes]]) -> None:
-        packed = self._checked(start, found)
-        if self._oldest is None and self.end > self.dropped:
+        # They were counted by positions of this range, each of which there is once.
+        is_whole = start + len(packed) == self.end and (first is None) == (self.dropped == self.end)
+        if not is_whole or (packed and key_of(packed[-1]) > self.last_key):
             raise _missing()
+        if first is not None:
+            self._oldest = id_of(bytes(first), self.dropped), data_of(bytes(first))
         self._newest = PackedMessages(packed, start)
 
     def data(self, id: str) -> bytes | None:
@@ -192,12 +193,13 @@ def columns_of_messages(packed: Iterable[bytes], start: int) -> Iterator[dict[st
         }
 
 
-def _unframed(framed: bytes) -> Iterator[bytes]:
-    start = 0
+def _unframed(framed: bytes) -> list[bytes]:
+    found, start = [], 0
     while start < len(framed):
         stop = start + 4 + int.from_bytes(framed[start : start + 4])
-        yield framed[start + 4 : stop]
+        found.append(framed[start + 4 : stop])
         start = stop
+    return found
 
 
 def find_in(rows: QuerySet[Message], ids: Iterable[str]) -> dict[str, tuple[int, bytes]]:
