@@ -1,6 +1,7 @@
 """A purge: in batches, each of which finds its rows first, and then deletes them in a short
 transaction. One that is killed half way is begun again, and finds what is left."""
 
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial, reduce
 from itertools import accumulate
@@ -19,6 +20,7 @@ from .times import when
 from .transactions import Transactions
 
 MESSAGES: Final = 5000  # that one transaction deletes
+SECONDS: Final = 0.5  # that one may take; after one that took longer comes a smaller one
 _FOUND: Final = ("pk", "message_count", "dropped")
 _LOCKED: Final = ("pk", "version", "quarantined")
 _TO_BURY: Final = ("key", "leases", "leased_until")
@@ -34,7 +36,7 @@ def others_point_at_conversations() -> bool:
 
 
 class Purge:
-    """A purge of what is selected, `batch_size` conversations at a time."""
+    """A purge of what is selected, at most `batch_size` conversations at a time."""
 
     def __init__(
         self,
@@ -46,7 +48,7 @@ class Purge:
     ) -> None:
         self._storage = storage
         self._transactions = transactions
-        self._batch_size = batch_size
+        self._batch_size = self._limit = batch_size
         self._progress = progress
         self._buries = not selection.only_expired
         self._passes = transactions.alone(partial(_passes, storage, selection))
@@ -64,10 +66,19 @@ class Purge:
         total = self._total()
         for where, order in self._passes:
             for found, rows in self._batches(where, order):
+                started = time.perf_counter()
                 self._deleted += self._delete_batch(found, rows)
+                self._adapt(time.perf_counter() - started)
                 if self._progress:
                     self._progress(self._deleted, max(total, self._deleted))
         return PurgeReport(max(total, self._deleted), self._deleted)
+
+    def _adapt(self, taken: float) -> None:
+        """Halve the next batch where one took long, and double it again where it did not."""
+        is_slow = taken > SECONDS
+        self._limit = (
+            max(1, self._limit // 2) if is_slow else min(self._batch_size, self._limit * 2)
+        )
 
     def _total(self) -> int:
         selected = reduce(or_, (where for where, _ in self._passes))
@@ -79,7 +90,7 @@ class Purge:
         They are found in the order of an index, from where the batch before has ended."""
         rows, after = self._storage.all_rows.filter(where).order_by(*order), Q()
         while True:
-            page = rows.filter(after).values_list(*_FOUND, named=True)[: self._batch_size]
+            page = rows.filter(after).values_list(*_FOUND, named=True)[: self._limit]
             found: list[Any] = self._transactions.alone(partial(list, page))
             if not found:
                 return

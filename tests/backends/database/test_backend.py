@@ -125,6 +125,7 @@ def test_a_purge_in_batches(
 ) -> None:
     assert purging.others_point_at_conversations() is True, "as the tickets of the tests do"
     monkeypatch.setattr(purging, "others_point_at_conversations", lambda: others_point_at_them)
+    monkeypatch.setattr(purging, "SECONDS", 600.0)  # however busy this machine is
     backend = make_place(database)
     expired = [new_id() for _ in range(25)]
     for id in expired:

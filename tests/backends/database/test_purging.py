@@ -29,7 +29,10 @@ django.setup()
 connections.settings["own"] = json.loads(sys.argv[1])
 connections.configure_settings(connections.settings)
 from django_convstate import get_backend
+from django_convstate.backends.database import purging
 from django_convstate.backends.reports import Selection
+
+purging.SECONDS = 600  # however busy this machine is
 
 def say(done, total):
     print(done, flush=True)
@@ -89,6 +92,23 @@ def test_a_transaction_deletes_no_more_than_some_messages(
     assert backend.purge(Selection(), progress=lambda done, _: told.append(done)).deleted == 5
     assert told == [2, 4, 5]
     assert Message.objects.using(database).count() == 0
+
+
+def test_after_a_transaction_that_took_long_comes_a_smaller_one(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = make_place(database)
+    expired(backend, 33, messages=1)
+    told: list[int] = []
+
+    def tell(done: int, total: int | None) -> None:
+        told.append(done)
+        slow = len(told) < 3
+        monkeypatch.setattr(purging, "SECONDS", 0.0 if slow else 600.0)
+
+    monkeypatch.setattr(purging, "SECONDS", 0.0)
+    backend.purge(Selection(), batch_size=8, progress=tell)
+    assert told == [8, 12, 14, 15, 17, 21, 29, 33]
 
 
 @pytest.mark.usefixtures("_nothing_points_at_them")
