@@ -4,6 +4,7 @@ clock of the database."""
 import math
 import time
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final
 
 from django.conf import settings
@@ -50,7 +51,7 @@ class ServerClock:
         self._alias = alias
         self._ahead: float | None = None  # None: not known yet
 
-    @property
+    @cached_property
     def is_ours(self) -> bool:
         """Whether it is the clock of this process."""
         return connections[self._alias].vendor != "postgresql"

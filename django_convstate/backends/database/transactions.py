@@ -56,7 +56,8 @@ class Transactions:
     @property
     def can_be_statements(self) -> bool:
         """Whether a statement is a transaction by itself, and can be all that a commit writes."""
-        return self.connection.vendor == "postgresql" and self.connection.get_autocommit()
+        connection = self.connection
+        return connection.vendor == "postgresql" and connection.get_autocommit()
 
     def run(
         self, work: Callable[[], T], *, patience: float | None = None, may_be_lost: bool = False
