@@ -9,12 +9,12 @@ from operator import or_
 from typing import Any, Final
 
 from django.db import connections
-from django.db.models import Q
+from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 from django.db.models.signals import post_delete, pre_delete
 
 from ..reports import Progress, PurgeReport, Selection
 from .models import Conversation, Message
-from .sql import delete_rows
+from .sql import delete_rows, delete_selected
 from .storage import Storage
 from .times import when
 from .transactions import Transactions
@@ -121,27 +121,34 @@ class Purge:
         return count
 
     def _set_aside(self, where: Q) -> int:
-        found = self._lock(where)
+        found = self._fetch(self._locking(where))
         for row in found:
             if not row.quarantined:
                 self._storage.quarantine(row.pk, 0.0)
         return self._count_and_bury(found)
 
     def _delete(self, where: Q) -> int:
-        alias, found = self._storage.alias, self._lock(where)
+        alias, others_point = self._storage.alias, others_point_at_conversations()
+        rows = self._locking(where)
+        if connections[alias].vendor == "postgresql" and not (self._buries or others_point):
+            is_one = ExpressionWrapper(Q(version__gt=0, quarantined=""), BooleanField())
+            return delete_selected(alias, rows.values_list("pk", is_one))
+        found = self._fetch(rows)
         keys = [row.pk for row in found]
         delete_rows(alias, Message, "conversation_id", keys)
-        if others_point_at_conversations():
+        if others_point:
             Conversation.rows.using(alias).filter(pk__in=keys).only("pk").delete()
         else:
             delete_rows(alias, Conversation, "id", keys)
         return self._count_and_bury(found)
 
-    def _lock(self, where: Q) -> list[Any]:
+    def _locking(self, where: Q) -> QuerySet[Conversation]:
         can_skip = connections[self._storage.alias].features.has_select_for_update_skip_locked
-        locked = self._storage.all_rows.filter(where).select_for_update(skip_locked=can_skip)
+        return self._storage.all_rows.filter(where).select_for_update(skip_locked=can_skip)
+
+    def _fetch(self, rows: QuerySet[Conversation]) -> list[Any]:
         columns = (*_LOCKED, *_TO_BURY) if self._buries else _LOCKED
-        return list(locked.values_list(*columns, named=True))
+        return list(rows.values_list(*columns, named=True))
 
     def _count_and_bury(self, found: Sequence[Any]) -> int:
         if self._buries:

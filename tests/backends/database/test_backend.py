@@ -261,8 +261,9 @@ def test_a_database_that_cannot_be_reached(postgres: str) -> None:
         del connections["nowhere"], connections.settings["nowhere"]
 
 
-def test_statements_that_are_prepared(postgres: str) -> None:
+def test_statements_that_are_prepared(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As docs/database.md advises: the server finds the types of values, not the driver."""
+    monkeypatch.setattr(purging, "others_point_at_conversations", lambda: False)
     options = {"server_side_binding": True, "prepare_threshold": 2}
     connections.settings["prepared"] = connections.settings[postgres] | {"OPTIONS": options}
     try:
@@ -280,6 +281,8 @@ def test_statements_that_are_prepared(postgres: str) -> None:
         for beginning in ("WITH", "SELECT"):
             assert any(statement.startswith(beginning) for statement in prepared)
         assert [summary.id for summary in store.list("u1")] == [conversation.id]
+        make_place(postgres).commit(new_id(), Change(ttl=1e-6, append=[message(0)]))
+        assert store.purge().deleted == 1
         assert store.purge(everything=True).deleted == 1
     finally:
         connections["prepared"].close()

@@ -124,7 +124,7 @@ def test_one_of_many_messages_is_deleted_in_pieces(
     with statements(database) as sent:
         report = backend.purge(selection)
     assert (report.examined, report.deleted) == (1, 1)
-    deletes = [sql for sql in sent if sql.startswith("DELETE") and "_message" in sql]
+    deletes = [sql for sql in sent if 'DELETE FROM "convstate_database_message"' in sql]
     assert len(deletes) == 4
     assert Message.objects.using(database).count() == 0
     if selection.only_expired:
