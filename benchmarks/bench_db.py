@@ -247,9 +247,9 @@ def bench_purge(scale: float) -> None:
         deleted = bare_deletes()
         bare = deleted / (time.perf_counter() - started)
     fill(count)
-    steps = [time.perf_counter()]
     memory = peak()
     with live_turns() as beside:
+        steps = [time.perf_counter()]
         report = store.purge(progress=lambda *_: steps.append(time.perf_counter()))
     rate = report.deleted / (steps[-1] - steps[0])
     longest = max(end - start for start, end in pairwise(steps))
