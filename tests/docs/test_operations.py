@@ -20,7 +20,7 @@ from django.core.management import (
 )
 
 from django_convstate import conversations
-from django_convstate.backends.database.listing import PURGED_MESSAGES
+from django_convstate.backends.database.purging import PURGED_MESSAGES
 from django_convstate.backends.records import PARTIAL_SECONDS, QUARANTINE_SECONDS
 from django_convstate.management import base
 from tests.support.commands import make

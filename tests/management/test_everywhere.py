@@ -193,7 +193,7 @@ def test_an_alias_does_the_same(name: str) -> None:
 def test_a_transaction_deletes_a_bounded_number_of_messages(
     kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_convstate.backends.database.listing.PURGED_MESSAGES", 4)
+    monkeypatch.setattr("django_convstate.backends.database.purging.PURGED_MESSAGES", 4)
     for count in (1, 2, 3, 9, 1):
         conversation = conversations.create(owner="u1")
         for number in range(count):

@@ -149,13 +149,13 @@ class DatabaseBackend(ConversationStateBackend):
             rows = self._storage.messages(id).filter(position__gte=start, position__lt=stop)
             return list(rows.values_list("position", "data"))
 
-        found = self._transactions.alone(read)
+        found = self._transactions.read(read)
         first = found[0][0] if found else start
         return PackedMessages([bytes(data) for _, data in found], first)
 
     def find(self, id: str, message_id: str) -> tuple[int, bytes] | None:
         """See `ConversationStateBackend.find`."""
-        found = self._transactions.alone(lambda: find_in(self._storage.messages(id), [message_id]))
+        found = self._transactions.read(lambda: find_in(self._storage.messages(id), [message_id]))
         if message_id not in found:
             return None
         position, packed = found[message_id]
@@ -167,7 +167,7 @@ class DatabaseBackend(ConversationStateBackend):
         def exists() -> bool:
             return self._storage.rows.filter(self._storage.is_stored(), key=id).exists()
 
-        return self._transactions.alone(exists)
+        return self._transactions.read(exists)
 
     def touch(self, id: str, ttl: float | None = None) -> bool:
         """See `ConversationStateBackend.touch`."""
@@ -285,7 +285,7 @@ class DatabaseBackend(ConversationStateBackend):
         """Read a row, which need not be there."""
         started = time.perf_counter()
         try:
-            self._transactions.alone(self._storage.rows.filter(key="").exists)
+            self._transactions.read(self._storage.rows.filter(key="").exists)
         except BackendUnavailable as error:
             return Health(self.name, False, detail=str(error))
         latency_ms = (time.perf_counter() - started) * 1000

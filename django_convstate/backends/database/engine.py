@@ -42,7 +42,7 @@ class Engine:
                         raise damaged from None
             raise AssertionError("unreachable")
 
-        return self._quarantining(lambda: self.transactions.alone(read))
+        return self._quarantining(lambda: self.transactions.read(read))
 
     def _is_unchanged(self, place: Place) -> bool:
         """Tell whether the row is as it was, so that what does not fit it is damage."""

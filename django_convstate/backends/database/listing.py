@@ -37,14 +37,14 @@ def scan(
     keys: Sequence[str],
 ) -> Iterator[ConversationSummary]:
     """Yield what is stored, newest saved first, a page with each statement."""
-    rows = storage.rows.filter(transactions.alone(storage.is_stored)).order_by("-cursor")
+    rows = storage.rows.filter(transactions.read(storage.is_stored)).order_by("-cursor")
     if owner is not None:
         rows = rows.filter(owner=owner)
     columns = (*_COLUMNS, "state") if keys else _COLUMNS
     while limit is None or limit > 0:
         page = rows if after is None else rows.filter(cursor__lt=after)
         size = PAGE if limit is None else min(PAGE, limit)
-        found: list[Any] = transactions.alone(
+        found: list[Any] = transactions.read(
             partial(list, page.values_list(*columns, named=True)[:size])
         )
         for row in found:

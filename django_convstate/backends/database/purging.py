@@ -19,7 +19,7 @@ from .storage import Storage
 from .times import when
 from .transactions import Transactions
 
-MESSAGES: Final = 5000  # that one transaction deletes
+PURGED_MESSAGES: Final = 10_000  # that one transaction deletes
 SECONDS: Final = 0.5  # that one may take; after one that took longer comes a smaller one
 _FOUND: Final = ("pk", "message_count", "dropped")
 _LOCKED: Final = ("pk", "version", "quarantined")
@@ -51,7 +51,7 @@ class Purge:
         self._batch_size = self._limit = batch_size
         self._progress = progress
         self._buries = not selection.only_expired
-        self._passes = transactions.alone(partial(_passes, storage, selection))
+        self._passes = transactions.read(partial(_passes, storage, selection))
         self._deleted = 0
 
     def count(self) -> PurgeReport:
@@ -83,7 +83,7 @@ class Purge:
     def _total(self) -> int:
         selected = reduce(or_, (where for where, _ in self._passes))
         rows = self._storage.rows.filter(selected, version__gt=0)
-        return self._transactions.alone(rows.count)
+        return self._transactions.read(rows.count)
 
     def _batches(self, where: Q, order: Sequence[str]) -> Iterator[tuple[Q, list[Any]]]:
         """Yield which rows are next, so many that a transaction is short, and what they are now.
@@ -91,13 +91,13 @@ class Purge:
         rows, after = self._storage.all_rows.filter(where).order_by(*order), Q()
         while True:
             page = rows.filter(after).values_list(*_FOUND, named=True)[: self._limit]
-            found: list[Any] = self._transactions.alone(partial(list, page))
+            found: list[Any] = self._transactions.read(partial(list, page))
             if not found:
                 return
             sizes = accumulate(row.message_count for row in found)
-            del found[max(1, sum(size <= MESSAGES for size in sizes)) :]
+            del found[max(1, sum(size <= PURGED_MESSAGES for size in sizes)) :]
             last = self._storage.all_rows.filter(pk=found[-1].pk).values_list(*order)
-            key = self._transactions.alone(last.first)
+            key = self._transactions.read(last.first)
             if key is None:  # it was deleted by others meanwhile, and so may be what comes before
                 continue
             until = _compare(order, key, "lte")
@@ -107,7 +107,7 @@ class Purge:
     def _delete_batch(self, where: Q, batch: Sequence[Any]) -> int:
         """Delete rows that were found, if they are still selected. Return how many of them were
         conversations."""
-        if batch[0].message_count <= MESSAGES or others_point_at_conversations():
+        if batch[0].message_count <= PURGED_MESSAGES or others_point_at_conversations():
             # What has expired can be deleted again, if a crash of the server brings it back.
             may_be_lost = not self._buries
             return self._transactions.run(partial(self._delete, where), may_be_lost=may_be_lost)
@@ -115,7 +115,9 @@ class Purge:
         (row,) = batch
         count = self._transactions.run(partial(self._set_aside, where & Q(pk=row.pk)))
         messages = Message.objects.using(self._storage.alias).filter(conversation=row.pk)
-        for position in range(row.dropped + MESSAGES, row.dropped + row.message_count, MESSAGES):
+        for position in range(
+            row.dropped + PURGED_MESSAGES, row.dropped + row.message_count, PURGED_MESSAGES
+        ):
             self._transactions.run(messages.filter(position__lt=position).delete)
         self._transactions.run(partial(self._delete, Q(pk=row.pk) & ~Q(quarantined="")))
         return count

@@ -77,8 +77,12 @@ class Transactions:
         """
         return self._try_twice(lambda: self._attempt(work, patience, may_be_lost))
 
+    def read(self, work: Callable[[], T]) -> T:
+        """Call `work`, which only reads, without a transaction. Raises as `run` does."""
+        return self._try_twice(work)
+
     def alone(self, work: Callable[[], T]) -> T:
-        """Call `work`, each statement of which is a transaction by itself. Raises as `run` does."""
+        """Call `work`, which may write with one statement. Raises as `run` does."""
         return self._try_twice(work)
 
     def _try_twice(self, work: Callable[[], T]) -> T:

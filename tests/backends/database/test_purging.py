@@ -85,7 +85,7 @@ def test_one_that_is_killed_is_begun_again(database: str) -> None:
 def test_a_transaction_deletes_no_more_than_some_messages(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(purging, "MESSAGES", 12)
+    monkeypatch.setattr(purging, "PURGED_MESSAGES", 12)
     backend = make_place(database)
     expired(backend, 5)
     told: list[int] = []
@@ -116,7 +116,7 @@ def test_after_a_transaction_that_took_long_comes_a_smaller_one(
 def test_one_of_many_messages_is_deleted_in_pieces(
     database: str, monkeypatch: pytest.MonkeyPatch, selection: Selection
 ) -> None:
-    monkeypatch.setattr(purging, "MESSAGES", 10)
+    monkeypatch.setattr(purging, "PURGED_MESSAGES", 10)
     backend, id = make_place(database), new_id()
     ttl = 1e-6 if selection.only_expired else 600.0
     messages = [message(i) for i in range(35)]
@@ -140,7 +140,7 @@ def test_what_is_deleted_in_pieces_is_not_seen_half(
     database: str, monkeypatch: pytest.MonkeyPatch, selection: Selection
 ) -> None:
     """Nor is it damage; and after the end of the purge the next one does the rest."""
-    monkeypatch.setattr(purging, "MESSAGES", 10)
+    monkeypatch.setattr(purging, "PURGED_MESSAGES", 10)
     backend, id = make_place(database), new_id()
     ttl = 1e-6 if selection.only_expired else 600.0
     backend.commit(id, Change(ttl=ttl, append=[message(i) for i in range(35)]))
