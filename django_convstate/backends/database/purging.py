@@ -51,6 +51,7 @@ class Purge:
         self._batch_size = self._limit = batch_size
         self._progress = progress
         self._buries = not selection.only_expired
+        self._counts_quarantine = selection.is_thorough
         self._passes = transactions.read(partial(_passes, storage, selection))
         self._deleted = 0
 
@@ -82,8 +83,8 @@ class Purge:
 
     def _total(self) -> int:
         selected = reduce(or_, (where for where, _ in self._passes))
-        rows = self._storage.rows.filter(selected, version__gt=0)
-        return self._transactions.read(rows.count)
+        rows = self._storage.all_rows if self._counts_quarantine else self._storage.rows
+        return self._transactions.read(rows.filter(selected, version__gt=0).count)
 
     def _batches(self, where: Q, order: Sequence[str]) -> Iterator[tuple[Q, list[Any]]]:
         """Yield which rows are next, so many that a transaction is short, and what they are now.
@@ -155,7 +156,9 @@ class Purge:
     def _count_and_bury(self, found: Sequence[Any]) -> int:
         if self._buries:
             self._storage.bury_all([row for row in found if not row.quarantined])
-        return sum(row.version > 0 and not row.quarantined for row in found)
+        return sum(
+            row.version > 0 and (self._counts_quarantine or not row.quarantined) for row in found
+        )
 
 
 def _passes(storage: Storage, selection: Selection) -> list[tuple[Q, Sequence[str]]]:
