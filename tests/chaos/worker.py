@@ -54,6 +54,9 @@ def main(url: str, directory: str, count: str, journal_bytes: str) -> int:
     if count == "1":
         work(Path(directory), 0, int(journal_bytes))
         return 0
+    import django_convstate.backends.failover
+    import django_convstate.backends.redis.backend  # noqa: F401 - once, and not in each child
+
     children = []
     for number in range(int(count)):
         child = os.fork()
