@@ -24,6 +24,7 @@ from ..exceptions import InvalidConversationValue
 FORMAT: Final = 1
 END: Final = 10**10  # of versions, and of moments (in the year 2286): no backend takes more
 _MAX_DROPPED: Final = 2**31
+_END_OF_KEYS: Final = b"z"  # leaves room below "{", with which no key begins: see packed.py
 _TIMES: Final = ("created_at", "modified_at", "last_accessed")
 _REQUIRED: Final = {"format", "id", "version", *_TIMES, "messages"}
 _KNOWN: Final = _REQUIRED | {"owner", "ttl", "dropped", "last_key", "state", "state_bytes"}
@@ -168,8 +169,10 @@ def _key_in(value: object) -> bytes:
         key = bytes.fromhex(value) if isinstance(value, str) else b""
     except ValueError:
         key = b""
-    if len(key) != KEY_SIZE:
-        raise InvalidConversationValue(f"last_key must be {KEY_SIZE} bytes in hex.")
+    if len(key) != KEY_SIZE or key >= _END_OF_KEYS:
+        raise InvalidConversationValue(
+            f"last_key must be {KEY_SIZE} bytes in hex, the first below {_END_OF_KEYS.hex()}."
+        )
     return key
 
 
@@ -177,7 +180,7 @@ def _state_in(fields: Mapping[str, Any]) -> dict[str, bytes]:
     values, others = fields.get("state", {}), fields.get("state_bytes", {})
     if not isinstance(values, dict) or not isinstance(others, dict):
         raise InvalidConversationValue("state and state_bytes must be objects.")
-    state = {key: orjson.dumps(value) for key, value in values.items()}
+    state = {key: _dumped(value, "state") for key, value in values.items()}
     return state | {key: _bytes_in(text, "state_bytes") for key, text in others.items()}
 
 
@@ -196,10 +199,17 @@ def _messages_in(value: object) -> list[Pair]:
 def _pair_in(item: object, path: str) -> Pair:
     match item:
         case [str(id), dict(value)]:
-            return ids.validate_message_id(id), orjson.dumps(value)
+            return ids.validate_message_id(id), _dumped(value, path)
         case [str(id), None, str(text)]:
             return ids.validate_message_id(id), _bytes_in(text, path)
     raise InvalidConversationValue(f"{path} must be an id and an object.")
+
+
+def _dumped(value: object, path: str) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # it writes fewer levels than it reads
+        raise InvalidConversationValue(f"{path} has something that is nested too deeply.") from None
 
 
 def _bytes_in(value: object, path: str) -> bytes:

@@ -55,6 +55,10 @@ def without(line: bytes, name: str) -> bytes:
     return json.dumps(fields).encode() + b"\n"
 
 
+def nested(depth: int) -> list[Any]:
+    return [nested(depth - 1)] if depth else []
+
+
 BAD = {
     "no JSON": (lambda line: b"hello\n", "not JSON"),
     "cut off": (lambda line: line[:40] + b"\n", "not JSON, or cut off"),
@@ -77,6 +81,16 @@ BAD = {
     "a ttl of 0": (lambda line: changed(line, ttl=0), "ttl must be above 0"),
     "a negative count": (lambda line: changed(line, dropped=-1), "dropped must be"),
     "a bad key": (lambda line: changed(line, last_key="xyz"), "last_key must be"),
+    "a key above all": (lambda line: changed(line, last_key="ff" * 10), "last_key must be"),
+    "a key that begins as JSON": (lambda line: changed(line, last_key="7b" * 10), "last_key must"),
+    "a state nested too deeply": (
+        lambda line: changed(line, state={"a": nested(300)}),
+        "state has something that is nested too deeply",
+    ),
+    "a message nested too deeply": (
+        lambda line: changed(line, messages=[["a", {"content": nested(300)}]]),
+        r"messages\[0\] has something that is nested too deeply",
+    ),
     "a state that is a list": (lambda line: changed(line, state=[]), "must be objects"),
     "bytes that are no base64": (
         lambda line: changed(line, state_bytes={"a": "?"}),
