@@ -2,7 +2,7 @@
 would refuse is left out: it is in the bytes all the same."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import MAXYEAR, MINYEAR, datetime
 from typing import Any, Final
 
 import orjson
@@ -80,6 +80,7 @@ def _time(value: Any) -> datetime | None:
         return None
     try:
         time = datetime.fromisoformat(value)
-        return when(seconds_of(time))
+        # In some time zone, any other is out of range.
+        return when(seconds_of(time)) if MINYEAR < time.year < MAXYEAR else None
     except (OverflowError, ValueError, OSError):
         return None

@@ -96,6 +96,8 @@ class TestContents:
                 {"role": 7, "content": 8, "timestamp": "yesterday"},
                 {"role": "user", "content": "no zone", "timestamp": "2026-11-26T12:00:00"},
                 {"role": "user", "content": "no day", "timestamp": "2026-13-45T12:00:00Z"},
+                {"role": "user", "content": "first", "timestamp": "0001-01-01T00:00:00+14:00"},
+                {"role": "user", "content": "last", "timestamp": "9999-12-31T23:59:59-14:00"},
                 {},
             ]
         )
@@ -104,6 +106,7 @@ class TestContents:
         for each in (
             *("plain text", "Nov. 26, 2026", "a part", "cat.png", "call_1"),
             *("function_call_output", "from a tool", "yesterday", "no zone", "no day"),
+            *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"),
         ):
             assert each in text
 

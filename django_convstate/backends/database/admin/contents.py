@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import MAXYEAR, MINYEAR, datetime
 from typing import Any, Final
 
 from django.utils.dateparse import parse_datetime
@@ -111,7 +111,10 @@ def _time(value: Any) -> Any:
         time = parse_datetime(value) if isinstance(value, str) else None
     except ValueError:
         return None
-    return None if time is None or is_naive(time) else time
+    if time is None or is_naive(time):
+        return None
+    # In some time zone, any other is out of range.
+    return time if MINYEAR < time.year < MAXYEAR else None
 
 
 def _json(value: Any) -> str:
