@@ -1,5 +1,6 @@
 """The files of an export: compressed by gzip if their names end in ".gz"."""
 
+import errno
 import gzip
 import os
 from collections.abc import Iterator
@@ -14,8 +15,14 @@ def open_to_write(path: Path) -> Iterator[IO[bytes]]:
     it: what is there is complete. Nobody but this user may read it.
 
     What is killed leaves a file with ".part" at the end of its name, which the next one overwrites.
+
+    Raises:
+        OSError: it cannot be written; or it is a device, a pipe or a directory, which no file is to
+            take the place of.
     """
-    part = path.with_name(f"{path.name}.part")
+    target = path.resolve()  # a link stays one
+    _refuse_to_replace(target)
+    part = target.with_name(f"{target.name}.part")
     part.unlink(missing_ok=True)
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as raw:
@@ -26,10 +33,19 @@ def open_to_write(path: Path) -> Iterator[IO[bytes]]:
                 yield raw
             raw.flush()
             os.fsync(raw.fileno())
-        part.replace(path)
+        part.replace(target)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def _refuse_to_replace(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(
+            errno.EINVAL, "It is no file that can be replaced. - is standard output", str(path)
+        )
 
 
 def open_to_read(path: Path) -> IO[bytes]:

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,7 +166,23 @@ class TestExportAndImport:
                 f"{missing} cannot be {does}: No such file or directory.",
                 "",
             )
-        assert failing("import_sessions", str(tmp_path))[0] == 1
+        for name in ("", str(tmp_path)):
+            assert "Is a directory" in failing("export_sessions", name)[1]
+            assert "Is a directory" in failing("import_sessions", name)[1]
+
+    def test_what_is_no_file_is_not_replaced_by_one(self, tmp_path: Path) -> None:
+        fill()
+        pipe, link = tmp_path / "pipe", tmp_path / "link"
+        os.mkfifo(pipe)
+        link.symlink_to(pipe)
+        for path in (pipe, link):
+            code, sentence, _ = failing("export_sessions", str(path))
+            assert (code, sentence.split(": ")[1]) == (
+                1,
+                "It is no file that can be replaced. - is standard output.",
+            )
+            assert path.is_fifo()
+        assert sorted(tmp_path.iterdir()) == [link, pipe]
 
     def test_what_is_damaged_is_left_out_and_told(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -314,6 +331,17 @@ class TestErase:
         assert json.loads(path.read_text())["deleted"] == 0
         assert len(list(conversations.list())) == 3
 
+    @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="Linux has such a device")
+    def test_a_report_for_which_there_is_no_room(self) -> None:
+        fill()
+        code, sentence, _ = failing("erase_owner", "u0", "--no-input", "--report=/dev/full")
+        assert (code, sentence) == (
+            1,
+            "All is erased, but without a report: /dev/full cannot be written: No space left on "
+            "device.",
+        )
+        assert [each.owner for each in conversations.list()] == ["u1"]
+
     @pytest.mark.parametrize(
         ("args", "words"),
         [
@@ -322,6 +350,7 @@ class TestErase:
             (["", "--no-input"], "An owner has 1 to"),
             (["None", "--no-input"], "not logged in"),
             (["u0", "--no-input", "--report=/nowhere/x"], "/nowhere/x cannot be written"),
+            (["u0", "--no-input", "--report=/"], "/ cannot be written: Is a directory"),
             ([], "required: OWNER"),
         ],
     )

@@ -309,6 +309,16 @@ def test_a_line_without_end_is_not_read_into_memory(
     assert caught.value.problems == [(4, "It is longer than 1 MiB.")]
 
 
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link.gz"
+    link.symlink_to(target)
+    with open_to_write(link) as file:
+        file.write(b"new")
+    assert gzip.decompress(target.read_bytes()) == b"new"
+    assert sorted(tmp_path.iterdir()) == [link, target]
+    assert link.is_symlink()
+
+
 def test_a_file_that_cannot_be_written_whole_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(b"the last one")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,7 @@ class Command(StoreCommand):
         with self.tracking("Erasing", "looked at") as track:
             report = erase_owner(owner, store=self.store, progress=track)
         values = dataclasses.asdict(report)
-        if path is not None:
-            path.write_text(json.dumps(values, default=datetime.isoformat, indent=2) + "\n")
+        problem = None if path is None else _write(path, values)
         if options["json"]:
             self.write_json(values)
         else:
@@ -57,6 +57,8 @@ class Command(StoreCommand):
             for each in report.elsewhere:
                 until = f"Until {each.until:%Y-%m-%d %H:%M:%S} UTC" if each.until else "Unknown"
                 self.say(f"{until}: {each.what}")
+        if problem is not None:
+            raise CommandError(f"All is erased, but without a report: {problem}")
         if not report.deleted:
             raise CommandError(f"Nothing is stored of the owner {owner!r}.")
 
@@ -64,7 +66,20 @@ class Command(StoreCommand):
 def _writable(name: str) -> Path:
     path = Path(name)
     try:
-        path.touch(0o600)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
     except OSError as error:
-        raise CommandError(f"{name} cannot be written: {error.strerror or error}.") from error
+        raise CommandError(_unwritten(path, error)) from error
     return path
+
+
+def _write(path: Path, values: dict[str, Any]) -> str | None:
+    """Write a report. Return why that was not possible: the owner is erased all the same."""
+    try:
+        path.write_text(json.dumps(values, default=datetime.isoformat, indent=2) + "\n")
+    except OSError as error:
+        return _unwritten(path, error)
+    return None
+
+
+def _unwritten(path: Path, error: OSError) -> str:
+    return f"{path} cannot be written: {error.strerror or error}."
