@@ -17,6 +17,7 @@ from .observing import in_request
 from .repository import Repository
 from .tracebacks import clears_locals
 
+MAX_BATCH_SIZE: Final = 100_000  # conversations
 MAX_KEYS: Final = 100  # of the state, in one listing
 _CURSOR: Final = re.compile(r"[0-9a-f]{28}([0-9a-f]{24})?")
 
@@ -187,5 +188,7 @@ def _selection(idle_for: float | None, owner: Owner, everything: bool) -> Select
 
 
 def _check_batch_size(batch_size: int) -> None:
-    if type(batch_size) is not int or batch_size < 1:
-        raise InvalidConversationValue("batch_size must be a whole number of at least 1.")
+    if type(batch_size) is not int or not 1 <= batch_size <= MAX_BATCH_SIZE:
+        raise InvalidConversationValue(
+            f"batch_size must be a whole number from 1 to {MAX_BATCH_SIZE:,}."
+        )

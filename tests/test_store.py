@@ -105,6 +105,7 @@ class TestStore:
             {"everything": True, "idle_for": 5},
             {"batch_size": 0},
             {"batch_size": "5"},
+            {"batch_size": 10**20},
         ],
     )
     def test_an_impossible_selection_is_refused(

@@ -42,7 +42,7 @@ def backend_class(name: object) -> type[ConversationStateBackend]:
         raise InvalidBackend(f"A backend is named by a string, not {type(name).__name__}.")
     try:
         found = import_string(BUILT_IN.get(name, name))
-    except ImportError as error:
+    except (ImportError, ValueError) as error:  # "." has an empty name
         if name in BUILT_IN:
             raise InvalidBackend(
                 f"The backend {name!r} needs what is not installed: "

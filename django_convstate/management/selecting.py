@@ -1,6 +1,7 @@
 """Which conversations of a listing are shown, and in which order."""
 
 import heapq
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -64,5 +65,5 @@ class Wanted:
         memory; in the order of the backend it reads no further than it has to."""
         selected = self.those_of(summaries)
         if self.order is None:
-            return list(islice(selected, limit))
+            return list(islice(selected, min(limit, sys.maxsize)))
         return heapq.nlargest(limit, selected, key=ORDERS[self.order])

@@ -164,6 +164,7 @@ class TestPurge:
             ["--all", "--idle=1h"],
             ["--batch-size=0"],
             ["--batch-size=x"],
+            [f"--batch-size={10**20}"],
             ["--idle=soon"],
             ["--idle=0"],
             ["--owner="],
@@ -356,7 +357,7 @@ class TestNumbers:
     def test_a_size_is_read(self, text: str, size: int) -> None:
         assert bytes_of("--larger-than", text) == size
 
-    @pytest.mark.parametrize("text", ["", "x", "-1", "1T", "1e3", "K", "1KB"])
+    @pytest.mark.parametrize("text", ["", "x", "-1", "1T", "1e3", "K", "1KB", "9" * 400])
     def test_what_is_no_size_is_told(self, text: str) -> None:
         with pytest.raises(CommandError, match=r"--larger-than: .+ is not a size: write 512"):
             run("inspect_sessions", f"--larger-than={text}")

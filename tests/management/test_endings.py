@@ -334,9 +334,10 @@ def test_a_backend_is_named_or_refused(settings: Any) -> None:
     make("u1")
     shown = run("inspect_sessions", "--backend=tests.support.backends.SharedBackend")
     assert shown == "No conversations."
-    with pytest.raises(CommandError, match="There is no backend 'x'") as error:
-        run("purge_sessions", "--backend=x")
-    assert error.value.returncode == 1
+    for name in ("x", "", ".", ".x", "x."):
+        with pytest.raises(CommandError, match=f"There is no backend '{name}'") as error:
+            run("purge_sessions", f"--backend={name}")
+        assert error.value.returncode == 1
 
 
 def test_ctrl_c_where_a_command_is_called_is_the_callers(

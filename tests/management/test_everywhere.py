@@ -47,6 +47,7 @@ def test_a_listing_is_selected_and_sorted() -> None:
     assert set(listed("--idle=30s")) == {small.id, large.id}
     assert listed("--larger-than=1K") == [large.id]
     assert listed("--larger-than=1K", "--owner=u1") == []
+    assert set(listed(f"--limit={10**20}")) == set(ids)
     assert run("inspect_sessions", "--larger-than=1MiB") == "No such conversations."
 
 
