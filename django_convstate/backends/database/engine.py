@@ -3,6 +3,7 @@ damaged set aside, and its expiry slid."""
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from ..records import Record
@@ -13,7 +14,6 @@ from .transactions import Transactions
 # Of the idle time: so much older than the last load may an expiry be.
 SLIDE_SHARE: Final = 0.05
 _DAY: Final = 24 * 3600.0
-_READS: Final = 5  # of what others change between two statements
 
 T = TypeVar("T")
 
@@ -27,27 +27,18 @@ class Engine:
         self.storage = Storage(alias, prefix, max_age)
 
     def record(self, id: str, window: int, *, slides: bool) -> Record | None:
-        """Return the record of a conversation. What others change between its two statements is
-        read again."""
+        """Return the record of a conversation. What others change between its two statements looks
+        like damage. So what does is read again with its row locked, which is the judge of it."""
 
         def read() -> Record | None:
-            for left in reversed(range(_READS)):
-                place = self.storage.read(id, window=window)
-                if slides:
-                    self.slide_if_due(place)
-                try:
-                    return self.storage.record(place, window)
-                except Damaged as damaged:
-                    if not left or self._is_unchanged(place):
-                        raise damaged from None
-            raise AssertionError("unreachable")
+            place = self.storage.read(id, window=window)
+            if slides:
+                self.slide_if_due(place)
+            return self.storage.record(place, window)
 
-        return self._quarantining(lambda: self.transactions.read(read))
-
-    def _is_unchanged(self, place: Place) -> bool:
-        """Tell whether the row is as it was, so that what does not fit it is damage."""
-        now = self.storage.rows.filter(key=place.id).values_list("pk", "version")
-        return place.row is not None and list(now) == [(place.row.pk, place.row.version)]
+        with suppress(Damaged):
+            return self.transactions.read(read)
+        return self.run(lambda: self.storage.record(self.storage.lock(id), window))
 
     def slide_if_due(self, place: Place) -> None:
         stored = place.stored

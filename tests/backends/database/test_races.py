@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -167,3 +168,22 @@ def test_many_commit_at_once(backend: ConversationStateBackend) -> None:
     record = loaded(backend, id)
     assert (record.version, record.state) == (writers * turns, {"n": b"%d" % (writers * turns)})
     assert {id for id, _ in record.messages} == {message(i)[0] for i in range(writers * turns)}
+
+
+def test_what_is_replaced_amid_a_load_is_no_damage(sqlite: str) -> None:
+    """An import puts another in its place, of the same version."""
+    backend, id = make_place(sqlite), new_id()
+    backend.commit(id, Change(append=[message(0), message(1)]))
+    shorter = replace(loaded(backend, id), messages=(), message_count=1)
+    done: list[bool] = []
+
+    def note(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if "convstate_database_message" in sql and not done:
+            done.append(True)
+            elsewhere(lambda: backend.restore(id, shorter, [message(0)], replaces=1))
+        return execute(sql, params, many, context)
+
+    with connections[sqlite].execute_wrapper(note):
+        record = loaded(backend, id)
+    assert done
+    assert record.messages == loaded(backend, id).messages == [message(0)]
