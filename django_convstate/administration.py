@@ -4,6 +4,7 @@ A twin differs from its method by the await alone.
 """
 
 import re
+import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final
 
@@ -169,7 +170,8 @@ def _listing(
         raise InvalidConversationValue(f"keys must be at most {MAX_KEYS} keys of the state.")
     for key in keys:
         encode(key, "A state key")
-    return ids.owner_of(owner), limit, after, keys
+    most = None if limit is None else min(limit, sys.maxsize)  # more is more than Python counts
+    return ids.owner_of(owner), most, after, keys
 
 
 async def _nothing() -> AsyncIterator[ConversationSummary]:

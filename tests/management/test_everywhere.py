@@ -48,6 +48,7 @@ def test_a_listing_is_selected_and_sorted() -> None:
     assert listed("--larger-than=1K") == [large.id]
     assert listed("--larger-than=1K", "--owner=u1") == []
     assert set(listed(f"--limit={10**20}")) == set(ids)
+    assert [each.id for each in conversations.list("u1", limit=10**20)] == [new.id, small.id]
     assert run("inspect_sessions", "--larger-than=1MiB") == "No such conversations."
 
 
