@@ -38,7 +38,7 @@ class Wanted:
     def of(cls, options: dict[str, Any]) -> "Wanted":
         """Read the options of a command. Raises `CommandError`."""
         return cls(
-            seconds_of("--idle", options["idle"]),
+            seconds_of("--idle (--older-than)", options["idle"]),
             bytes_of("--larger-than", options["larger_than"]),
             options["sort"],
         )

@@ -372,6 +372,7 @@ def test_what_is_no_duration_is_told(command: str, option: str, value: str) -> N
     with pytest.raises(CommandError, match=r"duration|unit") as error:
         run(command, f"{option}={value}")
     assert error.value.returncode == 1
+    assert option in str(error.value)
     assert str(error.value).count("\n") == 0
     assert [summary.id for summary in conversations.list()] == [conversation.id]
 

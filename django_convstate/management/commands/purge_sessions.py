@@ -56,7 +56,7 @@ class Command(StoreCommand):
             raise CommandError("--batch-size must be at least 1.")
         if options["all"] and (options["idle"] is not None or options["owner"] is not None):
             raise CommandError("--all means all: it does not go with --idle or --owner.")
-        idle_for = options["idle"] = seconds_of("--idle", options["idle"])
+        idle_for = options["idle"] = seconds_of("--idle (--older-than)", options["idle"])
         only_expired = not options["all"] and idle_for is None and options["owner"] is None
         if only_expired and (sentence := why_none_expire(self.store.backend)):
             self._report(PurgeReport(dry_run=options["dry_run"]), sentence, options)
