@@ -10,11 +10,12 @@ from django.db import connections
 from django_convstate import BackendUnavailable, ConversationStore, InvalidBackend
 from django_convstate.administration import repository_of
 from django_convstate.backends.locmem import LocMemBackend
-from django_convstate.backends.records import Record
+from django_convstate.backends.records import Change, Record
 from django_convstate.testing import seed
 from django_convstate.transfer import MigrationReport, migrate
 from django_convstate.transfer.comparing import was_deleted
 from tests.support.archives import LISTING, assert_same, whole_of
+from tests.support.messages import pairs
 
 SOURCES = ["standalone", "sqlite", "postgres"]
 PAIRS = [
@@ -26,12 +27,12 @@ PAIRS = [
 Make = Callable[[str], ConversationStore]
 
 
-def fill(store: ConversationStore, count: int, owner: str = "u1") -> list[str]:
+def fill(store: ConversationStore, count: int) -> list[str]:
     return [
         seed(
             [("user", f"message {number}"), {"item": number}],
             {"title": f"number {number}"},
-            owner=owner,
+            owner="u1",
             ttl=3600 + number,
             store=store,
         ).id
@@ -221,7 +222,8 @@ def test_what_is_too_large_for_the_target_is_told(make_store: Make) -> None:
 def test_what_the_target_refuses_is_told(make_store: Make) -> None:
     source, target = make_store("locmem"), make_store("sqlite")
     fill(source, 2)
-    fill(source, 1, owner="a\0b")
+    old = Change(owner="a\0b", append=pairs(b'{"said":1}'))  # as former versions have kept it
+    source.backend.commit("old", old)
     report = migrate(source, target)
     assert (report.verified, report.refused, report.is_complete) == (2, 1, False)
 
