@@ -11,6 +11,7 @@ from typing import Final
 from . import conf, ids
 from .backends.reports import ConversationSummary, Finding, Health, Progress, PurgeReport, Selection
 from .codec import encode
+from .conversation.arguments import selected_owner
 from .conversation.templating import alters_data
 from .exceptions import InvalidConversationType, InvalidConversationValue
 from .ids import Owner
@@ -182,11 +183,10 @@ async def _nothing() -> AsyncIterator[ConversationSummary]:
 def _selection(idle_for: float | None, owner: Owner, everything: bool) -> Selection:
     if idle_for is not None and (problem := conf.seconds(idle_for)):
         raise InvalidConversationValue(f"idle_for {problem}.")
-    if _is_nobody(owner):
-        raise InvalidConversationValue("owner is a user who is not logged in, and owns nothing.")
+    owned = selected_owner(owner)
     if everything and not (idle_for is None and owner is None):
         raise InvalidConversationValue("everything does not go with idle_for or owner.")
-    return Selection(idle_for=idle_for, owner=ids.owner_of(owner), everything=bool(everything))
+    return Selection(idle_for=idle_for, owner=owned, everything=bool(everything))
 
 
 def _check_batch_size(batch_size: int) -> None:

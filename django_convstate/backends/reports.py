@@ -81,6 +81,10 @@ class PurgeReport:
 
 Kind = Literal["damaged", "partial", "orphaned", "unlisted", "without_ttl", "quarantined"]
 
+# The details of findings that every backend may have.
+QUARANTINED: Final = "A load has found it damaged, and put it in quarantine."
+NO_TTL: Final = "It must expire, and does not."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -93,7 +97,7 @@ class Finding:
             "orphaned": a part, or an entry of an index, of which the conversation is missing.
             "unlisted": the index of its owner does not list it.
             "without_ttl": it has to expire, and does not.
-            "quarantined": a load has found it damaged, and set it aside.
+            "quarantined": a load has found it damaged.
         id: of the conversation; "" where it is not known.
         where: the key in Redis, or the row of which table.
         detail: a sentence.

@@ -36,6 +36,18 @@ def known_owner(owner: ids.Owner) -> str:
     return found
 
 
+def selected_owner(owner: ids.Owner) -> str | None:
+    """Return the owner that a string or a user stands for; None, which selects all, for None.
+
+    Raises:
+        InvalidConversationValue: a user who is not logged in, and must not select all.
+    """
+    found = ids.owner_of(owner)
+    if owner is not None and found is None:
+        raise InvalidConversationValue("owner is a user who is not logged in, and owns nothing.")
+    return found
+
+
 def turn_wait(on_busy: OnBusy, timeout: float | None, options: conf.Options) -> float:
     """Return for how many seconds a turn is waited for at most, or raise `InvalidConversationValue`
     if it is told that wrongly."""

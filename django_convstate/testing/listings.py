@@ -114,22 +114,9 @@ class ListingContract(Scenarios):
 
     async def saved(self, backend: Twin, owner: str, ago: float) -> str:
         """Store a conversation that was saved so many seconds ago, and return its id."""
-        id, when = new_id(), float(int(time.time())) - ago
-        record = Record(
-            id=id,
-            version=1,
-            owner=owner,
-            created_at=when,
-            modified_at=when,
-            last_accessed=when,
-            expires_at=when + DAY,
-            ttl=DAY,
-            state={"a": b"1"},
-            messages=[],
-            message_count=0,
-        )
-        await backend.restore(id, record, [])
-        return id
+        record = record_saved(owner, float(int(time.time())) - ago, DAY, {"a": b"1"})
+        await backend.restore(record.id, record, [])
+        return record.id
 
     async def pages(self, backend: Twin, owner: str, limit: int) -> list[list[ConversationSummary]]:
         """Return the pages of a listing, each after the last cursor of the one before."""
@@ -139,3 +126,21 @@ class ListingContract(Scenarios):
             pages.append(page)
             after = page[-1].cursor
         return pages
+
+
+def record_saved(owner: str, when: float, ttl: float, state: dict[str, bytes]) -> Record:
+    """Return a conversation without messages that was begun and last saved at `when` (seconds since
+    the epoch)."""
+    return Record(
+        id=new_id(),
+        version=1,
+        owner=owner,
+        created_at=when,
+        modified_at=when,
+        last_accessed=when,
+        expires_at=when + ttl,
+        ttl=ttl,
+        state=state,
+        messages=[],
+        message_count=0,
+    )

@@ -7,7 +7,8 @@ from typing import IO
 from .. import ids
 from ..administration import repository_of
 from ..backends.reports import Progress
-from ..exceptions import ConversationBusy, ConversationCorrupt, InvalidConversationValue
+from ..conversation.arguments import selected_owner
+from ..exceptions import ConversationBusy, ConversationCorrupt
 from ..ids import Owner
 from ..store import ConversationStore, conversations
 from .lines import line_of
@@ -40,8 +41,8 @@ def export_to(
 
     Args:
         file: to write to; `open_to_write` opens one.
-        owner: whose conversations; None: all.
-        store: whose.
+        owner: the owner of what is exported; None: all is.
+        store: where from.
         progress: called with the number of conversations that are written, and None.
 
     Raises:
@@ -52,7 +53,7 @@ def export_to(
     """
     repository = repository_of(store)
     exported = left_out = size = 0
-    for summary in each_once(repository, known_owner(owner)):
+    for summary in each_once(repository, selected_owner(owner)):
         try:
             whole = read_whole(repository, summary)
         except (ConversationCorrupt, ConversationBusy) as error:
@@ -65,15 +66,3 @@ def export_to(
             if progress:
                 progress(exported, None)
     return ExportReport(exported, left_out, size)
-
-
-def known_owner(owner: Owner) -> str | None:
-    """Return the owner that a string or a user stands for; None for None.
-
-    Raises:
-        InvalidConversationValue: a user who is not logged in, who owns nothing.
-    """
-    owned = ids.owner_of(owner)
-    if owner is not None and owned is None:
-        raise InvalidConversationValue("owner is a user who is not logged in, and owns nothing.")
-    return owned

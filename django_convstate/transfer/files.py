@@ -12,7 +12,7 @@ from typing import IO, cast
 @contextmanager
 def open_to_write(path: Path) -> Iterator[IO[bytes]]:
     """Yield a file that takes the place of `path` at the end of the with block, if no error leaves
-    it: what is there is complete. Nobody but this user may read it.
+    it: what is there is complete. Only this user may read it.
 
     What is killed leaves a file with ".part" at the end of its name, which the next one overwrites.
 

@@ -19,7 +19,7 @@ from ..exceptions import (
 from ..repository import Repository
 from ..store import ConversationStore, conversations
 from .lines import Whole, parse_line
-from .reading import TOLERANCE, peek
+from .reading import TOLERANCE, peek, peek_if_sound
 from .seen import SeenIds
 
 OnConflict = Literal["fail", "skip", "replace"]
@@ -210,7 +210,8 @@ def put(repository: Repository, whole: Whole) -> bool:
         ConversationConflict: others did not stop changing what was there.
     """
     for left in reversed(range(_TRIES)):
-        version = stored_version(repository, whole.record.id)
+        found = peek_if_sound(repository, whole.record.id)
+        version = found.version if found else None
         try:
             repository.restore(
                 whole.record.id, whole.record, iter(whole.messages), replaces=version
@@ -221,11 +222,3 @@ def put(repository: Repository, whole: Whole) -> bool:
         else:
             return version is not None
     raise AssertionError("unreachable")
-
-
-def stored_version(repository: Repository, id: str) -> int | None:
-    """Return the version of what is stored; None: nothing is, or what is damaged."""
-    try:
-        return peek(repository, id, 1).version
-    except (ConversationNotFound, ConversationCorrupt):
-        return None

@@ -16,7 +16,6 @@ from ..exceptions import (
     ConversationBusy,
     ConversationConflict,
     ConversationCorrupt,
-    ConversationNotFound,
     ConversationTooLarge,
     InvalidConversationValue,
 )
@@ -25,7 +24,7 @@ from ..repository import Repository
 from ..store import ConversationStore
 from .comparing import is_copy, is_newer, is_same, was_deleted
 from .lines import Whole
-from .reading import each_once, peek, read_whole
+from .reading import each_once, peek_if_sound, read_whole
 from .seen import SeenIds
 
 MAX_PASSES: Final = 10
@@ -47,7 +46,7 @@ class MigrationReport:
         changed: how many others have changed in the source since they were copied.
         newer: how many were saved later in the target than in the source. They were left alone.
         only_in_target: how many of the target are unknown in the source. They were left alone.
-        differing: how many differ, though nobody has changed them.
+        differing: how many differ, though they were not changed.
         refused: how many could not be copied: damaged in the source, or too large for the target.
     """
 
@@ -183,7 +182,7 @@ class Migration:
         self._total = done
 
     def _copy_if_needed(self, summary: ConversationSummary) -> bool:
-        found = self._in_target(summary.id)
+        found = peek_if_sound(self.target, summary.id)
         if found is not None and (is_newer(found, summary) or is_copy(found, summary)):
             return False
         try:
@@ -208,17 +207,11 @@ class Migration:
         self.report.copied += 1
         return True
 
-    def _in_target(self, id: str) -> Record | None:
-        try:
-            return peek(self.target, id, 1)
-        except (ConversationNotFound, ConversationCorrupt):
-            return None
-
     def _verdict(self, summary: ConversationSummary) -> str:
         try:
             verdict = self._judge(summary)
             if verdict in ("changed", "differing"):
-                found = self._in_target(summary.id)
+                found = peek_if_sound(self.target, summary.id)
                 if found is not None and is_newer(found, summary):
                     return "newer"
                 if self._copy(summary, found):

@@ -8,7 +8,12 @@ from .. import clock
 from ..backends.records import Record
 from ..backends.reports import ConversationSummary
 from ..backends.toolkit.packed import Pair
-from ..exceptions import BackendUnavailable, ConversationBusy, ConversationNotFound
+from ..exceptions import (
+    BackendUnavailable,
+    ConversationBusy,
+    ConversationCorrupt,
+    ConversationNotFound,
+)
 from ..repository import Repository
 from .lines import Whole
 from .seen import SeenIds
@@ -66,6 +71,14 @@ def peek(repository: Repository, id: str, window: int) -> Record:
     if record.degraded:
         raise BackendUnavailable("The store is unavailable.")
     return record
+
+
+def peek_if_sound(repository: Repository, id: str) -> Record | None:
+    """Return a stored conversation with its newest message; None: nothing is stored, or what is
+    damaged. Raises `BackendUnavailable` in an outage."""
+    with suppress(ConversationNotFound, ConversationCorrupt):
+        return peek(repository, id, 1)
+    return None
 
 
 def _all_messages(repository: Repository, record: Record, page: int) -> list[Pair] | None:

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 from django.db.models import Count, Exists, F, Max, Min, Model, OuterRef, Q, QuerySet
 
 from ...exceptions import ConversationCorrupt
-from ..reports import Finding, Kind, Progress
+from ..reports import NO_TTL, QUARANTINED, Finding, Kind, Progress
 from ..toolkit.packed import checked, id_of, key_of
 from .copies import as_text
 from .models import Conversation, Message
@@ -102,15 +102,14 @@ class _Search:
         rows = self._storage.all_rows.filter(has_to, expires_at__isnull=True)
         for page in self._pages(rows.defer("state", "state_json"), PAGE):
             for row in page:
-                yield _of_row("without_ttl", row, "It must expire, and does not.")
+                yield _of_row("without_ttl", row, NO_TTL)
 
     def quarantined(self) -> Iterator[Finding]:
-        """Yield what loads have set aside."""
+        """Yield what loads have put in quarantine."""
         rows = self._storage.all_rows.exclude(quarantined="").defer("state", "state_json")
         for page in self._pages(rows, PAGE):
             for row in page:
-                detail = "A load has found it damaged, and set it aside."
-                yield _of_row("quarantined", row, detail)
+                yield _of_row("quarantined", row, QUARANTINED)
 
     def messages(self) -> Iterator[Finding]:
         """Look at the bytes of each message, and at its id beside them."""

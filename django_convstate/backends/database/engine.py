@@ -1,5 +1,5 @@
 """How the backend works on the rows of one conversation: in a transaction or without, with what is
-damaged set aside, and its expiry slid."""
+damaged put in quarantine, and its expiry slid."""
 
 import math
 from collections.abc import Callable
@@ -51,8 +51,8 @@ class Engine:
         return self._quarantining(lambda: self.transactions.run(work, patience=patience))
 
     def _quarantining(self, call: Callable[[], T]) -> T:
-        """Call, and set aside what makes no sense. In a transaction of its own, because that of the
-        call is rolled back."""
+        """Call, and put in quarantine what makes no sense. In a transaction of its own, because
+        that of the call is rolled back."""
         try:
             return call()
         except Damaged as damaged:

@@ -23,7 +23,7 @@ class Conversation(models.Model):
 
     prefix = models.CharField(_("prefix"), max_length=128)
     key = models.CharField(_("id"), max_length=255)
-    # None is nobody: nobody can be "".
+    # None: it has no owner; "" is none.
     owner = models.CharField(_("owner"), max_length=256, null=True, blank=True)  # noqa: DJ001
     title = models.CharField(_("title"), max_length=200, blank=True, default="")
     version = models.BigIntegerField(_("version"), default=0)

@@ -1,6 +1,6 @@
 """The queue of the leases of a conversation, in a column of its row.
 
-A turn may begin in a transaction of the caller's. Nobody else sees such a lease before that
+A turn may begin in a transaction of the caller's. Others do not see such a lease before that
 transaction ends; until then the row of the conversation is locked, which keeps others out. To renew
 it is neither possible, for that is done on another connection, nor needed."""
 

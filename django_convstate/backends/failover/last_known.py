@@ -17,10 +17,10 @@ from typing import Final
 from ... import clock
 from ..records import Change, Committed, Record
 from ..reports import Selection
-from ..toolkit.memory import BYTES_OVERHEAD, memory_of
+from ..toolkit.memory import BYTES_OVERHEAD
 from ..toolkit.packed import PackedMessages
 from ..toolkit.stored import StoredConversation
-from .snapshot import OVERHEAD, Applied, Snapshot
+from .snapshot import OVERHEAD, Applied, Snapshot, memory_with
 
 MAX_NOTED: Final = 64  # answers, before they are kept
 NOTED_SHARE: Final = 16  # and they take at most a sixteenth of the memory
@@ -102,9 +102,7 @@ class LastKnownCache:
             self.forget(id)
             return
         if self._max_count:
-            self._note(
-                id, record, OVERHEAD + memory_of(record.state, record.messages, record.first), era
-            )
+            self._note(id, record, memory_with(record), era)
 
     def apply(self, id: str, change: Change, committed: Committed, era: int) -> None:
         """Keep a change that the primary has applied, with its answer."""
@@ -188,8 +186,7 @@ class LastKnownCache:
             stored = snapshot.stored(self._max_age)
             stored.touch(clock.time(), ttl)
             record = stored.record("", snapshot.kept_messages, self._max_age)
-            size = OVERHEAD + memory_of(record.state, record.messages, record.first)
-            seen = clock.monotonic()
+            size, seen = memory_with(record), clock.monotonic()
             self._replace(id, Snapshot(record, size, snapshot.begun, seen, [], self.era))
 
     def move(self, id: str, new_id: str, *, found: bool) -> None:
@@ -263,7 +260,7 @@ class LastKnownCache:
         record = stored.record("", snapshot.kept_messages, self._max_age)
         packed = stored.messages.packed
         for first in (stored.messages.first(), None):
-            size = OVERHEAD + memory_of(record.state, (), first)
+            size = memory_with(replace(record, messages=(), first=first))
             kept = 0
             for each in reversed(packed):
                 size += BYTES_OVERHEAD + len(each)
@@ -277,7 +274,7 @@ class LastKnownCache:
         messages = PackedMessages(packed[len(packed) - kept :], record.end - kept)
         is_all = kept == len(stored.messages)
         record = replace(record, messages=messages, first=None if is_all else first)
-        size = OVERHEAD + memory_of(record.state, record.messages, record.first)
+        size = memory_with(record)
         if size > self._max_bytes // SHARE:
             return None
         return Snapshot(record, size, snapshot.begun, snapshot.seen, [], snapshot.era)

@@ -122,8 +122,12 @@ class Snapshot:
     def compacted(self, max_age: float | None) -> "Snapshot":
         """Return the same with the changes applied."""
         record = self.stored(max_age).record("", self.kept_messages, max_age)
-        size = OVERHEAD + memory_of(record.state, record.messages, record.first)
-        return Snapshot(record, size, self.begun, self.seen, [], self.era)
+        return Snapshot(record, memory_with(record), self.begun, self.seen, [], self.era)
+
+
+def memory_with(record: Record) -> int:
+    """Return the bytes of memory of a conversation of which no more than a record is known."""
+    return OVERHEAD + memory_of(record.state, record.messages, record.first)
 
 
 def _version(change: Applied) -> int:

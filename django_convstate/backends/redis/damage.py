@@ -16,7 +16,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
-from ..reports import Finding, Kind, Progress
+from ..reports import NO_TTL, QUARANTINED, Finding, Kind, Progress
 from . import scripts
 from .batches import Batches
 from .client.clients import Clients
@@ -77,7 +77,7 @@ class DamageSearch:
             "owner": self._indexes,
             "saved": self._orders,
             "corrupt": self._quarantined,
-            "beside": partial(self._lasting, detail="It must expire, and does not."),
+            "beside": partial(self._lasting, detail=NO_TTL),
         }
 
     def findings(self, progress: Progress | None) -> Iterator[Finding]:
@@ -228,11 +228,10 @@ class DamageSearch:
         return self._index_of(owner.decode(errors="replace")) == index
 
     def _quarantined(self, keys: Sequence[str]) -> Iterator[Finding]:
-        detail = "A load has found it damaged, and set it aside."
         for key in keys:
             # All parts of it count as one.
             where = re.sub(r":\w+(:corrupt(?::\d+)?)$", r":*\1", key)
-            yield _finding("quarantined", self._id_of(key), where, detail)
+            yield _finding("quarantined", self._id_of(key), where, QUARANTINED)
         yield from self._lasting(keys, detail="It is in quarantine, and must expire.")
 
     def _lasting(self, keys: Sequence[str], detail: str) -> Iterator[Finding]:
@@ -280,7 +279,7 @@ def _index_page(key: str, cursor: int) -> Operation[_Page | None]:
 
 
 def _without_ttl(id: str, where: str) -> Finding:
-    return _finding("without_ttl", id, where, "It must expire, and does not.")
+    return _finding("without_ttl", id, where, NO_TTL)
 
 
 def _finding(kind: Kind, id: str, where: str, detail: str) -> Finding:

@@ -12,10 +12,11 @@ from redis.connection import AbstractConnection
 
 from django_convstate import clock
 from django_convstate.backends.base import Selection
-from django_convstate.backends.records import Change, Record
+from django_convstate.backends.records import Change
 from django_convstate.backends.redis import owner_index
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.ids import new_id
+from django_convstate.testing.listings import record_saved
 from tests.support.messages import pairs
 from tests.support.places import on
 from tests.support.redis import commands_of, index_of, key_of, raw, saved_index_of
@@ -44,22 +45,10 @@ def saved(
     backend: RedisBackend, owner: str, ago: float, ttl: float = 86_400.0, now: float | None = None
 ) -> str:
     """Store a conversation that was saved so many seconds before now."""
-    id, when = new_id(), round((now or time.time()) - ago, 3)
-    record = Record(
-        id=id,
-        version=1,
-        owner=owner,
-        created_at=when,
-        modified_at=when,
-        last_accessed=when,
-        expires_at=when + ttl,
-        ttl=ttl,
-        state={"title": b'"A"'},
-        messages=[],
-        message_count=0,
-    )
-    backend.restore(id, record, [])
-    return id
+    when = round((now or time.time()) - ago, 3)
+    record = record_saved(owner, when, ttl, {"title": b'"A"'})
+    backend.restore(record.id, record, [])
+    return record.id
 
 
 def say(backend: RedisBackend, id: str, **change: Any) -> None:
