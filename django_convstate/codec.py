@@ -51,7 +51,7 @@ def encode(value: JSON, path: str, key: str | None = None) -> bytes:
         # Reading it back is native code and finds every silent change; only then is a walk in
         # Python worth its time.
         if type(value) is str or orjson.loads(data) == value:
-            return _trimmed(data)
+            return b"%b" % data  # see _trimmed
     except (TypeError, RecursionError):
         pass
     return _trimmed(

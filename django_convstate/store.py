@@ -114,19 +114,21 @@ class ConversationStore(StoreAdministration):
             ConversationCorrupt: there was something, but no conversation; it was quarantined.
             InvalidConversationId, InvalidConversationType: there cannot be one.
         """
-        owned = _expected_owner(id, owner)
         options = self._repository.options
-        return self._loaded(
-            _checked(self._repository.load(id, options.window), owned), owned, options
-        )
+        if owner is ANYBODY:
+            return self._loaded(self._repository.load(id, options.window), ANYBODY, options)
+        owned = _expected_owner(id, owner)
+        record = self._repository.load(id, options.window)
+        return self._loaded(_checked(record, owned), owned, options)
 
     async def aget(self, id: str, *, owner: Owner = ANYBODY) -> Conversation:
         """See `get`."""
-        owned = _expected_owner(id, owner)
         options = self._repository.options
-        return self._loaded(
-            _checked(await self._repository.aload(id, options.window), owned), owned, options
-        )
+        if owner is ANYBODY:
+            return self._loaded(await self._repository.aload(id, options.window), ANYBODY, options)
+        owned = _expected_owner(id, owner)
+        record = await self._repository.aload(id, options.window)
+        return self._loaded(_checked(record, owned), owned, options)
 
     def peek(self, id: str, *, owner: Owner = ANYBODY) -> Conversation:
         """Return a stored conversation to read only: neither its time to live starts anew nor does
@@ -341,7 +343,8 @@ class ConversationStore(StoreAdministration):
         copy = WorkingCopy(options)
         copy.load(record)
         copy.is_read_only = read_only
-        copy.visitor = None if owner is ANYBODY else owner or ""
+        if owner is not ANYBODY:
+            copy.visitor = owner or ""
         return Conversation(self._repository, copy)
 
     def _opened(

@@ -1,14 +1,14 @@
 """One message: as it is handed out, and as it is stored."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from datetime import UTC, datetime
-from itertools import count
+from functools import lru_cache
 from typing import Any, Never
 
 from .. import clock
-from ..backends.toolkit.packed import NO_KEY, id_of, pack_under
+from ..backends.toolkit.packed import NO_KEY, are_keyed, id_of, pack_under
 from ..codec import JSON, decode, encode, encode_texts
 from ..exceptions import ConversationCorrupt, InvalidConversationType
 
@@ -21,26 +21,27 @@ class Message(dict[str, JSON]):
     copies, so that changing them changes nothing stored.
     """
 
-    # The message as it is packed, and its position: what its id is, is rarely asked.
-    __slots__ = ("_source",)
-    _source: tuple[bytes, int]
+    # The message as it is packed: what its id is, is rarely asked.
+    __slots__ = ("_packed",)
+    _packed: bytes
 
     @classmethod
     def each(
-        cls, values: Iterable[dict[str, JSON]], packed: Iterable[bytes], start: int
+        cls, values: Iterable[dict[str, JSON]], packed: Sequence[bytes], start: int
     ) -> "list[Message]":
         """Return decoded messages, which are packed as these and begin at a position."""
-        made = []
-        for fields, source in zip(values, zip(packed, count(start)), strict=False):
-            self = cls(fields)
-            self._source = source
-            made.append(self)
+        made = list(map(cls, values))
+        for self, each in zip(made, packed, strict=True):
+            self._packed = each
+        if not are_keyed(packed):
+            for position, self in enumerate(made, start):
+                self._packed = pack_under(NO_KEY, id_of(self._packed, position), b"")
         return made
 
     @property
     def id(self) -> str:
         """What `messages.find`, `update` and `redact` know it by."""
-        return id_of(*self._source)
+        return id_of(self._packed, 0)
 
     def __repr__(self) -> str:
         role, content = self.get("role"), self.get("content")
@@ -102,12 +103,19 @@ def encode_message(role: str, content: JSON, id: str, extra: Mapping[str, JSON])
     """Return a message as it is stored, with its time unless it has one."""
     if not isinstance(role, str) or not role:
         raise InvalidConversationType("The role of a message is a string that is not empty.")
-    timestamp = datetime.fromtimestamp(clock.time(), UTC).isoformat(timespec="milliseconds")
+    seconds, milliseconds = divmod(int(clock.time() * 1000), 1000)
+    timestamp = f"{_text_of(seconds)}.{milliseconds:03}+00:00"
     if not extra and type(content) is type(role) is str:  # as it mostly is
         texts = {"role": role, "content": content, "timestamp": timestamp, "id": id}
         return encode_texts(texts, "message")
     message = {"role": role, "content": content, "timestamp": timestamp, **extra, "id": id}
     return encode(message, "message")
+
+
+@lru_cache(maxsize=2)
+def _text_of(seconds: int) -> str:
+    """Return a time in seconds since the epoch as ISO 8601, in UTC, without its offset."""
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
 
 
 def encode_item(item: object, name: str) -> bytes:

@@ -344,6 +344,14 @@ class MessageLog:
         """The position of the first message in memory."""
         return self._stored_end - len(self._recent) - len(self._tail)
 
+    def _wanted(self) -> list[bytes]:
+        """Return the stored messages in memory that are still wanted; not to be changed."""
+        stored = packed_of(self._tail)
+        if self._recent:
+            stored = [*stored, *self._recent]
+        surplus = self._stored_end - self._kept_end
+        return stored[: max(0, len(stored) - surplus)] if surplus else stored
+
     @property
     def is_complete(self) -> bool:
         """Whether all messages are in memory."""
@@ -353,25 +361,22 @@ class MessageLog:
     def view(self) -> MessageView:
         """Return the messages as they are now, to be read."""
         with self.lock.held:
-            replaced = {id: new for id, (_, new) in self._replaced.items()}
+            wanted = [*self._wanted(), *self._appended]
+            changed = self._current.copy()
+            if self._replaced:
+                changed.update((id, new) for id, (_, new) in self._replaced.items())
+            end = self._kept_end + len(self._appended)
+            start = end - len(wanted)
             return MessageView(
-                self.dropped,
-                self._stored_end,
-                self._kept_end,
-                self._tail,
-                self._recent.copy(),
-                self._appended.copy(),
-                self._first,
-                self._current | replaced,
-                self._offline,
+                self.dropped, start, end, wanted, self._first, changed, self._offline
             )
 
     def peek(self, id: str) -> bytes | None:
         """Return the bytes of a message that is in memory and still wanted; None: it is not."""
         with self.lock.held:
-            wanted = len(self._tail) + len(self._recent) - (self._stored_end - self._kept_end)
-            stored = [*packed_of(self._tail), *self._recent][: max(0, wanted)]
-            for position, message in enumerate([*stored, *self._appended], self._start):
+            wanted = [*self._wanted(), *self._appended]
+            start = self._kept_end + len(self._appended) - len(wanted)
+            for position, message in enumerate(wanted, start):
                 if id_of(message, position) == id:
                     return self._as_replaced(id, data_of(message))
             return None

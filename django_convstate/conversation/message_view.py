@@ -16,38 +16,20 @@ from .message import Message, object_of
 
 @dataclass(slots=True, repr=False)
 class MessageView:
-    """Stored are the messages at positions `dropped` to `stored_end`, of which those before
-    `kept_end` are wanted. The newest are in memory: `tail`, then `recent`. Behind the kept ones
-    come the `appended` ones.
+    """The messages are at positions `dropped` to `end`. Those from `start` on are in memory,
+    `packed`.
 
     `oldest` is the first message with its position, as it was last known; `changed` what was made
     of messages, by their id; `is_offline` says that the store cannot be asked for others.
     """
 
     dropped: int
-    stored_end: int
-    kept_end: int
-    tail: Sequence[Pair]
-    recent: list[bytes]
-    appended: list[bytes]
+    start: int
+    end: int
+    packed: list[bytes]
     oldest: tuple[int, Pair] | None
     changed: Mapping[str, bytes]
     is_offline: bool
-
-    @property
-    def end(self) -> int:
-        """The position after the last message."""
-        return self.kept_end + len(self.appended)
-
-    @property
-    def _start(self) -> int:
-        """The position of the first message in memory."""
-        return self.stored_end - len(self.recent) - len(self.tail)
-
-    @property
-    def start(self) -> int:
-        """The position from which on the wanted messages are in memory."""
-        return max(self.dropped, min(self._start, self.kept_end))
 
     @property
     def first(self) -> dict[str, JSON] | None:
@@ -59,12 +41,11 @@ class MessageView:
 
     def window_start(self, size: int) -> int:
         """Return where the newest `size` messages begin, as far back as they can be reached."""
-        first = max(self.dropped, self.end - size)
-        return max(first, min(self._start, self.kept_end)) if self.is_offline else first
+        return max(self.start if self.is_offline else self.dropped, self.end - size)
 
     def missing(self, start: int, stop: int) -> tuple[int, int] | None:
         """Return the bounds of the messages among `start` to `stop` that are not in memory."""
-        stop = min(stop, self._start, self.kept_end)
+        stop = min(stop, self.start)
         return (start, stop) if start < stop else None
 
     def assemble(self, read: Sequence[Pair], start: int, stop: int) -> list[Message]:
@@ -80,13 +61,8 @@ class MessageView:
         return self._values(found, stop - len(found))
 
     def _packed(self, read: Sequence[Pair], start: int, stop: int) -> list[bytes]:
-        found = [*packed_of(read)]
-        first, recent = self._start, self.stored_end - len(self.recent)
-        kept = min(stop, self.kept_end)
-        found += packed_of(self.tail)[max(0, start - first) : max(0, kept - first)]
-        found += self.recent[max(0, start - recent) : max(0, kept - recent)]
-        found += self.appended[max(0, start - self.kept_end) : max(0, stop - self.kept_end)]
-        return found
+        found = self.packed[max(0, start - self.start) : max(0, stop - self.start)]
+        return [*packed_of(read), *found] if read else found
 
     def _values(self, packed: list[bytes], start: int) -> list[dict[str, JSON]]:
         bodies = bodies_of(packed)

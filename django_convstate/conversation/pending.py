@@ -96,7 +96,7 @@ class Pending:
     def take(self, change: Change) -> tuple[int, bool] | None:
         """Take out what has been applied. Return where the messages were expected to end after it,
         and whether others wait. None: another task has sent it as well, and was faster."""
-        if not self.is_first(change):
+        if not self._queue or self._queue[0][0].commit is not change.commit:
             return None
         return self._queue.popleft()[1], bool(self._queue)
 

@@ -146,7 +146,7 @@ class ReadMessages(Sequence[Message]):
             refuse_async("More than WINDOW messages", f"messages.{twin}({wanted})")
         view = self._copy.log.view()
         start = view.window_start(wanted)
-        if view.missing(start, view.end) and is_async():
+        if start < view.start and is_async():
             start = max(start, view.start)  # up to WINDOW this never raises
         return view, start
 

@@ -32,10 +32,9 @@ class State(MutableMapping[str, JSON]):
     """
 
     def __init__(self, options: Options, lock: MemoryLock) -> None:
-        """Begin empty."""
+        """Prepare for `reset_to`, which has to follow."""
         self._lock = lock
         self._options = options
-        self.reset_to({})
 
     def reset_to(self, stored: dict[str, bytes]) -> None:
         """Hold what the store holds, and nothing else."""
@@ -153,7 +152,7 @@ class State(MutableMapping[str, JSON]):
     def is_modified(self) -> bool:
         """Whether there is something to save."""
         with self._lock.held:
-            now = self._now()
+            now = self._encoded | self._nested()
             return bool(self._counted or self._stored.keys() - now.keys() or self._changed(now))
 
     def collect_changes(
@@ -166,18 +165,22 @@ class State(MutableMapping[str, JSON]):
             InvalidConversationValue, ConversationTooLarge: something was put into a value that was
                 handed out. Nothing is regarded as stored then.
         """
-        now = self._now()
-        if now != self._encoded:
-            self._size = self._checked_size(_size_of(now))
-        changed, counted = self._changed(now), self._counted
+        encoded, stored, counted = self._encoded, self._stored, self._counted
+        if nested := self._nested():
+            now = encoded | nested
+            if now != encoded:
+                self._size = self._checked_size(_size_of(now))
+                self._encoded = encoded = now
+        changed = self._changed(encoded)
         unset: list[str] = []
-        if not self._stored.keys() <= now.keys():
-            unset = sorted(self._stored.keys() - now.keys())
+        if not stored.keys() <= encoded.keys():
+            unset = sorted(stored.keys() - encoded.keys())
         expected: dict[str, bytes | None] = {}
         if not self._assigned.issuperset(changed):
             for key in changed.keys() - self._assigned:
-                expected[key] = self._stored.get(key)
-        self._encoded, self._stored = now, now.copy()
+                expected[key] = stored.get(key)
+        if changed or unset or counted:
+            self._stored = encoded.copy()
         if counted or self._approximate:
             self._approximate = (self._approximate | counted.keys()) - changed.keys()
         self._assigned, self._counted = set(), {}
@@ -215,21 +218,24 @@ class State(MutableMapping[str, JSON]):
         """Take note that what is stored under these keys has others' changes in it, too."""
         self._approximate.update(keys)
 
-    def _now(self) -> dict[str, bytes]:
-        """Return what is to be stored: what was handed out may have changed since."""
-        now = self._encoded.copy()
-        for key, value in self._values.items():
+    def _nested(self) -> dict[str, bytes]:
+        """Return the lists and dictionaries that were handed out as they are now: they may have
+        changed since."""
+        nested = {}
+        for key, value in self._values.items():  # on Python 3.11, faster than a comprehension
             if type(value) not in _IMMUTABLE:
-                now[key] = encode(value, "state", key)
-        return now
+                nested[key] = encode(value, "state", key)
+        return nested
 
     def _changed(self, now: dict[str, bytes]) -> dict[str, bytes]:
+        """Return those of the values to be stored that are set, and not counted."""
+        stored, counted = self._stored, self._counted
         sent_anyway = self._sent_anyway() if self._approximate else ()
-        return {
-            key: data
-            for key, data in now.items()
-            if (data != self._stored.get(key) or key in sent_anyway) and key not in self._counted
-        }
+        changed = {}
+        for key in self._values:  # what was neither handed out nor assigned is as it was
+            if key not in counted and (now[key] != stored.get(key) or key in sent_anyway):
+                changed[key] = now[key]
+        return changed
 
     def _sent_anyway(self) -> set[str]:
         """Return the keys whose values are sent even if they look the same as what is stored."""
@@ -239,8 +245,8 @@ class State(MutableMapping[str, JSON]):
         if self._size is None:
             self._size = _size_of(self._encoded)
         before = self._encoded.get(key)
-        size = self._size + entry_size(key, data)
-        self._size = self._checked_size(size if before is None else size - entry_size(key, before))
+        added = entry_size(key, data) if before is None else len(data) - len(before)
+        self._size = self._checked_size(self._size + added)
         self._encoded[key] = data
 
     def _checked_size(self, size: int) -> int:
@@ -277,10 +283,12 @@ def _no_such_key(key: object) -> KeyError:
 
 
 def _size_of(encoded: dict[str, bytes]) -> int:
-    return sum(entry_size(key, data) for key, data in encoded.items())
+    return sum(map(len, map(str.encode, encoded))) + sum(map(len, encoded.values()))
 
 
 def _plain_key(key: str) -> str:
+    if type(key) is str and key.isascii():  # as it mostly is
+        return key
     if not isinstance(key, str):
         raise InvalidConversationType(f"A state key is a string, not {type(key).__name__}.")
     encode(key, "A state key")

@@ -201,7 +201,7 @@ class WorkingCopy:
                 max_messages=options.max_messages,
                 drop_oldest=options.when_full == "drop_oldest",
                 commit=ThisProcess.writer.begin(self.id),
-                lease=self.lease,
+                lease=None if self._lease is None else self.lease,
                 seen=seen,
                 window=self.window,
             )

@@ -22,11 +22,12 @@ KEY_SIZE: Final = 10
 NO_KEY: Final = bytes(KEY_SIZE)  # below every other
 CLOCK_SLACK_MS: Final = 60_000  # a key further ahead of the store's clock than that is not taken
 _OLD: Final = ord("{")
+_BODY: Final = KEY_SIZE + 1  # where the bytes begin, if there is no id
 # Of an id that is no key: in its place, above every key.
 _FOREIGN: Final = b"\xff\xff"
 
 Pair = tuple[str, bytes]  # a message: its id, and its bytes
-_second = itemgetter(1)
+_first, _second = itemgetter(0), itemgetter(1)
 
 
 def locator(id: str) -> bytes:
@@ -79,9 +80,13 @@ def data_of(packed: bytes) -> bytes:
 def bodies_of(messages: list[bytes]) -> list[bytes]:
     """Return the bytes of stored messages: `data_of` each, without its calls."""
     return [
-        packed if packed[0] == _OLD else packed[KEY_SIZE + 1 + packed[KEY_SIZE] :]
-        for packed in messages
+        packed if packed[0] == _OLD else packed[_BODY + packed[KEY_SIZE] :] for packed in messages
     ]
+
+
+def are_keyed(messages: Iterable[bytes]) -> bool:
+    """Tell whether none of the stored messages is as 0.1 has stored it, without a key."""
+    return _OLD not in map(_first, messages)
 
 
 def given_id(packed: bytes) -> str | None:
