@@ -10,8 +10,8 @@ import asyncio
 import secrets
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Literal
 
@@ -20,11 +20,13 @@ from ..backends.toolkit.isolation import run_isolated
 from ..exceptions import ConversationBusy, ConversationError
 from ..repository import Repository
 from ..tracebacks import clears_locals
+from .renewing import TaskRenewal, ThreadRenewal
 from .wakeups import Waiter, turn_ended
 
 OnBusy = Literal["wait", "reject"]
 
 LEASE: Final = 5.0  # seconds
+RENEW_AFTER: Final = 1.0  # seconds; a turn that ends before is not renewed
 RENEW_INTERVAL: Final = LEASE / 3
 POLL_INTERVAL: Final = 0.25  # seconds, per waiter ahead of us
 RELEASE_TIMEOUT: Final = 1.0  # seconds, for the release of a task that is being cancelled
@@ -75,37 +77,16 @@ class Turn:
                     async with asyncio.timeout(_pause(acquired.position, deadline)):
                         await woken.wait()
 
-    @contextmanager
-    def renewing(self) -> Iterator[None]:
-        """Renew the lease from a thread of its own while the block runs. Should that find it lost,
-        the commit will say so."""
-        done = threading.Event()
+    def renewing(self) -> ThreadRenewal:
+        """Return a context manager that renews the lease while its block runs, if that lasts.
+        Should the lease be lost, the commit will say so."""
+        renew = partial(run_isolated, self._repository.renew, self.id, self.lease, LEASE)
+        return ThreadRenewal(renew, RENEW_AFTER, RENEW_INTERVAL)
 
-        def renew() -> None:
-            is_held = True
-            while is_held and not done.wait(RENEW_INTERVAL):
-                with suppress(ConversationError):  # there is time for another try
-                    is_held = run_isolated(self._repository.renew, self.id, self.lease, LEASE)
-
-        thread = threading.Thread(target=renew, name="convstate-turn", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-
-    def arenewing(self) -> "_Renewal":
-        """See `renewing`. The lease is renewed by a task."""
-
-        async def renew() -> None:
-            is_held = True
-            while is_held:
-                await asyncio.sleep(RENEW_INTERVAL)
-                with suppress(ConversationError):
-                    is_held = await self._repository.arenew(self.id, self.lease, LEASE)
-
-        return _Renewal(renew)
+    def arenewing(self) -> TaskRenewal:
+        """See `renewing`."""
+        renew = partial(self._repository.arenew, self.id, self.lease, LEASE)
+        return TaskRenewal(renew, RENEW_AFTER, RENEW_INTERVAL)
 
     def end(self, *, is_released: bool) -> None:
         """Give the lease back, unless a commit does or did, and wake who may be next."""
@@ -128,22 +109,6 @@ class Turn:
         with suppress(ConversationError, TimeoutError):
             async with asyncio.timeout(RELEASE_TIMEOUT):
                 await self._repository.arelease(self.id, self.lease)
-
-
-class _Renewal:
-    """Runs a task for as long as a block does. No generator, because an event loop that is closed
-    would close that before the block is done."""
-
-    def __init__(self, renew: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._renew = renew
-
-    async def __aenter__(self) -> None:
-        self._task = asyncio.create_task(self._renew(), name="convstate-turn")
-
-    async def __aexit__(self, *error: object) -> None:
-        if not self._task.done():  # as that of a closed event loop is
-            self._task.cancel()
-            await asyncio.wait([self._task])
 
 
 def check_on_busy(on_busy: object) -> None:
