@@ -117,8 +117,7 @@ class LocMemBackend(ConversationStateBackend):
                 self._table.use(id)
                 self._table.recount(id)
             if change.lease is not None and change.release:
-                with self._queues.changing(id) as queue:
-                    queue.leave(change.lease)
+                self._queues.leave(id, change.lease)
         self._log_evicted(evicted, begun=stored is None)
         return committed
 
@@ -226,7 +225,7 @@ class LocMemBackend(ConversationStateBackend):
     def has_queue(self, id: str) -> bool:
         """Tell whether there is a lease for a turn of the conversation, held or waiting."""
         with self._lock:
-            return bool(self._queues.get(id).expires)
+            return self._queues.has(id)
 
     def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
         """See `ConversationStateBackend.acquire`."""
@@ -242,8 +241,8 @@ class LocMemBackend(ConversationStateBackend):
 
     def release(self, id: str, lease: str) -> None:
         """See `ConversationStateBackend.release`."""
-        with self._lock, self._queues.changing(id) as queue:
-            queue.leave(lease)
+        with self._lock:
+            self._queues.leave(id, lease)
 
     def scan(
         self,
@@ -370,7 +369,7 @@ class LocMemBackend(ConversationStateBackend):
         evicted = table.evict(
             most - max(1, most // 5) if count else most,
             room - room // 5,
-            lambda other: other == id or bool(self._queues.get(other).expires),
+            lambda other: other == id or self._queues.has(other),
         )
         if is_full():
             raise BackendUnavailable(

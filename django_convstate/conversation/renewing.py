@@ -38,7 +38,6 @@ class ThreadRenewal:
         self._renew = renew
         self._interval = interval
         self._is_over = False
-        self._woken = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> None:
@@ -53,12 +52,13 @@ class ThreadRenewal:
         # It may be this one, if the garbage collector closes a generator with a turn in it. And
         # when the interpreter ends, it runs no more.
         if thread is not None and thread is not threading.current_thread():
-            self._woken.set()
+            self._ended.set()
             if not sys.is_finalizing():
                 thread.join()
 
     def start(self) -> None:
         """Start the thread, or put that off if there is none to be had. For the watcher."""
+        self._ended = threading.Event()
         thread = threading.Thread(target=self._run, name="convstate-turn", daemon=True)
         try:
             thread.start()
@@ -73,7 +73,7 @@ class ThreadRenewal:
         while is_held and not self._is_over:
             with suppress(ConversationError):
                 is_held = self._renew()
-            self._woken.wait(self._interval)
+            self._ended.wait(self._interval)
 
 
 class TaskRenewal:

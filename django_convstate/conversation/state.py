@@ -186,6 +186,11 @@ class State(MutableMapping[str, JSON]):
         self._assigned, self._counted = set(), {}
         return changed, unset, counted, expected
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing of it was handed out or changed since it was loaded."""
+        return not self._values and self._encoded == self._stored
+
     def changes(self) -> "StateChanges":
         """Return what has changed, for `do_again`. Raises as `collect_changes` does."""
         values, before = self._values, self._stored

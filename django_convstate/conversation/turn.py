@@ -80,13 +80,17 @@ class Turn:
     def renewing(self) -> ThreadRenewal:
         """Return a context manager that renews the lease while its block runs, if that lasts.
         Should the lease be lost, the commit will say so."""
-        renew = partial(run_isolated, self._repository.renew, self.id, self.lease, LEASE)
-        return ThreadRenewal(renew, RENEW_AFTER, RENEW_INTERVAL)
+        return ThreadRenewal(self._renew, RENEW_AFTER, RENEW_INTERVAL)
 
     def arenewing(self) -> TaskRenewal:
         """See `renewing`."""
-        renew = partial(self._repository.arenew, self.id, self.lease, LEASE)
-        return TaskRenewal(renew, RENEW_AFTER, RENEW_INTERVAL)
+        return TaskRenewal(self._arenew, RENEW_AFTER, RENEW_INTERVAL)
+
+    def _renew(self) -> bool:
+        return run_isolated(self._repository.renew, self.id, self.lease, LEASE)
+
+    async def _arenew(self) -> bool:
+        return await self._repository.arenew(self.id, self.lease, LEASE)
 
     def end(self, *, is_released: bool) -> None:
         """Give the lease back, unless a commit does or did, and wake who may be next."""

@@ -2,8 +2,9 @@
 gives the lease back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from ..backends.records import Change, Create, Record
@@ -188,22 +189,23 @@ def _become(copy: WorkingCopy, record: Record | None) -> None:
         if not record.is_unknown:
             change = Change(create=copy.create, visitor=copy.visitor)
             change.refuse_unless_fits(record.version, record.owner)
-        with _keeping_changes(copy):
-            copy.load(record)
+        _keep_changes(copy, partial(copy.load, record))
     elif copy.degraded:
         # Another process may have accepted it in an outage, and not replayed it yet.
-        with _keeping_changes(copy):
-            copy.begin(copy.id, owner=copy.owner, create=Create.EITHER, unless_deleted=True)
+        begin, owner = copy.begin, copy.owner
+        anew = partial(begin, copy.id, owner=owner, create=Create.EITHER, unless_deleted=True)
+        _keep_changes(copy, anew)
     elif copy.is_stored:
         raise ConversationInterrupted("The conversation was deleted or has expired.")
 
 
-@contextmanager
-def _keeping_changes(copy: WorkingCopy) -> Iterator[None]:
-    """Do again what has changed, to what is loaded in the block."""
-    changes, said, ttl = copy.state.changes(), copy.log.changes(), copy.new_ttl
-    yield
-    copy.state.do_again(changes)
+def _keep_changes(copy: WorkingCopy, load: Callable[[], None]) -> None:
+    """Call `load`, and do again what has changed before to what is loaded then."""
+    state, said, ttl = copy.state, copy.log.changes(), copy.new_ttl
+    changes = None if state.is_untouched else state.changes()
+    load()
+    if changes is not None:
+        state.do_again(changes)
     copy.log.do_again(said)
     if ttl is not None:
         copy.set_ttl(ttl)

@@ -70,6 +70,16 @@ class LeaseQueues:
         """Return the queue of a conversation as it is now. A change of it changes nothing here."""
         return LeaseQueue(self._expires.get(id, {}), clock.monotonic())
 
+    def has(self, id: str) -> bool:
+        """Tell whether there is a lease for a turn of a conversation."""
+        return id in self._expires and bool(self.get(id).expires)
+
+    def leave(self, id: str, lease: str) -> None:
+        """Remove `lease` from the queue of a conversation, if it is there."""
+        if id in self._expires:
+            with self.changing(id) as queue:
+                queue.leave(lease)
+
     @contextmanager
     def changing(self, id: str) -> Iterator[LeaseQueue]:
         """Yield the queue of a conversation, and keep what becomes of it in the with block."""
