@@ -117,6 +117,7 @@ class _Watcher:
 
     def __init__(self) -> None:
         self._renewals: set[ThreadRenewal] = set()
+        self._next_look = inf  # at the clock
         self._woken = threading.Event()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -124,7 +125,7 @@ class _Watcher:
     def add(self, renewal: ThreadRenewal) -> None:
         """Watch a renewal until it is removed."""
         self._renewals.add(renewal)
-        if not self._woken.is_set():  # once, each time that the thread has looked
+        if renewal.due < self._next_look:  # as if there were no others
             self._woken.set()
         if self._thread is None or not self._thread.is_alive():
             self._start()
@@ -147,12 +148,10 @@ class _Watcher:
 
     def _run(self) -> None:
         while True:
+            self._next_look = inf  # what begins while this looks has it look again
             self._woken.clear()
-            due = self._start_due()
-            if due == inf:
-                self._woken.wait()
-            else:  # what begins meanwhile is due later
-                time.sleep(max(0.0, due - time.monotonic()))
+            self._next_look = due = self._start_due()
+            self._woken.wait(None if due == inf else due - time.monotonic())
 
     def _start_due(self) -> float:
         """Start the renewals that are due, and return when the next one is."""

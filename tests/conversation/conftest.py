@@ -1,6 +1,5 @@
 """Fixtures for the tests of conversations."""
 
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +9,7 @@ from django_convstate import (
 )
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.conversation.wakeups import _queues
+from tests.support.servers import no_thread_of_ours_is_left, wait_until
 
 
 @pytest.fixture
@@ -21,4 +21,4 @@ def memory() -> ConversationStore:
 def _nothing_is_left() -> Iterator[None]:
     yield
     assert _queues == {}
-    assert not [t for t in threading.enumerate() if t.name == "convstate-turn"]
+    wait_until(no_thread_of_ours_is_left)

@@ -1,6 +1,5 @@
-"""How long a turn lasts, what it costs, and what becomes of it when its process dies."""
+"""What a turn costs, and what becomes of it when its process dies."""
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -22,7 +21,7 @@ from django_convstate import (
 from django_convstate.backends.base import ConversationStateBackend
 from django_convstate.conversation import turn as turns
 from tests.support.backends import CountingBackend
-from tests.support.places import make_place, slow_but
+from tests.support.places import make_place
 from tests.support.ruler import Stopwatch
 from tests.support.servers import wait_until
 from tests.support.turns import (
@@ -33,34 +32,6 @@ from tests.support.turns import (
 )
 
 A_LITTLE = 3.0  # seconds, that a bound of time is not missed by
-
-
-@pytest.mark.parametrize("place", slow_but("locmem", "standalone"), indirect=True)
-class TestALongBlock:
-    def test_a_turn_is_renewed_as_long_as_its_block_lasts(
-        self, store: ConversationStore, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(turns, "LEASE", 3.0)
-        monkeypatch.setattr(turns, "RENEW_INTERVAL", 0.5)
-        conversation = stored(store)
-        with conversation.turn():
-            time.sleep(3.5)
-            with pytest.raises(ConversationBusy), store.get(conversation.id).turn("reject"):
-                pass
-            conversation["a"] = 1
-        assert store.get(conversation.id)["a"] == 1
-
-    async def test_an_async_turn_is_renewed_as_long_as_its_block_lasts(
-        self, store: ConversationStore, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(turns, "LEASE", 3.0)
-        monkeypatch.setattr(turns, "RENEW_INTERVAL", 0.5)
-        conversation = await store.aopen(f"webhook:{time.time_ns()}")
-        async with conversation.aturn():
-            await asyncio.sleep(3.5)
-            conversation["a"] = 1
-        assert (await store.aget(conversation.id))["a"] == 1
-        await store.aclose()
 
 
 class TestWhatItCosts:

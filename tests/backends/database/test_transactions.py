@@ -65,6 +65,7 @@ def test_a_commit_is_seen_when_the_transaction_ends(
 
 def test_a_turn_within_a_transaction(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its renewal, on another connection, must not wait for what waits for it."""
+    monkeypatch.setattr("django_convstate.conversation.turn.RENEW_AFTER", 0.05)
     monkeypatch.setattr("django_convstate.conversation.turn.RENEW_INTERVAL", 0.05)
     store = ConversationStore("database", database_alias=database, ttl=600)
     made = store.create()
