@@ -10,7 +10,6 @@ renewal which takes long holds up no other. A turn that ends before starts none.
 """
 
 import asyncio
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -49,12 +48,10 @@ class ThreadRenewal:
         if not _watcher.remove(self):
             return
         thread = self._thread
-        # It may be this one, if the garbage collector closes a generator with a turn in it. And
-        # when the interpreter ends, it runs no more.
+        # It may be this one, if the garbage collector closes a generator with a turn in it.
         if thread is not None and thread is not threading.current_thread():
             self._ended.set()
-            if not sys.is_finalizing():
-                thread.join()
+            thread.join()
 
     def start(self) -> None:
         """Start the thread, or put that off if there is none to be had. For the watcher."""

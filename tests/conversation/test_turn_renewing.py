@@ -366,6 +366,41 @@ def test_a_forked_child_ends_the_turn_of_its_parent_and_renews_its_own() -> None
     )
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_waits_for_no_lock_that_its_parent_held() -> None:
+    run(
+        """
+        import signal
+        from django_convstate.conversation import renewing
+
+        held, may_go_on = threading.Event(), threading.Event()
+
+        def hold():
+            watcher = renewing._watcher
+            (renewal,) = watcher._renewals
+            with watcher._starting, watcher._woken._cond, renewal._ended._cond:
+                held.set()
+                may_go_on.wait()
+
+        conversation = store.create()
+        with conversation.turn():
+            assert is_renewed(conversation)
+            thread = threading.Thread(target=hold)
+            thread.start()
+            held.wait()
+            child = os.fork()
+            may_go_on.set()
+            if not child:
+                signal.alarm(60)
+        if not child:
+            with store.create().turn() as other:
+                os._exit(0 if is_renewed(other) else 1)
+        thread.join()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        """
+    )
+
+
 @pytest.mark.parametrize("ends_in", ["a generator", "the block"])
 def test_a_process_may_end_in_the_midst_of_a_turn(ends_in: str) -> None:
     run(
