@@ -1,5 +1,6 @@
 """What a turn costs, and what becomes of it when its process dies."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from tests.support.places import make_place
 from tests.support.ruler import Stopwatch
 from tests.support.servers import wait_until
 from tests.support.turns import (
+    atake_turn,
     in_order,
     said,
     stored,
@@ -45,6 +47,30 @@ class TestWhatItCosts:
         with conversation.turn():
             pass
         assert CountingBackend.calls == {"acquire": 1, "release": 1}
+
+    @pytest.mark.usefixtures("valkey")
+    @pytest.mark.parametrize("place", ["standalone", "failover"])
+    def test_a_turn_takes_one_round_trip_to_begin_and_one_to_end(
+        self, place: str, way: str
+    ) -> None:
+        store = ConversationStore(make_place(place))
+        conversation = stored(store)
+
+        async def atake_turns() -> None:
+            for name in ("to connect", "to count"):
+                with commands(conversation.id) as sent:
+                    await atake_turn(conversation, name)
+            assert sent == ["EVALSHA"] * 2
+            await store.aclose()
+
+        take_turn(conversation, "to load the scripts")
+        if way == "async":
+            asyncio.run(atake_turns())
+        else:
+            with commands(conversation.id) as sent:
+                take_turn(conversation, "to count")
+            assert sent == ["EVALSHA"] * 2
+        store.close()
 
     @pytest.mark.usefixtures("valkey")
     def test_the_queue_of_a_turn_in_redis_expires(self) -> None:
@@ -107,6 +133,21 @@ class TestWhatItCosts:
         # One to stand in line, one or a few when woken, and four a second in between.
         assert asked <= contenders * (1 + 3 + 4 * took)
         in_order(store.get(id), contenders)
+
+
+@contextmanager
+def commands(id: str) -> Iterator[list[str]]:
+    """Note each command about a conversation that the server is sent, but not by its scripts."""
+    redis = caches["django_redis"].client.get_client()  # type: ignore[attr-defined]
+    sent: list[str] = []
+    with redis.monitor() as monitor:
+        yield sent
+        redis.echo("that is all")
+        for seen in monitor.listen():
+            if "that is all" in seen["command"]:
+                break
+            if id in seen["command"] and seen["client_type"] != "lua":
+                sent.append(seen["command"].split()[0])
 
 
 @contextmanager

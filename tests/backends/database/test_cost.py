@@ -26,6 +26,12 @@ def backend(database: str) -> ConversationStateBackend:
 # PostgreSQL reads and writes messages along with the row.
 LOAD = {"sqlite": ["SELECT", "SELECT"], "postgres": ["SELECT"]}
 COMMIT = {"sqlite": ["SELECT", "INSERT", "UPDATE"], "postgres": ["SELECT", "WITH"]}
+# Of one that is not there yet, and of one that is. On PostgreSQL the SET says how long to wait for
+# the row.
+ACQUIRE = {
+    "sqlite": (["SELECT", "INSERT"], ["SELECT", "UPDATE", "SELECT"]),
+    "postgres": (["SET", "SELECT", "INSERT"], ["SET", "SELECT", "UPDATE", "SELECT"]),
+}
 BEGINNING = {"sqlite": ["SELECT", "INSERT", "INSERT"], "postgres": ["SELECT", "WITH"]}
 
 
@@ -59,7 +65,9 @@ def test_a_turn(backend: ConversationStateBackend, database: str, count: int) ->
 def test_a_turn_with_a_lease(backend: ConversationStateBackend, database: str) -> None:
     id = new_id()
     for number in range(2):  # one that begins, and one that goes on
-        backend.acquire(id, "a", 60.0, 50)
+        with statements(database) as sent:
+            backend.acquire(id, "a", 60.0, 50)
+        assert verbs(sent) == ACQUIRE[database][number], "the lease, and the conversation with it"
         change = Change(append=[message(number)], lease="a", release=True, window=50)
         record = backend.load(id, 50)
         if record is not None:
