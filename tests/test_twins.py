@@ -31,6 +31,7 @@ DIFFERENT = {
     "conversation/messages.py Messages._find": "only the sync one may block an event loop",
     "conversation/turn.py Turn.acquire": "an event of threads; one of a loop",
     "conversation/turn.py Turn.renewing": "a thread; a task",
+    "conversation/turn.py Turn._renew": "a thread that serves no request closes its connections",
     "conversation/turn.py Turn.end": "a cancelled task still gives up its lease, in limited time",
     "conversation/turns.py in_turn": "only a task can be cancelled",
     "conversation/turns.py _save_interrupted": "only a task can be cancelled, and have a timeout",
