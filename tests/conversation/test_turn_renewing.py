@@ -147,7 +147,7 @@ class TestALongBlock:
                 while not is_renewed():  # noqa: ASYNC110 - a thread may do it
                     await asyncio.sleep(0.01)
                 with pytest.raises(ConversationBusy):
-                    async with store.open(conversation.id).aturn("reject"):
+                    async with (await store.aopen(conversation.id)).aturn("reject"):
                         pass
             conversation["a"] = 1
         assert (await store.aget(conversation.id))["a"] == 1
