@@ -32,7 +32,8 @@ class ThreadRenewal:
     """
 
     def __init__(self, renew: Callable[[], bool], after: float, interval: float) -> None:
-        """Prepare to call it `after` so many seconds for the first time, and in an `interval`."""
+        """Prepare. The first call is `after` so many seconds, and the others are an `interval`, in
+        seconds, apart."""
         self.due = time.monotonic() + after  # when the thread is to be started; inf: it was
         self._renew = renew
         self._interval = interval
@@ -43,7 +44,8 @@ class ThreadRenewal:
         _watcher.add(self)
 
     def __exit__(self, *error: object) -> None:
-        # One of these comes first: the thread is here, or it finds that all is over.
+        # Each says first that it is there, and looks for the other then: so either we see the
+        # thread, or it sees that all is over, and renews nothing.
         self._is_over = True
         if not _watcher.remove(self):
             return

@@ -150,6 +150,7 @@ class TestALongBlock:
                     async with (await store.aopen(conversation.id)).aturn("reject"):
                         pass
             conversation["a"] = 1
+        assert OF_A_TURN not in {task.get_name() for task in asyncio.all_tasks()}
         assert (await store.aget(conversation.id))["a"] == 1
         await store.aclose()
 
