@@ -344,13 +344,14 @@ class MessageLog:
         """The position of the first message in memory."""
         return self._stored_end - len(self._recent) - len(self._tail)
 
-    def _wanted(self) -> list[bytes]:
-        """Return the stored messages in memory that are still wanted; not to be changed."""
-        stored = packed_of(self._tail)
-        if self._recent:
-            stored = [*stored, *self._recent]
-        surplus = self._stored_end - self._kept_end
-        return stored[: max(0, len(stored) - surplus)] if surplus else stored
+    def _in_memory(self) -> tuple[int, int, list[bytes]]:
+        """Return the messages in memory that are wanted, and at which positions they are."""
+        packed, end = [*packed_of(self._tail), *self._recent], self._kept_end
+        if end < self._stored_end:
+            del packed[max(0, len(packed) - (self._stored_end - end)) :]
+        start = end - len(packed)
+        packed += self._appended
+        return start, end + len(self._appended), packed
 
     @property
     def is_complete(self) -> bool:
@@ -361,22 +362,17 @@ class MessageLog:
     def view(self) -> MessageView:
         """Return the messages as they are now, to be read."""
         with self.lock.held:
-            wanted = [*self._wanted(), *self._appended]
-            changed = self._current.copy()
+            start, end, packed = self._in_memory()
+            changed, first = self._current.copy(), self._first
             if self._replaced:
                 changed.update((id, new) for id, (_, new) in self._replaced.items())
-            end = self._kept_end + len(self._appended)
-            start = end - len(wanted)
-            return MessageView(
-                self.dropped, start, end, wanted, self._first, changed, self._offline
-            )
+            return MessageView(self.dropped, start, end, packed, first, changed, self._offline)
 
     def peek(self, id: str) -> bytes | None:
         """Return the bytes of a message that is in memory and still wanted; None: it is not."""
         with self.lock.held:
-            wanted = [*self._wanted(), *self._appended]
-            start = self._kept_end + len(self._appended) - len(wanted)
-            for position, message in enumerate(wanted, start):
+            start, _, packed = self._in_memory()
+            for position, message in enumerate(packed, start):
                 if id_of(message, position) == id:
                     return self._as_replaced(id, data_of(message))
             return None
