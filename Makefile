@@ -9,7 +9,7 @@ ADDRESS ?= 127.0.0.1:8000
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help demo demo-redis demo-database test test-slow test-all coverage test-wheel chaos lint format bench bench-redis bench-db bench-live wheel locale clean
+.PHONY: help demo demo-redis demo-database test test-slow test-all coverage test-wheel chaos lint format bench bench-redis bench-db bench-live bench-scale bench-plot bench-docs wheel locale clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -71,16 +71,16 @@ format: $(VENV)/.lint ## Mend style where a tool can.
 	$(BIN)/python tools/unasync.py
 
 bench: $(VENV)/.test ## Measure, side by side with Django's sessions.
-	$(BIN)/python -m benchmarks.bench
+	$(BIN)/python -m benchmarks.bench $(BENCH_ARGS)
 
 bench-redis: $(VENV)/.bench ## Measure a turn on Valkey beside what others pay for it.
-	$(BIN)/python -W ignore -m benchmarks.bench_redis
+	$(BIN)/python -W ignore -m benchmarks.bench_redis $(BENCH_ARGS)
 
 bench-db: $(VENV)/.test ## Measure turns, purges and lists on PostgreSQL.
 	$(BIN)/python -W ignore -m benchmarks.bench_db $(BENCH_ARGS)
 
 bench-live: $(VENV)/.bench ## Measure requests on real servers, turns, and a thousand websockets.
-	$(BIN)/python -W ignore -m benchmarks.bench_live
+	$(BIN)/python -W ignore -m benchmarks.bench_live $(BENCH_ARGS)
 
 wheel: $(VENV)/.build ## Build the wheel and the source distribution into dist/.
 	rm -rf dist
