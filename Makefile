@@ -79,8 +79,17 @@ bench-redis: $(VENV)/.bench ## Measure a turn on Valkey beside what others pay f
 bench-db: $(VENV)/.test ## Measure turns, purges and lists on PostgreSQL.
 	$(BIN)/python -W ignore -m benchmarks.bench_db $(BENCH_ARGS)
 
-bench-live: $(VENV)/.bench ## Measure requests on real servers, turns, and a thousand websockets.
+bench-live: $(VENV)/.bench ## Measure requests on real servers, and thousands of websockets.
 	$(BIN)/python -W ignore -m benchmarks.bench_live $(BENCH_ARGS)
+
+bench-scale: $(VENV)/.bench ## Measure processes against one server, and what a million need.
+	$(BIN)/python -W ignore -m benchmarks.bench_scale $(BENCH_ARGS)
+
+bench-plot: $(VENV)/.bench ## Draw the cost over the length, from the JSON of bench-redis.
+	$(BIN)/python -m benchmarks.bench_plot $(BENCH_ARGS)
+
+bench-docs: $(VENV)/.bench ## Put what benchmarks wrote as JSON into docs/.
+	$(BIN)/python -m benchmarks.into_docs $(BENCH_ARGS)
 
 wheel: $(VENV)/.build ## Build the wheel and the source distribution into dist/.
 	rm -rf dist

@@ -5,17 +5,19 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
+from rich.progress import Progress, track
 from rich.table import Table
 
 T = TypeVar("T")
+GOAL = ("", "measured", "goal", "reached")
 PACKAGES = ("django", "redis", "hiredis", "django-redis", "aiogram", "starsessions")
 
 
@@ -49,6 +51,13 @@ class Report:
         values = list(values)
         yield from track(values, title, console=self.console, transient=True)
 
+    @contextmanager
+    def progress(self, total: float, title: str) -> Iterator[Callable[[], None]]:
+        """Show how far we are, and yield what is to be called for each step."""
+        with Progress(console=self.console, transient=True) as progress:
+            task = progress.add_task(title, total=total)
+            yield lambda: progress.advance(task)
+
     def table(
         self, name: str, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
     ) -> None:
@@ -81,12 +90,9 @@ class Report:
     def finish(self) -> None:
         """Print the goals, and write the file."""
         goals = self._found["goals"]
-        self.table(
-            "goals",
-            "Goals",
-            ("", "measured", "goal", "reached"),
-            ([each["what"], each["measured"], each["goal"], each["reached"]] for each in goals),
-        )
+        if goals:
+            rows = ([each[key] for key in ("what", *GOAL[1:])] for each in goals)
+            self.table("goals", "Goals", GOAL, rows)
         self._found["machine"]["load afterwards"] = _load()
         self.console.print(", ".join(f"{k}: {v}" for k, v in self._found["machine"].items()))
         if self._file is not None:
