@@ -5,16 +5,16 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 import redis
 
 from benchmarks.measure import Spread
 from benchmarks.report import Report
-from benchmarks.scale_model import Constants, Inputs, needs
+from benchmarks.scale_model import Constants, Inputs, Needs, needs
 from benchmarks.valkey import on_valkey
 
 PROCESSES, ROUNDS, SECONDS, QUICK_SECONDS = (1, 2, 4), 5, 3.0, 0.5
@@ -137,12 +137,7 @@ def measure_constants(report: Report, server: redis.Redis, all_clients: list[Cli
         beside_message_bytes=round(message - json_bytes(TEXT_BYTES)),
         turn_us=round((long[1] - short[1]) / count / more * 1e6),
     )
-    rows = [
-        ["bytes of a conversation without messages", f"{constants.conversation_bytes:,}"],
-        ["bytes beside the JSON of a message", f"{constants.beside_message_bytes:,}"],
-        ["server's µs of a turn", f"{constants.turn_us:,}"],
-    ]
-    report.table("scale-constants", "Measured constants", ("", "measured"), rows)
+    report.table("scale-constants", "Measured constants", *named(constants))
     return constants
 
 
@@ -177,18 +172,21 @@ def check(
 
 def calculate(report: Report, constants: Constants) -> None:
     inputs = Inputs()
-    rows = [[name.replace("_", " "), f"{value:,.15g}"] for name, value in asdict(inputs).items()]
-    report.table("scale-inputs", "Inputs", ("", "value"), rows)
-    found = needs(inputs, constants)
+    report.table("scale-inputs", "Inputs", *named(inputs))
+    report.table("scale-needs", "What they need", *named(needs(inputs, constants)))
+
+
+def named(values: Inputs | Constants | Needs) -> tuple[Sequence[str], list[list[str]]]:
+    """Return the columns and the rows of a table of what has names in docs/scale.md."""
     rows = [
-        ["conversations at a time", f"{found.conversations:,.0f}"],
-        ["memory (GB)", f"{found.memory / 1e9:.2f}"],
-        ["turns a second", f"{found.turns_per_second:,.0f}"],
-        ["commands a second", f"{found.commands_per_second:,.0f}"],
-        ["processors of the server", f"{found.processors:.2f}"],
-        ["shards", f"{found.shards}"],
+        [f"`{each.name}`", each.metadata["meaning"], number(getattr(values, each.name))]
+        for each in fields(values)
     ]
-    report.table("scale-needs", "A million conversations an hour", ("", "needed"), rows)
+    return ("", "what it is", "value"), rows
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:.2f}"
 
 
 def main() -> None:

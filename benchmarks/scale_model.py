@@ -1,41 +1,46 @@
 """The calculation of docs/scale.md: what so many conversations an hour take of Redis."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def _named(meaning: str, **options: Any) -> Any:
+    return field(metadata={"meaning": meaning}, **options)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a project knows of its conversations and its servers. Times are seconds."""
+    """What a project knows of its conversations and its servers."""
 
-    conversations_per_hour: float = 1_000_000
-    turns: float = 6  # of a conversation; each appends two messages
-    message_bytes: float = 500  # of its JSON
-    duration: float = 600  # from the first turn to the last
-    ttl: float = 3600
-    shard_bytes: float = 8 * 2**30  # that a server shall keep
-    shard_load: float = 0.5  # of its one processor
+    conversations_per_hour: float = _named("that begin in an hour", default=1_000_000)
+    turns: float = _named("of one conversation, of two messages each", default=6)
+    message_bytes: float = _named("of the JSON of one message", default=500)
+    duration: float = _named("seconds from the first turn to the last", default=600)
+    ttl: float = _named("seconds that it is kept after that: `TTL`", default=3600)
+    shard_bytes: float = _named("that one server shall keep", default=8_000_000_000)
+    shard_load: float = _named("of its one processor that it shall use", default=0.5)
 
 
 @dataclass(frozen=True)
 class Constants:
     """What was measured."""
 
-    conversation_bytes: float  # without its messages
-    beside_message_bytes: float  # in addition to a message's own
-    turn_us: float  # microseconds of the server's processor
+    conversation_bytes: float = _named("of a conversation without its messages")
+    beside_message_bytes: float = _named("of a message beside its JSON")
+    turn_us: float = _named("microseconds of the server's processor for a turn")
 
 
 @dataclass(frozen=True)
 class Needs:
     """What Redis needs for that."""
 
-    conversations: float  # that are there at the same time
-    memory: float  # bytes
-    turns_per_second: float
-    commands_per_second: float
-    processors: float
-    shards: int
+    conversations: float = _named("that are there at the same time")
+    memory: float = _named("bytes of them all")
+    turns_per_second: float = _named("on average")
+    commands_per_second: float = _named("on average")
+    processors: float = _named("of all servers together")
+    shards: int = _named("primaries")
 
 
 def needs(inputs: Inputs, constants: Constants) -> Needs:
