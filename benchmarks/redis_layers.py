@@ -53,7 +53,7 @@ class FromMemory(RedisBackend):
         super().__init__()
         self._record, self._committed = record, committed
 
-    def load(self, id: str, window: int, **options: Any) -> Record:
+    def load(self, *args: Any, **kwargs: Any) -> Record:
         return replace(self._record, state=dict(self._record.state))
 
     def commit(self, id: str, change: Change) -> Committed:
