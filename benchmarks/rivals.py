@@ -7,9 +7,14 @@ returns a turn on it.
 """
 
 from collections.abc import Awaitable, Callable
+from itertools import cycle
 from typing import Any
 
-TEXT = "x" * 200
+from benchmarks import chats
+
+# Made before, for that takes longer than a message does. No two that are stored close to each other
+# are the same: of one text that is repeated, pickle keeps one copy, and no chat is like that.
+_texts = cycle([chats.text() for _ in range(1000)])
 
 Turn = Callable[[], object]
 Begin = Callable[[int], Turn]
@@ -17,9 +22,14 @@ AsyncTurn = Callable[[], Awaitable[object]]
 AsyncBegin = Callable[[int], Awaitable[AsyncTurn]]
 
 
+def text() -> str:
+    """Return something to say, of 200 bytes."""
+    return next(_texts)
+
+
 def messages(count: int) -> list[dict[str, str]]:
     stamp = "2026-11-20T12:00:00.000+00:00"
-    return [{"role": "user", "content": TEXT, "timestamp": stamp} for _ in range(count)]
+    return [{"role": "user", "content": text(), "timestamp": stamp} for _ in range(count)]
 
 
 def django_session(url: str) -> Begin:
@@ -34,7 +44,7 @@ def django_session(url: str) -> Begin:
             known = SessionStore(session.session_key)
             said = known["messages"]
             said[-20:]
-            known["lastQuery"] = TEXT
+            known["lastQuery"] = text()
             known["messages"] = said + messages(2)
             known.save()
 
@@ -51,11 +61,11 @@ def langchain(url: str) -> Begin:
 
     def turn() -> None:
         history.messages[-20:]
-        history.add_messages([HumanMessage(TEXT), AIMessage(TEXT)])
+        history.add_messages([HumanMessage(text()), AIMessage(text())])
 
     def begin(count: int) -> Turn:
         history.clear()
-        history.add_messages([HumanMessage(TEXT) for _ in range(count)])
+        history.add_messages([HumanMessage(text()) for _ in range(count)])
         return turn
 
     return begin
@@ -73,7 +83,7 @@ def django_session_async(url: str) -> AsyncBegin:
             known = SessionStore(session.session_key)
             said: Any = await known.aget("messages")
             said[-20:]
-            await known.aset("lastQuery", TEXT)
+            await known.aset("lastQuery", text())
             await known.aset("messages", said + messages(2))
             await known.asave()
 
@@ -90,12 +100,12 @@ def openai_agents(url: str) -> AsyncBegin:
     async def turn() -> None:
         await session.get_items(limit=20)
         await session.add_items(
-            [{"role": "user", "content": TEXT}, {"role": "assistant", "content": TEXT}]
+            [{"role": "user", "content": text()}, {"role": "assistant", "content": text()}]
         )
 
     async def begin(count: int) -> AsyncTurn:
         await session.clear_session()
-        await session.add_items([{"role": "user", "content": TEXT} for _ in range(count)])
+        await session.add_items([{"role": "user", "content": text()} for _ in range(count)])
         return turn
 
     return begin
@@ -111,7 +121,7 @@ def aiogram(url: str) -> AsyncBegin:
     async def turn() -> None:
         data = await storage.get_data(key)
         data["messages"][-20:]
-        data["lastQuery"] = TEXT
+        data["lastQuery"] = text()
         data["messages"] += messages(2)
         await storage.set_data(key, data)
 
@@ -132,7 +142,7 @@ def starsessions(url: str) -> AsyncBegin:
     async def turn() -> None:
         data = json.loads(await store.read("bench", lifetime=3600))
         data["messages"][-20:]
-        data["lastQuery"] = TEXT
+        data["lastQuery"] = text()
         data["messages"] += messages(2)
         await store.write("bench", json.dumps(data).encode(), lifetime=3600, ttl=3600)
 

@@ -1,7 +1,7 @@
 """The chat turn that is measured everywhere: load the conversation with its last 20 messages,
 change one state value, append two messages, save. A message has 200 bytes of text."""
 
-from benchmarks.rivals import TEXT, messages
+from benchmarks.rivals import messages, text
 from django_convstate import Conversation, ConversationStore
 
 
@@ -18,9 +18,9 @@ def stored(store: ConversationStore, count: int) -> Conversation:
 def say(conversation: Conversation) -> None:
     """Do all of a turn between its load and its save."""
     conversation.messages.window(20)
-    conversation["lastQuery"] = TEXT
-    conversation.messages.append("user", TEXT)
-    conversation.messages.append("assistant", TEXT)
+    conversation["lastQuery"] = text()
+    conversation.messages.append("user", text())
+    conversation.messages.append("assistant", text())
 
 
 def turn(store: ConversationStore, id: str) -> None:
