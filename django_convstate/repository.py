@@ -13,7 +13,8 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from . import conf, ids, signals
 from .backends import backend_class, building, default_backend, get_backend, options_of, stand_ins
 from .backends.base import ConversationStateBackend
-from .backends.records import Acquired, Change, Committed, Diverged, Record, message_too_large
+from .backends.records import Acquired, Change, Committed, Diverged, Record
+from .backends.refusals import message_too_large
 from .backends.reports import ConversationSummary, Finding, Health, Progress, PurgeReport, Selection
 from .backends.toolkit.packed import Pair
 from .codec import decode

@@ -29,7 +29,7 @@ LAYERS = [
     ["codec", "conf", "signals"],
     ["ids", "tokens"],
     ["backends.toolkit.forksafe", "backends.toolkit.packed", "backends.toolkit.writer"],
-    ["backends.records", "backends.reports"],
+    ["backends.records", "backends.refusals", "backends.reports"],
     ["backends.toolkit"],
     ["conversation.merge"],  # pure, and called by the replay after an outage, too
     ["backends.base"],

@@ -12,7 +12,6 @@ from django.core.checks import CheckMessage
 
 from ..exceptions import InvalidBackend
 from ..ids import new_id
-from .records import TURN_LOST as TURN_LOST
 from .records import Acquired as Acquired
 from .records import Change as Change
 from .records import Committed as Committed
@@ -20,7 +19,8 @@ from .records import Create as Create
 from .records import Diverged as Diverged
 from .records import Record as Record
 from .records import Replacement as Replacement
-from .records import add_to_counter as add_to_counter
+from .refusals import TURN_LOST as TURN_LOST
+from .refusals import add_to_counter as add_to_counter
 from .reports import ConversationSummary as ConversationSummary
 from .reports import Finding as Finding
 from .reports import Health as Health

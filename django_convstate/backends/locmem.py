@@ -15,16 +15,8 @@ from django.core.checks import CheckMessage, Warning
 from .. import clock, conf
 from ..exceptions import BackendUnavailable, ConversationConflict, ConversationTooLarge
 from .base import ConversationStateBackend
-from .records import (
-    TOMBSTONE_SECONDS,
-    TURN_LOST,
-    Acquired,
-    Change,
-    Committed,
-    Record,
-    id_is_taken,
-    refuse_restore,
-)
+from .records import TOMBSTONE_SECONDS, Acquired, Change, Committed, Record
+from .refusals import TURN_LOST, id_is_taken, refuse_restore
 from .reports import ConversationSummary, Finding, Health, Progress, PurgeReport, Selection
 from .toolkit import forksafe
 from .toolkit.lease_queue import LeaseQueues

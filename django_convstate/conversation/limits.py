@@ -1,6 +1,6 @@
 """The limits that hold when a message is appended or changed."""
 
-from ..backends.records import message_too_large, too_many_messages
+from ..backends.refusals import message_too_large, too_many_messages
 from ..conf import Options
 
 

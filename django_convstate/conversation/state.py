@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Final
 
-from ..backends.records import COUNTER_MAX, COUNTER_MIN, entry_size
+from ..backends.records import entry_size
+from ..backends.refusals import COUNTER_MAX, COUNTER_MIN
 from ..codec import JSON, decode, encode, path_of
 from ..conf import Options
 from ..exceptions import ConversationTooLarge, InvalidConversationType, InvalidConversationValue

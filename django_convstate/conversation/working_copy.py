@@ -5,16 +5,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from .. import clock
-from ..backends.records import (
-    Change,
-    Committed,
-    Create,
-    Record,
-    Replacement,
-    only_peeked,
-    owned_by_another,
-    unknown_here,
-)
+from ..backends.records import Change, Committed, Create, Record, Replacement
+from ..backends.refusals import only_peeked, owned_by_another, unknown_here
 from ..backends.toolkit.writer import ThisProcess
 from ..conf import Options
 from ..exceptions import ConversationInterrupted

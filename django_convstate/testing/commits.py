@@ -3,7 +3,8 @@
 import time
 from itertools import chain
 
-from ..backends.records import COUNTER_MAX, Change, Create
+from ..backends.records import Change, Create
+from ..backends.refusals import COUNTER_MAX
 from ..exceptions import (
     ConversationConflict,
     ConversationInterrupted,

@@ -22,16 +22,8 @@ from ...exceptions import (
     ConversationError,
 )
 from ..base import ConversationStateBackend
-from ..records import (
-    TURN_LOST,
-    Acquired,
-    Change,
-    Committed,
-    Diverged,
-    Record,
-    id_is_taken,
-    refuse_restore,
-)
+from ..records import Acquired, Change, Committed, Diverged, Record
+from ..refusals import TURN_LOST, id_is_taken, refuse_restore
 from ..reports import Health
 from ..toolkit.caches import check_alias
 from ..toolkit.lease_queue import LeaseQueue

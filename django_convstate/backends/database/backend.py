@@ -22,15 +22,8 @@ from ...exceptions import (
     InvalidConversationValue,
 )
 from ..base import ConversationStateBackend
-from ..records import (
-    TURN_LOST,
-    Acquired,
-    Change,
-    Committed,
-    Record,
-    id_is_taken,
-    refuse_restore,
-)
+from ..records import Acquired, Change, Committed, Record
+from ..refusals import TURN_LOST, id_is_taken, refuse_restore
 from ..reports import ConversationSummary, Finding, Health, Progress, PurgeReport, Selection
 from ..toolkit.packed import PackedMessages, Pair, data_of
 from ..toolkit.stored import apply_if_fits

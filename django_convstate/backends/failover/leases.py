@@ -12,7 +12,8 @@ from typing import Final
 from ... import clock
 from ...exceptions import ConversationConflict
 from ..locmem import LocMemBackend
-from ..records import TURN_LOST, Change
+from ..records import Change
+from ..refusals import TURN_LOST
 
 RENEWED_BY_COMMIT: Final = 5.0  # seconds for which a lease is good after a commit with it
 PRUNE_ABOVE: Final = 10_000  # leases, of which those that have expired are dropped then

@@ -11,12 +11,9 @@ from ...exceptions import (
     ConversationCorrupt,
     ConversationError,
 )
-from ..records import (
+from ..records import Change, Committed, Diverged, Record
+from ..refusals import (
     TURN_LOST,
-    Change,
-    Committed,
-    Diverged,
-    Record,
     beyond_64_bits,
     id_is_taken,
     not_a_number,

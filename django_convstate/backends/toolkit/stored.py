@@ -8,7 +8,8 @@ one, changes it and writes it back.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..records import DEFAULT_TTL, Change, Committed, Record, add_to_counter, entry_size
+from ..records import DEFAULT_TTL, Change, Committed, Record, entry_size
+from ..refusals import add_to_counter
 from ..reports import ConversationSummary, moment, moment_or_never
 from .commit_log import CommitLog
 from .memory import memory_of_state
