@@ -1,6 +1,7 @@
 """A primary backend, and what serves in its place while it is unavailable.
 
 backend.py     asks the primary or, in an outage, the offline store
+turns.py       the part of it that concerns turns
 route.py       what one operation may ask of the primary, and what it learns about it
 breaker.py     when to stop asking the primary, and when to probe it
 last_known.py  conversations as they were last seen in the primary

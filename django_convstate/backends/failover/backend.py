@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from ...exceptions import ConversationInterrupted
 from ..base import ConversationStateBackend
 from ..locmem import LocMemBackend
-from ..records import Acquired, Change, Committed, Record
+from ..records import Change, Committed, Record
 from ..reports import ConversationSummary, Finding, Health, PurgeReport, Selection
 from ..toolkit.packed import Pair
 from .instances import instances
@@ -19,6 +19,7 @@ from .journal import Journal
 from .last_known import LastKnownCache
 from .offline import OfflineStore
 from .recovery import Recovery
+from .turns import TurnsWithFailover
 
 KNOWN_CONVERSATIONS: Final = 5000
 KNOWN_SECONDS: Final = 600.0
@@ -26,7 +27,7 @@ KNOWN_BYTES: Final = 16 * 2**20
 JOURNAL_BYTES: Final = 64 * 2**20
 
 
-class FailoverBackend(ConversationStateBackend):
+class FailoverBackend(TurnsWithFailover):
     """A primary, and a fallback in memory for as long as the primary is unavailable.
 
     Every process has its own fallback. What is promised is in docs/outages.md.
@@ -257,63 +258,6 @@ class FailoverBackend(ConversationStateBackend):
         restore = partial(self.primary.arestore, **options)
         await self._recovery.route(id).aask(restore, self._offline.restore, id, record, messages)
         self._known.forget(id)
-
-    def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
-        """See `ConversationStateBackend.acquire`. In an outage, the queue is this process's."""
-        route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
-        era = self._known.era
-        acquired = route.ask(
-            self.primary.acquire, self._offline.acquire, id, lease, seconds, window
-        )
-        if route.answered and acquired.position == 0:
-            self._known.put(id, acquired.record, era)
-            self._leases.granted(id, lease, seconds)
-        return acquired
-
-    async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
-        """See `acquire`."""
-        route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
-        era = self._known.era
-        acquired = await route.aask(
-            self.primary.aacquire, self._offline.acquire, id, lease, seconds, window
-        )
-        if route.answered and acquired.position == 0:
-            self._known.put(id, acquired.record, era)
-            self._leases.granted(id, lease, seconds)
-        return acquired
-
-    def renew(self, id: str, lease: str, seconds: float) -> bool:
-        """See `ConversationStateBackend.renew`."""
-        route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
-        renewed = route.ask(self.primary.renew, self._renew_offline, id, lease, seconds)
-        if route.answered and renewed:
-            self._leases.granted(id, lease, seconds)
-        return renewed
-
-    async def arenew(self, id: str, lease: str, seconds: float) -> bool:
-        """See `renew`."""
-        route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
-        renewed = await route.aask(self.primary.arenew, self._renew_offline, id, lease, seconds)
-        if route.answered and renewed:
-            self._leases.granted(id, lease, seconds)
-        return renewed
-
-    def release(self, id: str, lease: str) -> None:
-        """See `ConversationStateBackend.release`."""
-        self._leases.ended(id, lease)
-        # Where the primary is unavailable, its lease expires.
-        self._recovery.route(id).ask(self.primary.release, self.fallback.release, id, lease)
-
-    async def arelease(self, id: str, lease: str) -> None:
-        """See `release`."""
-        self._leases.ended(id, lease)
-        # Where the primary is unavailable, its lease expires.
-        await self._recovery.route(id).aask(self.primary.arelease, self.fallback.release, id, lease)
-
-    def _renew_offline(self, id: str, lease: str, seconds: float) -> bool:
-        if self._recovery.route(id, is_pending=self.fallback.has_queue(id)).writable:
-            return True  # the primary was slow this once, and there is time for another try
-        return self._leases.renew(id, lease, seconds)
 
     def scan(self, owner: str | None = None, **options: Any) -> Iterator[ConversationSummary]:
         """See `ConversationStateBackend.scan`. Only the primary knows all conversations."""
