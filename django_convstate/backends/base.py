@@ -29,6 +29,7 @@ from .reports import PurgeReport as PurgeReport
 from .reports import Selection as Selection
 from .toolkit.isolation import run_isolated
 from .toolkit.packed import Pair as Pair
+from .toolkit.rebuilding import rebuilt
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -256,21 +257,7 @@ class ConversationStateBackend(ABC):
         Raises:
             InvalidBackend: that is not enough, and there is no method of its own.
         """
-        if self.is_shared and "key_prefix" not in self.option_names:
-            raise InvalidBackend(
-                f"The {self.name} backend takes no key_prefix, so it needs a method `isolated`: "
-                "see docs/backends.md."
-            )
-        try:
-            options = {option: getattr(self, option) for option in self.option_names}
-            if "key_prefix" in options:
-                options["key_prefix"] += f".{name}"
-            return type(self)(**options)
-        except (AttributeError, TypeError) as error:
-            raise InvalidBackend(
-                f"Another {self.name} backend could not be built by its option_names; give it a "
-                f"method `isolated`: see docs/backends.md. ({error})"
-            ) from error
+        return rebuilt(self, name)
 
     def erase(self) -> None:
         """Drop all that an isolated backend keeps, when its test is over. The inherited method only
