@@ -5,7 +5,6 @@ The commands are plain ones of Redis 6.2, in Lua scripts; no module is needed.
 
 import logging
 import math
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
@@ -232,11 +231,12 @@ class RedisBackend(ConversationStateBackend):
         """See `ConversationStateBackend.health`. Writes to each primary, because a server may
         answer and refuse writes alone."""
         started, config, node = time.perf_counter(), self._clients.config, ""
+        prefix, timeout = self._operations.prefix, config.discovery_timeout
         try:
             with self._clients.sync() as client:
-                for name, probe in self._probes(client.redis):
+                for name, key in key_on_each_primary(client.redis, prefix, timeout):
                     node = name
-                    client.send(probe)
+                    client.send(self._operations.probe(key))
                 latency_ms, node = (time.perf_counter() - started) * 1000, ""
                 with Deadline(config.timeout, connecting=config.connect_timeout):
                     return Health(self.name, True, latency_ms, detail=describe(client.redis))
@@ -246,11 +246,12 @@ class RedisBackend(ConversationStateBackend):
     async def ahealth(self) -> Health:
         """See `health`."""
         started, config, node = time.perf_counter(), self._clients.config, ""
+        prefix, timeout = self._operations.prefix, config.discovery_timeout
         try:
             async with await self._clients.for_loop() as client:
-                for name, probe in self._probes(client.redis):
+                for name, key in key_on_each_primary(client.redis, prefix, timeout):
                     node = name
-                    await client.send(probe)
+                    await client.send(self._operations.probe(key))
                 latency_ms, node = (time.perf_counter() - started) * 1000, ""
                 telling = adescribe(client.redis)
                 detail = await in_time(telling, config.timeout, config.connect_timeout)
@@ -380,16 +381,6 @@ class RedisBackend(ConversationStateBackend):
             logger.error("%s %s", ours, why)
         self._misconfigured = why and f"{ours} {why}"
         return ours
-
-    def _probes(self, client: Any) -> Iterator[tuple[str, Operation[None]]]:
-        """Yield the name of each primary and what writes to it, in the time in which they have to
-        be discovered."""
-        until = time.perf_counter() + self._clients.config.discovery_timeout
-        stem = f"{self._operations.prefix}:health:{secrets.token_hex(8)}"  # which no other uses
-        for node, key in key_on_each_primary(client, stem):
-            if time.perf_counter() > until:
-                raise TimeoutError("There was no answer in time.")
-            yield node, self._operations.probe(key)
 
     def _unhealthy(self, error: Exception, node: str) -> Health:
         if not isinstance(error, BackendUnavailable):

@@ -1,6 +1,8 @@
 """What a server says about itself, as far as it does: managed ones often refuse INFO and CONFIG."""
 
 import re
+import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -97,9 +99,15 @@ async def adescribe(client: Any) -> str:
     return _sentence(servers, keys)
 
 
-def key_on_each_primary(client: Any, stem: str) -> Iterator[tuple[str, str]]:
-    """Yield the name of each primary that has slots, with a key that begins with `stem` and is
-    there; for a single server "" and the stem."""
+def key_on_each_primary(client: Any, prefix: str, timeout: float) -> Iterator[tuple[str, str]]:
+    """Yield the name of each primary that has slots, with a key that begins with `prefix`, is there
+    and is used by nobody else; for a single server "" and a key.
+
+    Raises:
+        TimeoutError: it took more than `timeout` seconds.
+    """
+    until = time.perf_counter() + timeout
+    stem = f"{prefix}:health:{secrets.token_hex(8)}"
     if not hasattr(client, "get_primaries"):
         yield "", stem
         return
@@ -110,6 +118,8 @@ def key_on_each_primary(client: Any, stem: str) -> Iterator[tuple[str, str]]:
         key = f"{stem}:{number}"
         if (name := client.get_node_from_key(key).name) in left:
             left.remove(name)
+            if time.perf_counter() > until:
+                raise TimeoutError("There was no answer in time.")
             yield name, key
 
 
