@@ -16,6 +16,7 @@ import django_convstate
 from django_convstate import Conversation, conversations, get_backend
 from django_convstate.backends.database.models import Conversation as ConversationRow
 from django_convstate.backends.database.models import Message as MessageRow
+from django_convstate.backends.failover.exact import Exact
 from django_convstate.backends.failover.journal import Delete, PendingWrites, Touch
 from django_convstate.backends.failover.snapshot import Applied, Snapshot
 from django_convstate.backends.records import Acquired, Change, Committed, Record, Replacement
@@ -199,6 +200,7 @@ def instances() -> dict[str, Any]:
             Settled(change(), committed(), 1, 1, 0, False),
             Snapshot(record(), 1, 0.0, 0.0, [Applied(change(), committed(), 1.0)], 1),
             Applied(change(), committed(), 1.0),
+            Exact(record(), [BYTES], 1, 1),
             PendingWrites(stored),
             Touch(1.0),
             Delete(1.0),

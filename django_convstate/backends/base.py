@@ -64,8 +64,13 @@ class ConversationStateBackend(ABC):
         self.max_age = max_age
 
     @abstractmethod
-    def load(self, id: str, window: int) -> Record | None:
-        """Return the conversation with its newest `window` messages, or None. Slides its expiry."""
+    def load(self, id: str, window: int, known: Record | None = None) -> Record | None:
+        """Return the conversation with its newest `window` messages, or None. Slides its expiry.
+
+        Args:
+            known: a record with an etag that this backend has given, of all that is asked for. If
+                it still is what is stored, it may be returned with new times, and need not be read.
+        """
 
     @abstractmethod
     def commit(self, id: str, change: Change) -> Committed:
@@ -151,7 +156,9 @@ class ConversationStateBackend(ABC):
         """
 
     @abstractmethod
-    def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+    def acquire(
+        self, id: str, lease: str, seconds: float, window: int, known: Record | None = None
+    ) -> Acquired:
         """Queue for a turn of the conversation, which need not be stored yet.
 
         Position 0: `lease` holds the turn for `seconds` from now, and the record is what `load`
@@ -160,6 +167,7 @@ class ConversationStateBackend(ABC):
 
         Args:
             lease: a random token of the caller's.
+            known: see `load`.
         """
 
     @abstractmethod
@@ -285,9 +293,9 @@ class ConversationStateBackend(ABC):
         """Run a method for its twin: in a thread, unless a backend knows that it does not block."""
         return await sync_to_async(method)(*args, **kwargs)
 
-    async def aload(self, id: str, window: int) -> Record | None:
+    async def aload(self, id: str, window: int, known: Record | None = None) -> Record | None:
         """See `load`."""
-        return await self._call(self.load, id, window)
+        return await self._call(self.load, id, window, known)
 
     async def apeek(self, id: str, window: int) -> Record | None:
         """See `peek`."""
@@ -334,9 +342,11 @@ class ConversationStateBackend(ABC):
         options: dict[str, Any] = {"unless_deleted": unless_deleted, "replaces": replaces}
         await self._call(partial(self.restore, id, record, messages, **options))
 
-    async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+    async def aacquire(
+        self, id: str, lease: str, seconds: float, window: int, known: Record | None = None
+    ) -> Acquired:
         """See `acquire`."""
-        return await self._call(self.acquire, id, lease, seconds, window)
+        return await self._call(self.acquire, id, lease, seconds, window, known)
 
     async def arenew(self, id: str, lease: str, seconds: float) -> bool:
         """See `renew`."""

@@ -71,7 +71,7 @@ class LocMemBackend(ConversationStateBackend):
         self.max_conversations = self.max_bytes = sys.maxsize
         self.max_age = self._table.max_age = max_age
 
-    def load(self, id: str, window: int) -> Record | None:
+    def load(self, id: str, window: int, known: Record | None = None) -> Record | None:
         """Return a copy of the conversation, and slide its expiry."""
         with self._lock:
             return self._load(id, window)
@@ -219,7 +219,9 @@ class LocMemBackend(ConversationStateBackend):
         with self._lock:
             return self._queues.has(id)
 
-    def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+    def acquire(
+        self, id: str, lease: str, seconds: float, window: int, known: Record | None = None
+    ) -> Acquired:
         """See `ConversationStateBackend.acquire`."""
         with self._lock:
             with self._queues.changing(id) as queue:

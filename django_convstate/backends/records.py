@@ -12,7 +12,7 @@ from typing import Final
 
 from ..exceptions import ConversationConflict, ConversationInterrupted
 from .refusals import id_is_taken, owned_by_another, state_too_large, too_many_messages
-from .toolkit.packed import NO_KEY, Pair
+from .toolkit.packed import NO_KEY, PackedMessages, Pair, data_of, id_of, packed_of
 from .toolkit.writer import Commit, lone_commit
 
 DEFAULT_TTL: Final = 3600.0
@@ -49,6 +49,7 @@ class Record:
         degraded: the store is unavailable, and this is what was last known of it here. If the
             version is 0, nothing is known of what is stored: it is only what was said here since.
         unconfirmed: in an outage, the store may not have it, or not for much longer.
+        etag: two records with the same are equal but for their times of use; b"": there is none.
     """
 
     id: str = field(repr=False)
@@ -67,11 +68,41 @@ class Record:
     last_key: bytes = field(repr=False, default=NO_KEY)
     degraded: bool = False
     unconfirmed: bool = False
+    etag: bytes = field(repr=False, compare=False, default=b"")
 
     @property
     def end(self) -> int:
         """The position after the last message."""
         return self.dropped + self.message_count
+
+    def again(self, window: int, last_accessed: float, expires_at: float, ttl: float) -> "Record":
+        """Return the same with its newest `window` messages, if it has that many, and these times.
+        It has nothing in common with this one that could be changed."""
+        messages, count = self.messages, self.message_count
+        packed = messages.packed if type(messages) is PackedMessages else packed_of(messages)
+        newest = packed[-window:] if window else []
+        first = self.first
+        if len(newest) == count:
+            first = None
+        elif first is None and len(packed) == count:
+            first = id_of(packed[0], self.dropped), data_of(packed[0])
+        return Record(
+            id=self.id,
+            version=self.version,
+            owner=self.owner,
+            created_at=self.created_at,
+            modified_at=self.modified_at,
+            last_accessed=last_accessed,
+            expires_at=expires_at,
+            ttl=ttl,
+            state=self.state.copy(),
+            messages=PackedMessages(newest, self.dropped + count - len(newest)),
+            message_count=count,
+            dropped=self.dropped,
+            first=first,
+            last_key=self.last_key,
+            etag=self.etag,
+        )
 
     @property
     def is_unknown(self) -> bool:
@@ -260,6 +291,9 @@ class Committed:
         replaced: what it has made of messages that others have changed, too, by their ids.
         degraded: the store is unavailable, and the change is to be replayed.
         unconfirmed: see `Record`.
+        modified_at: when it was applied, if there is an etag.
+        etag, follows: the etag (see `Record`) that the conversation has with this change, and the
+            one that it had right before; b"": there was none.
     """
 
     version: int
@@ -275,6 +309,9 @@ class Committed:
     replaced: Mapping[str, bytes] = field(repr=False, default_factory=dict)
     degraded: bool = False
     unconfirmed: bool = False
+    modified_at: float = field(compare=False, default=0.0)
+    etag: bytes = field(repr=False, compare=False, default=b"")
+    follows: bytes = field(repr=False, compare=False, default=b"")
 
     @property
     def end(self) -> int:

@@ -18,6 +18,7 @@ from django.utils.decorators import sync_and_async_middleware
 
 from django_convstate import Conversation, conversations
 from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.backends.records import Record
 from django_convstate.tokens import read_token
 from tests.support import people
 from tests.support.people import Person, Users, use_people
@@ -50,13 +51,13 @@ class Waiting(LocMemBackend):
         cls.held.release()
         assert cls.go_on.wait(PATIENCE)
 
-    def load(self, id: str, window: int) -> Any:
+    def load(self, id: str, window: int, known: Record | None = None) -> Any:
         record = super().load(id, window)
         if self.to_hold.acquire(blocking=False):
             self.wait()
         return record
 
-    async def aload(self, id: str, window: int) -> Any:
+    async def aload(self, id: str, window: int, known: Record | None = None) -> Any:
         record = super().load(id, window)
         if self.to_hold.acquire(blocking=False):
             await asyncio.to_thread(self.wait)

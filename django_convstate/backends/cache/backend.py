@@ -57,7 +57,7 @@ class CacheBackend(ConversationStateBackend):
         self.key_prefix = key_prefix
         self._documents = Storage(cache_alias, key_prefix, max_age)
 
-    def load(self, id: str, window: int) -> Record | None:
+    def load(self, id: str, window: int, known: Record | None = None) -> Record | None:
         """Read the document, and have the cache slide its expiry."""
         with self._translating_errors():
             return self._load(id, window)
@@ -176,7 +176,9 @@ class CacheBackend(ConversationStateBackend):
             )
             self._documents.write(id, lock, place, restored)
 
-    def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+    def acquire(
+        self, id: str, lease: str, seconds: float, window: int, known: Record | None = None
+    ) -> Acquired:
         """See `ConversationStateBackend.acquire`."""
         with self._locked(id) as lock:
             with self._changing_queue(id, lock) as queue:

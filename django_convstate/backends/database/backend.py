@@ -70,7 +70,7 @@ class DatabaseBackend(ConversationStateBackend):
         self._run, self._record = engine.run, engine.record
         self._transactions, self._storage = engine.transactions, engine.storage
 
-    def load(self, id: str, window: int) -> Record | None:
+    def load(self, id: str, window: int, known: Record | None = None) -> Record | None:
         """Read the row and its newest messages. The expiry is slid at most once in a twentieth of
         the idle time."""
         return self._record(id, window, slides=True)
@@ -231,7 +231,9 @@ class DatabaseBackend(ConversationStateBackend):
 
         self._run(restore)
 
-    def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+    def acquire(
+        self, id: str, lease: str, seconds: float, window: int, known: Record | None = None
+    ) -> Acquired:
         """See `ConversationStateBackend.acquire`. Within a transaction of the caller's, the row
         stays locked until that ends; and a lease that has to wait keeps no place, for the turn
         before it could not end while the row is locked."""

@@ -6,6 +6,7 @@ route.py       what one operation may ask of the primary, and what it learns abo
 breaker.py     when to stop asking the primary, and when to probe it
 last_known.py  conversations as they were last seen in the primary
 snapshot.py    one of them
+exact.py       one of them that is certainly what is stored
 offline.py     serves in an outage, from what was last known, and journals every change
 journal.py     the changes that the primary has yet to apply
 leases.py      turns, before, in and after an outage

@@ -1,7 +1,7 @@
 """Asks the primary while it is available. In an outage it goes on in memory, and replays later what
 was changed. No error of an outage reaches the caller, and nothing that was accepted is dropped."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -25,6 +25,9 @@ KNOWN_CONVERSATIONS: Final = 5000
 KNOWN_SECONDS: Final = 600.0
 KNOWN_BYTES: Final = 16 * 2**20
 JOURNAL_BYTES: Final = 64 * 2**20
+
+Load = Callable[[str, int], Record | None]
+ALoad = Callable[[str, int], Awaitable[Record | None]]
 
 
 class FailoverBackend(TurnsWithFailover):
@@ -81,26 +84,30 @@ class FailoverBackend(TurnsWithFailover):
 
     # Each operation asks the primary. Where that is unavailable, the offline store answers.
 
-    def load(self, id: str, window: int) -> Record | None:
+    def load(self, id: str, window: int, known: Record | None = None) -> Record | None:
         """See `ConversationStateBackend.load`. In an outage, the record is `degraded`."""
         route = self._recovery.route(id, only_reads=True)
-        method = self.primary.load if route.writable else self.primary.peek
-        era = self._known.era
-        record = route.ask(method, self._offline.load, id, window)
+        load: Load = self.primary.load if route.writable else self.primary.peek
+        era, known = self._known.era, self._known.exact(id, window) if route.writable else None
+        if known is not None:
+            load = partial(self.primary.load, known=known)
+        record = route.ask(load, self._offline.load, id, window)
         if route.answered:
-            self._known.put(id, record, era)
+            self._known.put(id, record, era, known)
         if not (route.answered and route.writable):
             self._offline.note_use(id)
         return record if record is None or route.writable else replace(record, degraded=True)
 
-    async def aload(self, id: str, window: int) -> Record | None:
+    async def aload(self, id: str, window: int, known: Record | None = None) -> Record | None:
         """See `load`."""
         route = self._recovery.route(id, only_reads=True)
-        method = self.primary.aload if route.writable else self.primary.apeek
-        era = self._known.era
-        record = await route.aask(method, self._offline.load, id, window)
+        load: ALoad = self.primary.aload if route.writable else self.primary.apeek
+        era, known = self._known.era, self._known.exact(id, window) if route.writable else None
+        if known is not None:
+            load = partial(self.primary.aload, known=known)
+        record = await route.aask(load, self._offline.load, id, window)
         if route.answered:
-            self._known.put(id, record, era)
+            self._known.put(id, record, era, known)
         if not (route.answered and route.writable):
             self._offline.note_use(id)
         return record if record is None or route.writable else replace(record, degraded=True)

@@ -20,6 +20,7 @@ from ..reports import Selection
 from ..toolkit.memory import BYTES_OVERHEAD
 from ..toolkit.packed import PackedMessages
 from ..toolkit.stored import StoredConversation
+from .exact import Exact, advanced, exactly
 from .snapshot import OVERHEAD, Applied, Snapshot, memory_with
 
 MAX_NOTED: Final = 64  # answers, before they are kept
@@ -65,6 +66,9 @@ class LastKnownCache:
         self._lock = threading.Lock()
         self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()
         self._bytes = 0
+        # Of those, and of what is yet to be kept, the records by whose etags the primary can tell
+        # whether they are what is stored.
+        self._exact: dict[str, Exact] = {}
         # What is yet to be kept: the id, what came by, its bytes of memory, the eras in which the
         # primary was asked and has answered, and when that was.
         self._noted: list[tuple[str, Record | Applied, int, int, int, float]] = []
@@ -96,25 +100,54 @@ class LastKnownCache:
                 return None
             return self._lifetime(snapshot, snapshot.stored(self._max_age))
 
-    def put(self, id: str, record: Record | None, era: int) -> None:
-        """Keep the conversation as the primary has loaded it; None: it has none."""
+    def exact(self, id: str, window: int) -> Record | None:
+        """Return the conversation as it was stored at some time, with at least the newest `window`
+        messages. By its etag the primary can tell whether it is stored so now; None: it has to load
+        it. It is not to be changed."""
+        exact = self._exact.get(id)
+        return exact.record if exact is not None and window <= exact.reach else None
+
+    def put(self, id: str, record: Record | None, era: int, known: Record | None = None) -> None:
+        """Keep the conversation as the primary has loaded it; None: it has none. `known` is what
+        `exact` has returned before."""
         if record is None:
             self.forget(id)
             return
-        if self._max_count:
+        if not self._max_count:
+            return
+        exact = self._exact.get(id)
+        if exact is not None and exact.record is known and known.etag == record.etag:
+            known.last_accessed, known.expires_at = record.last_accessed, record.expires_at
+            known.ttl = record.ttl
+            self._note(id, known, exact.size, era, exact)
+        elif record.etag:
+            exact = exactly(record)
+            self._note(id, exact.record, exact.size, era, exact)
+        else:
             self._note(id, record, memory_with(record), era)
 
     def apply(self, id: str, change: Change, committed: Committed, era: int) -> None:
         """Keep a change that the primary has applied, with its answer."""
-        if self._max_count:
+        if not self._max_count:
+            return
+        exact = advanced(self._exact.get(id), id, change, committed)
+        if exact is not None:
+            self._note(id, exact.record, exact.size, era, exact)
+        else:
             applied = Applied(change, committed, clock.time())
             self._note(id, applied, applied.size, era)
 
-    def _note(self, id: str, what: Record | Applied, size: int, asked: int) -> None:
+    def _note(
+        self, id: str, what: Record | Applied, size: int, asked: int, exact: Exact | None = None
+    ) -> None:
         # While a server is waited for, other code takes the processor's caches. So little is done
         # with each answer, and the rest with many at once.
         with self._lock:
             self.era += 1
+            if exact is not None:
+                self._exact[id] = exact
+            else:
+                self._exact.pop(id, None)
             self._noted.append((id, what, size, asked, self.era, clock.monotonic()))
             self._noted_bytes += size
             if len(self._noted) == MAX_NOTED or self._noted_bytes > self._max_noted_bytes:
@@ -138,6 +171,8 @@ class LastKnownCache:
         if not self._is_outdated(id, asked, record.version):
             age = max(0.0, record.last_accessed - record.created_at)
             self._replace(id, Snapshot(record, size, seen - age, seen, [], era))
+        elif (exact := self._exact.get(id)) is not None and exact.record is record:
+            del self._exact[id]
 
     def _keep_change(
         self, id: str, change: Applied, size: int, asked: int, era: int, seen: float
@@ -183,6 +218,7 @@ class LastKnownCache:
                 self._drop(id)
                 return
             self.era += 1
+            self._exact.pop(id, None)
             stored = snapshot.stored(self._max_age)
             stored.touch(clock.time(), ttl)
             record = stored.record("", snapshot.kept_messages, self._max_age)
@@ -196,8 +232,8 @@ class LastKnownCache:
             snapshot = self._snapshots.get(id)
             self.era += 1
             self._forget(id, self.era)
+            self._drop(new_id)
             if snapshot is None or not found:
-                self._drop(new_id)
                 return
             snapshot.era = self.era
             self._replace(new_id, snapshot)
@@ -249,6 +285,10 @@ class LastKnownCache:
             _, self._all_forgotten = self._forgotten.popitem(last=False)
 
     def _drop(self, id: str) -> None:
+        self._exact.pop(id, None)
+        self._remove(id)
+
+    def _remove(self, id: str) -> None:
         if (old := self._snapshots.pop(id, None)) is not None:
             self._bytes -= old.size
 
@@ -280,8 +320,9 @@ class LastKnownCache:
         return Snapshot(record, size, snapshot.begun, snapshot.seen, [], snapshot.era)
 
     def _replace(self, id: str, snapshot: Snapshot) -> None:
-        self._drop(id)
+        self._remove(id)
         if snapshot.size > self._max_bytes // SHARE:
+            self._exact.pop(id, None)
             cut = self._cut(snapshot)
             if cut is None:
                 return
@@ -306,5 +347,4 @@ class LastKnownCache:
             or self._bytes > self._max_bytes
             or next(iter(snapshots.values())).seen < too_old
         ):
-            _, oldest = snapshots.popitem(last=False)
-            self._bytes -= oldest.size
+            self._drop(next(iter(snapshots)))

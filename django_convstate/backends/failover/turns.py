@@ -1,12 +1,18 @@
 """The turns of conversations: by leases of the primary or, in an outage, of this process."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
 from ..base import ConversationStateBackend
 from ..locmem import LocMemBackend
-from ..records import Acquired
+from ..records import Acquired, Record
 from .last_known import LastKnownCache
 from .leases import LeaseTable
 from .offline import OfflineStore
 from .recovery import Recovery
+
+Acquire = Callable[[str, str, float, int], Acquired]
+AAcquire = Callable[[str, str, float, int], Awaitable[Acquired]]
 
 
 class TurnsWithFailover(ConversationStateBackend):
@@ -19,27 +25,33 @@ class TurnsWithFailover(ConversationStateBackend):
     _offline: OfflineStore
     _recovery: Recovery
 
-    def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+    def acquire(
+        self, id: str, lease: str, seconds: float, window: int, known: Record | None = None
+    ) -> Acquired:
         """See `ConversationStateBackend.acquire`. In an outage, the queue is this process's."""
         route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
-        era = self._known.era
-        acquired = route.ask(
-            self.primary.acquire, self._offline.acquire, id, lease, seconds, window
-        )
+        acquire: Acquire = self.primary.acquire
+        era, known = self._known.era, self._known.exact(id, window)
+        if known is not None:
+            acquire = partial(self.primary.acquire, known=known)
+        acquired = route.ask(acquire, self._offline.acquire, id, lease, seconds, window)
         if route.answered and acquired.position == 0:
-            self._known.put(id, acquired.record, era)
+            self._known.put(id, acquired.record, era, known)
             self._leases.granted(id, lease, seconds)
         return acquired
 
-    async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+    async def aacquire(
+        self, id: str, lease: str, seconds: float, window: int, known: Record | None = None
+    ) -> Acquired:
         """See `acquire`."""
         route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
-        era = self._known.era
-        acquired = await route.aask(
-            self.primary.aacquire, self._offline.acquire, id, lease, seconds, window
-        )
+        acquire: AAcquire = self.primary.aacquire
+        era, known = self._known.era, self._known.exact(id, window)
+        if known is not None:
+            acquire = partial(self.primary.aacquire, known=known)
+        acquired = await route.aask(acquire, self._offline.acquire, id, lease, seconds, window)
         if route.answered and acquired.position == 0:
-            self._known.put(id, acquired.record, era)
+            self._known.put(id, acquired.record, era, known)
             self._leases.granted(id, lease, seconds)
         return acquired
 

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from functools import partial
 from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -70,13 +71,13 @@ class RedisBackend(ConversationStateBackend):
         self._misconfigured = ""
         self._listing = Listing(self._operations, self._clients)
 
-    def load(self, id: str, window: int) -> Record | None:
+    def load(self, id: str, window: int, known: Record | None = None) -> Record | None:
         """See `ConversationStateBackend.load`."""
-        return self._run(id, self._operations.load(id, window))
+        return self._run(id, self._operations.load(id, window, known))
 
-    async def aload(self, id: str, window: int) -> Record | None:
+    async def aload(self, id: str, window: int, known: Record | None = None) -> Record | None:
         """See `load`."""
-        return await self._arun(id, lambda: self._operations.load(id, window))
+        return await self._arun(id, lambda: self._operations.load(id, window, known))
 
     def peek(self, id: str, window: int) -> Record | None:
         """See `ConversationStateBackend.peek`."""
@@ -169,13 +170,18 @@ class RedisBackend(ConversationStateBackend):
             self._run(id, operation)
         self._run(id, restoration.finish(**options))
 
-    def acquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+    def acquire(
+        self, id: str, lease: str, seconds: float, window: int, known: Record | None = None
+    ) -> Acquired:
         """See `ConversationStateBackend.acquire`."""
-        return self._run(id, self._operations.acquire(id, lease, seconds, window))
+        return self._run(id, self._operations.acquire(id, lease, seconds, window, known))
 
-    async def aacquire(self, id: str, lease: str, seconds: float, window: int) -> Acquired:
+    async def aacquire(
+        self, id: str, lease: str, seconds: float, window: int, known: Record | None = None
+    ) -> Acquired:
         """See `acquire`."""
-        return await self._arun(id, lambda: self._operations.acquire(id, lease, seconds, window))
+        acquire = partial(self._operations.acquire, id, lease, seconds, window, known)
+        return await self._arun(id, acquire)
 
     def renew(self, id: str, lease: str, seconds: float) -> bool:
         """See `ConversationStateBackend.renew`."""

@@ -5,8 +5,9 @@ A conversation is four keys with one hash tag, so that they live in one slot of 
     convstate:{ID}:meta      hash: id, v(ersion), o(wner), c(reated), a(ccessed), t(tl; 0: for
                              ever), p(arts: see scripts/common.lua), w(riters: see commit_log.lua),
                              x (when the owner's index is due), i (the last save that it knows
-                             of), e (when the other keys expire); or, for a day after a deletion,
-                             only "gone": the new id if it was moved
+                             of), e (when the other keys expire), h (the chain of its commits:
+                             see scripts/common.lua); or, for a day after a deletion, only
+                             "gone": the new id if it was moved
     convstate:{ID}:state     hash: state key to bytes
     convstate:{ID}:messages  list: see toolkit/packed.py
     convstate:{ID}:ids       hash: locator of an id that is no sort key, to the key it was given
@@ -24,6 +25,7 @@ Times are milliseconds since the epoch by the server's clock, durations are mill
 """
 
 import hashlib
+import math
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -48,7 +50,15 @@ from ..toolkit.packed import PackedMessages, Pair, checked, locator, to_append
 from . import scripts
 from .command import Argument, Operation, Reply, milliseconds, nothing, script_operation, ttl_ms
 from .owner_index import OwnerIndex
-from .replies import NOT_A_RECORD, committed_of, record_of, refusal, summary_of, text
+from .replies import (
+    NOT_A_RECORD,
+    UNCHANGED_SIZE,
+    committed_of,
+    record_of,
+    refusal,
+    summary_of,
+    text,
+)
 
 # The numbers of a commit are packed into one argument, because redis-py's asyncio client takes its
 # time over each. See scripts/commit.lua.
@@ -75,27 +85,35 @@ class Operations:
         """Return the key of the queue of leases."""
         return f"{self.prefix}:{{{id}}}:line"
 
-    def load(self, id: str, window: int) -> Operation[Record | None]:
+    def load(
+        self, id: str, window: int, known: Record | None = None, peeks: str = ""
+    ) -> Operation[Record | None]:
         """See `RedisBackend.load`."""
-        return self._load(id, window, "")
+        script, keys, etag = scripts.LOAD, self.keys(id), b"" if known is None else known.etag
+        arguments: tuple[Argument, ...] = (window, self.max_age_ms, peeks, etag)
+        command = ("EVALSHA", script.sha, 4, *keys, *arguments)
+        return Operation(command, partial(self._loaded, id, window, known), script)
 
     def peek(self, id: str, window: int, command: str = "EVALSHA_RO") -> Operation[Record | None]:
         """Load without writing, also where a server takes no writes, by one of two commands."""
-        operation = self._load(id, window, "1")
+        operation = self.load(id, window, peeks="1")
         return replace(operation, command=(command, *operation.command[1:]))
 
-    def acquire(self, id: str, lease: str, seconds: float, window: int) -> Operation[Acquired]:
+    def acquire(
+        self, id: str, lease: str, seconds: float, window: int, known: Record | None = None
+    ) -> Operation[Acquired]:
         """See `RedisBackend.acquire`."""
 
         def read(reply: Any) -> Reply[Acquired]:
             position, *loaded = reply
             if position:
                 return Reply(Acquired(position, None))
-            record = self._loaded(id, loaded[0] if loaded else None)
+            record = self._loaded(id, window, known, loaded[0] if loaded else None)
             return Reply(Acquired(0, record.value), record.then)
 
         keys = (*self.keys(id), self.queue_key(id))
-        arguments = (window, self.max_age_ms, "", _lease(lease), milliseconds(seconds))
+        etag = b"" if known is None else known.etag
+        arguments = (window, self.max_age_ms, "", etag, _lease(lease), milliseconds(seconds))
         return script_operation(scripts.ACQUIRE, keys, arguments, read)
 
     def renew(self, id: str, lease: str, seconds: float) -> Operation[bool]:
@@ -134,7 +152,8 @@ class Operations:
         if change.lease is not None:
             script, keys = scripts.COMMIT_IN_TURN, (*keys, self.queue_key(id))
             arguments.append(_lease(change.lease))
-        return script_operation(script, keys, arguments, partial(self._committed, id, change))
+        command = ("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        return Operation(command, partial(self._committed, id, change), script)
 
     def read_messages(self, id: str, start: int, stop: int) -> Operation[Sequence[Pair]]:
         """See `RedisBackend.read_messages`."""
@@ -253,14 +272,17 @@ class Operations:
         ack = script_operation(scripts.INDEX_ACK, self.keys(id)[:1], arguments, nothing)
         return self.index.add(owner, [(id, ttl_ms, saved)], former_id, then=ack)
 
-    def _load(self, id: str, window: int, peeks: str) -> Operation[Record | None]:
-        arguments = (window, self.max_age_ms, peeks)
-        return script_operation(scripts.LOAD, self.keys(id), arguments, partial(self._loaded, id))
-
-    def _loaded(self, id: str, reply: Any) -> Reply[Record | None]:
+    def _loaded(
+        self, id: str, window: int, known: Record | None, reply: Any
+    ) -> Reply[Record | None]:
         if reply is None:
             return Reply(None)
-        record, index_due = record_of(id, reply)
+        if known is not None and len(reply) == UNCHANGED_SIZE:
+            accessed, expires, ttl, index_due = reply
+            expires = math.inf if expires < 0 else expires / 1000  # -1: it never expires
+            record = known.again(window, accessed / 1000, expires, int(ttl) / 1000 or math.inf)
+        else:
+            record, index_due = record_of(id, reply)
         if not (index_due and record.owner):
             return Reply(record)
         saved = round(record.modified_at * 1000)

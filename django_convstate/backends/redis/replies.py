@@ -31,6 +31,7 @@ PARTIAL: Final = "A part of the conversation is missing; perhaps the server has 
 MISREAD: Final = (ArithmeticError, LookupError, TypeError, ValueError, struct.error)
 # See scripts/common.lua.
 PARTS: Final = struct.Struct("<4I3d10s")
+UNCHANGED_SIZE: Final = 4  # of the reply of load.lua to who has the conversation as it is
 
 
 def text(value: Any) -> str:
@@ -61,6 +62,7 @@ def record_of(id: str, reply: list[Any]) -> tuple[Record, bool]:
             state,
             messages,
             first,
+            etag,
         ) = reply
         if packed_parts is None:  # of 0.1
             count, dropped, keys, given = stored_count, 0, len(state) // 2, 0
@@ -82,6 +84,7 @@ def record_of(id: str, reply: list[Any]) -> tuple[Record, bool]:
             dropped=dropped,
             first=None if first is None else PackedMessages(checked([first]), dropped)[0],
             last_key=last_key,
+            etag=etag,
         )
     except MISREAD:
         raise ConversationCorrupt(NOT_A_RECORD) from None
@@ -92,7 +95,7 @@ def record_of(id: str, reply: list[Any]) -> tuple[Record, bool]:
 
 def committed_of(change: Change, reply: list[Any]) -> Committed:
     """Return the answer that commit.lua gives."""
-    version, count, dropped, left, now, _, _, last_key, others_end, *more = reply
+    version, count, dropped, left, now, _, _, last_key, others_end, etag, follows, *more = reply
     expires_at = math.inf if left < 0 else (now + left) / 1000  # -1: it never expires
     repeated, existing, others = more or (0, (), ())
     return Committed(
@@ -105,6 +108,9 @@ def committed_of(change: Change, reply: list[Any]) -> Committed:
         [change.append[index][0] for index in existing] if existing else (),
         PackedMessages(checked(others), others_end - len(others)) if others else (),
         others_end,
+        modified_at=now / 1000,
+        etag=etag,
+        follows=follows,
     )
 
 

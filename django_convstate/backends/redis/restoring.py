@@ -80,6 +80,7 @@ class Restoration:
             parts,
             "1" if unless_deleted else "",
             "" if replaces is None else replaces,
+            secrets.token_hex(10),
             *flat(record.state.items()),
         )
         keys = operations.keys(self._id) + self._staged

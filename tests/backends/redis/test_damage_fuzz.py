@@ -56,7 +56,7 @@ VALUES = [
     *(bytes(11), b"\xff" * 11, bytes(10) + b"\xff" + b"a", bytes(10) + b"\x02\xff\xfe{}"),
     None,  # it is missing
 ]
-FIELDS = ["id", "v", "o", "c", "a", "t", "p", "w", "x", "e", "i"]
+FIELDS = ["id", "v", "o", "c", "a", "t", "p", "w", "x", "e", "i", "h"]
 
 Damage = Callable[[Any, tuple[str, ...], str, str], None]  # of the client, the keys, queue, index
 

@@ -9,8 +9,9 @@
 --       and the lease.
 -- The head is numbers, of which -1 stands for none, as operations.py packs them.
 -- Returns {version, message count, dropped, ms left, now, ttl, owner whose index is due (or nil),
--- last key, the position after the messages of others} and, if there is more to tell: 1 if it was applied
--- already, the indexes of messages that were there, and the messages of others. Or {name of an error, ...}.
+-- last key, the position after the messages of others, the etag after it, and that before it (see
+-- common.lua)} and, if there is more to tell: 1 if it was applied already (then there are no etags), the
+-- indexes of messages that were there, and the messages of others. Or {name of an error, ...}.
 local MUST_BE_NEW, MUST_EXIST = 1, 2
 local CHUNK = 4000  -- unpack gives up near 8000 values
 local COUNTER_SIZE = 20  -- bytes of a counter at most
@@ -29,16 +30,17 @@ local first_append = first_replace + 4 * replaces
 local first_once = first_append + appends
 local lease = #KEYS == 5 and ARGV[#ARGV]
 
-local stored_id, version, owner, created, ttl, log, parts, due, lasts, indexed =
-    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'w', 'p', 'x', 'e', 'i'))
+local stored_id, version, owner, created, ttl, log, parts, due, lasts, indexed, chain =
+    unpack(redis.call('HMGET', KEYS[1], 'id', 'v', 'o', 'c', 't', 'w', 'p', 'x', 'e', 'i', 'h'))
 local now = clock()
 local kind = kind_of(stored_id, version, created, ttl)
 if kind == 'corrupt' or (parts and #parts ~= 50) then return {'corrupt'} end
 lasts = tonumber(lasts)
 if version and time_left(ttl, created, max_age, now) <= 0 then
     redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
-    version, owner, created, ttl, log, parts, due, lasts = nil, nil, nil, nil, nil, nil, nil, nil
+    version, owner, created, ttl, log, parts, due, lasts, chain = nil, false
 end
+local follows = version and etag_of(version, chain) or ''
 
 local count, dropped, fields, given, bytes, state_bytes, last_key = 0, 0, 0, 0, 0, 0, NO_KEY
 if version then
@@ -74,7 +76,8 @@ if applied then
         end
     end
     return {tonumber(version), count, dropped, in_reply(time_left(ttl, created, max_age, now)), now, ttl,
-        index_is_due(owner, due, indexed, 0, now) and owner, last_key, dropped + count, 1, otherwise, newest()}
+        index_is_due(owner, due, indexed, 0, now) and owner, last_key, dropped + count, '', '', 1,
+        otherwise, newest()}
 end
 
 -- What may be refused comes first. What is wrong with it, Change.refuse_unless_fits says.
@@ -327,6 +330,7 @@ if owner_arg ~= '' and not owner then
     owner, due = owner_arg, 0
     redis.call('HSET', KEYS[1], 'o', owner, 'x', 0)
 end
+chain = string.sub(redis.sha1hex((chain or '') .. writer .. struct.pack('<dd', commit_number, now)), 1, 20)
 if not parts then redis.call('HDEL', KEYS[1], 'l', 'b') end  -- of 0.1
 local left = time_left(ttl, created, max_age, now)
 local slid = slide(left, lasts, now, redis.call)
@@ -338,11 +342,13 @@ if slid == lasts and slid > 0 then
 end
 redis.call('HSET', KEYS[1], 'v', version, 'a', now,
     'w', adding(log or '', writer, commit_number, floor, now),
-    'p', struct.pack(PARTS, count, dropped, fields, given, bytes, state_bytes, now, last_key), 'e', slid)
+    'p', struct.pack(PARTS, count, dropped, fields, given, bytes, state_bytes, now, last_key), 'e', slid,
+    'h', chain)
 if lease and release == 1 then leave_queue(lease, now) end
 local answer = {version, count, dropped, in_reply(left), now, ttl,
-    index_is_due(owner, due, indexed, now, now) and owner, last_key, others_end}
+    index_is_due(owner, due, indexed, now, now) and owner, last_key, others_end,
+    etag_of(version, chain), follows}
 if #existing > 0 or (others and #others > 0) then
-    answer[10], answer[11], answer[12] = 0, existing, others or {}
+    answer[12], answer[13], answer[14] = 0, existing, others or {}
 end
 return answer

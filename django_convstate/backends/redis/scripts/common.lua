@@ -6,6 +6,13 @@
 local PARTS = '<I4I4I4I4dddc10'
 local NO_KEY = string.rep('\0', 10)
 
+-- Two conversations with the same etag are one and the same, also after one was deleted and begun anew,
+-- or a replica was promoted that had not got all. The chain is a hash of all commits: of each, with the
+-- chain before it, its writer and number, and when it was applied. '' where there is none, as before.
+local function etag_of(version, chain)
+    return chain and version .. '.' .. chain or ''
+end
+
 local function clock()
     local time = redis.call('TIME')
     return time[1] * 1000 + math.floor(time[2] / 1000)
