@@ -19,9 +19,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc/
     [
         *((what, shape) for what in ("locmem", "journal") for shape in SHAPES),
         *(("loaded", shape) for shape in SHAPES if shape != "many saves"),
-        ("saved", "tiny keys"),
-        ("saved", "tiny conversations"),
-        ("saved", "many saves"),
+        *((what, "tiny keys") for what in ("saved", "exact")),
+        *((what, "tiny conversations") for what in ("saved", "exact")),
+        *((what, "many saves") for what in ("saved", "exact")),
     ],
 )
 def test_a_process_grows_by_no_more_than_the_bound(what: str, shape: str) -> None:

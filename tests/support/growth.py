@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from django_convstate import BackendUnavailable, ConversationStore
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.failover.last_known import LastKnownCache
 from django_convstate.backends.locmem import LocMemBackend
+from django_convstate.backends.records import Change, Committed
 from tests.support.backends import Switched
 
 BOUND: Final = 8 * 2**20
@@ -87,6 +89,23 @@ def saved(shape: Shape) -> Add:
     return lambda: shape.fill(store)
 
 
+class WithEtags(LocMemBackend):
+    """Gives each commit an etag, as Redis does. It is none to which a load is compared."""
+
+    def commit(self, id: str, change: Change) -> Committed:
+        committed = super().commit(id, change)
+        committed.etag = f"{id}{committed.version}".encode()
+        committed.follows = f"{id}{committed.version - 1}".encode() * (committed.version > 1)
+        committed.modified_at = time.time()
+        return committed
+
+
+def exact(shape: Shape) -> Add:
+    primary = WithEtags(max_conversations=2)
+    store = ConversationStore(FailoverBackend(primary, LocMemBackend(), known_bytes=BOUND))
+    return lambda: shape.fill(store)
+
+
 def journal(shape: Shape) -> Add:
     primary = Switched()
     primary.away = True
@@ -105,7 +124,10 @@ def resident() -> int:
 def main(what: str, name: str) -> None:
     django.setup()
     logging.disable()
-    begin, shape = {f.__name__: f for f in (locmem, loaded, saved, journal)}[what], SHAPES[name]
+    begin, shape = (
+        {f.__name__: f for f in (locmem, loaded, saved, exact, journal)}[what],
+        SHAPES[name],
+    )
     begin(shape)()  # what is imported or made at the first use does not count
     add = begin(shape)
     before = resident()

@@ -59,9 +59,8 @@ def is_sent(use: Callable[[], object]) -> bool:
     return any(name == "LRANGE" for name, *_ in called)
 
 
-def assert_exact(backend: FailoverBackend, window: int = WINDOW, id: str = "a") -> None:
-    """Check that a load returns what one returns that sends all."""
-    loaded, peeked = backend.load(id, window), backend.primary.peek(id, window)
+def assert_same(loaded: Record | None, peeked: Record | None) -> None:
+    """Check that both are what is stored, and that the times are right."""
     assert (loaded is None) == (peeked is None)
     if loaded is None or peeked is None:
         return
@@ -69,6 +68,12 @@ def assert_exact(backend: FailoverBackend, window: int = WINDOW, id: str = "a") 
         assert getattr(loaded, name) == getattr(peeked, name), name
     assert loaded.last_accessed == peeked.last_accessed
     assert loaded.expires_at == pytest.approx(peeked.expires_at, abs=0.005)
+
+
+def assert_exact(backend: FailoverBackend, id: str, window: int = WINDOW) -> None:
+    """Check that a load returns what one returns that sends all."""
+    loaded = backend.load(id, window)
+    assert_same(loaded, backend.primary.peek(id, window))
 
 
 def begin(backend: FailoverBackend, count: int = 3, **change: Any) -> str:
@@ -143,7 +148,7 @@ class TestBytes:
 
         asyncio.run(turn())
         assert not is_sent(lambda: asyncio.run(turn()))
-        assert_exact(backend, id=id)
+        assert_exact(backend, id)
 
 
 Tamper = Callable[[RedisBackend, str], object]
@@ -201,8 +206,8 @@ class TestWhatOthersDo:
     def test_is_seen(self, backend: FailoverBackend, others: RedisBackend, tamper: Tamper) -> None:
         id = begin(backend)
         tamper(others, id)
-        assert_exact(backend, id=id)
-        assert_exact(backend, id=id)
+        assert_exact(backend, id)
+        assert_exact(backend, id)
 
     @pytest.mark.parametrize("tamper", BY_OTHERS.values(), ids=BY_OTHERS)
     def test_is_seen_with_a_commit_behind_it(
@@ -211,7 +216,7 @@ class TestWhatOthersDo:
         id = begin(backend)
         tamper(others, id)
         backend.commit(id, Change(set={"mine": b"1"}, ttl=600.0, append=pairs(b"{}")))
-        assert_exact(backend, id=id)
+        assert_exact(backend, id)
 
     @pytest.mark.parametrize("tamper", BY_OTHERS.values(), ids=BY_OTHERS)
     def test_is_seen_by_a_turn(
@@ -219,7 +224,8 @@ class TestWhatOthersDo:
     ) -> None:
         id = begin(backend)
         tamper(others, id)
-        assert backend.acquire(id, "lease", 5.0, WINDOW).record == others.peek(id, WINDOW)
+        acquired = backend.acquire(id, "lease", 5.0, WINDOW)
+        assert_same(acquired.record, others.peek(id, WINDOW))
 
     @pytest.mark.parametrize("part", ["state", "messages", "ids", "meta"])
     @pytest.mark.parametrize("lease", [None, "lease"])
@@ -251,7 +257,7 @@ class TestWhatOthersDo:
         assert is_sent(lambda: backend.load(id, WINDOW))
         backend.commit(id, say(2))
         assert not is_sent(lambda: backend.load(id, WINDOW))
-        assert_exact(backend, id=id)
+        assert_exact(backend, id)
 
 
 @pytest.fixture
@@ -297,7 +303,7 @@ def test_a_replica_that_was_promoted_without_the_last_commits(
         backend.commit(id, lost)
     if not (by_others or is_retried):
         backend.commit(id, say(3))
-    assert_exact(backend, id=id)
+    assert_exact(backend, id)
     record = backend.load(id, WINDOW)
     assert record is not None
     assert record.version == version + (by_others and is_retried)
@@ -362,12 +368,12 @@ class TestOwnCommits:
         id = begin(backend)
         backend.commit(id, replace(change, commit=lone_commit()))
         assert not is_sent(lambda: backend.load(id, WINDOW))
-        assert_exact(backend, id=id)
+        assert_exact(backend, id)
         backend.commit(id, say(1))
         assert not is_sent(lambda: backend.load(id, WINDOW))
-        assert_exact(backend, id=id)
+        assert_exact(backend, id)
         for window in (1, 2, 50, 100, 1000):
-            assert_exact(backend, window, id)
+            assert_exact(backend, id, window)
 
     @pytest.mark.parametrize("change", [*PLAIN.values(), *SELDOM.values()], ids=[*PLAIN, *SELDOM])
     def test_that_begin_a_conversation_or_do_what_is_rare(
@@ -378,15 +384,15 @@ class TestOwnCommits:
             if each == new and (change.replace or change.expected):
                 continue
             backend.commit(each, replace(change, commit=lone_commit()))
-            assert_exact(backend, id=each)
+            assert_exact(backend, each)
             backend.commit(each, say(2))
-            assert_exact(backend, id=each)
+            assert_exact(backend, each)
 
     def test_with_a_window_that_the_first_message_leaves(self, backend: FailoverBackend) -> None:
         id = begin(backend, 2)
         for number in range(120):
             backend.commit(id, say(number))
-            assert_exact(backend, 3 if number % 7 else 200, id)
+            assert_exact(backend, id, 3 if number % 7 else 200)
         assert not is_sent(lambda: backend.load(id, 100))
         assert is_sent(lambda: backend.load(id, 242))
 
@@ -397,7 +403,7 @@ class TestOwnCommits:
         for number in range(3):
             primary.meanwhile = (lambda: others.commit(id, say(0))) if number else None
             backend.commit(id, say(number))
-            assert_exact(backend, id=id)
+            assert_exact(backend, id)
         backend.close()
 
     def test_that_are_merged_with_those_of_others(
@@ -414,7 +420,7 @@ class TestOwnCommits:
             theirs.save()
             mine["nested"]["mine"] = number
             mine.save()
-            assert_exact(backend, id=id)
+            assert_exact(backend, id)
             assert here.get(id)["nested"] == {"a": 1, "mine": number, "theirs": number}
 
     def test_by_threads_at_once(self, backend: FailoverBackend) -> None:
@@ -427,7 +433,7 @@ class TestOwnCommits:
 
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(talk, range(2, 6)))
-        assert_exact(backend, id=id)
+        assert_exact(backend, id)
         record = backend.load(id, WINDOW)
         assert record is not None
         assert (record.message_count, record.state["n"]) == (83, b"80")
@@ -442,7 +448,7 @@ class TestOwnCommits:
             record.state["k"] = b"changed"
             record.state.clear()
             record.messages.packed.clear()  # type: ignore[attr-defined]
-            assert_exact(backend, id=id)
+            assert_exact(backend, id)
 
     def test_are_known_in_an_outage(self, backend: FailoverBackend) -> None:
         id = begin(backend)

@@ -270,3 +270,14 @@ def test_the_setting_selects_the_redis_backend(settings: Any) -> None:
     conversation.save()
     assert store.get(conversation.id)["a"] == [1]
     store.close()
+
+
+def test_one_that_is_older_than_a_lowered_max_age_is_begun_anew(backend: RedisBackend) -> None:
+    """It has expired, and the server does not know that yet."""
+    id = new_id()
+    backend.commit(id, Change(ttl=600.0, append=pairs(b"old")))
+    lowered = RedisBackend(cache_alias="django_redis", max_age=0.001)
+    wait_until(lambda: lowered.peek(id, 1) is None)
+    committed = lowered.commit(id, Change(ttl=600.0, append=pairs(b"new")))
+    assert (committed.version, committed.message_count) == (1, 1)
+    lowered.close()
