@@ -124,10 +124,8 @@ def resident() -> int:
 def main(what: str, name: str) -> None:
     django.setup()
     logging.disable()
-    begin, shape = (
-        {f.__name__: f for f in (locmem, loaded, saved, exact, journal)}[what],
-        SHAPES[name],
-    )
+    kinds = {kind.__name__: kind for kind in (locmem, loaded, saved, exact, journal)}
+    begin, shape = kinds[what], SHAPES[name]
     begin(shape)()  # what is imported or made at the first use does not count
     add = begin(shape)
     before = resident()

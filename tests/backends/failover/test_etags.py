@@ -14,7 +14,7 @@ import pytest
 from django_convstate import ConversationCorrupt, ConversationStore
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
-from django_convstate.backends.records import Change, Committed, Record, Replacement
+from django_convstate.backends.records import Acquired, Change, Committed, Record, Replacement
 from django_convstate.backends.redis.backend import RedisBackend
 from django_convstate.backends.toolkit.writer import lone_commit
 from django_convstate.ids import new_id
@@ -259,6 +259,14 @@ class TestWhatOthersDo:
         assert not is_sent(lambda: backend.load(id, WINDOW))
         assert_exact(backend, id)
 
+    def test_what_was_changed_by_hand_is_sent_if_its_chain_is_dropped(
+        self, backend: FailoverBackend
+    ) -> None:
+        id = begin(backend)
+        raw().hset(key_of(id, "state"), "k", "7")
+        raw().hdel(key_of(id, "meta"), "h")
+        assert_exact(backend, id)
+
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
@@ -477,3 +485,24 @@ def test_what_was_deleted_is_in_no_memory(backend: FailoverBackend) -> None:
     id = begin(backend)
     backend.delete(id)
     assert id not in backend._known._exact
+
+
+class WithoutEtags(LocMemBackend):
+    """Loads as a backend does that was written before there were etags."""
+
+    def load(self, id: str, window: int) -> Record | None:  # type: ignore[override]
+        return super().load(id, window)
+
+    def acquire(  # type: ignore[override]
+        self, id: str, lease: str, seconds: float, window: int
+    ) -> Acquired:
+        return super().acquire(id, lease, seconds, window)
+
+
+def test_a_backend_that_gives_no_etag_is_not_asked_by_one() -> None:
+    backend = FailoverBackend(WithoutEtags(), LocMemBackend())
+    for number in range(2):
+        backend.commit("a", say(number))
+        assert backend.load("a", WINDOW) == backend.primary.peek("a", WINDOW)
+        assert backend.acquire("a", "lease", 5.0, WINDOW).position == 0
+    backend.close()
