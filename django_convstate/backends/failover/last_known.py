@@ -115,43 +115,44 @@ class LastKnownCache:
             return
         if not self._max_count:
             return
-        exact = self._exact.get(id)
-        if exact is not None and exact.record is known and known.etag == record.etag:
-            known.last_accessed, known.expires_at = record.last_accessed, record.expires_at
-            known.ttl = record.ttl
-            self._note(id, known, exact.size, era, exact)
-        elif record.etag:
-            exact = exactly(record)
-            self._note(id, exact.record, exact.size, era, exact)
-        else:
-            self._note(id, record, memory_with(record), era)
+        with self._lock:
+            exact = self._exact.get(id)
+            if exact is not None and exact.record is known and known.etag == record.etag:
+                known.last_accessed, known.expires_at = record.last_accessed, record.expires_at
+                known.ttl = record.ttl
+            else:
+                exact = exactly(record) if record.etag else None
+            if exact is None:
+                self._note(id, record, memory_with(record), era)
+            else:
+                self._note(id, exact.record, exact.size, era, exact)
 
     def apply(self, id: str, change: Change, committed: Committed, era: int) -> None:
         """Keep a change that the primary has applied, with its answer."""
         if not self._max_count:
             return
-        exact = advanced(self._exact.get(id), id, change, committed)
-        if exact is not None:
-            self._note(id, exact.record, exact.size, era, exact)
-        else:
-            applied = Applied(change, committed, clock.time())
-            self._note(id, applied, applied.size, era)
+        with self._lock:
+            exact = advanced(self._exact.get(id), id, change, committed)
+            if exact is None:
+                applied = Applied(change, committed, clock.time())
+                self._note(id, applied, applied.size, era)
+            else:
+                self._note(id, exact.record, exact.size, era, exact)
 
     def _note(
         self, id: str, what: Record | Applied, size: int, asked: int, exact: Exact | None = None
     ) -> None:
         # While a server is waited for, other code takes the processor's caches. So little is done
         # with each answer, and the rest with many at once.
-        with self._lock:
-            self.era += 1
-            if exact is not None:
-                self._exact[id] = exact
-            else:
-                self._exact.pop(id, None)
-            self._noted.append((id, what, size, asked, self.era, clock.monotonic()))
-            self._noted_bytes += size
-            if len(self._noted) == MAX_NOTED or self._noted_bytes > self._max_noted_bytes:
-                self._keep_noted()
+        self.era += 1
+        if exact is None:
+            self._exact.pop(id, None)
+        else:
+            self._exact[id] = exact
+        self._noted.append((id, what, size, asked, self.era, clock.monotonic()))
+        self._noted_bytes += size
+        if len(self._noted) == MAX_NOTED or self._noted_bytes > self._max_noted_bytes:
+            self._keep_noted()
 
     def _keep_noted(self) -> None:
         """Do now what would have been done as each of them came."""
