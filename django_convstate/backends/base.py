@@ -68,8 +68,8 @@ class ConversationStateBackend(ABC):
         """Return the conversation with its newest `window` messages, or None. Slides its expiry.
 
         Args:
-            known: a record with an etag that this backend has given, of all that is asked for. If
-                it still is what is stored, it may be returned with new times, and need not be read.
+            known: a record with an etag of this backend's, of all that is asked for. If it still
+                is what is stored, that need not be read: return what `known.again` makes of it.
         """
 
     @abstractmethod

@@ -49,7 +49,8 @@ class Record:
         degraded: the store is unavailable, and this is what was last known of it here. If the
             version is 0, nothing is known of what is stored: it is only what was said here since.
         unconfirmed: in an outage, the store may not have it, or not for much longer.
-        etag: two records with the same are equal but for their times of use; b"": there is none.
+        etag: two records of one id with the same are equal but for last_accessed, expires_at and
+            ttl; b"": there is none.
     """
 
     id: str = field(repr=False)

@@ -85,7 +85,8 @@ class FailoverBackend(TurnsWithFailover):
     # Each operation asks the primary. Where that is unavailable, the offline store answers.
 
     def load(self, id: str, window: int, known: Record | None = None) -> Record | None:
-        """See `ConversationStateBackend.load`. In an outage, the record is `degraded`."""
+        """See `ConversationStateBackend.load`. In an outage, the record is `degraded`. What is
+        `known` is what is remembered here."""
         route = self._recovery.route(id, only_reads=True)
         load: Load = self.primary.load if route.writable else self.primary.peek
         era, known = self._known.era, self._known.exact(id, window) if route.writable else None

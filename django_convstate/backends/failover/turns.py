@@ -28,7 +28,8 @@ class TurnsWithFailover(ConversationStateBackend):
     def acquire(
         self, id: str, lease: str, seconds: float, window: int, known: Record | None = None
     ) -> Acquired:
-        """See `ConversationStateBackend.acquire`. In an outage, the queue is this process's."""
+        """See `ConversationStateBackend.acquire`. In an outage, the queue is this process's. What
+        is `known` is what is remembered here."""
         route = self._recovery.route(id, is_pending=self.fallback.has_queue(id))
         acquire: Acquire = self.primary.acquire
         era, known = self._known.era, self._known.exact(id, window)
