@@ -86,7 +86,8 @@ class Pending:
         if not self._queue or self._queue[-1][0].lease != lease:
             return False
         change, end = self._queue[-1]
-        self._queue[-1] = replace(change, release=True), end
+        if not change.release:
+            self._queue[-1] = replace(change, release=True), end
         return True
 
     def is_first(self, change: Change) -> bool:

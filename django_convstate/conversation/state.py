@@ -153,6 +153,8 @@ class State(MutableMapping[str, JSON]):
     def is_modified(self) -> bool:
         """Whether there is something to save."""
         with self._lock.held:
+            if self.is_untouched:
+                return False
             now = self._encoded | self._nested()
             return bool(self._counted or self._stored.keys() - now.keys() or self._changed(now))
 
@@ -166,6 +168,8 @@ class State(MutableMapping[str, JSON]):
             InvalidConversationValue, ConversationTooLarge: something was put into a value that was
                 handed out. Nothing is regarded as stored then.
         """
+        if self.is_untouched:
+            return {}, [], {}, {}
         encoded, stored, counted = self._encoded, self._stored, self._counted
         if nested := self._nested():
             now = encoded | nested
@@ -173,13 +177,10 @@ class State(MutableMapping[str, JSON]):
                 self._size = self._checked_size(_size_of(now))
                 self._encoded = encoded = now
         changed = self._changed(encoded)
-        unset: list[str] = []
-        if not stored.keys() <= encoded.keys():
-            unset = sorted(stored.keys() - encoded.keys())
+        unset = sorted(stored.keys() - encoded.keys())
         expected: dict[str, bytes | None] = {}
-        if not self._assigned.issuperset(changed):
-            for key in changed.keys() - self._assigned:
-                expected[key] = stored.get(key)
+        for key in changed.keys() - self._assigned:
+            expected[key] = stored.get(key)
         if changed or unset or counted:
             self._stored = encoded.copy()
         if counted or self._approximate:
@@ -189,8 +190,8 @@ class State(MutableMapping[str, JSON]):
 
     @property
     def is_untouched(self) -> bool:
-        """Whether nothing of it was handed out or changed since it was loaded."""
-        return not self._values and self._encoded == self._stored
+        """Whether nothing of it was handed out, assigned or deleted since it was loaded."""
+        return not (self._values or self._assigned) and len(self._encoded) == len(self._stored)
 
     def changes(self) -> "StateChanges":
         """Return what has changed, for `do_again`. Raises as `collect_changes` does."""

@@ -135,8 +135,11 @@ class WorkingCopy:
 
     # Saving: stage, send each of `pending`, acknowledge.
 
-    def stage(self, expected_version: int | None = None, owner: str | None = None) -> int:
-        """Make a Change of what has changed, and regard it as stored from now on.
+    def stage(
+        self, expected_version: int | None = None, owner: str | None = None, releases: bool = False
+    ) -> int:
+        """Make a Change of what has changed, and regard it as stored from now on. `releases`: it
+        gives up the lease.
 
         Returns:
             How many `refusals` there were: if there are more when all is sent, it was refused.
@@ -194,6 +197,7 @@ class WorkingCopy:
                 drop_oldest=options.when_full == "drop_oldest",
                 commit=ThisProcess.writer.begin(self.id),
                 lease=None if self._lease is None else self.lease,
+                release=releases,
                 seen=seen,
                 window=self.window,
             )
@@ -376,7 +380,7 @@ class WorkingCopy:
 
     def stage_last(self, lease: str) -> tuple[int, bool]:
         """Stage what has changed, and tell as well whether sending it gives up the lease."""
-        refusals = self.stage()
+        refusals = self.stage(releases=True)
         with self.lock.held:
             return refusals, self.pending.release(lease)
 
