@@ -91,7 +91,9 @@ class DeadlineParser(DefaultParser):  # type: ignore[misc, valid-type]
     def read_from_socket(self, *args: Any, **kwargs: Any) -> Any:
         """Read what has arrived, or wait for it."""
         until = _limit.until
-        if until is None:
+        # So older versions of redis-py look whether there is anything to be read.
+        is_look = kwargs.get("raise_on_timeout") is False
+        if until is None or is_look:
             return super().read_from_socket(*args, **kwargs)
         left = until - time.monotonic()
         if left <= 0:

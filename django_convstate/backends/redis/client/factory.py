@@ -2,7 +2,7 @@
 
 import inspect
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import redis
 import redis.asyncio
@@ -22,13 +22,18 @@ from .connections import (
 from .deadline import Deadline, DeadlineParser, alog_in, log_in
 from .options import CONNECTION_CLASSES
 
+# Connections of a pool. Our own limit is that of operations; redis-py's default, of a hundred in
+# some versions, would refuse what that allows.
+_NO_LIMIT: Final = 2**31
+
 
 def make_client(config: ServerConfig) -> Any:
     """Return a client for sync code. It connects when it is first used; a cluster's, at once."""
     retry = Retry(NoBackoff(), 0)
     # A server that does not even accept the connection is silent, too.
     connect = min(config.kwargs["socket_connect_timeout"], config.timeout)
-    kwargs = quiet(config, redis) | {"socket_connect_timeout": connect}
+    kwargs = quiet(config, redis)
+    kwargs |= {"socket_connect_timeout": connect, "max_connections": _NO_LIMIT}
     if config.is_cluster:
         others = [ClusterNode(*address) for address in config.other_nodes]  # type: ignore[no-untyped-call]
         with Deadline(config.discovery_timeout, each=_start_node_timeout(config)):
@@ -52,6 +57,7 @@ def make_async_client(config: ServerConfig) -> Any:
     # The caller keeps the time for an operation: redis-py would keep it for each read and each
     # write, and start a task for the latter.
     kwargs = quiet(config, redis.asyncio) | {"socket_timeout": None, "retry": retry}
+    kwargs |= {"max_connections": _NO_LIMIT}
     if config.is_cluster:
         # Else the client closes all its connections at every fifth redirection, those that other
         # tasks are reading from, too. A redirection mends its map of slots anyway.
@@ -137,4 +143,5 @@ def _start_node_timeout(config: ServerConfig) -> float:
 def _sentinel_kwargs(config: ServerConfig, module: Any, retry: Any) -> dict[str, Any]:
     # If all but one are silent, that one is asked nevertheless, and first from then on.
     limits = {"socket_timeout": config.timeout, "socket_connect_timeout": config.timeout}
-    return {**limits, **_silence(module), "retry": retry, **config.sentinel_kwargs}
+    ours = {**limits, **_silence(module), "retry": retry, **config.sentinel_kwargs}
+    return ours | {"max_connections": _NO_LIMIT}
