@@ -245,7 +245,7 @@ class RedisBackend(ConversationStateBackend):
                     client.send(self._operations.probe(key))
                 latency_ms, node = (time.perf_counter() - started) * 1000, ""
                 with Deadline(config.timeout, connecting=config.connect_timeout):
-                    return Health(self.name, True, latency_ms, detail=describe(client.redis))
+                    return Health(self.name, True, latency_ms, detail=describe(client.pooled()))
         except (BackendUnavailable, *CLIENT_ERRORS) as error:
             return self._unhealthy(error, node)
 
@@ -259,7 +259,7 @@ class RedisBackend(ConversationStateBackend):
                     node = name
                     await client.send(self._operations.probe(key))
                 latency_ms, node = (time.perf_counter() - started) * 1000, ""
-                telling = adescribe(client.redis)
+                telling = adescribe(await client.pooled())
                 detail = await in_time(telling, config.timeout, config.connect_timeout)
                 return Health(self.name, True, latency_ms, detail=detail)
         except (BackendUnavailable, *CLIENT_ERRORS) as error:
@@ -346,8 +346,7 @@ class RedisBackend(ConversationStateBackend):
 
     def _execute(self, operation: Operation[T]) -> Reply[T]:
         try:
-            with self._clients.sync() as client:
-                reply = client.send(operation)
+            reply = self._clients.sync().execute(operation)
         except CLIENT_ERRORS as error:
             raise self._failed(error) from error
         try:

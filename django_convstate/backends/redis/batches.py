@@ -54,7 +54,7 @@ class Batches:
         """
         try:
             with self._clients.sync() as client:
-                send = partial(self.retrying, client.redis, _send_batch)
+                send = partial(self.retrying, client.pooled(), _send_batch)
                 results = send(operations)
                 unknown = [n for n, result in results.items() if isinstance(result, NoScriptError)]
                 results |= send({n: _in_full(operations[n]) for n in unknown})

@@ -102,7 +102,10 @@ class Listing:
     def _to_all_keys(self, change: Callable[[Any, list[bytes]], object]) -> None:
         try:
             for batch in batches(iter(set(self.keys(f"{self._operations.prefix}:*"))), BATCH_SIZE):
-                with self._clients.sync() as client, client.redis.pipeline(transaction=False) as p:
+                with (
+                    self._clients.sync() as client,
+                    client.pooled().pipeline(transaction=False) as p,
+                ):
                     change(p, batch)
                     p.execute()
         except CLIENT_ERRORS as error:
@@ -121,7 +124,7 @@ class Listing:
     def keys(self, pattern: str) -> Iterator[bytes]:
         """Yield the keys that fit a pattern of SCAN, some of them perhaps twice. Raises what
         redis-py raises."""
-        client = self._clients.sync().redis
+        client = self._clients.sync().pooled()
         for target in primaries(client):
             cursor: int | None = None
             while cursor != 0:

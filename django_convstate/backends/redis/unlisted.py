@@ -16,7 +16,7 @@ def keys_of(clients: Clients, owner: str, keys: Iterable[bytes]) -> Iterator[byt
     """Yield those of the meta hashes under these keys that have this owner. Raises what redis-py
     raises."""
     for batch in batches(iter(keys), BATCH_SIZE):
-        with clients.sync() as client, client.redis.pipeline(transaction=False) as pipe:
+        with clients.sync() as client, client.pooled().pipeline(transaction=False) as pipe:
             for key in batch:
                 pipe.hget(key, "o")
             owners = pipe.execute(raise_on_error=False)  # what is no hash has none
@@ -35,9 +35,10 @@ def erase_quarantined(clients: Clients, owner: str, keys: Iterable[bytes], dry_r
     metas = {key for group in by_id.values() for key in group if b"}:meta:corrupt" in key}
     owned = set(keys_of(clients, owner, metas))
     with clients.sync() as client:
+        redis = client.pooled()
         for stem in {_stem(key) for key in owned}:
             for key in () if dry_run else by_id[stem]:
-                client.redis.unlink(key)
+                redis.unlink(key)
     return len(owned)
 
 

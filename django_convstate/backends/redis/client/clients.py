@@ -19,7 +19,8 @@ from .closed_loops import disconnect_now
 from .config import ServerConfig
 from .deadline import Deadline, LoopDeadline, in_time
 from .factory import make_async_client, make_client, with_sentinels
-from .retrying import aretrying, execute, retrying
+from .paths import apath, path
+from .retrying import aretrying, retrying
 
 SLOT_TIMEOUT: Final = 5.0  # seconds that an operation may wait for a slot
 NO_ANSWER: Final = (RedisError, OSError)
@@ -120,6 +121,7 @@ class SyncClient:
     def __init__(self, config: ServerConfig) -> None:
         self.redis = make_client(config)
         self.pid = os.getpid()
+        self._path = path(self.redis, config)
         self._config = config
         self._wait = SlotWait(config)
         self._deadline = Deadline(
@@ -152,9 +154,29 @@ class SyncClient:
         """Whether the server has answered once."""
         return self._wait.has_answered
 
+    def execute(self, operation: Operation[Any]) -> Any:
+        """Return the server's reply: `send` with a slot, in one call."""
+        try:
+            self._slots.get_nowait()
+        except queue.Empty:
+            self.__enter__()
+        try:
+            reply = self.send(operation)
+        finally:
+            self._slots.put(None)
+        self._wait.answered_at = time.monotonic()
+        return reply
+
     def send(self, operation: Operation[Any]) -> Any:
         """Return the server's reply. Needs a slot."""
-        return retrying(self.redis, self._config.tries, self._deadline, execute, operation)
+        attempt = self._path.execute
+        return retrying(self.redis, self._config.tries, self._deadline, attempt, operation)
+
+    def pooled(self) -> Any:
+        """Return redis-py's client for other commands, which takes connections out of its pool.
+        One that is idle is left to it, so that there are no more of them than slots."""
+        self._path.lend()
+        return self.redis
 
     def close(self) -> None:
         """Close all connections."""
@@ -169,6 +191,7 @@ class LoopClient:
         self.redis = make_async_client(config)
         self.pid = os.getpid()
         self.is_open = False
+        self._path = apath(self.redis, config)
         self._config = config
         self._wait = SlotWait(config)
         self._slots = asyncio.Semaphore(config.max_concurrency)
@@ -205,7 +228,13 @@ class LoopClient:
         config = self._config
         connected = self._wait.note_connection
         deadline = LoopDeadline(config.timeout, config.connect_timeout, connected)
-        return await aretrying(self.redis, config.tries, deadline, execute, operation)
+        attempt = self._path.execute
+        return await aretrying(self.redis, config.tries, deadline, attempt, operation)
+
+    async def pooled(self) -> Any:
+        """See `SyncClient.pooled`."""
+        await self._path.lend()
+        return self.redis
 
     async def open(self) -> None:
         """See to it that no connection outlives the loop, and discover the nodes of a cluster.

@@ -192,6 +192,12 @@ def aput_off(replies: int = 1) -> None:
         deadline.put_off(replies)
 
 
+def aput_off_no_more() -> None:
+    """See `put_off_no_more`."""
+    if (deadline := _deadline.get()) is not None:
+        deadline.put_off_no_more()
+
+
 def anote_connection() -> None:
     """See `note_connection`."""
     if (deadline := _deadline.get()) is not None and (connected := deadline.connected) is not None:

@@ -128,9 +128,10 @@ def check_server(alias: str) -> Iterator[CheckMessage]:
     try:
         config = clients.config
         with clients.sync() as client, Deadline(config.timeout, connecting=config.connect_timeout):
-            servers = fetch_info(client.redis)
+            redis = client.pooled()
+            servers = fetch_info(redis)
             began = time.perf_counter()
-            fetch_info(client.redis)
+            fetch_info(redis)
             seconds = (time.perf_counter() - began) / max(1, len(servers))
     except Exception as error:
         far = far_away(clients) if isinstance(error, TimeoutError) else None
