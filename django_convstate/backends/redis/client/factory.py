@@ -98,20 +98,21 @@ def quiet(config: ServerConfig, module: Any) -> dict[str, Any]:
     Args:
         module: `redis` or `redis.asyncio`, of which older ones do not know all of it.
     """
-    options, given = _silence(module), config.kwargs
+    options, given = _silence(module, config.is_cluster), config.kwargs
     if given.keys() & {"driver_info", "lib_name", "lib_version"}:
         options = {n: value for n, value in options.items() if n == "maint_notifications_config"}
     return options | given
 
 
 @cache
-def _silence(module: Any) -> dict[str, Any]:
-    kind = module.RedisCluster, module.Redis
-    known = set.intersection(*({*inspect.signature(each).parameters} for each in kind))
-    if "driver_info" in inspect.signature(module.Redis).parameters:
-        silence: dict[str, Any] = {"driver_info": None}
+def _silence(module: Any, is_cluster: bool = False) -> dict[str, Any]:
+    of_server = inspect.signature(module.Redis).parameters
+    silence: dict[str, Any]
+    if "driver_info" in of_server:
+        silence = {"driver_info": None}
     else:
         silence = {"lib_name": None, "lib_version": None}
+    known = inspect.signature(module.RedisCluster).parameters if is_cluster else of_server
     if "maint_notifications_config" in known:
         from redis.maint_notifications import MaintNotificationsConfig
 
