@@ -21,6 +21,7 @@ from .deadline import Deadline, LoopDeadline, in_time
 from .factory import make_async_client, make_client, with_sentinels
 from .paths import apath, path
 from .retrying import aretrying, retrying
+from .watch import Watch
 
 SLOT_TIMEOUT: Final = 5.0  # seconds that an operation may wait for a slot
 NO_ANSWER: Final = (RedisError, OSError)
@@ -194,6 +195,7 @@ class LoopClient:
         self._path = apath(self.redis, config)
         self._config = config
         self._wait = SlotWait(config)
+        self._watch = Watch()
         self._slots = asyncio.Semaphore(config.max_concurrency)
         self._closer: AsyncIterator[None] | None = None
 
@@ -227,7 +229,7 @@ class LoopClient:
         """Return the server's reply. Needs a slot."""
         config = self._config
         connected = self._wait.note_connection
-        deadline = LoopDeadline(config.timeout, config.connect_timeout, connected)
+        deadline = LoopDeadline(config.timeout, config.connect_timeout, connected, self._watch)
         attempt = self._path.execute
         return await aretrying(self.redis, config.tries, deadline, attempt, operation)
 

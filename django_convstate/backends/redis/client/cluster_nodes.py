@@ -69,9 +69,10 @@ class ClusterNodes:
     def _forget_former_nodes(self, client: Any) -> None:
         nodes = client.get_nodes()
         pools = {client.get_redis_connection(node).connection_pool for node in nodes}
-        for pool in self._stacks.keys() - pools:
-            self._stacks.pop(pool, None)
-            pool.disconnect()
+        for pool in list(self._stacks):
+            if pool not in pools:
+                self._stacks.pop(pool, None)
+                pool.disconnect()
 
 
 class AsyncClusterNodes:

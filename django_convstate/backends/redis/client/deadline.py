@@ -5,9 +5,9 @@ the server: TCP, TLS, the login, perhaps a sentinel's. Each has that time, and t
 anew when the connection is there. So a server that is silent costs an operation no more than one
 answer, and one that is far away is waited for as long as it does answer.
 
-In async code the limit is one of asyncio. In sync code redis-py gives each piece of a reply the
-time that a whole one should take: a server that sends a byte now and then would be waited for
-without end.
+In async code a task is cancelled when its time is up. In sync code redis-py gives each piece of a
+reply the time that a whole one should take: a server that sends a byte now and then would be waited
+for without end.
 """
 
 import asyncio
@@ -20,6 +20,9 @@ from typing import Any, Final, TypeVar
 from redis import exceptions
 from redis.connection import DefaultParser
 
+from .watch import Watch
+
+_TOO_LATE: Final = "There was no answer in time."
 LATE_SHARE: Final = 0.1  # of a timeout: if it fires later than that, the loop was busy elsewhere
 
 T = TypeVar("T")
@@ -97,7 +100,7 @@ class DeadlineParser(DefaultParser):  # type: ignore[misc, valid-type]
             return super().read_from_socket(*args, **kwargs)
         left = until - time.monotonic()
         if left <= 0:
-            raise exceptions.TimeoutError("There was no answer in time.")
+            raise exceptions.TimeoutError(_TOO_LATE)
         # A sentinel has less time than the operation that asks it.
         each = min(left, _limit.each, self._socket_timeout or left)
         return super().read_from_socket(each)
@@ -122,64 +125,85 @@ def log_in(connection: Any) -> None:
 
 
 class LoopDeadline:
-    """The same for one operation in async code: `seconds` for it, and at most `connecting` more."""
+    """The same for one operation in async code: `seconds` for it, and at most `connecting` more.
 
-    __slots__ = ("_connecting", "_latest", "_seconds", "_timeout", "_until", "connected")
+    Attributes:
+        until: when its time is up, by time.monotonic().
+    """
+
+    __slots__ = (
+        *("_cancelling", "_connecting", "_has_expired", "_latest", "_seconds", "_task", "_watch"),
+        *("connected", "until"),
+    )
 
     def __init__(
         self,
         seconds: float,
         connecting: float = 0.0,
         connected: Callable[[], None] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._seconds = seconds
         self._connecting = connecting
         self.connected = connected
-        self._timeout: asyncio.Timeout | None = None
+        self._watch = watch or Watch()
+        self._has_expired = False
         self.restart()
 
     def restart(self) -> None:
         """Begin anew."""
-        self._until = time.monotonic() + self._seconds
-        self._latest = self._until + self._connecting
+        self.until = time.monotonic() + self._seconds
+        self._latest = self.until + self._connecting
 
     @property
     def is_late(self) -> bool:
         """Whether a timeout has fired too late itself: the loop was busy elsewhere, and the
         server's reply may have been waiting."""
-        return time.monotonic() > self._until + LATE_SHARE * self._seconds
+        return time.monotonic() > self.until + LATE_SHARE * self._seconds
 
     def put_off(self, replies: int = 1) -> None:
         """See `put_off`."""
-        now, timeout = time.monotonic(), self._timeout
-        until = min(now + replies * self._seconds, self._latest)
-        if until > self._until:
-            self._until = until
-            if timeout is not None and not timeout.expired():
-                timeout.reschedule(asyncio.get_running_loop().time() + until - now)
+        until = min(time.monotonic() + replies * self._seconds, self._latest)
+        self.until = max(self.until, until)
 
     def put_off_no_more(self) -> None:
         """See `put_off_no_more`."""
-        self._latest = self._until
+        self._latest = self.until
 
     async def wait_for(self, reply: Awaitable[T]) -> T:
         """Return what is awaited, or raise redis-py's `TimeoutError`."""
+        task: Any = asyncio.current_task()
+        self._task, self._cancelling = task, task.cancelling()
+        token = _deadline.set(self)
+        self._watch.begin(self)
         try:
-            async with asyncio.timeout(self._until - time.monotonic()) as self._timeout:
-                token = _deadline.set(self)
-                try:
-                    return await reply
-                finally:
-                    self._timeout = None
-                    _deadline.reset(token)
+            return await reply
+        except asyncio.CancelledError as error:
+            if not self._take_back():
+                raise
+            raise exceptions.TimeoutError(_TOO_LATE) from error
         except TimeoutError as error:
-            raise exceptions.TimeoutError("There was no answer in time.") from error
+            raise exceptions.TimeoutError(_TOO_LATE) from error
         except AttributeError as error:
             # So redis-py's cluster client fails in one task when it closes, because of another
             # task, a connection that the first one is reading from.
             raise exceptions.ConnectionError(
                 "The connection was closed by another task."
             ) from error
+        finally:
+            self._watch.end(self)
+            self._take_back()
+            _deadline.reset(token)
+
+    def expire(self) -> None:
+        """Cancel the task that waits."""
+        self._has_expired = True
+        self._task.cancel()
+
+    def _take_back(self) -> bool:
+        """Take back that we have cancelled the task, if we have. Tells whether nobody else has."""
+        has_expired, self._has_expired = self._has_expired, False
+        return has_expired and self._task.uncancel() <= self._cancelling
 
 
 # Of the operation that the running task waits for.
