@@ -179,9 +179,7 @@ class TestIdle:
         with once(settings, url) as backend:
             for _ in range(3):
                 assert backend.exists("a") is False
-                (ours,) = our_connections(server)
-                with server.client() as client:
-                    client.client_kill_filter(_id=ours["id"])
+                kill(server)
 
     @pytest.mark.usefixtures("at_each_use")
     def test_a_task_replaces_a_connection_that_was_closed_while_it_was_idle(
@@ -190,9 +188,7 @@ class TestIdle:
         async def visit(backend: RedisBackend) -> None:
             for _ in range(3):
                 assert await backend.aexists("a") is False
-                (ours,) = our_connections(server)
-                with server.client() as client:
-                    client.client_kill_filter(_id=ours["id"])
+                kill(server)
                 for _ in range(3):  # for the loop to learn of it
                     await asyncio.sleep(0)
             await backend.aclose()
@@ -205,9 +201,7 @@ class TestIdle:
     ) -> None:
         with once(settings, url) as backend:
             at_once(backend, server, 3)
-            with server.client() as client:
-                for ours in our_connections(server):
-                    client.client_kill_filter(_id=ours["id"])
+            kill(server)
             with pytest.raises(BackendUnavailable, match="cannot be reached"):
                 backend.exists("a")
             at_once(backend, server, 3)
@@ -336,6 +330,55 @@ def save_and_load(backend: RedisBackend) -> None:
     record = backend.load("a", 9)
     assert record is not None
     assert bodies(record.messages) == [b"1", b"2"]
+
+
+class TestCluster:
+    IDS: Final = [f"id{number}" for number in range(30)]  # on all nodes
+
+    @pytest.fixture
+    def backend(self, settings: Any, cluster: list[Server]) -> Iterator[RedisBackend]:
+        factory = "django_convstate.backends.redis.cluster.ClusterConnectionFactory"
+        url = f"redis://127.0.0.1:{cluster[0].port}"
+        with once(settings, url, CONNECTION_FACTORY=factory) as backend:
+            yield backend
+
+    def test_broken_connections_cost_no_retry(
+        self, backend: RedisBackend, cluster: list[Server]
+    ) -> None:
+        for _ in range(2):
+            assert [backend.exists(id) for id in self.IDS] == [False] * 30
+            kill(*cluster[:3])
+
+    async def test_broken_connections_of_tasks_cost_no_retry(
+        self, backend: RedisBackend, cluster: list[Server]
+    ) -> None:
+        for _ in range(2):
+            assert [await backend.aexists(id) for id in self.IDS] == [False] * 30
+            kill(*cluster[:3])
+        await backend.aclose()
+
+    def test_connections_to_a_node_that_has_left_are_closed(
+        self, backend: RedisBackend, cluster: list[Server], server: Server
+    ) -> None:
+        assert [backend.exists(id) for id in self.IDS] == [False] * 30
+        nodes: Any = backend._clients.sync()._path
+        assert len(nodes._stacks) == 3
+        pool = redis.ConnectionPool(port=server.port, client_name=NAME)
+        nodes._stacks[pool] = ConnectionStack(pool)
+        nodes._stacks[pool].execute(None, echo("a"), False)
+        assert len(our_connections(server)) == 1
+        kill(*cluster[:3])
+        assert backend.exists("a") is False  # which redis-py has sent
+        wait_until(lambda: our_connections(server) == [])
+        assert len(nodes._stacks) == 3
+
+
+def kill(*nodes: Server) -> None:
+    """Close our connections."""
+    for node in nodes:
+        with node.client() as client:
+            for ours in our_connections(node):
+                client.client_kill_filter(_id=ours["id"])
 
 
 class TestSentinel:
