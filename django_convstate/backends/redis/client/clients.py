@@ -162,7 +162,8 @@ class SyncClient:
         except queue.Empty:
             self.__enter__()
         try:
-            reply = self.send(operation)
+            attempt, tries = self._path.execute, self._config.tries
+            reply = retrying(self.redis, tries, self._deadline, attempt, operation)
         finally:
             self._slots.put(None)
         self._wait.answered_at = time.monotonic()
