@@ -358,11 +358,8 @@ class RedisBackend(ConversationStateBackend):
 
     async def _aexecute(self, make: Callable[[], Operation[T]]) -> Reply[T]:
         try:
-            async with await self._clients.for_loop() as client:
-                # Made now and not before: of ten thousand tasks only those that have a slot may
-                # keep the loop busy, or a connection is not made in time.
-                operation = make()
-                reply = await client.send(operation)
+            client = await self._clients.for_loop()
+            operation, reply = await client.execute(make)
         except CLIENT_ERRORS as error:
             raise self._failed(error) from error
         try:

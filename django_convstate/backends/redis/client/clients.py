@@ -6,9 +6,9 @@ import os
 import queue
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import redis.asyncio
 from redis.exceptions import RedisError, SlotNotCoveredError
@@ -19,6 +19,7 @@ from .closed_loops import disconnect_now
 from .config import ServerConfig
 from .deadline import Deadline, LoopDeadline, in_time
 from .factory import make_async_client, make_client, with_sentinels
+from .loop_slots import LoopSlots
 from .paths import apath, path
 from .retrying import aretrying, retrying
 from .watch import Watch
@@ -26,6 +27,8 @@ from .watch import Watch
 SLOT_TIMEOUT: Final = 5.0  # seconds that an operation may wait for a slot
 NO_ANSWER: Final = (RedisError, OSError)
 SILENT_TIMEOUTS: Final = 2  # timeouts without any answer, after which no operation waits any more
+
+T = TypeVar("T")
 
 
 class Clients:
@@ -63,9 +66,10 @@ class Clients:
 
     async def for_loop(self) -> "LoopClient":
         """Return the client of the running event loop, to be entered with `async with`."""
-        config, loop = self.config, asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         client = self._by_loop.get(loop)
         if client is None or client.pid != os.getpid():  # a loop may be begun before a fork
+            config = self.config
             self._forget_closed_loops()
             client = self._by_loop[loop] = LoopClient(config)
         if not client.is_open:
@@ -197,27 +201,16 @@ class LoopClient:
         self._config = config
         self._wait = SlotWait(config)
         self._watch = Watch()
-        self._slots = asyncio.Semaphore(config.max_concurrency)
+        self._slots = LoopSlots(config.max_concurrency)
         self._closer: AsyncIterator[None] | None = None
 
     async def __aenter__(self) -> "LoopClient":
-        if not self._slots.locked():
-            await self._slots.acquire()  # which needs no waiting, and so no timeout
-            return self
-        # The place in the queue is kept while the wait is checked from time to time.
-        began, waiting = time.monotonic(), asyncio.ensure_future(self._slots.acquire())
-        try:
-            while not (await asyncio.wait([waiting], timeout=self._wait.interval))[0]:
-                self._wait.check(began)
-        except BaseException:
-            waiting.cancel()
-            if waiting.done() and not waiting.cancelled():
-                self._slots.release()
-            raise
+        if not self._slots.take():
+            await self._wait_for_slot()
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._slots.release()
+        self._slots.give_back()
         if not isinstance(error, NO_ANSWER):
             self._wait.answered_at = time.monotonic()
 
@@ -225,6 +218,22 @@ class LoopClient:
     def has_answered(self) -> bool:
         """Whether the server has answered once."""
         return self._wait.has_answered
+
+    async def execute(self, make: Callable[[], Operation[T]]) -> tuple[Operation[T], Any]:
+        """Return an operation and the server's reply to it.
+
+        It is made when there is a slot, and not before: of ten thousand tasks only those that have
+        one may keep the loop busy, or a connection is not made in time.
+        """
+        if not self._slots.take():
+            await self._wait_for_slot()
+        try:
+            operation = make()
+            reply = await self.send(operation)
+        finally:
+            self._slots.give_back()
+        self._wait.answered_at = time.monotonic()
+        return operation, reply
 
     async def send(self, operation: Operation[Any]) -> Any:
         """Return the server's reply. Needs a slot."""
@@ -238,6 +247,16 @@ class LoopClient:
         """See `SyncClient.pooled`."""
         await self._path.lend()
         return self.redis
+
+    async def _wait_for_slot(self) -> None:
+        # The place in the queue is kept while the wait is checked from time to time.
+        began, slot = time.monotonic(), self._slots.reserve()
+        try:
+            while not (await asyncio.wait([slot], timeout=self._wait.interval))[0]:
+                self._wait.check(began)
+        except BaseException:
+            self._slots.resign(slot)
+            raise
 
     async def open(self) -> None:
         """See to it that no connection outlives the loop, and discover the nodes of a cluster.

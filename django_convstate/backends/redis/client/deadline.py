@@ -148,7 +148,8 @@ class LoopDeadline:
         self.connected = connected
         self._watch = watch or Watch()
         self._has_expired = False
-        self.restart()
+        self.until = time.monotonic() + seconds
+        self._latest = self.until + connecting
 
     def restart(self) -> None:
         """Begin anew."""
@@ -192,7 +193,8 @@ class LoopDeadline:
             ) from error
         finally:
             self._watch.end(self)
-            self._take_back()
+            if self._has_expired:  # and what it was cancelled in has ended otherwise
+                self._take_back()
             _deadline.reset(token)
 
     def expire(self) -> None:

@@ -1,0 +1,39 @@
+"""How many tasks of an event loop may do something at once, the others one after the other."""
+
+import asyncio
+from collections import deque
+
+
+class LoopSlots:
+    """What asyncio.Semaphore is, in as few calls as there can be where nobody waits."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def take(self) -> bool:
+        """Take a slot, if there is one."""
+        if self._free:
+            self._free -= 1
+            return True
+        return False
+
+    def reserve(self) -> asyncio.Future[None]:
+        """Return what is done as soon as there is a slot: it is taken then."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        return future
+
+    def resign(self, future: asyncio.Future[None]) -> None:
+        """Want no slot any more; give it back, if there is one."""
+        if not future.cancel():
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Give a slot to who has waited longest."""
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():  # by its cancellation
+                future.set_result(None)
+                return
+        self._free += 1
