@@ -175,12 +175,16 @@ class WorkingCopy:
             ):
                 return self.refusals
             is_new = self.create is Create.MUST_BE_NEW
+            if self.is_claimable and self.owner is None:
+                owner = owner or self.visitor
+            elif not self.version:  # one that was seen in the store has its owner there
+                owner = owner or self.owner
             change = Change(
                 create=self.create,
                 unless_deleted=self.unless_deleted,
                 expected_version=expected_version,
                 visitor=self.visitor,
-                owner=owner or self._owner_to_send(),
+                owner=owner,
                 owner_is_attested=self.is_claimable or self.owner_is_attested,
                 ttl=self.ttl if is_new else self.new_ttl,  # one that may be there keeps its own
                 default_ttl=self.ttl,
@@ -205,12 +209,6 @@ class WorkingCopy:
             self.create = Create.MUST_EXIST
             self.new_ttl = None
             return self.refusals
-
-    def _owner_to_send(self) -> str | None:
-        if self.is_claimable and self.owner is None:
-            return self.visitor
-        # One that was seen in the store has its owner there.
-        return None if self.version else self.owner
 
     def _stage_replacements(
         self, replacements: Sequence[Replacement], change: Change, committed: Committed
