@@ -21,28 +21,9 @@ from example_project.concierge.replay import (
     Turn,
     read_dialogues,
 )
+from tests.support.dialogues import recorded_turn, write_dialogues
 
 ROOT = Path(__file__).parents[2]
-
-
-def turn(speaker: str, text: str, **states: Any) -> dict[str, Any]:
-    frames: list[dict[str, Any]] = [{"service": name, "state": s} for name, s in states.items()]
-    return {"speaker": speaker, "utterance": text, "frames": frames or [{"service": "Hotels_1"}]}
-
-
-def dialogue(id: str) -> dict[str, Any]:
-    where = {"active_intent": "Find", "slot_values": {"city": ["Paris", "paris"]}}
-    when = {"active_intent": "Book", "slot_values": {"city": ["Paris"], "nights": ["3"]}}
-    return {
-        "dialogue_id": id,
-        "services": ["Hotels_1", "Flights_1"],
-        "turns": [
-            turn("USER", f"A hotel in Paris, {id}.", Hotels_1=where),
-            turn("SYSTEM", "Für wie viele Nächte? 🛏"),
-            turn("USER", "Three. And a flight.", Hotels_1=when, Flights_1={"slot_values": {}}),
-            turn("SYSTEM", "Done."),
-        ],
-    }
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +35,7 @@ def site(settings: Any, empty_conversations: None) -> Any:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "dialogues.json"
-    path.write_text(json.dumps([dialogue(f"1_{n:05}") for n in range(40)]), encoding="utf-8")
+    write_dialogues(path)
     return path
 
 
@@ -198,7 +179,7 @@ class TestReplay:
     def test_an_interrupted_replay_stops(self, tmp_path):
         """In the midst of dialogues that would go on for half a second more."""
         path = tmp_path / "long.json"
-        turns = [turn("USER", "And another thing.")] * 500
+        turns = [recorded_turn("USER", "And another thing.")] * 500
         path.write_text(json.dumps([{"dialogue_id": id, "turns": turns} for id in "12"]))
         store, done = ConversationStore("locmem"), []
 
