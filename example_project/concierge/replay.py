@@ -17,6 +17,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
+from django.db import connections
+
 from django_convstate import (
     BackendUnavailable,
     Conversation,
@@ -112,9 +114,16 @@ class Replay:
                 self._store.delete(id)
 
     def _in_threads(self, work: Callable[[int], None]) -> None:
+        def work_through(first: int) -> None:
+            try:
+                for index in range(first, len(self._dialogues), self._workers):
+                    work(index)
+            finally:
+                connections.close_all()  # of this thread, to databases
+
         pool = ThreadPoolExecutor(self._workers)
         try:
-            for done in as_completed([pool.submit(work, i) for i in range(len(self._dialogues))]):
+            for done in as_completed([pool.submit(work_through, n) for n in range(self._workers)]):
                 done.result()
         except BaseException:  # Ctrl-C too
             self._stopping.set()
