@@ -16,7 +16,7 @@ from tests.support.postgres import running_postgres
 
 ALIASES = ("sqlite", "postgres")
 # It is there for minutes, and nobody cuts the power.
-_OPTIONS = """
+QUICK = """
 fsync = off
 full_page_writes = off
 synchronous_commit = off
@@ -34,7 +34,7 @@ def sqlite_file() -> Iterator[None]:
         "NAME": settings.FILES / "conversations.sqlite3",
         "OPTIONS": options,
     }
-    with _database("sqlite", entry):
+    with database_at("sqlite", entry):
         yield
 
 
@@ -42,12 +42,12 @@ def sqlite_file() -> Iterator[None]:
 def postgres_server() -> Iterator[None]:
     """Start a server, or use that of CONVSTATE_TEST_DATABASE_URL, and make it ready for use."""
     if url := os.environ.get("CONVSTATE_TEST_DATABASE_URL"):
-        with _database("postgres", _entry_of(url)):
+        with database_at("postgres", _entry_of(url)):
             yield
         return
     with (
-        running_postgres(_OPTIONS) as host,
-        _database("postgres", _entry(HOST=host, USER="postgres")),
+        running_postgres(QUICK) as host,
+        database_at("postgres", postgres_entry(HOST=host, USER="postgres")),
     ):
         yield
 
@@ -72,23 +72,13 @@ def statements(alias: str) -> Iterator[list[str]]:
         yield sent
 
 
-def _entry(**entry: Any) -> dict[str, Any]:
+def postgres_entry(**entry: Any) -> dict[str, Any]:
+    """Return an entry for DATABASES."""
     return {"ENGINE": "django.db.backends.postgresql", "NAME": "postgres", **entry}
 
 
-def _entry_of(url: str) -> dict[str, Any]:
-    parts = urlsplit(url)
-    return _entry(
-        NAME=unquote(parts.path.lstrip("/")),
-        USER=unquote(parts.username or ""),
-        PASSWORD=unquote(parts.password or ""),
-        HOST=parts.hostname or dict(parse_qsl(parts.query)).get("host", ""),
-        PORT=str(parts.port or ""),
-    )
-
-
 @contextmanager
-def _database(alias: str, entry: dict[str, Any]) -> Iterator[None]:
+def database_at(alias: str, entry: dict[str, Any]) -> Iterator[None]:
     """Add an entry to DATABASES, with all tables."""
     connections.settings[alias] = entry
     connections.configure_settings(connections.settings)
@@ -98,3 +88,14 @@ def _database(alias: str, entry: dict[str, Any]) -> Iterator[None]:
     finally:
         connections[alias].close()
         del connections[alias], connections.settings[alias]
+
+
+def _entry_of(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    return postgres_entry(
+        NAME=unquote(parts.path.lstrip("/")),
+        USER=unquote(parts.username or ""),
+        PASSWORD=unquote(parts.password or ""),
+        HOST=parts.hostname or dict(parse_qsl(parts.query)).get("host", ""),
+        PORT=str(parts.port or ""),
+    )

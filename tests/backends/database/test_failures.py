@@ -1,6 +1,5 @@
-"""A database that ends connections, gives up statements, or has no room left."""
+"""A database that ends connections, or gives up statements."""
 
-import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +15,6 @@ from django_convstate.exceptions import BackendUnavailable, ConversationConflict
 from django_convstate.ids import new_id
 from django_convstate.testing.twins import in_threads, message
 from tests.support.places import make_place
-
-
-@pytest.fixture
-def store(database: str) -> ConversationStore:
-    return ConversationStore("database", database_alias=database, ttl=600)
 
 
 def end_connection(alias: str) -> None:
@@ -107,35 +101,6 @@ def test_a_statement_that_takes_too_long(postgres: str, keep: int | None) -> Non
     record = backend.load(id, 9)
     assert record is not None
     assert (record.state, record.messages) == ({"n": b"2"}, [message(0), message(1)])
-
-
-def test_a_full_disk(sqlite: str) -> None:
-    """Nothing of what does not fit is there, what was there stays, and room helps."""
-    store = ConversationStore("database", database_alias=sqlite, ttl=600)
-    conversation = store.create()
-    conversation.messages.append("user", "hello")
-    conversation.save()
-    with connections[sqlite].cursor() as cursor:
-        cursor.execute("VACUUM")  # what other tests have left is no room either
-        pages = cursor.execute("PRAGMA page_count").fetchone()[0]
-        cursor.execute(f"PRAGMA max_page_count = {pages + 4}")
-        try:
-            for number in range(20):
-                conversation.messages.append("user", f"{number}" + 20_000 * "x")
-            with pytest.raises(BackendUnavailable, match="OperationalError") as caught:
-                conversation.save()
-            assert isinstance(caught.value.__cause__.__cause__, sqlite3.OperationalError)  # type: ignore[union-attr]
-            with pytest.raises(BackendUnavailable):
-                store.append(conversation.id, "user", 60_000 * "x")
-            stored = store.get(conversation.id)
-            assert (stored.version, [m["content"] for m in stored.messages]) == (1, ["hello"])
-            assert store.delete(stored.id) is True, "to make room"
-        finally:
-            cursor.execute(f"PRAGMA max_page_count = {2**32 - 2}")
-    other = store.create()
-    other.messages.append("user", 60_000 * "x")
-    other.save()
-    assert len(store.get(other.id).messages) == 1
 
 
 def test_what_is_restored_is_seen_at_once(database: str) -> None:
