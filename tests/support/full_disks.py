@@ -139,4 +139,6 @@ def _mount(folder: Path, options: str) -> None:
     except FileNotFoundError:
         pytest.skip("there is no `mount` here: no disk of its own could be filled")
     except subprocess.CalledProcessError as error:
-        pytest.skip(f"no disk of its own could be mounted and filled: {error.stderr.strip()}")
+        pytest.skip(
+            f"no disk of its own could be mounted and filled: {error.stderr.splitlines()[0]}"
+        )
