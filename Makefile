@@ -76,7 +76,7 @@ bench: $(VENV)/.test ## Measure, side by side with Django's sessions.
 bench-redis: $(VENV)/.bench ## Measure a turn on Valkey beside what others pay for it.
 	$(BIN)/python -W ignore -m benchmarks.bench_redis $(BENCH_ARGS)
 
-bench-db: $(VENV)/.test ## Measure turns, purges and lists on PostgreSQL.
+bench-db: $(VENV)/.test ## Measure turns, purges, lists, exports and imports on PostgreSQL.
 	$(BIN)/python -W ignore -m benchmarks.bench_db $(BENCH_ARGS)
 
 bench-live: $(VENV)/.bench ## Measure requests on real servers, and thousands of websockets.

