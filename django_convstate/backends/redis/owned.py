@@ -14,9 +14,8 @@ from ..toolkit.listing import newest_first
 from .batches import BATCH_SIZE, Batches, batches
 from .command import milliseconds
 from .operations import Operations
-from .owner_index import IndexPage, Place, ids_of
+from .owner_index import PAGE, IndexPage, Place, ids_of
 
-PAGE: Final = 500  # ids that are read from the index in one go
 SUMMARIES: Final = 1000  # conversations that are asked for in one go: a page, and what it overlaps
 
 _cursor = attrgetter("cursor")
@@ -70,18 +69,20 @@ class OwnedConversations:
 
     def _joined(self, owner: str, page: IndexPage) -> IndexPage:
         """Return a page with all that follows it, as one block."""
-        ids = list(page.block)
-        while page.low:
-            page = self._page(owner, Place(page.low, page.low), PAGE)
-            ids += page.block
-        return IndexPage(page.rest, ids)
+        ids, low = list(page.block), page.low
+        while low:
+            following = self._page(owner, Place(low, low), PAGE)
+            ids += following.block
+            low = following.low
+        return replace(page, block=ids, low=0)
 
     def _blocks(
         self, owner: str, place: Place, page: IndexPage, count: int, keys: Sequence[str]
     ) -> Iterator[list[ConversationSummary]]:
         """Yield the rest of the block at a place, and the blocks below it."""
         while True:
-            block = dict.fromkeys(page.block, Place(page.low, place.low).bounds)
+            place = replace(place, low=page.below)
+            block = dict.fromkeys(page.block, Place(page.low, page.below).bounds)
             rest = dict.fromkeys(page.rest, place.bounds)
             found = self._summaries(owner, rest | block, keys)
             yield [found[id] for id in rest if id in found and found[id].cursor < place.cursor]

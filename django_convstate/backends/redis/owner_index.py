@@ -17,7 +17,8 @@ from . import scripts
 from .command import Operation, Reply, nothing, script_operation
 
 LAG_MS: Final = round(LISTING_LAG * 1000)  # INDEX_LAG in scripts/common.lua
-MOST_WITHIN_LAG: Final = 100  # conversations that make a block larger than was asked for
+PAGE: Final = 500  # ids that a block has at most, but for
+MOST_WITHIN_LAG: Final = 100  # that make a block larger than was asked for
 OFFSET_MS: Final = 1e14  # see scripts/index_forms.lua
 SCAN_PAGE: Final = 500  # ids that one round trip reads where the order does not matter
 END_MS: Final = 0xFFFFFFFFFFFF  # above each time
@@ -44,7 +45,7 @@ class Place:
             return cls()
         saved, own, bounds = int(cursor[:12], 16), cursor[:CURSOR_SIZE], cursor[CURSOR_SIZE:]
         if not bounds:  # of another listing, or of a former version
-            return cls(max(0, saved - LAG_MS), END_MS, own)
+            return cls(max(0, saved - LAG_MS), saved + LAG_MS, own)
         low, high = int(bounds[:12], 16), int(bounds[12:], 16)
         return cls(low, min(high, saved + LAG_MS), own)
 
@@ -55,12 +56,15 @@ class IndexPage:
 
     Attributes:
         rest: ids of the block in which the listing has come to a place.
+        below: the lower bound of that block: of so much of it as a block may have, if a cursor
+            that was made up names a wider one.
         block: ids of the next block.
         low: the lower bound of that; 0: nothing is below it.
         strays: rather than all that, ids that only a process of a former version has indexed.
     """
 
     rest: Sequence[str] = field(repr=False, default=())
+    below: int = 0
     block: Sequence[str] = field(repr=False, default=())
     low: int = 0
     strays: Sequence[bytes] = field(repr=False, default=())
@@ -128,11 +132,11 @@ class OwnerIndex:
         def read(reply: Any) -> Reply[IndexPage]:
             if len(reply) == 1:
                 return Reply(IndexPage(strays=reply[0]))
-            rest, block, low = reply
-            return Reply(IndexPage(ids_of(rest), ids_of(block), low))
+            rest, below, block, low = reply
+            return Reply(IndexPage(ids_of(rest), below, ids_of(block), low))
 
-        check = "1" if checks else ""
-        arguments = (check, place.high, place.low, place.low, count, LAG_MS, MOST_WITHIN_LAG)
+        check, most = "1" if checks else "", PAGE + MOST_WITHIN_LAG
+        arguments = (check, place.high, place.low, most, count, LAG_MS, MOST_WITHIN_LAG)
         return script_operation(scripts.INDEX_PAGE, self.keys(owner), arguments, read)
 
 

@@ -117,6 +117,36 @@ class TestCost:
             assert names.count("LLEN") == 20
             assert not {"ZSCAN", "ZDIFF", "ZRANGE", "HGETALL"} & set(names)
 
+    def test_a_cursor_that_was_made_up_has_no_more_read_than_a_block(
+        self, backend: RedisBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It may be a visitor's."""
+        monkeypatch.setattr(owner_index, "PAGE", 10)
+        monkeypatch.setattr(owner_index, "MOST_WITHIN_LAG", 5)
+        owner, now = new_id(), time.time()
+        ids = [saved(backend, owner, number * MINUTE, now=now) for number in range(200)]
+        (first,) = backend.scan(owner, limit=1)
+        for own in (first.cursor[:28], f"{'f' * 28}", f"{'0' * 28}"):
+            for bounds in ("", f"{'0' * 12}{'f' * 12}", 24 * "f", 24 * "0"):
+                page = partial(listed, backend, owner, limit=10, after=own + bounds)
+                sent, called = commands_of(page)
+                assert len(sent) <= 2 * (15 + 15 + 1), (own, bounds)
+                assert "ZRANGE" not in {name for name, *_ in called}
+        everything = f"{'f' * 28}{'0' * 12}{'f' * 12}"
+        assert listed(backend, owner, limit=200, after=everything) == ids
+
+    def test_those_of_one_millisecond_are_listed_page_by_page(
+        self, backend: RedisBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They are in one block, however many they are: an import may have saved them."""
+        monkeypatch.setattr(owner_index, "PAGE", 10)
+        monkeypatch.setattr(owner_index, "MOST_WITHIN_LAG", 5)
+        owner, now = new_id(), time.time()
+        ids = {saved(backend, owner, ago, now=now) for ago in [0, *40 * [MINUTE], 5 * MINUTE]}
+        found = paged(backend, owner, 7)
+        assert len(found) == len(ids)
+        assert set(found) == ids
+
     def test_one_of_a_few_in_a_minute_is_in_its_exact_place(self, backend: RedisBackend) -> None:
         """Which the index does not know."""
         owner, now = new_id(), time.time()
