@@ -57,11 +57,18 @@ class OwnedConversations:
         return list(ids)
 
     def forget(self, owner: str, ids: Sequence[str | bytes]) -> None:
-        """Remove ids from an owner's index. Where writes are refused listing goes on; what is left
-        over is found again."""
+        """Remove ids from an owner's index. A conversation that is begun again meanwhile stays in
+        it. Where writes are refused listing goes on; what is left over is found again."""
         with suppress(BackendUnavailable):
             for batch in batches(iter(ids), BATCH_SIZE):
                 self._batches.one(self._index.forget(owner, batch))
+                self._add_if_there(owner, [id for id in batch if isinstance(id, str)])
+
+    def _add_if_there(self, owner: str, ids: Sequence[str]) -> None:
+        found = self._batches.run({id: self._operations.summary(id) for id in ids}) if ids else {}
+        there = [each for each in found.values() if each is not None and each.owner == owner]
+        if there:
+            self._batches.one(self._index.add(owner, map(_entry, there)))
 
     def _page(self, owner: str, place: Place, count: int, *, checks: bool = False) -> IndexPage:
         operation = self._index.page(owner, place, count, checks=checks)

@@ -15,6 +15,7 @@ from django_convstate.backends.base import Selection
 from django_convstate.backends.records import Change
 from django_convstate.backends.redis import owner_index
 from django_convstate.backends.redis.backend import RedisBackend
+from django_convstate.backends.redis.owner_index import OwnerIndex
 from django_convstate.ids import new_id
 from django_convstate.testing.listings import record_saved
 from tests.support.messages import pairs
@@ -249,6 +250,35 @@ class TestLifetime:
         assert paged(backend, owner, 4) == left
         for key in (index_of(owner), saved_index_of(owner)):
             assert raw().zcard(key) == len(left), "and forgotten"
+
+    @pytest.mark.parametrize("finds_it_gone", [listed, lambda b, o: b.purge(Selection(owner=o))])
+    def test_what_is_begun_again_while_it_is_forgotten_is_listed(
+        self,
+        backend: RedisBackend,
+        monkeypatch: pytest.MonkeyPatch,
+        finds_it_gone: Callable[[RedisBackend, str], object],
+    ) -> None:
+        owner, id = new_id(), new_id()
+        say(backend, id, owner=owner)
+        say(backend, other := new_id(), owner=owner)
+        raw().delete(*(key_of(id, part) for part in ("meta", "messages", "ids")))  # it has expired
+        forget = OwnerIndex.forget
+
+        def forget_late(self: OwnerIndex, of: str, ids: Any) -> Any:
+            if id in ids:
+                say(backend, id, owner=owner)
+            return forget(self, of, ids)
+
+        monkeypatch.setattr(OwnerIndex, "forget", forget_late)
+        finds_it_gone(backend, owner)
+        for key in (index_of(owner), saved_index_of(owner)):
+            assert id.encode() in raw().zrange(key, 0, -1)
+        assert id in listed(backend, owner)
+        raw().delete(*(key_of(id, part) for part in ("meta", "messages", "ids")))
+        monkeypatch.undo()
+        assert id not in listed(backend, owner)
+        assert id.encode() not in raw().zrange(index_of(owner), 0, -1)
+        assert backend.exists(other) is (finds_it_gone is listed)
 
     @pytest.mark.parametrize("way", ["sync", "async"])
     def test_a_new_id_is_listed_at_once(self, backend: RedisBackend, way: str) -> None:
