@@ -18,13 +18,12 @@ import orjson
 
 from .. import clock, conf, ids
 from ..backends.records import Record
-from ..backends.toolkit.packed import KEY_SIZE, NO_KEY, Pair
+from ..backends.toolkit.packed import END_OF_KEYS, KEY_SIZE, NO_KEY, Pair
 from ..exceptions import InvalidConversationValue
 
 FORMAT: Final = 1
 END: Final = 10**10  # of versions, and of moments (in the year 2286): no backend takes more
 _MAX_DROPPED: Final = 2**31
-_END_OF_KEYS: Final = b"z"  # leaves room below "{", with which no key begins: see packed.py
 _TIMES: Final = ("created_at", "modified_at", "last_accessed")
 _REQUIRED: Final = {"format", "id", "version", *_TIMES, "messages"}
 _KNOWN: Final = _REQUIRED | {"owner", "ttl", "dropped", "last_key", "state", "state_bytes"}
@@ -169,9 +168,9 @@ def _key_in(value: object) -> bytes:
         key = bytes.fromhex(value) if isinstance(value, str) else b""
     except ValueError:
         key = b""
-    if len(key) != KEY_SIZE or key >= _END_OF_KEYS:
+    if len(key) != KEY_SIZE or key >= END_OF_KEYS:
         raise InvalidConversationValue(
-            f"last_key must be {KEY_SIZE} bytes in hex, the first below {_END_OF_KEYS.hex()}."
+            f"last_key must be {KEY_SIZE} bytes in hex, the first below {END_OF_KEYS.hex()}."
         )
     return key
 

@@ -17,7 +17,7 @@ from django_convstate.backends.records import Record
 from django_convstate.exceptions import InvalidExport
 from django_convstate.testing import seed
 from django_convstate.transfer import export_to, import_from, importing, open_to_read, open_to_write
-from tests.support.archives import LISTING
+from tests.support.archives import LISTING, TARGETS
 from tests.support.host.models import Ticket
 
 ID = "conversation-{}"
@@ -240,6 +240,25 @@ def test_what_has_expired_is_left_out(store: ConversationStore) -> None:
     report = run(store, first + changed(second, last_accessed=old) + changed(third, ttl=None))
     assert (report.imported, report.expired) == (2, 1)
     assert ids_in(store) == [ID.format(0), ID.format(2)]
+
+
+@pytest.mark.parametrize("place", TARGETS)
+def test_ids_of_messages_that_are_the_highest_sort_keys(
+    make_store: Callable[[str], ConversationStore], place: str
+) -> None:
+    """They may be an application's own. There is room for more messages after them."""
+    store, line, told = make_store(place), exported(1)[0], ["7a" + 18 * "0", "7a" + 18 * "f"]
+    said = [[id, {"role": "user", "content": id, "id": id}] for id in told]
+    run(store, changed(line, messages=said))
+    for number in range(3):
+        store.append(ID.format(0), "user", f"again {number}")
+    conversation = store.get(ID.format(0))
+    found = [message["content"] for message in conversation.messages.all()]
+    assert found == [*told, "again 0", "again 1", "again 2"]
+    assert [conversation.messages.find(id)["content"] for id in told] == told
+    if store.backend.can_scan and store.backend.is_shared:
+        assert list(store.find_damage()) == []
+    store.delete(ID.format(0))
 
 
 def test_what_the_backend_does_not_take_is_told_by_its_line() -> None:

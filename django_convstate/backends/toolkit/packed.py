@@ -20,6 +20,7 @@ from typing import Final, overload
 
 KEY_SIZE: Final = 10
 NO_KEY: Final = bytes(KEY_SIZE)  # below every other
+END_OF_KEYS: Final = b"z"  # of what is restored, so that there are next keys below "{"
 CLOCK_SLACK_MS: Final = 60_000  # a key further ahead of the store's clock than that is not taken
 _OLD: Final = ord("{")
 _BODY: Final = KEY_SIZE + 1  # where the bytes begin, if there is no id
@@ -120,14 +121,15 @@ def next_key(key: bytes) -> bytes:
 
 
 def packing(messages: Iterable[Pair]) -> Iterator[bytes]:
-    """Yield messages as they are stored. Keys that would not be in order are replaced."""
+    """Yield messages as they are stored. Keys that would not be in order are replaced, and those
+    after which there would be no room for more."""
     if type(messages) is PackedMessages and messages.has_keys:
         yield from messages.packed
         return
     last = NO_KEY
     for id, data in messages:
         place = locator(id)
-        if is_natural(place) and place > last:
+        if last < place < END_OF_KEYS:
             last = place
             yield pack(id, data)
         else:
