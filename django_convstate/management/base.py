@@ -195,14 +195,19 @@ class StoreCommand(RichCommand):
         if answer.strip() != "yes":
             raise CommandError("Nothing was deleted.")
 
-    def require_shared(self) -> None:
-        """Raise `CommandError` for a backend of which this process cannot see what others keep."""
+    def require_shared(self, *, is_target: bool = False) -> None:
+        """Raise `CommandError` for a backend of which this process cannot see what others keep.
+
+        `is_target`: the command puts something there.
+        """
         backend = self.store.backend
         if not backend.is_shared:
-            raise CommandError(
-                f"{backend.name} lives inside each server process: nothing to {self.verb} from "
-                "here."
+            why = (
+                "what is put there from here ends with this command"
+                if is_target
+                else f"nothing to {self.verb} from here"
             )
+            raise CommandError(f"{backend.name} lives inside each server process: {why}.")
 
     def require_listing(self) -> None:
         """Raise `CommandError` for a backend that cannot list what it keeps."""

@@ -97,6 +97,17 @@ class TestExportAndImport:
             "id-2": "u0",
         }
 
+    @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
+    def test_an_empty_store_is_exported_as_an_empty_file(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / name
+        path.write_text("of another time")
+        assert run("export_sessions", str(path)).startswith("0 conversations written to ")
+        data = path.read_bytes()
+        assert (gzip.decompress(data) if name.endswith(".gz") else data) == b""
+        assert run("import_sessions", str(path)) == (
+            "Nothing was imported: there are no conversations in the file."
+        )
+
     def test_those_of_an_owner_and_json(self, tmp_path: Path) -> None:
         fill()
         path = tmp_path / "out.jsonl"
@@ -234,7 +245,10 @@ class TestExportAndImport:
         ("args", "words"),
         [
             (["export_sessions", "x", "--backend=locmem"], "locmem lives inside each server"),
-            (["import_sessions", "x", "--backend=locmem"], "locmem lives inside each server"),
+            (
+                ["import_sessions", "x", "--backend=locmem"],
+                "locmem lives inside each server process: what is put there from here ends",
+            ),
             (["export_sessions", "x", "--backend=cache"], "cannot list"),
             (["export_sessions", "x", "--backend=nowhere"], "There is no backend 'nowhere'"),
             (["export_sessions", "x", "--owner="], "An owner has 1 to 256"),
@@ -292,8 +306,8 @@ class TestMigrate:
             (SHARED, SHARED, 1, "the same backend"),
             ("cache", "django_convstate.backends.cache.backend.CacheBackend", 1, "the same"),
             ("cache", SHARED, 1, "cannot list"),
-            ("locmem", SHARED, 1, "locmem lives inside each server process"),
-            (SHARED, "locmem", 1, "locmem lives inside each server process"),
+            ("locmem", SHARED, 1, "inside each server process: nothing to migrate from here."),
+            (SHARED, "locmem", 1, "process: what is put there from here ends with this command."),
             ("nowhere", SHARED, 1, "There is no backend 'nowhere'"),
             (SHARED, AWAY, 3, "cannot be reached"),
             (f"{__name__}.AwayRedis", SHARED, 3, "unreachable"),
@@ -326,8 +340,12 @@ class TestErase:
     def test_an_owner_who_has_nothing(self, tmp_path: Path) -> None:
         fill()
         path = tmp_path / "report.json"
-        code, sentence, _ = failing("erase_owner", "u9", "--no-input", f"--report={path}")
-        assert (code, sentence) == (1, "Nothing is stored of the owner 'u9'.")
+        out = io.StringIO()
+        with pytest.raises(
+            CommandError, match=r"^Nothing is stored of the owner 'u9'\.$"
+        ) as caught:
+            call_command("erase_owner", "u9", "--no-input", f"--report={path}", stdout=out)
+        assert (caught.value.returncode, out.getvalue()) == (1, "")
         assert json.loads(path.read_text())["deleted"] == 0
         assert len(list(conversations.list())) == 3
 

@@ -50,6 +50,8 @@ class Command(StoreCommand):
             report = erase_owner(owner, store=self.store, progress=track)
         values = dataclasses.asdict(report)
         problem = None if path is None else _write(path, values)
+        if not report.deleted and problem is None:
+            raise CommandError(f"Nothing is stored of the owner {owner!r}.")
         if options["json"]:
             self.write_json(values)
         else:
@@ -59,8 +61,6 @@ class Command(StoreCommand):
                 self.say(f"{until}: {each.what}")
         if problem is not None:
             raise CommandError(f"All is erased, but without a report: {problem}")
-        if not report.deleted:
-            raise CommandError(f"Nothing is stored of the owner {owner!r}.")
 
 
 def _writable(name: str) -> Path:

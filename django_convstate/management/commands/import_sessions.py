@@ -48,7 +48,7 @@ class Command(StoreCommand):
 
     def run(self, options: dict[str, Any]) -> None:
         """See `StoreCommand.run`."""
-        self.require_shared()
+        self.require_shared(is_target=True)
         try:
             with _opened(options["file"]) as file, self.tracking("Importing", "done") as track:
                 report = import_from(file, options["on_conflict"], store=self.store, progress=track)
@@ -97,6 +97,8 @@ def _opened(name: str) -> Iterator[IO[bytes]]:
 
 
 def _sentence(report: ImportReport) -> str:
+    if not (report.imported or report.skipped or report.expired or report.refused):
+        return "Nothing was imported: there are no conversations in the file."
     parts = [f"{format_count(report.imported, 'conversation')} imported"]
     if report.replaced:
         parts.append(f"{report.replaced:,} of them in the place of others")

@@ -45,8 +45,8 @@ class Command(StoreCommand):
             )
         # Without a fallback: what is only in memory here is not migrated.
         stores = [ConversationStore(name, fallback=None) for name in (source, target)]
-        for self.store in stores:
-            self.require_shared()
+        self.store = stores[1]
+        self.require_shared(is_target=True)
         self.store = stores[0]
         self.require_listing()
         with self.tracking("Migrating", "looked at") as track:
