@@ -51,7 +51,7 @@ BYTES = TEXT.encode()
 # Those whose repr is not object's and which hold no secret: how a server or the store is, settings,
 # an index, what Django makes itself.
 HARMLESS = {
-    *("Create", "ReplayStats", "Shard", "ServerInfo", "PurgeReport", "Health", "Commit"),
+    *("Batch", "Create", "ReplayStats", "Shard", "ServerInfo", "PurgeReport", "Health", "Commit"),
     *("ExportReport", "ImportReport", "MigrationReport", "Remainder"),
     *(
         "Options",
@@ -193,7 +193,7 @@ def instances() -> dict[str, Any]:
             stored.commits,
             operation,
             Reply(TEXT, None),
-            IndexPage([TEXT], [TEXT], 0, [BYTES]),
+            IndexPage([TEXT], 0, [TEXT], 0, [BYTES]),
             Acquired(0, record()),
             Selection(owner=OWNER),
             Replacement(id=TEXT, old=BYTES, new=BYTES),

@@ -13,14 +13,16 @@ from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 from django.db.models.signals import post_delete, pre_delete
 
 from ..reports import Progress, PurgeReport, Selection
+from .deletion import Batch, Deletion
 from .models import Conversation, Message
-from .sql import delete_rows, delete_selected
+from .sql import delete_rows
 from .storage import Storage
 from .times import when
 from .transactions import Transactions
 
 PURGED_MESSAGES: Final = 10_000  # that one transaction deletes
 SECONDS: Final = 0.5  # that one may take; after one that took longer comes a smaller one
+REST: Final = 0.5  # pause after a batch, for others, as a share of the time that it took
 _FOUND: Final = ("pk", "message_count", "dropped")
 _LOCKED: Final = ("pk", "version", "quarantined")
 _TO_BURY: Final = ("key", "leases", "leased_until")
@@ -66,12 +68,15 @@ class Purge:
         """Delete them. Those that others have locked wait for the next purge."""
         total = self._total()
         for where, order in self._passes:
-            for found, rows in self._batches(where, order):
-                started = time.perf_counter()
-                self._deleted += self._delete_batch(found, rows)
-                self._adapt(time.perf_counter() - started)
+            started = time.perf_counter()
+            for deleted in self._batches(where, order):
+                taken = time.perf_counter() - started
+                self._deleted += deleted
+                self._adapt(taken)
                 if self._progress:
                     self._progress(self._deleted, max(total, self._deleted))
+                self._rest(taken)
+                started = time.perf_counter()
         return PurgeReport(max(total, self._deleted), self._deleted)
 
     def _adapt(self, taken: float) -> None:
@@ -81,14 +86,45 @@ class Purge:
             max(1, self._limit // 2) if is_slow else min(self._batch_size, self._limit * 2)
         )
 
+    def _rest(self, taken: float) -> None:
+        """Leave the database to others for a while after a batch. Not in a transaction of the
+        caller's, where others may wait for what it has locked."""
+        if not self._transactions.is_in_one:
+            time.sleep(REST * taken)
+
     def _total(self) -> int:
         selected = reduce(or_, (where for where, _ in self._passes))
         rows = self._storage.all_rows if self._counts_quarantine else self._storage.rows
         return self._transactions.read(rows.filter(selected, version__gt=0).count)
 
-    def _batches(self, where: Q, order: Sequence[str]) -> Iterator[tuple[Q, list[Any]]]:
-        """Yield which rows are next, so many that a transaction is short, and what they are now.
-        They are found in the order of an index, from where the batch before has ended."""
+    def _batches(self, where: Q, order: Sequence[str]) -> Iterator[int]:
+        """Delete batch by batch, and yield how many of the rows were conversations. They are found
+        in the order of an index, from where the batch before has ended."""
+        is_postgres = connections[self._storage.alias].vendor == "postgresql"
+        if is_postgres and not (self._buries or others_point_at_conversations()):
+            return self._in_statements(where, order)
+        return self._in_transactions(where, order)
+
+    def _in_statements(self, where: Q, order: Sequence[str]) -> Iterator[int]:
+        is_one = ExpressionWrapper(Q(version__gt=0, quarantined=""), BooleanField())
+        selected = self._storage.all_rows.filter(where).values_list("pk", is_one)
+        deletion = Deletion(self._storage.alias, selected, order)
+        after = deletion.start
+        while (batch := self._delete_next(deletion, after)) is not None:
+            if batch.messages > PURGED_MESSAGES:
+                yield self._delete_in_pieces(where, batch.last[-1])
+            else:
+                yield batch.deleted
+            after = batch.last
+
+    def _delete_next(self, deletion: Deletion, after: tuple[Any, ...]) -> Batch | None:
+        run = partial(deletion.run, after, self._limit, PURGED_MESSAGES)
+        # What has expired can be deleted again, if a crash of the server brings it back.
+        if self._transactions.can_be_statements:
+            return self._transactions.alone(partial(run, may_be_lost=True))
+        return self._transactions.run(partial(run, may_be_lost=False))
+
+    def _in_transactions(self, where: Q, order: Sequence[str]) -> Iterator[int]:
         rows, after = self._storage.all_rows.filter(where).order_by(*order), Q()
         while True:
             page = rows.filter(after).values_list(*_FOUND, named=True)[: self._limit]
@@ -101,26 +137,28 @@ class Purge:
             key = self._transactions.read(last.first)
             if key is None:  # it was deleted by others meanwhile, and so may be what comes before
                 continue
-            until = _compare(order, key, "lte")
-            yield where & after & until, found
+            if found[0].message_count <= PURGED_MESSAGES or others_point_at_conversations():
+                until = _compare(order, key, "lte")
+                delete = partial(self._delete, where & after & until)
+                yield self._transactions.run(delete, may_be_lost=not self._buries)
+            else:
+                yield self._delete_in_pieces(where, found[0].pk)
             after = _compare(order, key, "gt")
 
-    def _delete_batch(self, where: Q, batch: Sequence[Any]) -> int:
-        """Delete rows that were found, if they are still selected. Return how many of them were
-        conversations."""
-        if batch[0].message_count <= PURGED_MESSAGES or others_point_at_conversations():
-            # What has expired can be deleted again, if a crash of the server brings it back.
-            may_be_lost = not self._buries
-            return self._transactions.run(partial(self._delete, where), may_be_lost=may_be_lost)
-        # Too many messages for one transaction: out of sight with it first.
-        (row,) = batch
-        count = self._transactions.run(partial(self._set_aside, where & Q(pk=row.pk)))
-        messages = Message.objects.using(self._storage.alias).filter(conversation=row.pk)
+    def _delete_in_pieces(self, where: Q, pk: int) -> int:
+        """Delete a conversation that has too many messages for one transaction: the first puts it
+        out of sight, if it is still selected. Return whether it was one."""
+        count = self._transactions.run(partial(self._set_aside, where & Q(pk=pk)))
+        aside = self._storage.all_rows.filter(pk=pk).exclude(quarantined="")
+        row: Any = self._transactions.read(aside.values_list(*_FOUND, named=True).first)
+        if row is None:  # others have it locked, or have used it again
+            return count
+        messages = Message.objects.using(self._storage.alias).filter(conversation=pk)
         for position in range(
             row.dropped + PURGED_MESSAGES, row.dropped + row.message_count, PURGED_MESSAGES
         ):
             self._transactions.run(messages.filter(position__lt=position).delete)
-        self._transactions.run(partial(self._delete, Q(pk=row.pk) & ~Q(quarantined="")))
+        self._transactions.run(partial(self._delete, Q(pk=pk) & ~Q(quarantined="")))
         return count
 
     def _set_aside(self, where: Q) -> int:
@@ -131,15 +169,10 @@ class Purge:
         return self._count_and_bury(found)
 
     def _delete(self, where: Q) -> int:
-        alias, others_point = self._storage.alias, others_point_at_conversations()
-        rows = self._locking(where)
-        if connections[alias].vendor == "postgresql" and not (self._buries or others_point):
-            is_one = ExpressionWrapper(Q(version__gt=0, quarantined=""), BooleanField())
-            return delete_selected(alias, rows.values_list("pk", is_one))
-        found = self._fetch(rows)
+        alias, found = self._storage.alias, self._fetch(self._locking(where))
         keys = [row.pk for row in found]
         delete_rows(alias, Message, "conversation_id", keys)
-        if others_point:
+        if others_point_at_conversations():
             Conversation.rows.using(alias).filter(pk__in=keys).only("pk").delete()
         else:
             delete_rows(alias, Conversation, "id", keys)

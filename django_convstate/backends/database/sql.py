@@ -12,7 +12,6 @@ from typing import Any, Final, TypeVar
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import QuerySet
 
 from .models import Conversation, Message
 from .statements import (
@@ -164,33 +163,6 @@ def delete_rows(
             where, values = "= ANY(%s::bigint[])", [f"{{{','.join(map(str, batch))}}}"]
         with connection.cursor() as cursor:
             cursor.execute(f"{sql} {where}", values)
-
-
-def delete_selected(alias: str, selected: QuerySet[Any, Any]) -> int:
-    """Delete the conversations that a query selects and locks, with their messages, in one
-    statement of PostgreSQL, from which nothing is fetched. Nothing else may point at them.
-
-    Args:
-        selected: its columns are the primary key, and whether the row is a conversation.
-
-    Returns: how many were conversations.
-    """
-    sql, params = selected.query.get_compiler(alias).as_sql()
-    # As an array they are looked up in an index; a join may read the whole table.
-    are_gone = "= ANY(ARRAY(SELECT id FROM gone))"
-    id, of = (
-        name_of(alias, Conversation, "id"),
-        name_of(alias, Message, "conversation_id"),
-    )
-    with connections[alias].cursor() as cursor:
-        cursor.execute(
-            f"WITH gone(id, is_one) AS MATERIALIZED ({sql}), "
-            f"messages AS (DELETE FROM {table_of(alias, Message)} WHERE {of} {are_gone}), "
-            f"rows AS (DELETE FROM {table_of(alias, Conversation)} WHERE {id} {are_gone}) "
-            "SELECT count(*) FILTER (WHERE is_one) FROM gone",
-            params,
-        )
-        return int(cursor.fetchone()[0])
 
 
 def insert_messages(alias: str, conversation: int, rows: Iterable[Mapping[str, Any]]) -> None:

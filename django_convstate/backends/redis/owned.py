@@ -65,7 +65,9 @@ class OwnedConversations:
                 self._add_if_there(owner, [id for id in batch if isinstance(id, str)])
 
     def _add_if_there(self, owner: str, ids: Sequence[str]) -> None:
-        found = self._batches.run({id: self._operations.summary(id) for id in ids}) if ids else {}
+        if not ids:
+            return
+        found = self._batches.run({id: self._operations.summary(id) for id in ids})
         there = [each for each in found.values() if each is not None and each.owner == owner]
         if there:
             self._batches.one(self._index.add(owner, map(_entry, there)))

@@ -124,7 +124,7 @@ def test_one_of_many_messages_is_deleted_in_pieces(
     with statements(database) as sent:
         report = backend.purge(selection)
     assert (report.examined, report.deleted) == (1, 1)
-    deletes = [sql for sql in sent if 'DELETE FROM "convstate_database_message"' in sql]
+    deletes = [sql for sql in sent if sql.startswith('DELETE FROM "convstate_database_message"')]
     assert len(deletes) == 4
     assert Message.objects.using(database).count() == 0
     if selection.only_expired:
@@ -172,6 +172,60 @@ def test_it_goes_on_behind_what_others_have_locked(
         (report,) = in_threads(1, lambda _: backend.purge(Selection(), batch_size=10))
     assert (report.examined, report.deleted) == (30, 15)
     assert backend.purge(Selection(), batch_size=10).deleted == 15
+
+
+@pytest.mark.usefixtures("_nothing_points_at_them")
+@pytest.mark.parametrize("selection", [Selection(), EVERYTHING])
+def test_one_of_many_messages_that_others_have_locked_is_left_whole(
+    postgres: str, monkeypatch: pytest.MonkeyPatch, selection: Selection
+) -> None:
+    monkeypatch.setattr(purging, "PURGED_MESSAGES", 10)
+    backend = make_place(postgres)
+    ttl = 1e-6 if selection.only_expired else 600.0
+    backend.commit(new_id(), Change(ttl=ttl, append=[message(i) for i in range(35)]))
+    with transaction.atomic(using=postgres):
+        list(Conversation.rows.using(postgres).select_for_update())
+        (report,) = in_threads(1, lambda _: backend.purge(selection))
+        assert report.deleted == 0
+        assert Message.objects.using(postgres).count() == 35
+    assert backend.purge(selection).deleted == 1
+    assert Message.objects.using(postgres).count() == 0
+
+
+@pytest.mark.usefixtures("_nothing_points_at_them")
+def test_what_has_expired_takes_a_statement_for_each_batch(postgres: str) -> None:
+    """Within a transaction of the caller's, too, which it leaves as it is."""
+    backend = make_place(postgres)
+    expired(backend, 20)
+    with statements(postgres) as sent:
+        assert backend.purge(Selection(), batch_size=10).deleted == 20
+    assert len([sql for sql in sent if "DELETE" in sql]) == 3, "the last finds no more"
+    assert len(sent) == 4, "and one counts"
+    expired(backend, 20)
+    with transaction.atomic(using=postgres), statements(postgres) as sent:
+        assert backend.purge(Selection(), batch_size=10).deleted == 20
+        assert not [sql for sql in sent if "synchronous_commit" in sql]
+
+
+@pytest.mark.parametrize("others_point", [True, False])
+def test_nobody_waits_for_the_disk_and_everybody_has_a_rest(
+    postgres: str, monkeypatch: pytest.MonkeyPatch, others_point: bool
+) -> None:
+    monkeypatch.setattr(purging, "others_point_at_conversations", lambda: others_point)
+    rests: list[float] = []
+    monkeypatch.setattr("time.sleep", rests.append)
+    backend = make_place(postgres)
+    expired(backend, 20)
+    with statements(postgres) as sent:
+        assert backend.purge(Selection(), batch_size=10).deleted == 20
+    assert len([sql for sql in sent if "synchronous_commit" in sql]) >= 2
+    assert len(rests) == 2
+    assert all(rest > 0 for rest in rests)
+    with connections[postgres].cursor() as cursor:
+        cursor.execute("SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit'")
+        before = cursor.fetchone()
+        cursor.execute("SELECT setting FROM pg_settings WHERE name = 'synchronous_commit'")
+        assert cursor.fetchone() == before
 
 
 def test_a_maximum_age_that_was_longer_when_it_was_saved(database: str) -> None:
