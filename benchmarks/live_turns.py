@@ -1,7 +1,10 @@
-"""Turns on the database of bench_db.py, one after the other, until the input ends. Then the time
-that each took, in seconds, as JSON.
+"""Turns on the database of bench_db.py, until the input ends. Then the time that each took, in
+seconds, as JSON.
 
-A process of its own, as web processes are beside a purge.
+    python -m benchmarks.live_turns RATE
+
+Without a rate, in turns a second, they come one after the other, with a short pause. It is a
+process of its own, as web processes are beside a purge.
 """
 
 import json
@@ -19,10 +22,10 @@ django.setup()
 from benchmarks import chats  # noqa: E402
 from django_convstate import ConversationStore  # noqa: E402
 
-PAUSE = 0.005  # seconds between turns
+PAUSE = 0.005  # seconds between turns, without a rate
 
 
-def main() -> None:
+def main(rate: float | None = None) -> None:
     over = threading.Event()
 
     def wait_for_the_end() -> None:
@@ -38,8 +41,8 @@ def main() -> None:
         conversation.save()
         ids.append(conversation.id)
     print(flush=True)  # noqa: T201 - it begins
-    times, number = [], 0
-    while not over.wait(PAUSE):
+    times, number, began = [], 0, time.perf_counter()
+    while not over.wait(pause(began + number / rate if rate else None)):
         number += 1
         said, answer = chats.text(), chats.text()
         started = time.perf_counter()
@@ -52,5 +55,10 @@ def main() -> None:
     json.dump(times, sys.stdout)
 
 
+def pause(due: float | None) -> float:
+    """Return how many seconds are left until a turn."""
+    return PAUSE if due is None else max(0.0, due - time.perf_counter())
+
+
 if __name__ == "__main__":
-    main()
+    main(*map(float, sys.argv[1:]))
