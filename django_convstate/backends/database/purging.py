@@ -22,7 +22,10 @@ from .transactions import Transactions
 
 PURGED_MESSAGES: Final = 10_000  # that one transaction deletes
 SECONDS: Final = 0.5  # that one may take; after one that took longer comes a smaller one
-REST: Final = 0.5  # pause after a batch, for others, as a share of the time that it took
+# Conversations that one statement deletes: in some 3 ms, which is how long others that need the
+# processor may have to wait for it at a time.
+AT_ONCE: Final = 150
+REST: Final = 1.0  # pause after a batch, for others, as a share of the time that it took
 _FOUND: Final = ("pk", "message_count", "dropped")
 _LOCKED: Final = ("pk", "version", "quarantined")
 _TO_BURY: Final = ("key", "leases", "leased_until")
@@ -118,7 +121,7 @@ class Purge:
             after = batch.last
 
     def _delete_next(self, deletion: Deletion, after: tuple[Any, ...]) -> Batch | None:
-        run = partial(deletion.run, after, self._limit, PURGED_MESSAGES)
+        run = partial(deletion.run, after, min(self._limit, AT_ONCE), PURGED_MESSAGES)
         # What has expired can be deleted again, if a crash of the server brings it back.
         if self._transactions.can_be_statements:
             return self._transactions.alone(partial(run, may_be_lost=True))
