@@ -295,6 +295,8 @@ class ConversationStateBackend(ABC):
 
     async def aload(self, id: str, window: int, known: Record | None = None) -> Record | None:
         """See `load`."""
+        if known is None:  # which a backend that gives no etags need not take
+            return await self._call(self.load, id, window)
         return await self._call(self.load, id, window, known)
 
     async def apeek(self, id: str, window: int) -> Record | None:
@@ -346,6 +348,8 @@ class ConversationStateBackend(ABC):
         self, id: str, lease: str, seconds: float, window: int, known: Record | None = None
     ) -> Acquired:
         """See `acquire`."""
+        if known is None:
+            return await self._call(self.acquire, id, lease, seconds, window)
         return await self._call(self.acquire, id, lease, seconds, window, known)
 
     async def arenew(self, id: str, lease: str, seconds: float) -> bool:

@@ -506,3 +506,12 @@ def test_a_backend_that_gives_no_etag_is_not_asked_by_one() -> None:
         assert backend.load("a", WINDOW) == backend.primary.peek("a", WINDOW)
         assert backend.acquire("a", "lease", 5.0, WINDOW).position == 0
     backend.close()
+
+
+async def test_a_backend_that_gives_no_etag_is_not_asked_by_one_in_async_code() -> None:
+    for backend in (FailoverBackend(WithoutEtags(), LocMemBackend()), WithoutEtags()):
+        for number in range(2):
+            await backend.acommit("a", say(number))
+            assert await backend.aload("a", WINDOW) == await backend.apeek("a", WINDOW)
+            assert (await backend.aacquire("a", "lease", 5.0, WINDOW)).position == 0
+        await backend.aclose()
