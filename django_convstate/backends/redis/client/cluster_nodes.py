@@ -25,7 +25,7 @@ _REDIRECTED: Final = (AskError, ClusterDownError, TryAgainError)  # MOVED is an 
 
 
 class ClusterNodes:
-    """The way of threads to a cluster, with connections of each node."""
+    """Sends operations of threads to a cluster, on connections that it keeps for each node."""
 
     def __init__(self) -> None:
         self._doubtful: set[str] = set()
@@ -76,8 +76,8 @@ class ClusterNodes:
 
 
 class AsyncClusterNodes:
-    """The way of an event loop's tasks to a cluster, whose nodes have their connections themselves
-    in async code."""
+    """Sends operations of an event loop's tasks to a cluster. In async code redis-py's nodes keep
+    their connections themselves."""
 
     def __init__(self) -> None:
         self._doubtful: set[str] = set()

@@ -12,8 +12,8 @@ from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from ..command import Operation
 
-# Seconds without use, after which it is looked whether the server has closed a connection. One in
-# steady use is not looked at; where there is a second between two uses, a look costs nothing.
+# Seconds without use, after which a connection is checked: the server may have closed it. One in
+# steady use is not checked; where there is a second between two uses, the check costs nothing.
 IDLE_TIME: Final = 1.0
 _CLOSED: Final = float("-inf")  # in the place of the time since when a connection is idle
 
@@ -25,7 +25,7 @@ class ConnectionStack:
         self.pool = pool
         self._idle: list[tuple[Any, float]] = []  # and since when, by time.monotonic()
         self._failed_at = 0.0  # when one of them broke last: the others may be broken, too
-        self._is_led = hasattr(pool, "master_address")  # by sentinels
+        self._has_sentinels = hasattr(pool, "master_address")
 
     def execute(self, _client: object, operation: Operation[Any], full: bool) -> Any:
         """Return the server's reply (see `Attempt`). Raises what redis-py raises."""
@@ -57,7 +57,7 @@ class ConnectionStack:
         except IndexError:
             return self.pool.get_connection()
         is_fresh = since > self._failed_at and time.monotonic() - since < IDLE_TIME
-        if is_fresh and not (self._is_led and _is_to_another(self.pool, connection)):
+        if is_fresh and not (self._has_sentinels and _is_to_another(self.pool, connection)):
             return connection
         try:
             _ensure(self.pool, connection)
@@ -82,7 +82,7 @@ class AsyncConnectionStack:
         self.pool = pool
         self._idle: list[tuple[Any, float]] = []
         self._failed_at = 0.0
-        self._is_led = hasattr(pool, "master_address")
+        self._has_sentinels = hasattr(pool, "master_address")
 
     async def execute(self, _client: object, operation: Operation[Any], full: bool) -> Any:
         """See `ConnectionStack.execute`."""
@@ -114,7 +114,7 @@ class AsyncConnectionStack:
         except IndexError:
             return await self.pool.get_connection()
         is_fresh = since > self._failed_at and time.monotonic() - since < IDLE_TIME
-        if is_fresh and not (self._is_led and _is_to_another(self.pool, connection)):
+        if is_fresh and not (self._has_sentinels and _is_to_another(self.pool, connection)):
             return connection
         try:
             await _aensure(self.pool, connection)
@@ -133,14 +133,14 @@ class AsyncConnectionStack:
 
 def _is_to_another(pool: Any, connection: Any) -> bool:
     """Tell whether a connection is to another server than the primary that a sentinel has named
-    last."""
-    named: tuple[str, int] | None = pool.master_address
+    last; without sentinels it never is."""
+    named: tuple[str, int] | None = getattr(pool, "master_address", None)
     return named is not None and named != (connection.host, connection.port)
 
 
 def _ensure(pool: Any, connection: Any) -> None:
     """Make a new connection of one that is broken, or to a former primary."""
-    if hasattr(pool, "master_address") and _is_to_another(pool, connection):
+    if _is_to_another(pool, connection):
         connection.disconnect()
     connection.connect()
     try:
@@ -154,6 +154,6 @@ def _ensure(pool: Any, connection: Any) -> None:
 
 async def _aensure(pool: Any, connection: Any) -> None:
     """See `_ensure`, most of which redis-py has for async code."""
-    if hasattr(pool, "master_address") and _is_to_another(pool, connection):
+    if _is_to_another(pool, connection):
         await connection.disconnect(nowait=True)
     await pool.ensure_connection(connection)

@@ -132,8 +132,15 @@ class LoopDeadline:
     """
 
     __slots__ = (
-        *("_cancelling", "_connecting", "_has_expired", "_latest", "_seconds", "_task", "_watch"),
-        *("connected", "until"),
+        "_cancelling",
+        "_connecting",
+        "_has_expired",
+        "_latest",
+        "_seconds",
+        "_task",
+        "_watch",
+        "connected",
+        "until",
     )
 
     def __init__(

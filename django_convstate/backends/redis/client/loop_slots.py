@@ -5,7 +5,7 @@ from collections import deque
 
 
 class LoopSlots:
-    """What asyncio.Semaphore is, in as few calls as there can be where nobody waits."""
+    """A semaphore as asyncio's, in fewer calls where nobody waits."""
 
     def __init__(self, count: int) -> None:
         self._free = count
@@ -19,18 +19,18 @@ class LoopSlots:
         return False
 
     def reserve(self) -> asyncio.Future[None]:
-        """Return what is done as soon as there is a slot: it is taken then."""
+        """Join the queue. Returns a future that is done when its slot has been taken for it."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         return future
 
     def resign(self, future: asyncio.Future[None]) -> None:
-        """Want no slot any more; give it back, if there is one."""
+        """Leave the queue, and give the slot back if there is one by now."""
         if not future.cancel():
             self.give_back()
 
     def give_back(self) -> None:
-        """Give a slot to who has waited longest."""
+        """Give a slot back: whoever has waited longest gets it."""
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():  # by its cancellation

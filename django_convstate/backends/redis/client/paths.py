@@ -1,4 +1,4 @@
-"""How operations get to a server or a cluster."""
+"""Which class sends operations: one of ours, or redis-py's client where its pool has work to do."""
 
 from typing import Any, TypeAlias
 
@@ -11,7 +11,7 @@ from .retrying import execute
 
 
 class RedisPy:
-    """What redis-py does between two operations is needed: each goes by its client."""
+    """Sends each operation by redis-py's client, whose pool does something between two of them."""
 
     execute = staticmethod(execute)
 
@@ -33,7 +33,7 @@ AsyncPath: TypeAlias = AsyncConnectionStack | AsyncClusterNodes | AsyncRedisPy
 
 
 def path(client: Any, config: ServerConfig) -> Path:
-    """Return the way to the server of a client for sync code."""
+    """Return what sends the operations of a client for sync code."""
     if _needs_pool(config):
         return RedisPy()
     if config.is_cluster:
@@ -42,7 +42,7 @@ def path(client: Any, config: ServerConfig) -> Path:
 
 
 def apath(client: Any, config: ServerConfig) -> AsyncPath:
-    """Return the way to the server of a client for async code."""
+    """Return what sends the operations of a client for async code."""
     if _needs_pool(config):
         return AsyncRedisPy()
     if config.is_cluster:

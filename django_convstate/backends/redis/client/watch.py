@@ -38,7 +38,7 @@ class Watch:
             self._set_timer(limit.until)
 
     def end(self, limit: Limit) -> None:
-        """Watch a limit no more. The timer stays: the next operation needs it, too."""
+        """Stop watching a limit. The timer stays: the next operation needs it, too."""
         self._limits.discard(limit)
 
     def _set_timer(self, at: float) -> None:
