@@ -91,6 +91,7 @@ class Operations:
         """See `RedisBackend.load`."""
         script, keys, etag = scripts.LOAD, self.keys(id), b"" if known is None else known.etag
         arguments: tuple[Argument, ...] = (window, self.max_age_ms, peeks, etag)
+        # Not by script_operation, here and in commit: each turn pays for its calls.
         command = ("EVALSHA", script.sha, 4, *keys, *arguments)
         return Operation(command, partial(self._loaded, id, window, known), script)
 

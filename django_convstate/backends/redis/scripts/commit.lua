@@ -38,6 +38,7 @@ if kind == 'corrupt' or (parts and #parts ~= 50) then return {'corrupt'} end
 lasts = tonumber(lasts)
 if version and time_left(ttl, created, max_age, now) <= 0 then
     redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+    -- An owner of nil would end the answer, which has what is due for the owner in its midst.
     version, owner, created, ttl, log, parts, due, lasts, chain = nil, false
 end
 local follows = version and etag_of(version, chain) or ''
