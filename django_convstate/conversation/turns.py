@@ -192,9 +192,8 @@ def _become(copy: WorkingCopy, record: Record | None) -> None:
         _keep_changes(copy, partial(copy.load, record))
     elif copy.degraded:
         # Another process may have accepted it in an outage, and not replayed it yet.
-        begin, owner = copy.begin, copy.owner
-        anew = partial(begin, copy.id, owner=owner, create=Create.EITHER, unless_deleted=True)
-        _keep_changes(copy, anew)
+        begin = partial(copy.begin, copy.id, owner=copy.owner, create=Create.EITHER)
+        _keep_changes(copy, partial(begin, unless_deleted=True))
     elif copy.is_stored:
         raise ConversationInterrupted("The conversation was deleted or has expired.")
 
