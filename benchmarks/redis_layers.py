@@ -254,7 +254,7 @@ def run(report: Report, url: str) -> None:
     report.table("layers", title, columns, [*rows(times, atimes), memory])
     for kind, taken in (("sync", times), ("asyncio", atimes)):
         ratio = pair_by_pair(taken[BACKEND], taken[CONNECTION]).median
-        report.goal(f"RedisBackend beside redis-py's Connection, {kind}", ratio, BACKEND_GOAL)
+        report.goal(f"{BACKEND} beside {CONNECTION}, {kind}", ratio, BACKEND_GOAL)
     # Beside what is just below it: the store without failover beside its backend.
     own = difference(times[STORE], times[BACKEND]).median
     report.goal("Conversation, State, Messages at 20 messages", own, CONVERSATION_GOAL, "µs")
