@@ -1,5 +1,5 @@
 """`make bench-live`: requests on real servers, a thousand websockets that talk and five thousand
-that do not, on one Valkey. Each table is a module: live_*.py."""
+that do not, on one Valkey. The parts are live_requests.py and live_sockets.py."""
 
 from benchmarks.report import Report
 from benchmarks.valkey import on_valkey

@@ -1,5 +1,5 @@
 """`make bench-redis`: a chat turn on a real Valkey, beside two PINGs and what others pay; where its
-time goes; what goes over the wire; turn(), lists, a cluster. Each table is a module: redis_*.py."""
+time goes; what goes over the wire; turn(), lists, a cluster. Each part is a module: redis_*.py."""
 
 from benchmarks.report import Report
 from benchmarks.valkey import on_valkey

@@ -1,4 +1,4 @@
-"""How everything here is timed: contestants in turn, in one run, and the quartiles of each."""
+"""How everything here is timed: contestants alternate in one run, and the quartiles of each."""
 
 import gc
 import statistics
@@ -35,8 +35,8 @@ class Spread(NamedTuple):
 
 def pair_by_pair(times: Sequence[float], others: Sequence[float], calls: int = CALLS) -> Spread:
     """Return the ratio of two contestants, of which each has so many times from each round: the
-    median of a batch beside the median of the batch of the same round. A machine has moods, which
-    meet both of them; the medians of all rounds may be of two moods."""
+    median of a batch beside the median of the batch of the same round. The speed of a machine
+    changes: in one round it is the same for both, in all rounds together it need not be."""
     pairs = zip(_rounds(times, calls), _rounds(others, calls), strict=False)
     return Spread.of([each / other for each, other in pairs])
 
@@ -76,8 +76,8 @@ async def amicroseconds(batch: AsyncIterable[Callable[[], Awaitable[object]]]) -
 def in_turn(contestants: Mapping[str, Prepare], batches: int, calls: int) -> dict[str, list[float]]:
     """Return how long one call took in each batch, in microseconds, by contestant.
 
-    The contestants take turns, batch by batch, so that whatever else the machine does meets them
-    all. The garbage collector waits until a batch is done, as in `timeit`.
+    The contestants alternate, batch by batch, so that whatever else the machine does slows them
+    all down. The garbage collector waits until a batch is done, as in `timeit`.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(batches):
