@@ -22,6 +22,7 @@ from tests.support.servers import wait_until
 from tests.support.turns import said, stored, take_turn
 
 OF_A_TURN = "convstate-turn"
+OURS = (WATCHER, OF_A_TURN)
 PATIENCE = 30.0  # seconds for whatever has to come
 LEASE = 60.0  # seconds, which no machine is late by
 # Seconds that go by at once: a lease outlives one of them, and without renewals not two.
@@ -42,11 +43,11 @@ def is_never_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of our threads that are started."""
+    """The names of the threads that are started for turns."""
     names, start = list[str](), threading.Thread.start
 
     def note(thread: threading.Thread) -> None:
-        if thread.name.startswith("convstate-"):
+        if thread.name in OURS:
             names.append(thread.name)
         start(thread)
 
@@ -108,8 +109,8 @@ def _own_clock() -> Iterator[None]:
 
 
 def names_of_ours() -> list[str]:
-    names = [thread.name for thread in threading.enumerate()]
-    return [name for name in names if name.startswith("convstate-")]
+    # Not those of an outage, which may end a little later than another test.
+    return [thread.name for thread in threading.enumerate() if thread.name in OURS]
 
 
 @pytest.mark.parametrize("place", slow_but("locmem", "standalone"), indirect=True)
