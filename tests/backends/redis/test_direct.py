@@ -50,6 +50,12 @@ def once(settings: Any, url: str, **options: Any) -> Iterator[RedisBackend]:
     backend.close()
 
 
+@pytest.fixture
+def never_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at no connection because it was idle, however slow the machine is."""
+    monkeypatch.setattr(connection_stack, "IDLE_TIME", 1000.0)
+
+
 def our_connections(server: Server) -> list[dict[str, Any]]:
     with server.client() as client:
         return [each for each in client.client_list() if each["name"] == NAME]
@@ -196,6 +202,7 @@ class TestIdle:
         with once(settings, url) as backend:
             asyncio.run(visit(backend))
 
+    @pytest.mark.usefixtures("never_idle")
     def test_after_one_has_broken_the_others_are_looked_at(
         self, settings: Any, url: str, server: Server
     ) -> None:
@@ -357,6 +364,7 @@ class TestCluster:
             kill(*cluster[:3])
         await backend.aclose()
 
+    @pytest.mark.usefixtures("never_idle")
     def test_connections_to_a_node_that_has_left_are_closed(
         self, backend: RedisBackend, cluster: list[Server], server: Server
     ) -> None:
