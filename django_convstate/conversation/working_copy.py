@@ -378,8 +378,8 @@ class WorkingCopy:
 
     def stage_last(self, lease: str) -> tuple[int, bool]:
         """Stage what has changed, and tell as well whether sending it gives up the lease."""
-        refusals = self.stage(releases=True)
-        with self.lock.held:
+        with self.lock.held:  # what another thread stages meanwhile needs the lease as well
+            refusals = self.stage(releases=True)
             return refusals, self.pending.release(lease)
 
     def note_unsaved(self) -> None:

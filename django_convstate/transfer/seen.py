@@ -10,7 +10,8 @@ class SeenIds:
 
     def __init__(self) -> None:
         # Without a name SQLite makes the file when its cache of 2 MB is full, and unlinks it.
-        self._connection = sqlite3.connect("", isolation_level=None)
+        # From any thread, because the garbage collector closes it if an error has left it open.
+        self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode = OFF")
         self._connection.execute("CREATE TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID")
 
