@@ -17,9 +17,11 @@ from typing import Final
 from ... import clock
 from ..records import Change, Committed, Record
 from ..reports import Selection
+from ..toolkit.commit_log import CommitLog
 from ..toolkit.memory import BYTES_OVERHEAD
 from ..toolkit.packed import PackedMessages
 from ..toolkit.stored import StoredConversation
+from ..toolkit.writer import Commit
 from .exact import Exact, advanced, exactly
 from .snapshot import OVERHEAD, Applied, Snapshot, memory_with
 
@@ -28,6 +30,8 @@ NOTED_SHARE: Final = 16  # and they take at most a sixteenth of the memory
 KEPT_CHANGES: Final = 8  # before they are applied after all
 SHARE: Final = 4  # one conversation takes at most a fourth of the memory
 FORGOTTEN: Final = 1000  # ids of which it is known when they were forgotten
+
+CommitIdentity = tuple[bytes, int, int]  # writer, number and floor
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +74,10 @@ class LastKnownCache:
         # whether they are what is stored.
         self._exact: dict[str, Exact] = {}
         # What is yet to be kept: the id, what came by, its bytes of memory, the eras in which the
-        # primary was asked and has answered, and when that was.
-        self._noted: list[tuple[str, Record | Applied, int, int, int, float]] = []
+        # primary was asked and has answered, when that was, and which commit has made a record.
+        self._noted: list[
+            tuple[str, Record | Applied, int, int, int, float, CommitIdentity | None]
+        ] = []
         self._noted_bytes = 0
         self._forgotten: OrderedDict[str, int] = OrderedDict()  # in which era
         self._all_forgotten = 0  # the era in which all were, as far as is known
@@ -137,10 +143,18 @@ class LastKnownCache:
                 applied = Applied(change, committed, clock.time())
                 self._note(id, applied, applied.size, era)
             else:
-                self._note(id, exact.record, exact.size, era, exact)
+                commit = change.commit
+                identity = commit.writer, commit.number, commit.floor
+                self._note(id, exact.record, exact.size, era, exact, identity)
 
     def _note(
-        self, id: str, what: Record | Applied, size: int, asked: int, exact: Exact | None = None
+        self,
+        id: str,
+        what: Record | Applied,
+        size: int,
+        asked: int,
+        exact: Exact | None = None,
+        commit: CommitIdentity | None = None,
     ) -> None:
         # While a server is waited for, other code takes the processor's caches. So little is done
         # with each answer, and the rest with many at once.
@@ -149,7 +163,7 @@ class LastKnownCache:
             self._exact.pop(id, None)
         else:
             self._exact[id] = exact
-        self._noted.append((id, what, size, asked, self.era, clock.monotonic()))
+        self._noted.append((id, what, size, asked, self.era, clock.monotonic(), commit))
         self._noted_bytes += size
         if len(self._noted) == MAX_NOTED or self._noted_bytes > self._max_noted_bytes:
             self._keep_noted()
@@ -158,22 +172,35 @@ class LastKnownCache:
         """Do now what would have been done as each of them came."""
         if not self._noted:
             return
-        for id, what, size, asked, era, seen in self._noted:
+        for id, what, size, asked, era, seen, commit in self._noted:
             if isinstance(what, Record):
-                self._keep_record(id, what, size, asked, era, seen)
+                self._keep_record(id, what, size, asked, era, seen, commit)
             else:
                 self._keep_change(id, what, size, asked, era, seen)
         self._noted, self._noted_bytes = [], 0
         self._evict()
 
     def _keep_record(
-        self, id: str, record: Record, size: int, asked: int, era: int, seen: float
+        self,
+        id: str,
+        record: Record,
+        size: int,
+        asked: int,
+        era: int,
+        seen: float,
+        commit: CommitIdentity | None,
     ) -> None:
-        if not self._is_outdated(id, asked, record.version):
-            age = max(0.0, record.last_accessed - record.created_at)
-            self._replace(id, Snapshot(record, size, seen - age, seen, [], era))
-        elif (exact := self._exact.get(id)) is not None and exact.record is record:
-            del self._exact[id]
+        if self._is_outdated(id, asked, record.version):
+            if (exact := self._exact.get(id)) is not None and exact.record is record:
+                del self._exact[id]
+            return
+        known = self._snapshots.get(id)
+        commits = CommitLog() if known is None else known.commits_in(record)
+        if commit is not None:
+            commits = commits.adding(Commit(*commit), record.modified_at)
+        age = max(0.0, record.last_accessed - record.created_at)
+        size += len(commits.packed)
+        self._replace(id, Snapshot(record, size, seen - age, seen, [], era, commits))
 
     def _keep_change(
         self, id: str, change: Applied, size: int, asked: int, era: int, seen: float
@@ -183,7 +210,8 @@ class LastKnownCache:
         snapshot = self._snapshots.get(id)
         if snapshot is None or change.committed.version <= snapshot.record.version:
             if snapshot is not None and asked < snapshot.era:
-                return  # it was loaded since, with this change
+                snapshot.note_commit(change)  # it was loaded since, with this change
+                return
             snapshot = self._before(id, snapshot, change, era, seen)
             if snapshot is None:
                 return
@@ -223,8 +251,9 @@ class LastKnownCache:
             stored = snapshot.stored(self._max_age)
             stored.touch(clock.time(), ttl)
             record = stored.record("", snapshot.kept_messages, self._max_age)
-            size, seen = memory_with(record), clock.monotonic()
-            self._replace(id, Snapshot(record, size, snapshot.begun, seen, [], self.era))
+            size, seen = memory_with(record) + len(stored.commits.packed), clock.monotonic()
+            begun, commits = snapshot.begun, stored.commits
+            self._replace(id, Snapshot(record, size, begun, seen, [], self.era, commits))
 
     def move(self, id: str, new_id: str, *, found: bool) -> None:
         """Keep the conversation under its new id, if the primary has `found` it."""
@@ -315,10 +344,11 @@ class LastKnownCache:
         messages = PackedMessages(packed[len(packed) - kept :], record.end - kept)
         is_all = kept == len(stored.messages)
         record = replace(record, messages=messages, first=None if is_all else first)
-        size = memory_with(record)
+        size = memory_with(record) + len(stored.commits.packed)
         if size > self._max_bytes // SHARE:
             return None
-        return Snapshot(record, size, snapshot.begun, snapshot.seen, [], snapshot.era)
+        begun, seen, era = snapshot.begun, snapshot.seen, snapshot.era
+        return Snapshot(record, size, begun, seen, [], era, stored.commits)
 
     def _replace(self, id: str, snapshot: Snapshot) -> None:
         self._remove(id)

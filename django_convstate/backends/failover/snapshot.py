@@ -1,11 +1,12 @@
 """One conversation as this process has last seen it in the primary: a record, and the changes
 since, which are applied only when it is needed."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ...exceptions import InvalidConversationValue
 from ..records import Change, Committed, Record
+from ..toolkit.commit_log import CommitLog
 from ..toolkit.memory import (
     memory_of,
     memory_of_messages,
@@ -18,7 +19,7 @@ from ..toolkit.writer import Commit
 
 KEPT_MESSAGES: Final = 100  # of each conversation, the newest
 CHANGE_OVERHEAD: Final = 1300  # bytes of memory of a change with its answer besides its contents
-OVERHEAD: Final = 1200  # bytes of memory of a conversation besides its contents, measured
+OVERHEAD: Final = 1300  # bytes of memory of a conversation besides its contents, measured
 
 
 class Applied:
@@ -69,6 +70,11 @@ class Applied:
             self.size += memory_of_texts(self.unset) + memory_of_texts(self.increment)
             self.size += sum(map(memory_of_replacement, self.replace))
 
+    @property
+    def commit(self) -> Commit:
+        """The commit, which is not open."""
+        return Commit(self.writer, self.number, self.floor)
+
 
 @dataclass(slots=True)
 class Snapshot:
@@ -80,6 +86,8 @@ class Snapshot:
             monotonic clock.
         changes: as they came. Threads may have overtaken each other.
         era: of the cache, when it became as it is.
+        commits: those of this process that the record has in it. In an outage they may be sent
+            again, by another thread or where the answer was lost.
     """
 
     record: Record
@@ -88,6 +96,7 @@ class Snapshot:
     seen: float
     changes: list[Applied]
     era: int
+    commits: CommitLog = field(default_factory=CommitLog, repr=False)
 
     @property
     def version(self) -> int:
@@ -109,6 +118,7 @@ class Snapshot:
         """Return a copy of the conversation with the changes applied."""
         record = self.record
         stored = StoredConversation.of(record, record.messages)
+        stored.commits = self.commits
         stored.messages.unloaded = record.message_count - len(record.messages)
         stored.messages.oldest = record.first
         applied: set[tuple[bytes, int]] = set()
@@ -121,8 +131,26 @@ class Snapshot:
 
     def compacted(self, max_age: float | None) -> "Snapshot":
         """Return the same with the changes applied."""
-        record = self.stored(max_age).record("", self.kept_messages, max_age)
-        return Snapshot(record, memory_with(record), self.begun, self.seen, [], self.era)
+        stored = self.stored(max_age)
+        record = stored.record("", self.kept_messages, max_age)
+        size = memory_with(record) + len(stored.commits.packed)
+        return Snapshot(record, size, self.begun, self.seen, [], self.era, stored.commits)
+
+    def commits_in(self, record: Record) -> CommitLog:
+        """Return the commits known here that are in another record, too: all, if that is of the
+        same conversation and not of one that was begun anew."""
+        mine = self.record
+        if record.created_at != mine.created_at or record.version < mine.version:
+            return CommitLog()
+        commits = self.commits
+        for each in self.changes:
+            if each.committed.version <= record.version:
+                commits = commits.adding(each.commit, each.now)
+        return commits
+
+    def note_commit(self, change: Applied) -> None:
+        """Take note that a change is in the record."""
+        self.commits = self.commits.adding(change.commit, change.now)
 
 
 def memory_with(record: Record) -> int:
@@ -155,7 +183,7 @@ def _follow(
     # The values of a change that was repeated may be there.
     is_new = not (is_applied or (committed.repeated and committed.version <= stored.version))
     applied = Change(
-        commit=Commit(change.writer, change.number, change.floor),
+        commit=change.commit,
         owner=change.owner,
         ttl=change.ttl,
         default_ttl=change.default_ttl,

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from django_convstate import ConversationCorrupt, ConversationStore
+from django_convstate import BackendUnavailable, ConversationCorrupt, ConversationStore
 from django_convstate.backends.failover import FailoverBackend
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.backends.records import Acquired, Change, Committed, Record, Replacement
 from django_convstate.backends.redis.backend import RedisBackend
-from django_convstate.backends.toolkit.writer import lone_commit
+from django_convstate.backends.toolkit.writer import Writer, lone_commit
 from django_convstate.ids import new_id
 from tests.support.messages import pairs
 from tests.support.places import on
@@ -332,6 +332,22 @@ class LosesAnswers(RedisBackend):
         return super().commit(id, change)
 
 
+class Away(RedisBackend):
+    """Cannot be reached while it is `away`."""
+
+    away = False
+
+    def commit(self, id: str, change: Change) -> Committed:
+        if self.away:
+            raise BackendUnavailable("It is away.")
+        return super().commit(id, change)
+
+    def peek(self, id: str, window: int) -> Record | None:
+        if self.away:
+            raise BackendUnavailable("It is away.")
+        return super().peek(id, window)
+
+
 THERE = "00000000000000000001"  # an id that can be no key any more
 
 
@@ -457,6 +473,25 @@ class TestOwnCommits:
             record.state.clear()
             record.messages.packed.clear()  # type: ignore[attr-defined]
             assert_exact(backend, id)
+
+    @pytest.mark.parametrize("is_loaded", [False, True])
+    def test_that_are_sent_again_in_an_outage(self, is_loaded: bool) -> None:
+        primary, id = Away(cache_alias="django_redis"), new_id()
+        backend, writer = process(primary), Writer()
+        for number in (1, 2):
+            change = replace(say(number), increment={"n": 1}, commit=writer.begin(id))
+            backend.commit(id, change)
+            if is_loaded:
+                backend.load(id, WINDOW)
+        primary.away = True
+        assert backend.commit(id, change).repeated
+        record = backend.load(id, WINDOW)
+        assert record is not None
+        assert (record.message_count, record.state["n"]) == (4, b"2")
+        primary.away = False
+        backend.close()
+        assert_exact(backend, id)
+        backend.close()
 
     def test_are_known_in_an_outage(self, backend: FailoverBackend) -> None:
         id = begin(backend)

@@ -298,3 +298,47 @@ def test_what_two_threads_have_sent_is_remembered_once(
     assert (stored.state, stored.version) == ({"k": b"1", "n": b"1"}, repeated.version)
     record = record_of(primary, "a")
     assert bodies(stored.record("a", 5, None).messages) == bodies(record.messages)
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "loaded", "touched", "compacted", "overtaken"])
+def test_what_was_applied_before_an_outage_is_not_applied_again_in_it(
+    backend: FailoverBackend, primary: Switched, meanwhile: str
+) -> None:
+    """As where two threads send the change of a conversation that they share, and the answer to one
+    of them is lost."""
+    writer = Writer()
+    backend.commit("a", append(b"1", commit=writer.begin("a")))
+    backend.load("a", 5)
+    change = append(b"2", increment={"n": 1}, commit=writer.begin("a"))
+    if meanwhile == "overtaken":
+        era = backend._known.era
+        committed = primary.commit("a", change)
+        backend.load("a", 5)
+        backend._known.apply("a", change, committed, era)
+    else:
+        backend.commit("a", change)
+    if meanwhile == "touched":
+        backend.touch("a")
+    elif meanwhile == "loaded":
+        backend.load("a", 5)
+    elif meanwhile == "compacted":
+        for _ in range(10):
+            backend.commit("a", append(commit=writer.begin("a")))
+    primary.away = True
+    assert backend.commit("a", change).repeated
+    assert messages_of(backend, "a") == [b"1", b"2"]
+    assert record_of(backend, "a").state == {"n": b"1"}
+
+
+def test_what_is_begun_anew_has_no_commits_of_what_was_there_before(
+    backend: FailoverBackend, primary: Switched
+) -> None:
+    change = append(b"1", commit=Writer().begin("a"))
+    backend.commit("a", change)
+    backend.load("a", 5)
+    primary.others.delete("a")
+    primary.others.commit("a", append(b"anew"))
+    backend.load("a", 5)
+    primary.away = True
+    assert not backend.commit("a", change).repeated
+    assert messages_of(backend, "a") == [b"anew", b"1"]
