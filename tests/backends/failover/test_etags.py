@@ -484,12 +484,14 @@ class TestOwnCommits:
             if is_loaded:
                 backend.load(id, WINDOW)
         primary.away = True
-        assert backend.commit(id, change).repeated
-        record = backend.load(id, WINDOW)
-        assert record is not None
-        assert (record.message_count, record.state["n"]) == (4, b"2")
-        primary.away = False
-        backend.close()
+        try:
+            assert backend.commit(id, change).repeated
+            record = backend.load(id, WINDOW)
+            assert record is not None
+            assert (record.message_count, record.state["n"]) == (4, b"2")
+        finally:
+            primary.away = False
+            backend.close()
         assert_exact(backend, id)
         backend.close()
 
