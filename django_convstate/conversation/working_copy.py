@@ -34,6 +34,7 @@ class WorkingCopy:
         self.lock = MemoryLock()
         self.refusals = self._acknowledged = 0  # how many changes, and up to which commit
         self._lease: tuple[str, str] | None = None  # of which conversation, and the token
+        self._has_given_up = False  # the lease, with what is staged
         self.save_failed = self.is_read_only = self.unless_deleted = False
         # By a login in this request it may be claimed for its visitor, as it is by what is saved
         # next. Its former token opens it no more then, so it needs no new id.
@@ -161,6 +162,9 @@ class WorkingCopy:
                 self.check_known()
                 expected_version = self._expected(expected_version)
             options = self._options
+            # Then another thread saves, or a receiver, and no turn is to be lost with it.
+            is_after_turn = self._has_given_up
+            self._has_given_up |= releases
             changed, unset, counted, expected = self.state.collect_changes()
             keep, appended, once, replaced, seen = self.log.collect_changes()
             if not (
@@ -200,7 +204,7 @@ class WorkingCopy:
                 max_messages=options.max_messages,
                 drop_oldest=options.when_full == "drop_oldest",
                 commit=ThisProcess.writer.begin(self.id),
-                lease=None if self._lease is None else self.lease,
+                lease=None if self._lease is None or is_after_turn else self.lease,
                 release=releases,
                 seen=seen,
                 window=self.window,
@@ -391,4 +395,4 @@ class WorkingCopy:
 
     def leave_turn(self) -> None:
         """Have what is staged from now on carry no lease."""
-        self._lease = None
+        self._lease, self._has_given_up = None, False

@@ -407,6 +407,49 @@ def test_two_fields_of_one_message_both_hold(way: str, monkeypatch: pytest.Monke
     assert (message["feedback"], message["seen"]) == ("up", True)
 
 
+def test_what_another_thread_saves_while_a_turn_ends_is_kept(stopping: Stopping, way: str) -> None:
+    store = ConversationStore(stopping)
+    conversation = store.create()
+    stopping.stop()
+
+    def turn() -> None:
+        with conversation.turn():
+            conversation.messages.append("assistant", "in the turn")
+
+    async def aturn() -> None:
+        async with conversation.aturn():
+            conversation.messages.append("assistant", "in the turn")
+
+    with ThreadPoolExecutor(2) as pool:
+        ended = pool.submit(turn if way == "sync" else partial(asyncio.run, aturn()))
+        assert stopping.entered.acquire(timeout=60), "with the commit that gives up the lease"
+        conversation.messages.append("tool", "as it ends")
+        saved = pool.submit(conversation.save)
+        assert stopping.entered.acquire(timeout=60)
+        stopping.may_go_on.release(10)
+        ended.result(timeout=60)
+        saved.result(timeout=60)
+    said = [each["content"] for each in store.get(conversation.id).messages]
+    assert said == ["in the turn", "as it ends"]
+
+
+def test_what_a_receiver_saves_after_a_turn_is_kept() -> None:
+    store = ConversationStore(LocMemBackend())
+    conversation = store.create()
+
+    def receive(**_: Any) -> None:
+        if conversation.messages and "seen" not in conversation:
+            conversation["seen"] = True
+            conversation.save()
+
+    conversation.save()
+    signals.conversation_saved.connect(receive, sender=store)
+    with conversation.turn():
+        conversation.messages.append("assistant", "in the turn")
+    signals.conversation_saved.disconnect(receive, sender=store)
+    assert store.get(conversation.id)["seen"]
+
+
 def test_what_a_thread_says_while_a_turn_is_waited_for_is_saved_first(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
