@@ -328,9 +328,9 @@ class LastKnownCache:
         no room for one. None: that is still too much."""
         stored = snapshot.stored(self._max_age)
         record = stored.record("", snapshot.kept_messages, self._max_age)
-        packed = stored.messages.packed
+        packed, taken = stored.messages.packed, len(stored.commits.packed)
         for first in (stored.messages.first(), None):
-            size = memory_with(replace(record, messages=(), first=first))
+            size = taken + memory_with(replace(record, messages=(), first=first))
             kept = 0
             for each in reversed(packed):
                 size += BYTES_OVERHEAD + len(each)
@@ -344,7 +344,7 @@ class LastKnownCache:
         messages = PackedMessages(packed[len(packed) - kept :], record.end - kept)
         is_all = kept == len(stored.messages)
         record = replace(record, messages=messages, first=None if is_all else first)
-        size = memory_with(record) + len(stored.commits.packed)
+        size = taken + memory_with(record)
         if size > self._max_bytes // SHARE:
             return None
         begun, seen, era = snapshot.begun, snapshot.seen, snapshot.era
