@@ -1,12 +1,16 @@
 """The time limit of an operation in async code: what `asyncio.timeout()` does, with one timer."""
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Awaitable
+from contextvars import ContextVar
 
 import pytest
 from redis import exceptions
 
+from django_convstate import get_backend
 from django_convstate.backends.redis.client.deadline import LoopDeadline
 from django_convstate.backends.redis.client.watch import Watch
 
@@ -110,3 +114,33 @@ async def test_a_limit_around_it_goes_on() -> None:
     async with asyncio.timeout(60):
         await is_over(Watch(), 0.01, for_ever())
         await asyncio.sleep(0)
+
+
+@pytest.mark.usefixtures("valkey")
+async def test_a_connection_keeps_nothing_of_the_task_that_has_made_it() -> None:
+    backend = get_backend("redis", cache_alias="django_redis", fallback=None)
+    task = asyncio.create_task(backend.aload("nothing", 10))
+    await task
+    made = weakref.ref(task)
+    del task
+    await asyncio.sleep(0)  # what has called us holds it until then
+    gc.collect()
+    assert made() is None
+    await backend.aclose()
+
+
+async def test_the_timer_keeps_nothing_of_the_context_in_which_it_was_set() -> None:
+    class Held:
+        """What a request has in its context."""
+
+    held, watch = ContextVar[Held]("held"), Watch()
+
+    async def request() -> weakref.ref[Held]:
+        held.set(made := Held())
+        watch.begin(LoopDeadline(60, watch=watch))
+        return weakref.ref(made)
+
+    made = await asyncio.create_task(request())
+    await asyncio.sleep(0)
+    gc.collect()
+    assert made() is None

@@ -203,6 +203,9 @@ class LoopDeadline:
             if self._has_expired:  # and what it was cancelled in has ended otherwise
                 self._take_back()
             _deadline.reset(token)
+            # A connection that was made meanwhile keeps this, by a copy of the context, for as long
+            # as it lives. It must not keep the task, and all that a request had in it.
+            self._task = None
 
     def expire(self) -> None:
         """Cancel the task that waits."""

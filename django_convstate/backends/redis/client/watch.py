@@ -7,6 +7,7 @@ longer than all else that is done between a caller and its connection.
 import asyncio
 import math
 import time
+from contextvars import Context
 from typing import Protocol
 
 
@@ -30,6 +31,9 @@ class Watch:
         self._limits: set[Limit] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._fires_at = math.inf
+        # Else the timer, which is set again and again, would run in a copy of the context of the
+        # request that was there first, and keep alive all that is in it.
+        self._context = Context()
 
     def begin(self, limit: Limit) -> None:
         """Have a limit expire when its time is up, if it is not ended before."""
@@ -45,7 +49,8 @@ class Watch:
         if self._timer is not None:
             self._timer.cancel()
         seconds = max(0.0, at - time.monotonic())
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._fire)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, self._fire, context=self._context)
         self._fires_at = at
 
     def _fire(self) -> None:
