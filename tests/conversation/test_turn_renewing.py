@@ -19,6 +19,7 @@ from django_convstate.conversation import turn as turns
 from django_convstate.conversation.renewing import WATCHER
 from tests.support.places import slow_but
 from tests.support.servers import wait_until
+from tests.support.threads import refuse_threads
 from tests.support.turns import said, stored, take_turn
 
 OF_A_TURN = "convstate-turn"
@@ -58,15 +59,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The names of threads that cannot be started, as where the process has too many."""
-    names, start = set[str](), threading.Thread.start
-
-    def start_if_possible(thread: threading.Thread) -> None:
-        if thread.name in names:
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start_if_possible)
-    return names
+    return refuse_threads(monkeypatch)
 
 
 class Renewals:

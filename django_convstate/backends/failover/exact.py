@@ -21,7 +21,7 @@ from ..toolkit.packed import (
     packed_of,
     to_append,
 )
-from .snapshot import KEPT_MESSAGES, OVERHEAD
+from .snapshot import KEPT_MESSAGES, OVERHEAD, memory_with
 
 TIME_SIZE: Final = 6  # bytes of a sort key that are its time in milliseconds
 
@@ -46,8 +46,8 @@ def exactly(loaded: Record) -> Exact:
     """Return a copy of what the primary has loaded."""
     record = loaded.again(sys.maxsize, loaded.last_accessed, loaded.expires_at, loaded.ttl)
     packed = packed_of(record.messages)
-    size = OVERHEAD + memory_of(record.state, record.messages, record.first)
-    return Exact(record, packed, _reach(packed, record.message_count, record.first), size)
+    reach = _reach(packed, record.message_count, record.first)
+    return Exact(record, packed, reach, memory_with(record))
 
 
 def advanced(exact: Exact | None, id: str, change: Change, committed: Committed) -> Exact | None:

@@ -13,6 +13,7 @@ from django_convstate.backends.records import Change
 from tests.support.backends import Switched
 from tests.support.failover import append, messages_of
 from tests.support.servers import wait_until
+from tests.support.threads import refuse_threads
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -57,15 +58,7 @@ class TestThreads:
     @pytest.fixture
     def refused(self, monkeypatch: pytest.MonkeyPatch) -> set[str]:
         """The names of threads that cannot be started, as where the process has too many."""
-        refused, start = set[str](), threading.Thread.start
-
-        def start_if_possible(thread: threading.Thread) -> None:
-            if thread.name in refused:
-                raise RuntimeError("can't start new thread")
-            start(thread)
-
-        monkeypatch.setattr(threading.Thread, "start", start_if_possible)
-        return refused
+        return refuse_threads(monkeypatch)
 
     @pytest.mark.parametrize(
         "notices",
