@@ -39,6 +39,12 @@ class MessageLog:
     called with its lock held.
     """
 
+    __slots__ = (
+        *("_appended", "_current", "_first", "_kept_end", "_last_id", "_last_key", "_offline"),
+        *("_once", "_recent", "_remade", "_replaced", "_stored_end", "_tail", "dropped"),
+        *("has_warned", "lock", "options", "remote_ranges", "streams"),
+    )
+
     def __init__(self, options: Options, lock: MemoryLock) -> None:
         self.options = options
         self.lock = lock

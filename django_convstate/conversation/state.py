@@ -32,6 +32,11 @@ class State(MutableMapping[str, JSON]):
     lock held.
     """
 
+    __slots__ = (
+        *("_approximate", "_assigned", "_counted", "_encoded", "_lock", "_options", "_size"),
+        *("_stored", "_values"),
+    )
+
     def __init__(self, options: Options, lock: MemoryLock) -> None:
         """Prepare for `reset_to`, which has to follow."""
         self._lock = lock

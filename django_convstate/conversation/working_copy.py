@@ -28,6 +28,16 @@ class WorkingCopy:
     have it yet, or not any more because of an outage.
     """
 
+    # More attributes than the dictionaries of instances share their keys for, which makes each access
+    # slower and each object larger.
+    __slots__ = (
+        *("_acknowledged", "_has_given_up", "_kept", "_lease", "_options", "before_save", "create"),
+        *("created_at", "degraded", "existing", "expires_at", "has_news", "id", "is_claimable"),
+        *("is_read_only", "last_accessed", "lock", "log", "modified_at", "new_ttl", "owner"),
+        *("owner_is_attested", "pending", "refusals", "save_failed", "state", "ttl"),
+        *("unconfirmed", "unless_deleted", "version", "visitor", "window"),
+    )
+
     def __init__(self, options: Options) -> None:
         """Prepare for `begin` or `load`, one of which has to follow."""
         self._options = options
