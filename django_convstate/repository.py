@@ -120,7 +120,8 @@ class Repository:
             MessageNotFound: a message that was to be updated is gone.
             ConversationBusy: others did not stop changing the same.
         """
-        original, theirs = change, dict[str, bytes | None]()
+        original = change
+        theirs: dict[str, bytes | None] = {}
         for failures in range(MERGE_TRIES):
             try:
                 committed = self._call(self.backend.commit, id, change)
@@ -135,7 +136,8 @@ class Repository:
 
     async def acommit(self, id: str, change: Change) -> Committed:
         """See `commit`."""
-        original, theirs = change, dict[str, bytes | None]()
+        original = change
+        theirs: dict[str, bytes | None] = {}
         for failures in range(MERGE_TRIES):
             try:
                 committed = await self._acall(self.backend.acommit, id, change)

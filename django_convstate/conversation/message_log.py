@@ -23,6 +23,7 @@ from ..codec import JSON, decode, encode
 from ..conf import Options
 from ..exceptions import InvalidConversationType, InvalidConversationValue
 from ..ids import next_message_id, validate_message_id
+from .edits import Edits
 from .limits import check_room, check_size
 from .memory_lock import MemoryLock
 from .message import encode_item, encode_message, object_of, redacted
@@ -40,9 +41,9 @@ class MessageLog:
     """
 
     __slots__ = (
-        *("_appended", "_current", "_first", "_kept_end", "_last_id", "_last_key", "_offline"),
-        *("_once", "_recent", "_remade", "_replaced", "_stored_end", "_tail", "dropped"),
-        *("has_warned", "lock", "options", "remote_ranges", "streams"),
+        *("_appended", "_edits", "_first", "_kept_end", "_last_id", "_last_key", "_offline"),
+        *("_once", "_recent", "_stored_end", "_tail", "dropped", "has_warned", "lock", "options"),
+        *("remote_ranges", "streams"),
     )
 
     def __init__(self, options: Options, lock: MemoryLock) -> None:
@@ -74,29 +75,25 @@ class MessageLog:
         self._last_id = 0  # of those that were made here
         self._appended: list[bytes] = []
         self._once: set[str] = set()
-        # What was made of appended messages that may be there already, and then are not appended:
-        # the bytes that they were appended with, and those now.
-        self._remade: dict[str, tuple[bytes | None, bytes]] = {}
-        self._replaced: dict[str, tuple[bytes | None, bytes]] = {}
-        # What was replaced since the load, and saved or staged.
-        self._current: dict[str, bytes] = {}
+        self._edits: Edits | None = None  # as it mostly is
         if self.remote_ranges is not None:
             self.remote_ranges = []
 
     def discard_changes(self) -> None:
         """Go back to what the store holds, as far as is known."""
         self._kept_end = self._stored_end
-        self._appended, self._once, self._replaced, self._remade = [], set(), {}, {}
+        self._appended, self._once = [], set()
+        if self._edits is not None:
+            self._edits.discard()
 
     def changes(self) -> LogChanges:
         """Return what has changed, for `do_again`."""
-        said = self._appended, self._once, self._remade, self._last_id
-        return self.shortened_to, self._replaced, said
+        edits = None if self._edits is None else self._edits.unsaved()
+        return self.shortened_to, edits, (self._appended, self._once, self._last_id)
 
     def do_again(self, changes: LogChanges) -> None:
         """Do what has changed to what was loaded since."""
-        kept, self._replaced, said = changes
-        self._appended, self._once, self._remade, self._last_id = said
+        kept, self._edits, (self._appended, self._once, self._last_id) = changes
         if kept is not None:
             self._kept_end = max(self.dropped, min(kept, self._stored_end))
 
@@ -110,7 +107,8 @@ class MessageLog:
                 if self.peek(validate_message_id(id)) is None:
                     self._appended.append(pack(id, self.check(role, content, id, extra)))
                     self._once.add(id)
-                    self._current.pop(id, None)  # of a message that was dropped
+                    if self._edits is not None:
+                        self._edits.forget_shown(id)  # of a message that was dropped
                 return id
             self._last_id = made = next_message_id(self._last_id, self._last_key)
             key = made.to_bytes(KEY_SIZE)
@@ -155,19 +153,17 @@ class MessageLog:
         """Keep the first `size` messages."""
         with self.lock.held:
             position = self.dropped + size
-            if size <= 0:
-                self._replaced, self._current = {}, {}
-            elif position < self._kept_end and (self._replaced or self._current):
-                start = self._start
-                for place, message in enumerate([*packed_of(self._tail), *self._recent], start):
-                    if place >= position:
-                        self._replaced.pop(id := id_of(message, place), None)
-                        self._current.pop(id, None)
             first_dropped = max(0, position - self._kept_end)
-            for message in self._appended[first_dropped:]:
-                self._once.discard(id := id_of(message, 0))
-                self._remade.pop(id, None)
+            dropped = [id_of(message, 0) for message in self._appended[first_dropped:]]
+            self._once.difference_update(dropped)
             del self._appended[first_dropped:]
+            if self._edits is not None:
+                self._edits.forget_appended(dropped)
+                if size <= 0:
+                    self._edits.forget_stored()
+                elif position < self._kept_end:
+                    stored = enumerate([*packed_of(self._tail), *self._recent], self._start)
+                    self._edits.forget(id_of(each, at) for at, each in stored if at >= position)
             self._kept_end = min(self._kept_end, position)
 
     def take_back(self, end: int) -> bool:
@@ -191,8 +187,7 @@ class MessageLog:
             data = self._newest(id, data)
             new = encode(object_of(decode(data)) | dict(fields), "message")
             check_size(self.options, new)
-            old = self._replaced[id][0] if id in self._replaced else data
-            self._replace(id, old, new)
+            self._replace(id, data, new)
 
     def redact(self, id: str, data: bytes) -> None:
         """Leave of a message nothing but its id, its role and its time."""
@@ -206,25 +201,28 @@ class MessageLog:
         return self.peek(id) or self._as_replaced(id, data)
 
     def _replace(self, id: str, old: bytes | None, new: bytes) -> None:
+        if self._edits is None:
+            self._edits = Edits()
         for index, message in enumerate(self._appended):
             if id_of(message, 0) == id:
                 self._appended[index] = header_of(message) + new
                 if id in self._once:
-                    first = self._remade[id][0] if id in self._remade else old
-                    self._remade[id] = None if old is None else first, new
+                    self._edits.remake(id, old, new)
                 return
-        self._replaced[id] = old, new
+        self._edits.replace(id, old, new)
 
     def _as_replaced(self, id: str, data: bytes) -> bytes:
         """Return the bytes of a message that is stored with `data`."""
-        return self._replaced[id][1] if id in self._replaced else self._current.get(id, data)
+        return data if self._edits is None else self._edits.applied_to(id, data)
 
     # Saving.
 
     @property
     def is_modified(self) -> bool:
         """Whether there is something to save."""
-        return bool(self._appended or self._replaced) or self._kept_end < self._stored_end
+        if self._edits is not None and self._edits.are_modified:
+            return True
+        return bool(self._appended) or self._kept_end < self._stored_end
 
     @property
     def shortened_to(self) -> int | None:
@@ -241,13 +239,7 @@ class MessageLog:
         if appended:
             self._recent += appended
             self._stored_end = self._kept_end = kept + len(appended)
-        replaced: list[Replacement] = []
-        if self._replaced:
-            replaced = [
-                Replacement(id=id, old=old, new=new) for id, (old, new) in self._replaced.items()
-            ]
-            self._current.update((each.id, each.new) for each in replaced)
-            self._replaced = {}
+        replaced = () if self._edits is None else self._edits.collect_changes()
         if once:
             self._once = set()
         return (
@@ -256,22 +248,18 @@ class MessageLog:
             once,
             replaced,
             seen,
+            self._stored_end,
         )
 
     def remade(self, change: Change, committed: Committed) -> Sequence[Replacement]:
         """Return what is to be replaced, because a change did not append it: it was there."""
-        if not self._remade:
-            return ()
-        found = [(id, self._remade.pop(id)) for id in change.once if id in self._remade]
-        return [
-            Replacement(id=id, old=old, new=new)
-            for id, (old, new) in found
-            if committed.repeated or id in committed.existing
-        ]
+        return () if self._edits is None else self._edits.take_remade(change, committed)
 
     def adopt(self, replaced: Mapping[str, bytes]) -> None:
         """Take note of what became of messages that others have changed, too."""
-        self._current.update(replaced)
+        if self._edits is None:
+            self._edits = Edits()
+        self._edits.adopt(replaced)
 
     def _cut(self, end: int) -> None:
         """Forget what is in memory from position `end` on."""
@@ -369,10 +357,10 @@ class MessageLog:
         """Return the messages as they are now, to be read."""
         with self.lock.held:
             start, end, packed = self._in_memory()
-            changed, first = self._current.copy(), self._first
-            if self._replaced:
-                changed.update((id, new) for id, (_, new) in self._replaced.items())
-            return MessageView(self.dropped, start, end, packed, first, changed, self._offline)
+            changed = {} if self._edits is None else self._edits.shown()
+            return MessageView(
+                self.dropped, start, end, packed, self._first, changed, self._offline
+            )
 
     def peek(self, id: str) -> bytes | None:
         """Return the bytes of a message that is in memory and still wanted; None: it is not."""

@@ -6,8 +6,9 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final, NamedTuple
 
-from ..backends.records import Change, Committed, Replacement
+from ..backends.records import Change, Committed, Create, Replacement
 from ..backends.toolkit.packed import NO_KEY, Pair, packed_of
+from ..backends.toolkit.writer import Commit
 from ..exceptions import (
     ConversationConflict,
     ConversationCorrupt,
@@ -16,6 +17,7 @@ from ..exceptions import (
     InvalidConversationValue,
     MessageNotFound,
 )
+from .edits import Edits
 
 # After these the store has answered no, and sending the same change again is no use.
 REFUSALS: Final = (
@@ -27,97 +29,100 @@ REFUSALS: Final = (
     MessageNotFound,
 )
 
-
 NOTHING: Final[Sequence[Pair]] = ()  # is appended
 
 
-# Of what has changed: `keep_messages`, `append`, `once`, `replace` and `seen` of a `Change`.
+# Of what has changed: `keep_messages`, `append`, `once`, `replace` and `seen` of a `Change`; and
+# where the messages end after it.
 MessageChanges = tuple[
-    int | None, Sequence[Pair], Collection[str], Sequence[Replacement], tuple[int, bytes]
+    int | None, Sequence[Pair], Collection[str], Sequence[Replacement], tuple[int, bytes], int
 ]
 
-
 # The same, before it is made a `Change` of; see `MessageLog`.
-Remade = dict[str, tuple[bytes | None, bytes]]
-LogChanges = tuple[int | None, Remade, tuple[list[bytes], set[str], Remade, int]]
+LogChanges = tuple[int | None, Edits | None, tuple[list[bytes], set[str], int]]
 
 
-class Pending:
+class Pending(deque[tuple[Change, int]]):
     """Changes in the order in which they are to be sent, each with the position at which the
     messages are expected to end after it. One that the store may not have received stays, to be
     sent again."""
 
-    __slots__ = ("_queue",)
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self._queue: deque[tuple[Change, int]] = deque()
+    def __repr__(self) -> str:
+        return f"<Pending: {len(self)}>"
 
-    def __len__(self) -> int:
-        return len(self._queue)
+    __sentry_repr__ = __repr__
 
     @property
     def first(self) -> Change | None:
         """The change to send next; None: there is none."""
         try:
-            return self._queue[0][0]
+            return self[0][0]
         except IndexError:  # no question before, for another thread may take it out
             return None
 
-    def add(self, change: Change) -> None:
-        """Add a change as the last one."""
-        kept = change.seen[0] if change.keep_messages is None else change.keep_messages
-        self._queue.append((change, kept + len(change.append)))
-
-    def add_first(self, change: Change) -> None:
-        """Add a change that appends nothing, to be sent before those that wait."""
-        self._queue.appendleft((change, change.seen[0]))
-
-    def clear(self) -> None:
-        """Forget all of them."""
-        self._queue.clear()
+    def add_follower(
+        self,
+        applied: Change,
+        committed: Committed,
+        replacements: Sequence[Replacement],
+        commit: Commit,
+        lease: str | None,
+    ) -> None:
+        """Add a change, to be sent before those that wait, of messages that one which was applied
+        was to append, and that were there already."""
+        change = Change(
+            create=Create.MUST_EXIST,
+            visitor=applied.visitor,
+            replace=replacements,
+            commit=commit,
+            lease=None if applied.release else lease,
+            seen=(committed.end, committed.last_key),
+            window=applied.window,
+        )
+        self.appendleft((change, committed.end))
 
     def expect(self, version: int) -> None:
         """Have the first one refused unless this is the stored version."""
-        change, end = self._queue[0]
-        self._queue[0] = replace(change, expected_version=version), end
+        change, end = self[0]
+        self[0] = replace(change, expected_version=version), end
 
     def release(self, lease: str) -> bool:
         """Have the last one give up the lease. False: it has none, or there is none."""
-        if not self._queue or self._queue[-1][0].lease != lease:
+        if not self or self[-1][0].lease != lease:
             return False
-        change, end = self._queue[-1]
+        change, end = self[-1]
         if not change.release:
-            self._queue[-1] = replace(change, release=True), end
+            self[-1] = replace(change, release=True), end
         return True
 
     def is_first(self, change: Change) -> bool:
         """Tell whether a change is the one to send next."""
-        return bool(self._queue) and self._queue[0][0].commit is change.commit
+        return bool(self) and self[0][0].commit is change.commit
 
     def take(self, change: Change) -> tuple[int, bool] | None:
         """Take out what has been applied. Return where the messages were expected to end after it,
         and whether others wait. None: another task has sent it as well, and was faster."""
-        if not self._queue or self._queue[0][0].commit is not change.commit:
+        if not self or self[0][0].commit is not change.commit:
             return None
-        return self._queue.popleft()[1], bool(self._queue)
+        return self.popleft()[1], bool(self)
 
     def settle(self, change: Change, committed: Committed, expected_end: int) -> "Settled":
         """Have the changes that wait count messages as the store does after one was applied."""
         end = committed.end
-        waiting: deque[tuple[Change, int]] = deque()
-        is_cut = any(each.keep_messages is not None for each, _ in self._queue)
+        is_cut = any(each.keep_messages is not None for each, _ in self)
         # After a cut, what is known here is given up, so that the next answer has all.
         seen = (0, NO_KEY) if is_cut else (end, committed.last_key)
         later = 0
-        for each, _ in self._queue:
+        for place, (each, _) in enumerate(tuple(self)):
             keep = each.keep_messages
             if keep is not None:
                 end = keep = shifted(keep, change, committed, expected_end)
                 later = 0
             end += len(each.append)
             later += len(each.append)
-            waiting.append((replace(each, keep_messages=keep, seen=seen), end))
-        self._queue = waiting
+            self[place] = replace(each, keep_messages=keep, seen=seen), end
         return Settled(change, committed, expected_end, end, later, is_cut)
 
 

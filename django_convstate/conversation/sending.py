@@ -15,7 +15,7 @@ def send(conversation: object, copy: WorkingCopy, repository: Repository, refusa
         conversation: what the signals are about.
         refusals: how many changes of it had been refused when this was staged.
     """
-    while (change := copy.pending.first) is not None:
+    while copy.pending and (change := copy.pending.first):
         try:
             committed = repository.commit(copy.id, change)
         except REFUSALS:
@@ -34,7 +34,7 @@ async def asend(
 ) -> None:
     """See `send`."""
     try:
-        while (change := copy.pending.first) is not None:
+        while copy.pending and (change := copy.pending.first):
             try:
                 committed = await repository.acommit(copy.id, change)
             except REFUSALS:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from .. import clock
-from ..backends.records import Change, Committed, Create, Record, Replacement
+from ..backends.records import Change, Committed, Create, Record
 from ..backends.refusals import only_peeked, owned_by_another, unknown_here
 from ..backends.toolkit.writer import ThisProcess
 from ..conf import Options
@@ -28,8 +28,8 @@ class WorkingCopy:
     have it yet, or not any more because of an outage.
     """
 
-    # More attributes than the dictionaries of instances share their keys for, which makes each access
-    # slower and each object larger.
+    # There are more of them than dictionaries of instances share their keys for, so that without
+    # slots each access would take longer, and each object more memory.
     __slots__ = (
         *("_acknowledged", "_has_given_up", "_kept", "_lease", "_options", "before_save", "create"),
         *("created_at", "degraded", "existing", "expires_at", "has_news", "id", "is_claimable"),
@@ -176,7 +176,7 @@ class WorkingCopy:
             is_after_turn = self._has_given_up
             self._has_given_up |= releases
             changed, unset, counted, expected = self.state.collect_changes()
-            keep, appended, once, replaced, seen = self.log.collect_changes()
+            keep, appended, once, replaced, seen, end = self.log.collect_changes()
             if not (
                 changed
                 or unset
@@ -219,27 +219,10 @@ class WorkingCopy:
                 seen=seen,
                 window=self.window,
             )
-            self.pending.add(change)
+            self.pending.append((change, end))
             self.create = Create.MUST_EXIST
             self.new_ttl = None
             return self.refusals
-
-    def _stage_replacements(
-        self, replacements: Sequence[Replacement], change: Change, committed: Committed
-    ) -> None:
-        """Stage a change of messages that were to be appended, and were there already."""
-        self.log.adopt({each.id: each.new for each in replacements})
-        self.pending.add_first(
-            Change(
-                create=Create.MUST_EXIST,
-                visitor=self.visitor,
-                replace=replacements,
-                commit=ThisProcess.writer.begin(self.id),
-                lease=None if change.release else self.lease,
-                seen=(committed.end, committed.last_key),
-                window=self.window,
-            )
-        )
 
     def check_writable(self) -> None:
         """Raise `ConversationConflict` for one that was only peeked at."""
@@ -286,7 +269,9 @@ class WorkingCopy:
                 self.log.settle(self.pending.settle(change, committed, expected_end))
             self.existing = committed.existing
             if change.once and (replacements := self.log.remade(change, committed)):
-                self._stage_replacements(replacements, change, committed)
+                self.log.adopt({each.id: each.new for each in replacements})
+                commit, lease = ThisProcess.writer.begin(self.id), self.lease
+                self.pending.add_follower(change, committed, replacements, commit, lease)
             if committed.replaced:
                 self.log.adopt(committed.replaced)
             if committed.merged:

@@ -128,11 +128,11 @@ class Operations:
 
     def commit(self, id: str, change: Change) -> Operation[Committed]:
         """See `RedisBackend.commit`."""
-        commit = change.commit
+        commit, appended = change.commit, to_append(change.append)
         commit.sending()
         arguments: list[Argument] = [
             id,
-            self._head(change),
+            self._head(change, len(appended)),
             commit.writer + change.seen[1],
             change.owner or "",
             "" if change.visitor is None else f"={change.visitor}",
@@ -145,7 +145,7 @@ class Operations:
             arguments += flat(map(_expectation, change.expected.items()))
         if change.replace:
             arguments += flat(map(_replacement, change.replace))
-        arguments += to_append(change.append)
+        arguments += appended
         if change.once:
             indexes = [i for i, (each, _) in enumerate(change.append) if each in change.once]
             arguments.append(struct.pack(f"<{len(indexes)}I", *indexes))
@@ -296,7 +296,7 @@ class Operations:
         index = self.indexing(owner, id, ttl, now) if owner else None
         return Reply(committed_of(change, reply), index)
 
-    def _head(self, change: Change) -> bytes:
+    def _head(self, change: Change, appended: int) -> bytes:
         return _HEAD.pack(
             _CREATE[change.create],
             change.unless_deleted,
@@ -312,7 +312,7 @@ class Operations:
             len(change.increment),
             len(change.expected),
             len(change.replace),
-            len(change.append),
+            appended,
             bool(change.once),
             _NONE if change.max_state_bytes is None else change.max_state_bytes,
             _NONE if change.max_messages is None else change.max_messages,
