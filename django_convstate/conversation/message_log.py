@@ -74,7 +74,7 @@ class MessageLog:
         self._recent: list[bytes] = []
         self._last_id = 0  # of those that were made here
         self._appended: list[bytes] = []
-        self._once: set[str] = set()
+        self._once: dict[str, None] = {}  # a set takes more memory
         self._edits: Edits | None = None  # as it mostly is
         if self.remote_ranges is not None:
             self.remote_ranges = []
@@ -82,7 +82,7 @@ class MessageLog:
     def discard_changes(self) -> None:
         """Go back to what the store holds, as far as is known."""
         self._kept_end = self._stored_end
-        self._appended, self._once = [], set()
+        self._appended, self._once = [], {}
         if self._edits is not None:
             self._edits.discard()
 
@@ -106,7 +106,7 @@ class MessageLog:
             if id is not None:
                 if self.peek(validate_message_id(id)) is None:
                     self._appended.append(pack(id, self.check(role, content, id, extra)))
-                    self._once.add(id)
+                    self._once[id] = None
                     if self._edits is not None:
                         self._edits.forget_shown(id)  # of a message that was dropped
                 return id
@@ -155,7 +155,8 @@ class MessageLog:
             position = self.dropped + size
             first_dropped = max(0, position - self._kept_end)
             dropped = [id_of(message, 0) for message in self._appended[first_dropped:]]
-            self._once.difference_update(dropped)
+            for id in dropped:
+                self._once.pop(id, None)
             del self._appended[first_dropped:]
             if self._edits is not None:
                 self._edits.forget_appended(dropped)
@@ -241,7 +242,7 @@ class MessageLog:
             self._stored_end = self._kept_end = kept + len(appended)
         replaced = () if self._edits is None else self._edits.collect_changes()
         if once:
-            self._once = set()
+            self._once = {}
         return (
             kept if kept < stored else None,
             PackedMessages(appended, kept, has_keys=False) if appended else NOTHING,

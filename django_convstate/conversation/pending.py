@@ -1,6 +1,5 @@
 """Changes on their way to the store, until it has answered each of them."""
 
-from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -39,10 +38,10 @@ MessageChanges = tuple[
 ]
 
 # The same, before it is made a `Change` of; see `MessageLog`.
-LogChanges = tuple[int | None, Edits | None, tuple[list[bytes], set[str], int]]
+LogChanges = tuple[int | None, Edits | None, tuple[list[bytes], dict[str, None], int]]
 
 
-class Pending(deque[tuple[Change, int]]):
+class Pending(list[tuple[Change, int]]):
     """Changes in the order in which they are to be sent, each with the position at which the
     messages are expected to end after it. One that the store may not have received stays, to be
     sent again."""
@@ -81,7 +80,7 @@ class Pending(deque[tuple[Change, int]]):
             seen=(committed.end, committed.last_key),
             window=applied.window,
         )
-        self.appendleft((change, committed.end))
+        self.insert(0, (change, committed.end))
 
     def expect(self, version: int) -> None:
         """Have the first one refused unless this is the stored version."""
@@ -106,7 +105,7 @@ class Pending(deque[tuple[Change, int]]):
         and whether others wait. None: another task has sent it as well, and was faster."""
         if not self or self[0][0].commit is not change.commit:
             return None
-        return self.popleft()[1], bool(self)
+        return self.pop(0)[1], bool(self)
 
     def settle(self, change: Change, committed: Committed, expected_end: int) -> "Settled":
         """Have the changes that wait count messages as the store does after one was applied."""

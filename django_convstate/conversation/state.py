@@ -51,16 +51,16 @@ class State(MutableMapping[str, JSON]):
         # Counters that we have added to, and values that were merged with others' changes. What is
         # stored of them is known only roughly, and what is assigned is sent even if it looks the
         # same.
-        self._approximate: set[str] = set()
+        self._approximate: frozenset[str] = frozenset()
         # What was assigned since the last commit replaces what is stored; what was only changed
         # inside is merged with what others have changed inside.
-        self._assigned: set[str] = set()
+        self._assigned: dict[str, None] = {}  # a set takes more memory
         self._size: int | None = None  # of `_encoded`, in bytes; None: not computed yet
 
     def discard_changes(self) -> None:
         """Go back to what the store holds, as far as is known."""
         self._encoded = self._stored.copy()
-        self._values, self._counted, self._assigned = {}, {}, set()
+        self._values, self._counted, self._assigned = {}, {}, {}
         self._size = None
 
     def __getitem__(self, key: str) -> JSON:
@@ -79,7 +79,7 @@ class State(MutableMapping[str, JSON]):
             key = _plain_key(key)
             self._put(key, encode(value, "state", key))
             self._values[key] = value
-            self._assigned.add(key)
+            self._assigned[key] = None
             self._counted.pop(key, None)
 
     def setdefault(self, key: str, default: JSON = None) -> JSON:
@@ -89,7 +89,7 @@ class State(MutableMapping[str, JSON]):
             if key not in self:
                 self[key] = default
                 if isinstance(default, (list, dict)) and key not in self._stored:
-                    self._assigned.discard(key)
+                    self._assigned.pop(key, None)
             return self[key]
 
     def __delitem__(self, key: str) -> None:
@@ -184,13 +184,13 @@ class State(MutableMapping[str, JSON]):
         changed = self._changed(encoded)
         unset = sorted(stored.keys() - encoded.keys())
         expected: dict[str, bytes | None] = {}
-        for key in changed.keys() - self._assigned:
+        for key in changed.keys() - self._assigned.keys():
             expected[key] = stored.get(key)
         if changed or unset or counted:
             self._stored = encoded.copy()
         if counted or self._approximate:
             self._approximate = (self._approximate | counted.keys()) - changed.keys()
-        self._assigned, self._counted = set(), {}
+        self._assigned, self._counted = {}, {}
         return changed, unset, counted, expected
 
     @property
@@ -212,7 +212,7 @@ class State(MutableMapping[str, JSON]):
         for key, mine in changes.changed.items():
             value, base = changes.values[key], changes.expected.get(key)
             if key not in changes.expected:
-                self._assigned.add(key)
+                self._assigned[key] = None
             elif not self._is_stored_as(base, key) and (theirs := self._stored.get(key)):
                 mine = merged_bytes(base, mine, theirs, path_of("state", key))
                 value = decode(mine)
@@ -228,7 +228,7 @@ class State(MutableMapping[str, JSON]):
 
     def note_merged(self, keys: Iterable[str]) -> None:
         """Take note that what is stored under these keys has others' changes in it, too."""
-        self._approximate.update(keys)
+        self._approximate |= frozenset(keys)
 
     def _nested(self) -> dict[str, bytes]:
         """Return the lists and dictionaries that were handed out as they are now: they may have
@@ -251,7 +251,7 @@ class State(MutableMapping[str, JSON]):
 
     def _sent_anyway(self) -> set[str]:
         """Return the keys whose values are sent even if they look the same as what is stored."""
-        return self._assigned & self._approximate
+        return self._assigned.keys() & self._approximate
 
     def _put(self, key: str, data: bytes) -> None:
         if self._size is None:
