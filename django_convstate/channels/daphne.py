@@ -15,21 +15,11 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ..tracebacks import clears_own_locals
 
-
-class DaphneHeaders:
-    """Has to be outermost, because a server is recognized by the `send` that it passes."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-
-    @clears_own_locals
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Run one connection, with headers that get through."""
-        if _drops_headers(send):
-            send = functools.partial(_send_as_pair, send)
-        await self.inner(scope, receive, send)
+def passing_headers(send: Any) -> Any:
+    """Return a `send` with which headers get through: the one given, where they do already. It has
+    to be that of the server, which is recognized by it."""
+    return functools.partial(_send_as_pair, send) if _drops_headers(send) else send
 
 
 def _drops_headers(send: object) -> bool:

@@ -1,4 +1,8 @@
-"""What wraps the consumers in `asgi.py`: the user of a socket, and its conversation."""
+"""What wraps the consumers in `asgi.py`: the user of a socket, and its conversation.
+
+A socket may be idle for days, and there are thousands. So each layer here is one coroutine, which
+keeps no scope but that of the consumer: none is wrapped by `clears_own_locals`.
+"""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -10,8 +14,8 @@ from django.apps import apps
 
 from ..http.visitor import avisitor_of
 from ..store import ConversationStore, conversations
-from ..tracebacks import clears_own_locals
-from .daphne import DaphneHeaders
+from ..tracebacks import clear_own_locals
+from .daphne import passing_headers
 from .handshake import request_of
 from .scope import ScopeConversation
 
@@ -29,30 +33,76 @@ class ConversationMiddleware:
     def __init__(self, inner: Application) -> None:
         self.inner = inner
 
-    @clears_own_locals
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Run one connection; other protocols pass through unchanged."""
-        if scope["type"] != "websocket":
+        try:
+            if scope["type"] == "websocket":
+                scope, send = await self._with_conversation(scope, send)
             return await self.inner(scope, receive, send)
-        store = self.get_store(scope)
-        visitor = await avisitor_of(request_of(scope), store.options)
-        conversation = ScopeConversation(scope, store, visitor)
-
-        async def send_with_token(message: Message) -> None:
-            if message["type"] == "websocket.accept":
-                for part in conversation.accept(scope, dict(message)):
-                    await send(part)
-                return
-            if message["type"] == "websocket.close":
-                conversation.is_open = False
-            await send(message)
-
-        return await self.inner({**scope, "conversation": conversation}, receive, send_with_token)
+        except BaseException as error:
+            del scope, receive, send
+            clear_own_locals(error)
+            raise
 
     def get_store(self, scope: dict[str, Any]) -> ConversationStore:
         """Return where the conversation of a socket is kept. Override it for a store of each
         tenant, say, as that of the middleware for HTTP. Do no I/O here."""
         return conversations
+
+    async def _with_conversation(
+        self, scope: dict[str, Any], send: Send
+    ) -> tuple[dict[str, Any], Send]:
+        store = self.get_store(scope)
+        visitor = await avisitor_of(request_of(scope), store.options)
+        conversation = ScopeConversation(scope, store, visitor)
+        scope = {**scope, "conversation": conversation}
+        return scope, _SendWithToken(conversation, scope, send)
+
+
+class _SendWithToken:
+    """The `send` of a socket, which adds the token of its conversation to the handshake."""
+
+    __slots__ = ("_conversation", "_scope", "_send")
+
+    def __init__(self, conversation: ScopeConversation, scope: dict[str, Any], send: Send) -> None:
+        self._conversation = conversation
+        self._scope = scope
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "websocket.accept":
+            for part in self._conversation.accept(self._scope, dict(message)):
+                await self._send(part)
+            return
+        if message["type"] == "websocket.close":
+            self._conversation.is_open = False
+        await self._send(message)
+
+
+class _Outermost:
+    """Checks the origin, and has the headers of the handshake get through."""
+
+    def __init__(self, inner: Application) -> None:
+        self.inner = inner
+        # Asked before `inner` is run, not wrapped around it: it would keep the scope, too.
+        self._validator = AllowedHostsOriginValidator(_allow)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Run one connection, or refuse it."""
+        try:
+            if await self._validator(scope, receive, send):
+                running = self.inner(scope, receive, passing_headers(send))
+                scope = receive = send = None
+                await running
+        except BaseException as error:
+            scope = receive = send = None
+            clear_own_locals(error)
+            raise
+
+
+async def _allow(scope: dict[str, Any], receive: Receive, send: Send) -> bool:
+    """Stand for the application of a validator, which returns what this returns."""
+    return True
 
 
 def ConversationMiddlewareStack(  # noqa: N802 - as in Channels
@@ -69,4 +119,4 @@ def ConversationMiddlewareStack(  # noqa: N802 - as in Channels
         if apps.is_installed("django.contrib.auth"):
             inner = AuthMiddleware(inner)
         inner = CookieMiddleware(SessionMiddleware(inner))
-    return DaphneHeaders(AllowedHostsOriginValidator(inner))
+    return _Outermost(inner)
