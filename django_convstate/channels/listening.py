@@ -161,25 +161,20 @@ class Listening:
         self.seen = _requested_seen(scope)
         self._session_group = _session_group_of(scope)
 
-        async def receive_or_idle() -> Any:
-            try:
-                async with asyncio.timeout(min(self._ttl / 3, REJOIN_INTERVAL)):
-                    return await receive()
-            except TimeoutError:
-                return {"type": "conversation.idle"}
-
-        async def send_if_connected(message: dict[str, Any]) -> None:
-            # Some servers raise OSError where the client has disconnected, others do nothing. Its
-            # last message is handled and committed all the same.
-            try:
-                await send(message)
-            except OSError:
-                handle.is_open = False
-
+        self._receive_from_client = receive
         try:
-            await super().__call__(scope, receive_or_idle, send_if_connected)  # type: ignore[misc]
+            await super().__call__(  # type: ignore[misc]
+                scope, self._receive_or_idle, _SendIfConnected(handle, send)
+            )
         finally:
             await self._leave()
+
+    async def _receive_or_idle(self) -> Any:
+        try:
+            async with asyncio.timeout(min(self._ttl / 3, REJOIN_INTERVAL)):
+                return await self._receive_from_client()
+        except TimeoutError:
+            return {"type": "conversation.idle"}
 
     # The conversation, and how much of it the client has.
 
@@ -330,6 +325,26 @@ class Listening:
         # One that has failed after it has waited for long need not be waited for once more.
         await asyncio.sleep(max(0.0, began + LAYER_RETRY_PAUSE - time.monotonic()))
         return read_again()  # events may be lost, so load and compare
+
+
+class _SendIfConnected:
+    """The `send` of a consumer. Some servers raise OSError where the client has disconnected,
+    others do nothing. Its last message is handled and committed all the same."""
+
+    # No method of the consumer, which keeps it: that were a cycle.
+    __slots__ = ("_handle", "_send")
+
+    def __init__(
+        self, handle: ScopeConversation, send: Callable[[dict[str, Any]], Awaitable[None]]
+    ) -> None:
+        self._handle = handle
+        self._send = send
+
+    async def __call__(self, message: dict[str, Any]) -> None:
+        try:
+            await self._send(message)
+        except OSError:
+            self._handle.is_open = False
 
 
 def is_token(content: Any) -> bool:

@@ -1,7 +1,7 @@
 """`scope["conversation"]`: which conversation a websocket means, for as long as it is open."""
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, NoReturn
 
 from django.core.exceptions import SynchronousOnlyOperation
@@ -59,7 +59,7 @@ class ScopeConversation:
         self._store = store
         self._visitor = visitor
         self._refusal: ConversationError | None = None
-        self._others: list[Token] = []  # what the client presents besides, as cookies of our name
+        self._others: Sequence[Token] = ()  # what a client presents besides, as cookies of our name
         self.is_open = False
         self.is_used = True  # False: the socket has another conversation, chosen by its URL, say
         self._responded = False  # the handshake has its response
@@ -71,8 +71,8 @@ class ScopeConversation:
         presented = identity.presented(handshake.request_of(scope), store.options)
         candidates = presentable(presented, visitor)
         if candidates:
-            first, *self._others = candidates
-            self._use(first)
+            self._use(candidates[0])
+            self._others = candidates[1:]
         else:
             self._begin_anew()
 
@@ -80,7 +80,7 @@ class ScopeConversation:
         """Switch to the conversation of a token that the client presents itself, as a subprotocol
         or in a message. It takes precedence over the cookie."""
         read = tokens.read_token(token)
-        self._token_given, self._others, self._refusal = True, [], None
+        self._token_given, self._others, self._refusal = True, (), None
         if read is None:
             self._refusal = InvalidConversationId("The token that was presented is none of ours.")
         elif presentable([read], self._visitor):
@@ -211,7 +211,8 @@ class ScopeConversation:
             if self._token_given or self._responded:
                 raise error
             if self._others:
-                self._use(self._others.pop(0))
+                self._use(self._others[0])
+                self._others = self._others[1:]
                 return None
             # The stored one is gone, and its id with it. The handshake's response carries the new.
             self._begin_anew()
