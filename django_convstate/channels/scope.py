@@ -1,7 +1,7 @@
 """`scope["conversation"]`: which conversation a websocket means, for as long as it is open."""
 
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import Any, NoReturn
 
 from django.core.exceptions import SynchronousOnlyOperation
@@ -59,7 +59,7 @@ class ScopeConversation:
         self._store = store
         self._visitor = visitor
         self._refusal: ConversationError | None = None
-        self._others: Sequence[Token] = ()  # what a client presents besides, as cookies of our name
+        self._others: tuple[Token, ...] = ()  # what the client presents besides, as cookies
         self.is_open = False
         self.is_used = True  # False: the socket has another conversation, chosen by its URL, say
         self._responded = False  # the handshake has its response
@@ -72,7 +72,7 @@ class ScopeConversation:
         candidates = presentable(presented, visitor)
         if candidates:
             self._use(candidates[0])
-            self._others = candidates[1:]
+            self._others = tuple(candidates[1:])
         else:
             self._begin_anew()
 
