@@ -1,7 +1,7 @@
 """What wraps the consumers in `asgi.py`: the user of a socket, and its conversation.
 
 A socket may be idle for days, and there are thousands. So each layer here is one coroutine, which
-keeps no scope but that of the consumer: none is wrapped by `clears_own_locals`.
+keeps no scope but its own: none is wrapped by `clears_own_locals`.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -79,30 +79,20 @@ class _SendWithToken:
         await self._send(message)
 
 
-class _Outermost:
-    """Checks the origin, and has the headers of the handshake get through."""
+class _PassingHeaders:
+    """Has the headers of the handshake get through the server."""
 
     def __init__(self, inner: Application) -> None:
         self.inner = inner
-        # Asked before `inner` is run, not wrapped around it: it would keep the scope, too.
-        self._validator = AllowedHostsOriginValidator(_allow)
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Run one connection, or refuse it."""
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Run one connection."""
         try:
-            if await self._validator(scope, receive, send):
-                running = self.inner(scope, receive, passing_headers(send))
-                scope = receive = send = None
-                await running
+            return await self.inner(scope, receive, passing_headers(send))
         except BaseException as error:
-            scope = receive = send = None
+            del scope, receive, send
             clear_own_locals(error)
             raise
-
-
-async def _allow(scope: dict[str, Any], receive: Receive, send: Send) -> bool:
-    """Stand for the application of a validator, which returns what this returns."""
-    return True
 
 
 def ConversationMiddlewareStack(  # noqa: N802 - as in Channels
@@ -119,4 +109,4 @@ def ConversationMiddlewareStack(  # noqa: N802 - as in Channels
         if apps.is_installed("django.contrib.auth"):
             inner = AuthMiddleware(inner)
         inner = CookieMiddleware(SessionMiddleware(inner))
-    return _Outermost(inner)
+    return _PassingHeaders(AllowedHostsOriginValidator(inner))
