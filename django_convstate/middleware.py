@@ -100,8 +100,17 @@ class ConversationMiddleware:
         I/O here."""
         return conversations
 
-    def process_view(self, request: HttpRequest, *args: object) -> None:
-        """Prepare for a view of Django REST framework."""
+    @property
+    def process_view(self) -> Callable[..., object]:
+        """What prepares for a view of Django REST framework. In async code a coroutine function, or
+        Django would call it in a thread."""
+        return self._aprepare if self.is_async else self._prepare
+
+    def _prepare(self, *args: object) -> None:
+        forward_assignments()
+
+    async def _aprepare(self, *args: object) -> None:
+        """See `_prepare`."""
         forward_assignments()
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:

@@ -70,8 +70,11 @@ class TestRemembering:
         async def view(request: Any) -> HttpResponse:
             return HttpResponse()
 
-        assert iscoroutinefunction(ConversationMiddleware(view))
-        assert not iscoroutinefunction(ConversationMiddleware(lambda request: HttpResponse()))
+        in_async, in_sync = ConversationMiddleware(view), ConversationMiddleware(HttpResponse)
+        assert iscoroutinefunction(in_async)
+        assert iscoroutinefunction(in_async.process_view), "or Django calls it in a thread"
+        assert not iscoroutinefunction(in_sync)
+        assert not iscoroutinefunction(in_sync.process_view)
 
 
 class TestCallsOfTheStore:
