@@ -7,7 +7,7 @@ SECRET_KEY: another visitor who presents it is turned away without asking the st
 
 import base64
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from django.conf import settings
@@ -51,11 +51,14 @@ class Token:
         owner_digest: of the owner of the conversation; "": it had none.
         is_unsaved: it was made for a conversation that was not stored yet, less than
             `UNSAVED_SECONDS` ago.
+        text: as it was read, if one that is made now for a stored conversation would be the same;
+            "": that is not so, or not known.
     """
 
     id: str
     owner_digest: str
     is_unsaved: bool
+    text: str = field(default="", compare=False)
 
     @property
     def is_owned(self) -> bool:
@@ -71,7 +74,7 @@ class Token:
 
     def renewed(self, owner: str) -> "Token":
         """Return it with the digest of its owner by the present SECRET_KEY."""
-        return replace(self, owner_digest=_digest(self.id, owner, settings.SECRET_KEY))
+        return Token(self.id, _digest(self.id, owner, settings.SECRET_KEY), self.is_unsaved)
 
     def signed(self, *, unsaved: bool) -> str:
         """Return it as a client holds it. See `sign_id`."""
@@ -108,13 +111,15 @@ def sign_id(id: str, owner: str | None = None, *, unsaved: bool = False) -> str:
 @clears_locals
 def read_token(token: str) -> Token | None:
     """Return what `token` says; None if we did not sign it (SECRET_KEY_FALLBACKS count)."""
-    if (value := _unsign(Signer(salt=_SALT), token)) is not None:
-        return _token(value, is_unsaved=False)
+    stored = Signer(salt=_SALT)
+    if (value := _unsign(stored, token)) is not None:
+        # Of several keys, it may not be the present one that has signed it.
+        return _token(value, text="" if stored.fallback_keys else token)
     signer = HourlySigner(salt=_UNSAVED_SALT)
     if (value := _unsign(signer, token)) is not None:
         return _token(value, is_unsaved=signer.age_of(token) <= UNSAVED_SECONDS)
     value = _unsign(Signer(salt=_UNSAVED_SALT_OF_0_1), token)
-    return None if value is None else _token(value, is_unsaved=False)
+    return None if value is None else _token(value)
 
 
 @clears_locals
@@ -124,10 +129,10 @@ def unsign_token(token: str) -> str | None:
     return None if read is None else read.id
 
 
-def _token(value: str, is_unsaved: bool) -> Token | None:
+def _token(value: str, *, is_unsaved: bool = False, text: str = "") -> Token | None:
     id, _, digest = value.partition(_SEPARATOR)
     try:
-        return Token(validate_id(id), digest, is_unsaved)
+        return Token(validate_id(id), digest, is_unsaved, text)
     except InvalidConversationId:
         return None
 

@@ -157,8 +157,10 @@ def _cookie_tokens(request: HttpRequest, options: Options) -> list[str]:
     name = options.cookie_name
     if name is None or name not in request.COOKIES:
         return []
-    chunks = map(parse_cookie, request.META.get("HTTP_COOKIE", "").split(";"))
-    sent = [chunk[name] for chunk in chunks if name in chunk]
+    header, others = request.META.get("HTTP_COOKIE", ""), list[str]()
+    if header.count(name) > 1:
+        chunks = map(parse_cookie, header.split(";"))
+        others = [chunk[name] for chunk in chunks if name in chunk][:-1]
     # `request.COOKIES` has the last one only, and a middleware or a test may have changed that.
-    distinct = dict.fromkeys(filter(None, [*sent[:-1], request.COOKIES[name]]))
+    distinct = dict.fromkeys(filter(None, [*others, request.COOKIES[name]]))
     return list(itertools.islice(distinct, MAX_TOKENS))

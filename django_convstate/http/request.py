@@ -18,7 +18,7 @@ from ..conversation.working_copy import WorkingCopy
 from ..exceptions import ConversationCorrupt
 from ..ids import owner_of
 from ..store import ConversationStore
-from ..tokens import Token, ids_without_owner
+from ..tokens import Token, ids_without_owner, new_token
 from ..tracebacks import clears_own_locals
 from . import identity
 from .awaitable import GuardedCoroutine
@@ -250,6 +250,17 @@ class RequestConversation:
             self._presented = identity.presented(self.request, self.store.options)
             self.known.update(token.id for token in self._presented)
         return self._presented
+
+    def token_of(self, conversation: Conversation) -> str:
+        """Return the token that a client is to hold for a conversation. That which it has presented
+        is not signed again."""
+        copy = working_copy_of(conversation)
+        token = new_token(copy.id, copy.owner)
+        if not copy.unconfirmed:
+            for presented in self._presented or ():
+                if presented.text and presented == token:
+                    return presented.text
+        return token.signed(unsaved=copy.unconfirmed)
 
     def _follow_user(self, conversation: Conversation) -> None:
         if self.store.options.owner == "user" and self._claimant is None:

@@ -139,7 +139,8 @@ class RequestSaving:
             identity.mark_private(response, options)
         # Without a conversation the store may have been unavailable: the cookie stays.
         if conversation is not None and (will_be_saved or not conversation.is_new):
-            identity.set_token(self._attached.request, response, conversation.token, options)
+            token = self._attached.token_of(conversation)
+            identity.set_token(self._attached.request, response, token, options)
             self._attached.known.add(conversation.id)
         elif (
             conversation is not None

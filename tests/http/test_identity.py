@@ -14,7 +14,7 @@ from django.test import RequestFactory
 from django_convstate import conf, conversations
 from django_convstate.http.identity import presented_tokens, set_token
 from django_convstate.ids import new_id
-from django_convstate.tokens import sign_id, unsign_token
+from django_convstate.tokens import Token, sign_id, unsign_token
 from tests.support.browsers import Browser, varies
 
 
@@ -50,6 +50,13 @@ class TestCookie:
     def test_the_cookie_is_set_once(self, browser: Browser) -> None:
         browser.get("say?text=hello")
         assert browser.get("say?text=again").cookies == {}
+
+    def test_its_signature_is_checked_and_not_made_again(
+        self, browser: Browser, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        browser.get("say?text=hello")
+        monkeypatch.setattr(Token, "signed", None)
+        assert browser.get("say?text=again").json()["messages"] == ["hello", "again"]
 
     def test_a_cookie_with_an_age_is_sent_again(self, browser: Browser, settings: Any) -> None:
         settings.CONVERSATION_STATE = {"COOKIE_AGE": 600}
