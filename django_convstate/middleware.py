@@ -5,6 +5,7 @@ first use; saved before the response is sent or, where that is a stream, at the 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -20,7 +21,7 @@ from .http.request import RequestConversation, attached_to
 from .http.responses import response_for
 from .http.saving import RequestSaving
 from .http.wrapped import forward_assignments
-from .observing import noting
+from .observing import in_request
 from .store import ConversationStore, conversations
 
 logger = logging.getLogger("django_convstate")
@@ -57,8 +58,7 @@ class ConversationMiddleware:
         if self.is_async:
             return self.__acall__(request)
         saving = RequestSaving(RequestConversation(request, self.get_store(request)))
-        with responding_in_thread(saving):
-            return self._respond(request, saving)
+        return responding_in_thread(partial(self._respond, request, saving), saving)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         """See `__call__`."""
@@ -66,12 +66,14 @@ class ConversationMiddleware:
         return await responding(self._arespond(request, saving), saving)
 
     def _respond(self, request: HttpRequest, saving: RequestSaving) -> HttpResponseBase:
+        noting = in_request.set(saving.note_use)
         try:
-            with noting(saving.note_use):
-                response = cast("GetResponse", self.get_response)(request)
+            response = cast("GetResponse", self.get_response)(request)
         except asyncio.CancelledError:  # of an async view that sync middleware waits for
             saving.save_interrupted()
             raise
+        finally:
+            in_request.reset(noting)
         try:
             saving.save(response)
         except Exception as error:
@@ -81,12 +83,14 @@ class ConversationMiddleware:
 
     async def _arespond(self, request: HttpRequest, saving: RequestSaving) -> HttpResponseBase:
         """See `_respond`."""
+        noting = in_request.set(saving.note_use)
         try:
-            with noting(saving.note_use):
-                response = await cast("AsyncGetResponse", self.get_response)(request)
+            response = await cast("AsyncGetResponse", self.get_response)(request)
         except asyncio.CancelledError:
             await saving.asave_interrupted()
             raise
+        finally:
+            in_request.reset(noting)
         try:
             await saving.asave(response)
         except Exception as error:

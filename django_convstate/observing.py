@@ -26,16 +26,6 @@ in_request: Final[ContextVar[Callable[[], None] | None]] = ContextVar(
 
 
 @contextmanager
-def noting(note_use: Callable[[], None]) -> Iterator[None]:
-    """Have the block be what is done for a request, whose `note_use` this is."""
-    token = in_request.set(note_use)
-    try:
-        yield
-    finally:
-        in_request.reset(token)
-
-
-@contextmanager
 def observed(operation: str, backend: ConversationStateBackend) -> Iterator[None]:
     """Tell the observers of one operation, in a with block around it."""
     started, outcome = time.perf_counter(), "ok"

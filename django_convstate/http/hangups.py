@@ -7,8 +7,7 @@ became of its thread.
 """
 
 import asyncio
-from collections.abc import Coroutine, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import Any, Final
 
@@ -80,19 +79,19 @@ async def _end_view(task: "asyncio.Task[Any]", saving: RequestSaving) -> bool:
     return is_cancelled
 
 
-@contextmanager
-def responding_in_thread(saving: RequestSaving) -> Iterator[None]:
+def responding_in_thread(
+    work: Callable[[], HttpResponseBase], saving: RequestSaving
+) -> HttpResponseBase:
     """The same for a request that is served by sync code in a thread, between sync middleware. That
     waits for async code of Django's, and asgiref would cancel the task of this."""
     outer: list[Any] | None = getattr(SyncToAsync.threadlocal, "task_context", None)
     if outer is None:  # under WSGI
-        yield
-        return
+        return work()
     gate = _Gate(saving)
     SyncToAsync.threadlocal.task_context = gate.tasks
     outer.append(gate)
     try:
-        yield
+        response = work()
     finally:
         outer.remove(gate)
         SyncToAsync.threadlocal.task_context = outer
@@ -100,6 +99,7 @@ def responding_in_thread(saving: RequestSaving) -> Iterator[None]:
         if saving.stream is not None:
             saving.stream.close()
         raise asyncio.CancelledError
+    return response
 
 
 class _Gate:

@@ -77,8 +77,7 @@ class RequestConversation:
         # What was new and empty at a login. The view may hold it, and go on with it.
         self._unused: Conversation | None = None
         self.load_later()
-        guarded = markcoroutinefunction(lambda: GuardedCoroutine(self.aload()))
-        request.aconversation = guarded  # type: ignore[attr-defined]
+        request.aconversation = self._aload_guarded  # type: ignore[attr-defined]
 
     def begin_anew(self, owner: str | None) -> None:
         """Give the request a new conversation of this owner. What was said in the one before is
@@ -225,6 +224,10 @@ class RequestConversation:
             finally:
                 self._loader = None
             return current
+
+    @markcoroutinefunction
+    def _aload_guarded(self) -> GuardedCoroutine:
+        return GuardedCoroutine(self.aload())
 
     async def _aload_now(self) -> Conversation:
         """See `_load_now`."""
