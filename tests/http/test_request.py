@@ -70,10 +70,15 @@ class TestRemembering:
         async def view(request: Any) -> HttpResponse:
             return HttpResponse()
 
-        in_async, in_sync = ConversationMiddleware(view), ConversationMiddleware(HttpResponse)
-        assert iscoroutinefunction(in_async)
-        assert iscoroutinefunction(in_async.process_view), "or Django calls it in a thread"
-        assert not iscoroutinefunction(in_sync)
+        assert iscoroutinefunction(ConversationMiddleware(view))
+        assert not iscoroutinefunction(ConversationMiddleware(lambda request: HttpResponse()))
+
+    def test_it_prepares_for_a_view_as_it_is_called_or_django_needs_a_thread(self) -> None:
+        async def view(request: Any) -> HttpResponse:
+            return HttpResponse()
+
+        assert iscoroutinefunction(ConversationMiddleware(view).process_view)
+        in_sync = ConversationMiddleware(lambda request: HttpResponse())
         assert not iscoroutinefunction(in_sync.process_view)
 
 
