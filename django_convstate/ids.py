@@ -8,6 +8,7 @@ token: see tokens.py.
 import base64
 import hashlib
 import os
+import random
 import re
 import secrets
 import uuid
@@ -41,6 +42,13 @@ Owner: TypeAlias = str | User | None
 # Room for "whatsapp:+15550100", "user@example.com", "C024BE91L:1712.5"; none for what has a meaning
 # in a path, a header, a glob or a hash tag.
 _VALID = re.compile(r"[A-Za-z0-9_+@-][A-Za-z0-9_.:+@=~-]*", re.ASCII)
+
+# For the ids of messages, which are no secret: asking the operating system would release the
+# interpreter's lock, and a server with threads would switch to another one. It is our own, because
+# a project may seed the module's, and then all of its processes alike.
+_random = random.Random()  # noqa: S311
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
 
 
 def new_id() -> str:
@@ -164,7 +172,7 @@ def next_message_id(own: int, seen: bytes) -> int:
     if own > last:
         return own + 1
     milliseconds = max(int(clock.time() * 1000), (last >> 32) + 1)
-    return milliseconds << 32 | int.from_bytes(os.urandom(4))
+    return milliseconds << 32 | _random.getrandbits(32)
 
 
 def validate_message_id(id: object) -> str:
