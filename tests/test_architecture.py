@@ -74,7 +74,7 @@ NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}  # which are public
 MODEL = {"_meta"}  # which Django documents
 MAX_LINES = 400
 # Python calls of our own functions, on redis with failover, in sync code.
-GET_BUDGET, SAVE_BUDGET = 41, 56
+GET_BUDGET, SAVE_BUDGET = 40, 52
 
 
 @cache
