@@ -66,6 +66,8 @@ ALLOWED_PRIVATES = {
     ("backends/redis/client/closed_loops.py", "_connections"),
     ("backends/redis/client/closed_loops.py", "_available_connections"),
     ("backends/redis/client/closed_loops.py", "_in_use_connections"),
+    # What redis-py's asyncio connection reads from and writes to.
+    ("backends/redis/client/exchange.py", "_writer"),
     # Between TCP and TLS redis-py's asyncio connection has no public step.
     ("backends/redis/client/connections.py", "_connect"),
     ("backends/redis/client/connections.py", "_connection_arguments"),

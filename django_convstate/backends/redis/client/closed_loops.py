@@ -2,7 +2,8 @@
 
 Neither redis-py nor asyncio has a public way to close them: whatever closes a connection schedules
 that in its loop. Left to the garbage collector they would stay open for a while, and then each
-raise a `ResourceWarning`. All that we touch of the inside of others is touched here.
+raise a `ResourceWarning`. All that we touch of the inside of others is touched here, but for the
+transport in exchange.py.
 """
 
 import socket

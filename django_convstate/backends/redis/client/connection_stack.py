@@ -11,6 +11,7 @@ from typing import Any, Final
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from ..command import Operation
+from .exchange import Exchange, exchange_over
 
 # Seconds without use, after which a connection is checked: the server may have closed it. One in
 # steady use is not checked; where there is a second between two uses, the check costs nothing.
@@ -87,47 +88,47 @@ class AsyncConnectionStack:
     async def execute(self, _client: object, operation: Operation[Any], full: bool) -> Any:
         """See `ConnectionStack.execute`."""
         command = operation.full_command() if full else operation.command
-        connection = await self._take()
+        exchange = await self._take()
         try:
-            await connection.send_packed_command(connection.pack_command(*command))
-            reply = await connection.read_response()
+            reply = await exchange.ask(command)
         except ResponseError:
-            self._idle.append((connection, time.monotonic()))
+            self._idle.append((exchange, time.monotonic()))
             raise
         except BaseException:
-            await self._close(connection)
+            await self._close(exchange)
             raise
-        self._idle.append((connection, time.monotonic()))
+        self._idle.append((exchange, time.monotonic()))
         return reply
 
     async def lend(self) -> None:
         """See `ConnectionStack.lend`."""
         try:
-            connection, _ = self._idle.pop()
+            exchange, _ = self._idle.pop()
         except IndexError:
             return
-        await self.pool.release(connection)
+        exchange.end()
+        await self.pool.release(exchange.connection)
 
     async def _take(self) -> Any:
         try:
-            connection, since = self._idle.pop()
+            exchange, since = self._idle.pop()
         except IndexError:
-            return await self.pool.get_connection()
+            return exchange_over(await self.pool.get_connection())
         is_fresh = since > self._failed_at and time.monotonic() - since < IDLE_TIME
-        if is_fresh and not (self._has_sentinels and _is_to_another(self.pool, connection)):
-            return connection
+        is_other = self._has_sentinels and _is_to_another(self.pool, exchange.connection)
+        if is_fresh and exchange.is_open and not is_other:
+            return exchange
         try:
-            await _aensure(self.pool, connection)
+            return await _aensure(self.pool, exchange)
         except BaseException:
-            await self._close(connection)
+            await self._close(exchange)
             raise
-        return connection
 
-    async def _close(self, connection: Any) -> None:
+    async def _close(self, exchange: Exchange) -> None:
         try:
-            await connection.disconnect(nowait=True)  # a cancelled task must not wait
+            await exchange.connection.disconnect(nowait=True)  # a cancelled task must not wait
         finally:
-            self._idle.append((connection, _CLOSED))
+            self._idle.append((exchange, _CLOSED))
             self._failed_at = time.monotonic()
 
 
@@ -152,8 +153,9 @@ def _ensure(pool: Any, connection: Any) -> None:
         connection.connect()
 
 
-async def _aensure(pool: Any, connection: Any) -> None:
+async def _aensure(pool: Any, exchange: Exchange) -> Exchange:
     """See `_ensure`, most of which redis-py has for async code."""
-    if _is_to_another(pool, connection):
-        await connection.disconnect(nowait=True)
-    await pool.ensure_connection(connection)
+    if not exchange.is_open or _is_to_another(pool, exchange.connection):
+        await exchange.connection.disconnect(nowait=True)
+    await pool.ensure_connection(exchange.connection)
+    return exchange_over(exchange.connection)
