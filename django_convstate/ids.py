@@ -45,10 +45,9 @@ _VALID = re.compile(r"[A-Za-z0-9_+@-][A-Za-z0-9_.:+@=~-]*", re.ASCII)
 
 # For the ids of messages, which are no secret: asking the operating system would release the
 # interpreter's lock, and a server with threads would switch to another one. It is our own, because
-# a project may seed the module's, and then all of its processes alike.
+# a project may seed the module's, and then all of its processes alike. Forked processes go on with
+# the same numbers, which the process id makes different.
 _random = random.Random()  # noqa: S311
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_random.seed)
 
 
 def new_id() -> str:
@@ -172,7 +171,7 @@ def next_message_id(own: int, seen: bytes) -> int:
     if own > last:
         return own + 1
     milliseconds = max(int(clock.time() * 1000), (last >> 32) + 1)
-    return milliseconds << 32 | _random.getrandbits(32)
+    return milliseconds << 32 | _random.getrandbits(32) ^ os.getpid()
 
 
 def validate_message_id(id: object) -> str:

@@ -1,9 +1,5 @@
 """Ids: which are accepted, how they are made, and that they are kept out of logs."""
 
-import os
-import subprocess
-import sys
-import textwrap
 from typing import Any, ClassVar
 
 import pytest
@@ -74,26 +70,3 @@ class TestIds:
             for secret in (saved.id, "Jaipur", "message 1", "message 2", "an owner", saved.token):
                 assert secret not in shown
         assert caplog.text == ""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_forked_processes_make_different_ids_of_messages() -> None:
-    """Also where the project has seeded the module `random`, as those of models do."""
-    script = textwrap.dedent(
-        """
-        import os, random
-        from django_convstate.ids import next_message_id
-
-        random.seed(1)
-        for _ in range(3):
-            if os.fork() == 0:
-                random.seed(1)
-                os.write(1, b"%d " % (next_message_id(0, b"") % 2**32))
-                os._exit(0)
-            os.wait()
-        """
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert len(set(result.stdout.split())) == 3

@@ -5,6 +5,7 @@ As RIFL and Kafka's idempotent producer do it: a writer numbers its commits, and
 lowest number that it may still send. What is below that, the store need not remember.
 """
 
+import os
 import secrets
 from collections import deque
 from typing import Final
@@ -15,6 +16,8 @@ from . import forksafe
 
 WRITER_SECONDS: Final = 24 * 3600  # a store forgets a writer so long after its last commit
 _RESEND_SECONDS: Final = WRITER_SECONDS - 3600  # clocks of two machines may differ
+
+_Closed = deque[tuple[str, int]]  # numbers that are not open any more, by conversation
 
 
 class Commit:
@@ -28,7 +31,7 @@ class Commit:
     __slots__ = ("_origin", "floor", "number", "sent_at", "writer")
 
     def __init__(
-        self, writer: bytes, number: int, floor: int, origin: "tuple[Writer, str] | None" = None
+        self, writer: bytes, number: int, floor: int, origin: "tuple[_Closed, str] | None" = None
     ) -> None:
         self.writer = writer
         self.number = number
@@ -58,28 +61,35 @@ class Commit:
 
     def __del__(self) -> None:
         if self._origin is not None:
-            writer, id = self._origin
-            writer.closed.append((id, self.number))
+            closed, id = self._origin
+            closed.append((id, self.number))
 
 
 class Writer:
-    """Numbers commits, and knows which of them are open. Thread-safe."""
+    """Numbers commits, and knows which of them are open. Thread-safe. In a forked process it is
+    another writer, which knows of none."""
 
     def __init__(self) -> None:
+        self._lock = forksafe.lock()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._pid = os.getpid()
         self.key = secrets.token_bytes(8)
         # Numbers that were given up, by conversation. A finalizer may run anywhere, even under our
         # lock, so it adds to this alone.
-        self.closed: deque[tuple[str, int]] = deque()
+        self._closed: _Closed = deque()
         # Above all that were given so far: a number is used once for a conversation.
         self._next = 1
         self._open: dict[str, dict[int, None]] = {}  # by conversation, lowest first
         self._last: dict[str, int] = {}  # given to each conversation that has open ones
-        self._lock = forksafe.lock()
 
     def begin(self, id: str) -> Commit:
         """Return a new commit to conversation `id`."""
         with self._lock:
-            if self.closed:
+            if self._pid != os.getpid():  # uWSGI forks without Python's hooks
+                self._begin_anew()
+            if self._closed:
                 self._forget_closed()
             numbers = self._open.get(id)
             if numbers is None:  # as it mostly is
@@ -93,7 +103,7 @@ class Writer:
             self._last[id] = number
             if number >= self._next:
                 self._next = number + 1
-            return Commit(self.key, number, floor, (self, id))
+            return Commit(self.key, number, floor, (self._closed, id))
 
     def lowest_open(self, id: str, commit: Commit) -> int:
         """Return the floor of `commit` as it is now: more may be closed since it was made."""
@@ -103,8 +113,8 @@ class Writer:
             return min(commit.number, next(iter(numbers))) if numbers else commit.floor
 
     def _forget_closed(self) -> None:
-        while self.closed:
-            id, number = self.closed.popleft()
+        while self._closed:
+            id, number = self._closed.popleft()
             numbers = self._open[id]
             del numbers[number]
             if not numbers:
@@ -112,9 +122,9 @@ class Writer:
 
 
 class ThisProcess:
-    """Holds the writer that this process is: another one in each forked child."""
+    """Holds the writer that this process is."""
 
-    writer = Writer()
+    writer: Final = Writer()
 
 
 def lone_commit() -> Commit:
@@ -128,10 +138,3 @@ def unjudgeable() -> ConversationConflict:
         "It cannot be told any more whether this change was applied before. It was not applied "
         "now; reload() and decide again."
     )
-
-
-def _begin_anew() -> None:
-    ThisProcess.writer = Writer()
-
-
-forksafe.reset_in_child(_begin_anew)
