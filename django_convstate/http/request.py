@@ -262,7 +262,7 @@ class RequestConversation:
         if not copy.unconfirmed:
             for presented in self._presented or ():
                 if presented.text and presented == token:
-                    return presented.text
+                    return str(presented.text)  # plain: WSGI servers take no subclass in a header
         return token.signed(unsaved=copy.unconfirmed)
 
     def _follow_user(self, conversation: Conversation) -> None:

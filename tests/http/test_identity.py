@@ -302,6 +302,11 @@ class TestHeader:
         assert response.cookies == {}
         assert varies(response) == {"Cookie", self.HEADER}
 
+    def test_it_is_a_plain_string_or_a_server_of_wsgi_refuses_it(self, browser: Browser) -> None:
+        token = browser.get("say?text=hello").headers[self.HEADER]
+        response = Browser(browser.way).get("say?text=again", headers={self.HEADER: token})
+        assert {type(value) for value in response.headers.values()} == {str}
+
     def test_a_header_counts_for_more_than_the_cookie(self, browser: Browser) -> None:
         browser.get("say?text=by cookie")
         other = Browser(browser.way).get("say?text=by header").headers[self.HEADER]
