@@ -246,7 +246,7 @@ class MessageLog:
         return (
             kept if kept < stored else None,
             PackedMessages(appended, kept, has_keys=False) if appended else NOTHING,
-            once,
+            once or (),  # not the dictionary itself, which goes on if it is empty
             replaced,
             seen,
             self._stored_end,

@@ -15,11 +15,12 @@ from django_convstate import Conversation, ConversationStore, InvalidConversatio
 from django_convstate.backends.locmem import LocMemBackend
 from django_convstate.conversation.message import Message
 from django_convstate.exceptions import (
+    BackendUnavailable,
     ConversationTooLarge,
     InvalidConversationType,
     MessageNotFound,
 )
-from tests.support.backends import CountingBackend, LosesReplies
+from tests.support.backends import CountingBackend, LosesReplies, LosesRequests
 from tests.support.conversations import contents
 from tests.support.ways import call
 
@@ -329,6 +330,25 @@ class TestChangesOfTwo:
             turn() if way == "sync" else asyncio.run(aturn())
         assert memory.get(ours.id).messages[0]["stars"] == 1
         assert ours.messages[0]["stars"] == ours.messages.find("x")["stars"] == 1
+
+    def test_what_was_updated_while_a_save_waits_is_so_if_it_was_said_already(self) -> None:
+        backend = LosesRequests()
+        store = ConversationStore(backend)
+        ours = store.create()
+        ours["city"] = "Jaipur"
+        ours.save()
+        theirs = store.get(ours.id)
+        theirs.messages.append("user", "hello", id="webhook-1")
+        theirs.save()
+        ours["city"] = "Agra"
+        backend.to_lose = 1
+        with pytest.raises(BackendUnavailable):
+            ours.save()
+        ours.messages.append("user", "hello", id="webhook-1")
+        ours.messages.update("webhook-1", rating=5)
+        ours.save()
+        for each in (ours, store.get(ours.id)):
+            assert [message["rating"] for message in each.messages] == [5]
 
     def test_what_was_updated_and_then_taken_back_is_no_obstacle(
         self, way: str, memory: ConversationStore
