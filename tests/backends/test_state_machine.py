@@ -272,12 +272,13 @@ class Model:
 
     def restored(self, *, as_stored: bool) -> "Model":
         """Return what it is after it was backed up and restored. A backup of pairs alone has no
-        keys: they are made anew, from the ids where they are in order."""
+        keys: they are made anew, from the ids where they are in order, and none begins with "z" or
+        what is above: there has to be room for more."""
         new = replace(self, messages=list(self.messages), log={}, queue=[])
         if not as_stored:
             last = 0
             for index, (_, id, body) in enumerate(self.messages):
-                last = key_in(id) if key_in(id) > last else last + 1
+                last = key_in(id) if last < key_in(id) < ord("z") << 72 else last + 1
                 new.messages[index] = last, id, body
             new.last_key = max(self.last_key, last)
         return new
