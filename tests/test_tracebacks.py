@@ -564,13 +564,14 @@ class TestLogs:
 
 
 def is_reading(task: "asyncio.Task[Any]") -> bool:
-    """Tell whether a task waits for a reply."""
+    """Tell whether a task waits for a reply: of redis-py's stream, or of hiredis."""
     awaited: Any = task.get_coro()
-    while awaited is not None:
-        if getattr(awaited, "__qualname__", "").endswith("read_response"):
+    before: Any = None
+    while inspect.iscoroutine(awaited):
+        if awaited.__qualname__.endswith("read_response"):
             return True
-        awaited = getattr(awaited, "cr_await", None)
-    return False
+        before, awaited = awaited, awaited.cr_await
+    return awaited is not None and before.__qualname__ == "AsyncConnectionStack.execute"
 
 
 def modules_of(error: BaseException) -> set[str]:
