@@ -45,7 +45,7 @@ def encoded(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def in_redis(id: str) -> None:
+def in_redis(id: str, prefix: str = "convstate") -> None:
     """Store a conversation as 0.1 did, by plain commands."""
     messages = [encoded(message) for message in MESSAGES]
     meta = {
@@ -60,11 +60,12 @@ def in_redis(id: str) -> None:
         "l": LOG,
     }
     client = raw()
-    client.hset(key_of(id, "meta"), mapping=meta)
-    client.hset(key_of(id, "state"), mapping={key: encoded(value) for key, value in STATE.items()})
-    client.rpush(key_of(id, "messages"), *messages)
+    state = {key: encoded(value) for key, value in STATE.items()}
+    client.hset(key_of(id, "meta", prefix), mapping=meta)
+    client.hset(key_of(id, "state", prefix), mapping=state)
+    client.rpush(key_of(id, "messages", prefix), *messages)
     for part in ("meta", "state", "messages"):
-        client.pexpire(key_of(id, part), round(TTL * 1000))
+        client.pexpire(key_of(id, part, prefix), round(TTL * 1000))
 
 
 def document_of(id: str) -> dict[str, Any]:

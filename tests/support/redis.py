@@ -18,8 +18,8 @@ def raw(alias: str = "django_redis") -> Any:
     return client.client.get_client()
 
 
-def key_of(id: str, part: str) -> str:
-    return f"convstate:{{{id}}}:{part}"
+def key_of(id: str, part: str, prefix: str = "convstate") -> str:
+    return f"{prefix}:{{{id}}}:{part}"
 
 
 def index_of(owner: str) -> str:

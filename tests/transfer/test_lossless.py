@@ -83,8 +83,10 @@ def move(source: ConversationStore, target: ConversationStore, batch: list[Whole
 @pytest.mark.usefixtures("valkey")
 def test_what_version_0_1_has_stored(make_store: Callable[[str], ConversationStore]) -> None:
     id = new_id()
-    in_redis(id)
-    source = ConversationStore("redis", cache_alias="django_redis", fallback=None)
+    in_redis(id, "of_0_1")  # apart from what other tests leave in the same server
+    source = ConversationStore(
+        "redis", cache_alias="django_redis", key_prefix="of_0_1", fallback=None
+    )
     before = whole_of(source, id)
     file, target = io.BytesIO(), make_store("locmem")
     export_to(file, store=source)
