@@ -50,8 +50,8 @@ def news_event(count: int, kept: int | None = None, sender: str = "") -> Event:
 
 
 def session_group(session_key: str) -> str:
-    """Return the name of the group of all consumers whose socket was opened in a session. Whoever
-    reads it in the layer cannot use it."""
+    """Return the name of the group of all consumers whose socket was opened in a session. A
+    reader of the layer cannot use it as a session key."""
     digest = salted_hmac("django_convstate.session", session_key, algorithm="sha256").hexdigest()
     return f"convstate.session.{digest}"
 

@@ -19,7 +19,7 @@ Observer = Callable[[str, str, float, str], None]
 observers: Final[list[Observer]] = []
 
 # Called whenever a conversation is used for the request that is being served: a response that was
-# made from one is for nobody else. None: there is no request.
+# made from one is for its visitor alone. None: there is no request.
 in_request: Final[ContextVar[Callable[[], None] | None]] = ContextVar(
     "django_convstate.in_request", default=None
 )

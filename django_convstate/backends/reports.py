@@ -122,8 +122,8 @@ class Health:
         detail: a sentence: what is wrong, or else what there is to know.
         since: when the outage began, in seconds since the epoch; None: there is none.
         is_full: whether no more changes can be noted for later, so that they are refused.
-        is_misconfigured: whether this process should serve nobody, though it has memory: the store
-            has not answered it once since it began, or refuses the login.
+        is_misconfigured: whether this process should serve no request, though it has memory: the
+            store has not answered it once since it began, or refuses the login.
     """
 
     backend: str

@@ -347,7 +347,7 @@ class Conversation(MutableMapping[str, JSON]):
         Raises as `save` does, and:
             ConversationNotFound: it was deleted, has expired, or has become another owner's.
             BackendUnavailable: it is where it was or, if only the answer was lost, under an id that
-                nobody knows.
+                no caller knows.
         """
         self._copy.check_writable()
         self.save()

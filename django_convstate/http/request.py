@@ -272,7 +272,7 @@ class RequestConversation:
 
     def _check_user(self, copy: WorkingCopy) -> None:
         """Have a new conversation be that of the user who was authenticated since the load, by
-        Django REST framework, say. For others the load has decided whose they are.
+        Django REST framework, say. For others the load has decided which owner they have.
 
         Raises:
             ImproperlyConfigured: what is to be saved was loaded for another visitor.

@@ -1,6 +1,6 @@
 """When the conversations of a request are saved: before its response is sent, at the end of its
 stream, or when its client hangs up. And what the response tells of it: the token, and that it is
-for nobody else.
+for this visitor alone.
 """
 
 import logging

@@ -14,7 +14,7 @@ def parse_duration(text: str) -> float:
 
     Raises:
         argparse.ArgumentTypeError: it is no duration, or none above 0 and up to ten years; or a
-            number has no unit, so that nobody means days and deletes what is seconds old.
+            number has no unit, so that no operator means days and deletes what is seconds old.
     """
     parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)([smhdw]?)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:

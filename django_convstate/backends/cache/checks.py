@@ -47,7 +47,7 @@ def _check_replicas(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMess
 
 
 def _check_repetition(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    """Warn of a client that sends a write a second time: nobody can tell when the first one comes,
+    """Warn of a client that sends a write a second time: it is unknown when the first one comes,
     which may be after what others have committed."""
     if not config.get("BACKEND", "").endswith(".RedisCache"):
         return

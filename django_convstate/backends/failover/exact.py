@@ -28,7 +28,7 @@ TIME_SIZE: Final = 6  # bytes of a sort key that are its time in milliseconds
 
 @dataclass(slots=True, eq=False)
 class Exact:
-    """A record with an etag, of which nobody else has anything that can be changed.
+    """A record with an etag, no mutable part of which is used elsewhere.
 
     Attributes:
         packed: its messages, as they are stored.

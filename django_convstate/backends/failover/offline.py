@@ -71,7 +71,7 @@ class OfflineStore:
         """Have the primary slide the expiry of a conversation that was loaded, when it is back."""
         with self.lock:
             if id in self.journal:
-                return  # whose changes do so
+                return  # its changes do so
             self.used.pop(id, None)
             self.used[id] = None
             if len(self.used) > MAX_USED:

@@ -28,7 +28,7 @@ def divided(id: str, change: Change, end: int) -> list[tuple[Change, int]] | Non
     position after the last message then. None: it cannot be divided.
 
     Args:
-        id: the conversation, for whose commits the pieces get numbers.
+        id: the conversation; the pieces get numbers of commits to it.
         end: the position after the last message, when the change was made.
     """
     items = _items(change)

@@ -40,7 +40,7 @@ class Seen:
 
     Attributes:
         kind: what there is.
-        owner: whose index must list it; "" if none must.
+        owner: the owner that must list it in the index; "" if none must.
         is_lasting: whether it never expires.
         left: for how many ms each of its keys is there; -1: for ever; -2: it is not there.
     """

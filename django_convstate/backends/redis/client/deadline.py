@@ -213,7 +213,7 @@ class LoopDeadline:
         self._task.cancel()
 
     def _take_back(self) -> bool:
-        """Take back that we have cancelled the task, if we have. Tells whether nobody else has."""
+        """Take back that we have cancelled the task, if we have. Tells whether no other has."""
         has_expired, self._has_expired = self._has_expired, False
         return has_expired and self._task.uncancel() <= self._cancelling
 

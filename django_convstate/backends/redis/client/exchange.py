@@ -107,7 +107,7 @@ class DirectExchange(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Give the reply to who waits for it, once it is whole. Messages that the server pushes are
-        dropped, as nobody has subscribed to any."""
+        dropped: there are no subscriptions."""
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not _INCOMPLETE:
@@ -121,13 +121,13 @@ class DirectExchange(asyncio.Protocol):
         self._break(_closed())
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Note that the connection is closed, by whomever."""
+        """Note that the connection is closed, by this process or by the server."""
         self._stream.connection_lost(error)  # for which redis-py waits when it closes one
         self._break(_closed())
 
     def _answer(self, reply: Any) -> None:
         awaited, self._awaited = self._awaited, None
-        if awaited is None:  # Who asks next must not get a reply that nobody has asked for.
+        if awaited is None:  # A reply that no command waits for must not go to the next one.
             self._break(_closed())
         elif awaited.done():  # by its cancellation
             return

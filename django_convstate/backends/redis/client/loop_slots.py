@@ -5,7 +5,7 @@ from collections import deque
 
 
 class LoopSlots:
-    """A semaphore as asyncio's, in fewer calls where nobody waits."""
+    """A semaphore as asyncio's, in fewer calls where no task waits."""
 
     def __init__(self, count: int) -> None:
         self._free = count
@@ -30,7 +30,7 @@ class LoopSlots:
             self.give_back()
 
     def give_back(self) -> None:
-        """Give a slot back: whoever has waited longest gets it."""
+        """Give a slot back: the task that has waited longest gets it."""
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():  # by its cancellation

@@ -101,7 +101,7 @@ async def adescribe(client: Any) -> str:
 
 def key_on_each_primary(client: Any, prefix: str, timeout: float) -> Iterator[tuple[str, str]]:
     """Yield the name of each primary that has slots, with a key that begins with `prefix`, is there
-    and is used by nobody else; for a single server "" and a key.
+    and is used by no other; for a single server "" and a key.
 
     Raises:
         TimeoutError: it took more than `timeout` seconds.
